@@ -1,0 +1,65 @@
+# make setup|demo|test|serve|check|lint|format|template|lock. Needs Python 3.11+ and make, nothing else.
+SHELL := /bin/sh
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+TOOLS := .venv-tools/bin
+PROJECT ?= examples/quickstart
+LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
+
+.PHONY: setup tools demo test serve bench check lint format template lock clean
+
+setup: .venv/ready
+tools: .venv-tools/ready
+
+.venv/ready: requirements/dev.txt requirements/uv.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer on PATH; install one, or say make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: this Python has no venv module; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@rm -rf .venv
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode --require-hashes -r requirements/dev.txt
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv-tools/ready: requirements/tools.txt .venv/ready
+	@rm -rf .venv-tools
+	$(PYTHON) -m venv .venv-tools
+	$(BIN)/uv pip install -q --python $(TOOLS)/python --require-hashes -r requirements/tools.txt
+	@touch $@
+
+demo: setup
+	$(BIN)/python examples/demo.py
+
+test: setup
+	$(BIN)/python -m pytest -q
+
+serve: setup
+	$(BIN)/dspy-lambda local --project $(PROJECT) --port 3000
+
+bench: setup
+	$(BIN)/python benchmarks/batch.py
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+template: setup
+	$(BIN)/dspy-lambda template --project examples/quickstart --output template.yaml
+
+check: lint tools
+	AWS_DEFAULT_REGION=us-east-1 $(TOOLS)/sam validate --lint --template template.yaml
+	$(TOOLS)/cfn-lint --regions us-east-1 -- template.yaml
+
+lock:
+	$(BIN)/$(LOCK) pyproject.toml --extra cli --group dev -o requirements/dev.txt
+	$(BIN)/$(LOCK) --group tools -o requirements/tools.txt
+	echo uv | $(BIN)/$(LOCK) - -o requirements/uv.txt
+
+clean:
+	rm -rf .venv .venv-tools .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis

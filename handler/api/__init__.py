@@ -1,0 +1,1 @@
+"""The FastAPI application behind Mangum: the programs' routes and the shared ones."""

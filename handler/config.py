@@ -1,0 +1,204 @@
+"""`dspy.config.yaml` as validated models: dspy-cli's keys, and this project's `lambda` section."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+
+from handler.errors import ConfigError
+
+CONFIG_FILE = "dspy.config.yaml"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSettings(_Section):
+    """One entry of `models.registry`: what `dspy.LM` is built from."""
+
+    model: Annotated[str, Field(min_length=1)]
+    env: str | None = None
+    api_key: SecretStr | None = None
+    api_base: str | None = None
+    model_type: Literal["chat", "text", "responses"] = "chat"
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    cache: bool = True
+
+
+class Models(_Section):
+    default: str
+    registry: Annotated[dict[str, ModelSettings], Field(min_length=1)]
+
+
+class Server(_Section):
+    """Limits within one process.
+
+    `sync_worker_threads` and `max_concurrent_per_program` default to 100 because one DSPy connection pool
+    opens at most 100 connections (FACTS: "the native engine allows 100 connections per pool").
+    """
+
+    sync_worker_threads: Annotated[int, Field(ge=1, le=900)] = 100
+    max_concurrent_per_program: Annotated[int, Field(ge=1)] = 100
+    queue_timeout_seconds: Annotated[float, Field(ge=0)] = 5.0
+    cors_origins: list[str] = []
+
+
+class Sqs(_Section):
+    """A program's queue and event source mapping.
+
+    Limits: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-parameters.html
+    """
+
+    batch_size: Annotated[int, Field(ge=1, le=10_000)] = 10
+    window_seconds: Annotated[int, Field(ge=0, le=300)] = 0
+    maximum_concurrency: Annotated[int, Field(ge=2, le=1000)] = 5
+    max_receive_count: Annotated[int, Field(ge=1, le=1000)] = 5
+    fifo: bool = False
+
+
+class Schedule(_Section):
+    expression: str
+    inputs: dict[str, Any] = {}
+
+
+def _no_true(value: Any) -> Any:
+    if value is True:
+        raise ValueError("write false, or a mapping such as {batch_size: 10}")
+    return value
+
+
+class FunctionSettings(_Section):
+    """One program's function. Units are in the names; limits are Lambda's own quotas."""
+
+    memory_mb: Annotated[int, Field(ge=128, le=10_240)] = 1024
+    timeout_seconds: Annotated[int, Field(ge=1, le=900)] = 60
+    reserved_concurrency: Annotated[int, Field(ge=0)] | None = 10
+    sqs: Annotated[Literal[False] | Sqs, BeforeValidator(_no_true)] = False
+    schedule: Schedule | None = None
+
+
+class Api(_Section):
+    kind: Literal["rest", "http", "url"] = "rest"
+    auth: Literal["iam", "api_key", "jwt", "none"] = "iam"
+
+
+class Lambda(_Section):
+    runtime: Literal["python3.11", "python3.12", "python3.13"] = "python3.13"
+    architecture: Literal["x86_64", "arm64"] = "x86_64"
+    api: Api = Api()
+    defaults: FunctionSettings = FunctionSettings()
+    programs: dict[str, FunctionSettings] = {}
+
+    def function(self, program: str) -> FunctionSettings:
+        """The settings of one program's function."""
+        return self.programs.get(program, self.defaults)
+
+
+class Config(_Section):
+    """A whole `dspy.config.yaml`."""
+
+    app_id: str = "dspy-app"
+    description: str = ""
+    models: Models
+    program_models: dict[str, str] = {}
+    server: Server = Server()
+    lambda_: Annotated[Lambda, Field(alias="lambda")] = Lambda()
+
+    def model_alias(self, program: str) -> str:
+        """The alias of the model that a program is called with."""
+        return self.program_models.get(program, self.models.default)
+
+
+def load_config(project: Path) -> Config:
+    """Read and check a project's config.
+
+    Raises:
+        ConfigError: naming the file, the key and what is allowed there.
+    """
+    path = project / CONFIG_FILE
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path}: no such file. Set DSPY_LAMBDA_PROJECT (or --project) to the folder that holds {CONFIG_FILE}."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: must be a mapping with the key `models`, not {type(raw).__name__}.")
+    try:
+        config = Config.model_validate(_merge_program_settings(raw))
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{path}: {line}" for line in _explain(error))) from None
+    _check_aliases(config, path)
+    return config
+
+
+def _merge_program_settings(raw: dict[Any, Any]) -> dict[Any, Any]:
+    """Each of `lambda.programs` over `lambda.defaults`: mappings merge deeply, lists replace."""
+    section = raw.get("lambda")
+    if not isinstance(section, dict) or not isinstance(section.get("programs"), dict):
+        return raw
+    defaults = section.get("defaults") or {}
+    programs = {name: _merge(defaults, settings) for name, settings in section["programs"].items()}
+    return {**raw, "lambda": {**section, "programs": programs}}
+
+
+def _merge(base: Any, over: Any) -> Any:
+    if not isinstance(base, dict) or not isinstance(over, dict):
+        return over
+    return {**base, **{key: _merge(base.get(key), value) for key, value in over.items()}}
+
+
+def _check_aliases(config: Config, path: Path) -> None:
+    known = ", ".join(config.models.registry)
+    uses = {"models.default": config.models.default}
+    uses |= {f"program_models.{program}": alias for program, alias in config.program_models.items()}
+    for key, alias in uses.items():
+        if alias not in config.models.registry:
+            raise ConfigError(f"{path}: {key}: unknown model alias {alias!r}; models.registry has: {known}.")
+
+
+def _explain(error: ValidationError) -> list[str]:
+    """One line for each misfit: key, what is wrong, what is allowed. Never the value: it may be a key."""
+    lines = []
+    for item in error.errors(include_url=False, include_input=False, include_context=False):
+        # Union members show up in the location as class names or literal[...]; they are no keys of the file.
+        keys = [str(part) for part in item["loc"] if not _is_union_tag(part)]
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = f"unknown key; allowed here: {', '.join(_allowed(keys[:-1]))}"
+        lines.append(f"{'.'.join(keys) or '(top level)'}: {message}")
+    return lines
+
+
+def _is_union_tag(part: str | int) -> bool:
+    return isinstance(part, str) and (part == "Sqs" or part.startswith(("literal[", "function-before[")))
+
+
+def _allowed(keys: list[str]) -> list[str]:
+    """The keys that the section at this path takes."""
+    section: Any = Config
+    named = {"Sqs": Sqs, "schedule": Schedule, "sqs": Sqs}
+    mappings = {"registry": ModelSettings, "programs": FunctionSettings}
+    keys = list(keys)
+    while keys:
+        key = keys.pop(0)
+        if key in mappings:
+            section = mappings[key]
+            keys = keys[1:]
+        elif key in named:
+            section = named[key]
+        else:
+            field = next((f for n, f in section.model_fields.items() if (f.alias or n) == key), None)
+            section = field.annotation if field else section
+    return [field.alias or name for name, field in section.model_fields.items()]

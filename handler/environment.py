@@ -1,0 +1,95 @@
+"""Built once per execution environment: config, models, programs, loop, telemetry."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# Before DSPy's first call, or it fetches its price map over the network then: up to 5 s where egress is blocked.
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
+
+import dspy
+
+from handler.config import load_config
+from handler.dispatch import Dispatcher
+from handler.models import build_models
+from handler.programs import FailedProgram, Program, load_programs
+from handler.telemetry import Telemetry
+
+CACHE_ENTRIES = 1000
+
+
+class Environment:
+    """Everything that outlives an invocation.
+
+    Attributes:
+        programs, failed: by name; with `DSPY_LAMBDA_PROGRAM` only that one, and `failed` is empty.
+        loop: the one event loop, for ever: connection pools belong to it.
+    """
+
+    def __init__(self, settings: Mapping[str, str]) -> None:
+        """Load the project.
+
+        Raises:
+            ConfigError: the project cannot be served as it is.
+        """
+        project = find_project(settings)
+        only = settings.get("DSPY_LAMBDA_PROGRAM") or None
+        self.config = load_config(project)
+        self.telemetry = Telemetry(self.config.app_id)
+        # Lambda's disk is read-only, and DSPy's default of 1,000,000 entries in memory may come to 5 GiB.
+        dspy.configure_cache(enable_disk_cache=False, memory_max_entries=CACHE_ENTRIES)
+        self.programs, self.failed = load_programs(
+            project, self.config, only=only, module=settings.get("DSPY_LAMBDA_MODULE") or None
+        )
+        aliases = {program.model for program in self.programs.values()}
+        timeout = max((self.config.lambda_.function(name).timeout_seconds for name in self.programs), default=60)
+        self.dispatcher = Dispatcher(build_models(self.config, aliases, project, timeout), self.config.server)
+        self.reserve_seconds = _milliseconds(settings, "DSPY_LAMBDA_DEADLINE_RESERVE_MS", default=500) / 1000
+        self.loop = asyncio.new_event_loop()
+        self._log_start()
+
+    def use_loop(self) -> asyncio.AbstractEventLoop:
+        """Make the persistent loop the current one: a program's `asyncio.run` leaves none behind, and Mangum asks."""
+        asyncio.set_event_loop(self.loop)
+        return self.loop
+
+    def find(self, name: str) -> Program | FailedProgram | None:
+        """The program of that name, loaded or failed."""
+        return self.programs.get(name) or self.failed.get(name)
+
+    def only_program(self) -> Program | FailedProgram | None:
+        """The one program that this function serves, or None if it serves several."""
+        known: list[Program | FailedProgram] = [*self.programs.values(), *self.failed.values()]
+        return known[0] if len(known) == 1 else None
+
+    def _log_start(self) -> None:
+        limits = self.config.server
+        about = {
+            "programs": {
+                name: f"{'async' if p.entry.is_async else 'sync'}: {p.entry.why}" for name, p in self.programs.items()
+            },
+            "failed": {name: p.error for name, p in self.failed.items()},
+            "models": {name: p.model for name, p in self.programs.items()},
+            "sync_worker_threads": limits.sync_worker_threads,
+            "max_concurrent_per_program": limits.max_concurrent_per_program,
+        }
+        log = self.telemetry.logger.error if self.failed else self.telemetry.logger.info
+        log("environment ready", extra=about)
+
+
+def find_project(settings: Mapping[str, str]) -> Path:
+    """The DSPy project's folder: DSPY_LAMBDA_PROJECT, else Lambda's task root, else the working directory."""
+    return Path(settings.get("DSPY_LAMBDA_PROJECT") or settings.get("LAMBDA_TASK_ROOT") or os.getcwd()).resolve()
+
+
+def _milliseconds(settings: Mapping[str, str], name: str, default: int) -> int:
+    from handler.errors import ConfigError
+
+    text = settings.get(name) or str(default)
+    if not text.isdecimal():
+        raise ConfigError(f"{name}: must be a whole number of milliseconds, not {text!r}.")
+    return int(text)

@@ -1,0 +1,22 @@
+"""The front door: `handler.main.lambda_handler`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from handler.environment import Environment
+from handler.sources import recognise
+
+# At import, so that a project that cannot be served is a failed init: what Lambda shows best.
+environment = Environment(os.environ)
+
+
+def lambda_handler(event: Any, context: Any) -> Any:
+    """Answer one event of any source.
+
+    Raises:
+        UnknownEvent: no source recognises the event.
+        CallError: a direct invocation's call failed; see `handler.errors` for the names.
+    """
+    return recognise(event)(environment, event, context)

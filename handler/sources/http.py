@@ -1,0 +1,93 @@
+"""API Gateway REST (v1) and HTTP API (v2), function URL and ALB events, through Mangum to the FastAPI application."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Any
+
+from handler.environment import Environment
+from handler.errors import UnknownEvent
+from handler.sources.invocation import begin
+
+_HOST = re.compile(r"[^:\s]+(:\d{1,5})?")
+
+
+def recognise(event: dict[str, Any]) -> bool:
+    """Whether an event is an HTTP request."""
+    return _kind(event) is not None
+
+
+def _kind(event: dict[str, Any]) -> str | None:
+    request = event.get("requestContext")
+    if not isinstance(request, dict):
+        return None
+    if "elb" in request:
+        return "alb"
+    if event.get("version") == "2.0" and isinstance(request.get("http"), dict):
+        return "url" if ".lambda-url." in str(request.get("domainName")) else "http"
+    return "rest" if "httpMethod" in event and "resource" in event else None
+
+
+def handle(environment: Environment, event: dict[str, Any], context: Any) -> Any:
+    """Answer a request.
+
+    Raises:
+        UnknownEvent: the event looks like a request but lacks a part that every real one has.
+    """
+    from handler.api.lambda_app import lambda_app
+
+    app = lambda_app(environment)
+    kind = str(_kind(event))
+    with begin(environment, context, kind, _correlation_id(event)) as invocation:
+        environment.use_loop()
+        try:
+            return app.answer(_tidy(event), context, invocation)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            reason = f"{type(error).__name__} on {error}" if isinstance(error, KeyError) else type(error).__name__
+            raise UnknownEvent(f"The event looks like a {kind} request but cannot be read as one: {reason}.") from None
+
+
+def _correlation_id(event: dict[str, Any]) -> str | None:
+    """API Gateway's request id; an ALB has its trace header."""
+    found = event["requestContext"].get("requestId")
+    if found is None:
+        headers = event.get("headers")
+        found = headers.get("x-amzn-trace-id") if isinstance(headers, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def _tidy(event: dict[str, Any]) -> dict[str, Any]:
+    """The event with what a client can break put right, so that a bad request gets its 400 and not a failed function.
+
+    Mangum reads nulls as missing keys only in places, takes `Host: a:b:c` for a host and a port, and raises on a
+    body that is not base64.
+    """
+    event = {key: value for key, value in event.items() if value is not None}
+    for name in ("headers", "multiValueHeaders"):
+        if name in event:
+            event[name] = {k: v for k, v in event[name].items() if v is not None and _sane(k, v)}
+    if "headers" not in event and "multiValueHeaders" not in event:
+        event["headers"] = {}
+    body = event.get("body", "")
+    if not isinstance(body, str) or (event.get("isBase64Encoded") and not _is_base64(body)):
+        event["body"], event["isBase64Encoded"] = "not base64", False
+    return event
+
+
+def _sane(name: str, value: Any) -> bool:
+    values = value if isinstance(value, list) else [value]
+    if name.lower() == "host":
+        return all(_HOST.fullmatch(v) for v in values)
+    if name.lower() == "x-forwarded-port":
+        return all(v.isdecimal() for v in values)
+    return all(isinstance(v, str) for v in values)
+
+
+def _is_base64(body: str) -> bool:
+    try:
+        base64.b64decode(body)
+    except (binascii.Error, ValueError):
+        return False
+    return True

@@ -1,0 +1,88 @@
+"""One program call, from the moment its request is read to its log record."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from handler.errors import CallError, ProgramFailed, from_exception
+from handler.telemetry.usage import Usage
+
+if TYPE_CHECKING:
+    from handler.telemetry.invocation import Invocation
+
+UNKNOWN = "unknown"
+# What somebody has to look at; the rest is the caller's or the load's doing.
+_ERRORS = {"model_error", "deadline", "program_error"}
+
+
+class Call:
+    """Times one call and writes its record. Whatever leaves the `with` block as an exception leaves it as a CallError.
+
+    Attributes:
+        program, model: the program's name and its model's alias; `unknown` and None where there is none.
+        usage: filled by the LM calls that run within this call.
+    """
+
+    def __init__(self, invocation: Invocation, program: str, model: str | None, message_id: str | None) -> None:
+        self.invocation = invocation
+        self.program = program
+        self.model = model
+        self.message_id = message_id
+        self.usage = Usage()
+        self.outcome = "success"
+        self.duration_ms = 0.0
+
+    @property
+    def failed(self) -> bool:
+        return self.outcome in _ERRORS
+
+    def __enter__(self) -> Call:
+        self._start = time.perf_counter()
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, raised: BaseException | None, __: TracebackType | None) -> None:
+        self.duration_ms = (time.perf_counter() - self._start) * 1000
+        error = None if raised is None else from_exception(raised)
+        self.outcome = "success" if error is None else error.outcome
+        self.invocation.finish(self, cause(raised) if self.failed else {})
+        if error is not None and error is not raised:
+            raise error from raised
+
+    def record(self) -> dict[str, Any]:
+        """The fields of this call's log record."""
+        usage = self.usage
+        cost = usage.cost_usd
+        fields = {
+            "program": self.program,
+            "model": self.model,
+            "source": self.invocation.source,
+            "outcome": self.outcome,
+            "duration_ms": round(self.duration_ms, 3),
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "cost_usd": None if cost is None else round(cost, 10),
+            "lm_calls": usage.lm_calls,
+            "cache_hits": usage.cache_hits,
+            "cold_start": self.invocation.cold_start,
+            "function_request_id": self.invocation.request_id,
+            "correlation_id": self.invocation.correlation_id or self.message_id or self.invocation.request_id,
+        }
+        if self.message_id is not None:
+            fields["message_id"] = self.message_id
+        return fields
+
+
+def cause(raised: BaseException | None) -> dict[str, Any]:
+    """What went wrong, without a word of the exception's text: that may quote an input, an answer or a key."""
+    while isinstance(raised, CallError) and raised.__cause__ is not None:
+        raised = raised.__cause__
+    if raised is None or (isinstance(raised, CallError) and not isinstance(raised, ProgramFailed)):
+        return {}
+    frames = traceback.extract_tb(raised.__traceback__)[-8:]
+    return {
+        "exception_name": type(raised).__name__,
+        "stack": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
+    }

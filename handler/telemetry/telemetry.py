@@ -1,0 +1,57 @@
+"""The environment's one Logger and one metrics serializer."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from typing import Any
+
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.metrics import EphemeralMetrics
+
+from handler.telemetry import usage
+from handler.telemetry.calls import Call
+from handler.telemetry.invocation import Invocation
+
+_LIBRARIES = ("dspy", "mangum", "asyncio", "fastapi")
+
+
+class Telemetry:
+    """Writes JSON lines through Powertools Logger and metrics as EMF. One per execution environment."""
+
+    def __init__(self, service: str) -> None:
+        self.service = os.environ.get("POWERTOOLS_SERVICE_NAME") or service
+        self.namespace = os.environ.get("POWERTOOLS_METRICS_NAMESPACE") or "DSPy"
+        # `location` would cost a walk of the stack per line to say that this file wrote it.
+        self.logger = Logger(service=self.service, location=None, stream=sys.stdout)
+        self._cold = True
+        usage.install()
+        self._adopt_library_loggers()
+
+    def _adopt_library_loggers(self) -> None:
+        """Warnings of DSPy and the web stack become JSON lines like all others; DSPy's own handler writes text."""
+        for name in _LIBRARIES:
+            library = logging.getLogger(name)
+            library.handlers = list(self.logger.handlers)
+            library.propagate = False
+            library.setLevel(logging.WARNING)
+
+    def invocation(self, source: str, **about: Any) -> Invocation:
+        """A new invocation; the environment's first one is its cold start."""
+        cold, self._cold = self._cold, False
+        return Invocation(self, source, cold_start=cold, **about)
+
+    def write(self, call: Call, cause: dict[str, Any]) -> None:
+        """The log record of one call."""
+        level = logging.ERROR if call.failed else logging.INFO
+        self.logger.log(level, "program call", extra={**call.record(), **cause})
+
+    def emit(self, program: str, values: dict[str, tuple[str, list[float]]]) -> None:
+        """One EMF blob. Not `Metrics`: that shares state between all its instances, so concurrent calls would mix."""
+        metrics = EphemeralMetrics(namespace=self.namespace, service=self.service)
+        metrics.add_dimension("program", program)
+        named = {name: {"Unit": unit, "Value": numbers} for name, (unit, numbers) in values.items()}
+        sys.stdout.write(json.dumps(metrics.serialize_metric_set(metrics=named)) + "\n")
+        sys.stdout.flush()

@@ -1,0 +1,57 @@
+"""What the LM calls of one program call used: tokens, cost, cache hits."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import dspy
+from dspy.clients.base_lm import BaseLM
+
+SETTING = "dspy_lambda_usage"
+
+
+class Usage:
+    """Totals of the LM calls that were answered within one program call.
+
+    `cost_usd` is None once any answer's cost is unknown: a sum that leaves one out is no bill.
+    """
+
+    def __init__(self) -> None:
+        self.lm_calls = 0
+        self.cache_hits = 0
+        self.input_tokens = 0
+        self.output_tokens = 0
+        self.cost_usd: float | None = 0.0
+        self._lock = threading.Lock()  # one program call may run LM calls in threads (dspy.Parallel)
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Count one answered LM call from its DSPy history entry."""
+        usage = entry["usage"]
+        with self._lock:
+            self.lm_calls += 1
+            if not usage:
+                # A cache hit: DSPy leaves `usage` empty and `cost` at what the first call had cost.
+                self.cache_hits += 1
+                return
+            self.input_tokens += usage.get("prompt_tokens") or 0
+            self.output_tokens += usage.get("completion_tokens") or 0
+            cost = entry["cost"]
+            self.cost_usd = None if cost is None or self.cost_usd is None else self.cost_usd + cost
+
+
+def install() -> None:
+    """Send every LM's history entries to the running call's Usage, and keep none of them.
+
+    An entry is the one place where DSPy has tokens and cost together. It reaches each LM's public
+    `update_history`; the default appends it to the LM's, the modules' and a global list (14 KiB a call, with one
+    caller's prompt beside another's), so this takes that method's place. `dspy.track_usage` has no cost and is empty
+    inside `dspy.Parallel`; `disable_history=True` gives neither tokens nor cost.
+    """
+    BaseLM.update_history = _update_history  # type: ignore[method-assign]
+
+
+def _update_history(_lm: BaseLM, entry: dict[str, Any]) -> None:
+    usage = dspy.settings.get(SETTING)
+    if usage is not None:
+        usage.add(entry)

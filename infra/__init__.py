@@ -1,0 +1,1 @@
+"""What describes, builds and imitates the cloud. Never imported inside Lambda."""
