@@ -1,0 +1,93 @@
+"""The `dspy-lambda` command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from handler.errors import ConfigError
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status is 0 done, 1 failed, 2 usage or configuration, 130 Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except ConfigError as error:
+        print(f"dspy-lambda: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="dspy-lambda", description="DSPy programs as AWS Lambda functions.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    template = commands.add_parser("template", help="write the SAM template of a project")
+    _add_project(template)
+    template.add_argument("--output", type=Path, default=Path("template.yaml"), help="the file, or - for stdout")
+    template.set_defaults(run=_template)
+
+    local = commands.add_parser("local", help="run a project's functions, its API and its queues on this machine")
+    _add_project(local)
+    _add_local(local)
+    local.add_argument("--port", type=int, default=3000, help="of the HTTP front; 0 picks a free one")
+    local.add_argument("--api", choices=("rest", "http", "url"), help="which events the front makes (default: config)")
+    local.add_argument("--visibility-timeout", type=int, metavar="SECONDS", help="of the queues (default: 6 x timeout)")
+    local.set_defaults(run=_local)
+
+    invoke = commands.add_parser("invoke", help="run one event through one execution environment")
+    invoke.add_argument("program", nargs="?", metavar="PROGRAM", help="its function (default: one that serves all)")
+    invoke.add_argument("--event", required=True, help="a JSON file, or - for stdin")
+    _add_project(invoke)
+    _add_local(invoke)
+    invoke.set_defaults(run=_invoke)
+    return parser
+
+
+def _add_project(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--project", type=Path, default=Path("."), metavar="DIR", help="the DSPy project's folder")
+
+
+def _add_local(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model-server", action="store_true", help="answer all model calls from an embedded server: no key, no cost"
+    )
+
+
+def _template(options: argparse.Namespace) -> int:
+    from infra.project import load_project
+    from infra.template import render
+
+    project = load_project(options.project)
+    if project.failed:
+        reasons = "; ".join(f"{name}: {why}" for name, why in project.failed.items())
+        raise ConfigError(f"programs that cannot be loaded have no function: {reasons}")
+    text = render(project)
+    if str(options.output) == "-":
+        sys.stdout.write(text)
+    else:
+        options.output.write_text(text, encoding="utf-8")
+    return 0
+
+
+def _local(options: argparse.Namespace) -> int:
+    from infra.local.command import run_local
+
+    return run_local(options)
+
+
+def _invoke(options: argparse.Namespace) -> int:
+    from infra.local.command import run_invoke
+
+    return run_invoke(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""A project's functions, API and queues, running."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from dotenv import dotenv_values
+
+from infra.local import sandbox
+from infra.local.environment import Settings
+from infra.local.front import Front
+from infra.local.function import Function
+from infra.local.queues import REGION, EventSourceMapping, Queue, QueueServer
+from infra.project import HANDLER, Project, logical_name
+from infra.template import VISIBILITY_FACTOR
+
+CATALOGUE = "Catalogue"
+
+
+def _silent(_: str, __: str) -> None:
+    """Where nobody asked for logs."""
+
+
+class LocalLambda:
+    """Everything that SAM would deploy of a project, in processes of this machine, for the length of a `with` block.
+
+    Args:
+        project: the project.
+        variables: more environment variables for the functions, over the project's `.env` and this process's own.
+        log: called with a function's name and one line of its output, or of what Lambda itself would log.
+
+    Attributes:
+        url: the HTTP front's address.
+        queues: by program name, with `url` and `dead_letter_url`.
+        writable: why the functions' task root is not read-only here, or None.
+    """
+
+    def __init__(
+        self, project: Project, variables: dict[str, str] | None = None, log: Callable[[str, str], None] = _silent
+    ) -> None:
+        self._project = project
+        self._variables = {**_dotenv(project.root), **(variables or {})}
+        self._log = log
+        # Lambda's functions can write to /tmp and nowhere else.
+        folders = tuple(dict.fromkeys(p.resolve() for p in (project.root, Path.home(), Path(sys.prefix)) if p.is_dir()))
+        self.writable = sandbox.why_not_read_only(folders)
+        self._read_only = () if self.writable else folders
+        self.functions: dict[str, Function] = {}
+        self.queues: dict[str, Queue] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(*(function.stop() for function in self.functions.values()))
+
+    def function(self, name: str) -> Function:
+        """The function of a program, or (for `Catalogue`) one that serves them all."""
+        if name not in self.functions:
+            self.functions[name] = self._make(name)
+        return self.functions[name]
+
+    @contextlib.asynccontextmanager
+    async def front(self, kind: str, port: int):  # type: ignore[no-untyped-def]
+        """Serve HTTP; yields the address."""
+        functions = {name: self.function(name) for name in self._project.functions}
+        front = Front(kind, functions, self.function(CATALOGUE))
+        try:
+            yield await front.start(port)
+        finally:
+            await front.stop()
+
+    @contextlib.asynccontextmanager
+    async def mappings(self, visibility_seconds: int | None = None):  # type: ignore[no-untyped-def]
+        """Make the queues and poll them; yields their server."""
+        server = QueueServer()
+        await asyncio.to_thread(server.start)
+        tasks = []
+        try:
+            for name, function in self._project.functions.items():
+                if sqs := function.settings.sqs:
+                    seconds = visibility_seconds or VISIBILITY_FACTOR * function.settings.timeout_seconds
+                    queue = await asyncio.to_thread(Queue, server.client, logical_name(name), sqs, seconds)
+                    self.queues[name] = queue
+                    mapping = EventSourceMapping(server.client, queue, self.function(name), sqs)
+                    tasks.append(asyncio.create_task(mapping.run()))
+            yield server
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.to_thread(server.stop)
+
+    def _make(self, name: str) -> Function:
+        known = self._project.functions.get(name)
+        settings = known.settings if known else self._project.config.lambda_.defaults
+        logical = f"{logical_name(name)}Function"
+        variables = self._lambda_variables(logical, settings.memory_mb) | (known.environment if known else {})
+        return Function(
+            Settings(
+                name=logical,
+                timeout_seconds=settings.timeout_seconds,
+                memory_mb=settings.memory_mb,
+                task_root=self._project.root,
+                variables=variables,
+                read_only=self._read_only,
+                log=self._log,
+            ),
+            settings.reserved_concurrency,
+        )
+
+    def _lambda_variables(self, function: str, memory_mb: int) -> dict[str, str]:
+        """https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime"""
+        own = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "AWS_LAMBDA_"))}
+        return {
+            **own,
+            **self._variables,
+            "_HANDLER": HANDLER,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_EXECUTION_ENV": f"AWS_Lambda_python{sys.version_info.major}.{sys.version_info.minor}",
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(memory_mb),
+            "AWS_LAMBDA_FUNCTION_NAME": function,
+            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+            "AWS_LAMBDA_LOG_FORMAT": "JSON",
+            "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{function}",
+            "AWS_LAMBDA_LOG_STREAM_NAME": "local",
+            "AWS_REGION": REGION,
+            "DSPY_LAMBDA_PROJECT": str(self._project.root),
+            "LAMBDA_TASK_ROOT": str(self._project.root),
+            "POWERTOOLS_METRICS_NAMESPACE": "DSPy",
+            "POWERTOOLS_SERVICE_NAME": self._project.config.app_id,
+            "TZ": ":UTC",
+        }
+
+
+def _dotenv(root: Path) -> dict[str, str]:
+    """The project's `.env`, which dspy-cli reads too. Only here: it never goes into an artifact."""
+    return {key: value for key, value in dotenv_values(root / ".env").items() if value is not None}

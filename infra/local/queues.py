@@ -1,0 +1,204 @@
+"""Queues on moto's SQS server, and Lambda's event source mapping between them and the functions.
+
+What the mapping does: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html and
+https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config as ClientConfig
+from moto.moto_server.threaded_moto_server import ThreadedMotoServer
+
+from handler.config import Sqs
+from infra.local.environment import MAX_REQUEST_BYTES
+from infra.local.events import ACCOUNT
+from infra.local.function import Function, Throttled
+from infra.template import DLQ_RETENTION_SECONDS
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+REGION = "us-east-1"
+_RECEIVE_AT_MOST = 10
+_POLL_SECONDS = 1
+
+
+class QueueServer:
+    """moto's SQS server on a free loopback port, and a client for it."""
+
+    def start(self) -> None:
+        """Start the server."""
+        self._server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+        self._server.start()
+        host, port = self._server.get_host_and_port()
+        self.address = f"http://{host}:{port}"
+        self.client: SQSClient = boto3.client(
+            "sqs",
+            region_name=REGION,
+            endpoint_url=self.address,
+            aws_access_key_id="local",
+            aws_secret_access_key="local",  # noqa: S106 - moto checks none
+            config=ClientConfig(max_pool_connections=50, retries={"max_attempts": 1}),
+        )
+
+    def stop(self) -> None:
+        """Stop the server; what its queues held is gone."""
+        self._server.stop()
+
+
+class Queue:
+    """A program's queue with its dead-letter queue, made as the template makes them."""
+
+    def __init__(self, client: SQSClient, name: str, settings: Sqs, visibility_seconds: int) -> None:
+        suffix = ".fifo" if settings.fifo else ""
+        fifo = {"FifoQueue": "true"} if settings.fifo else {}
+        self.name = f"{name}Queue{suffix}"
+        self.dead_letter_url = client.create_queue(
+            QueueName=f"{name}DeadLetterQueue{suffix}",
+            Attributes={**fifo, "MessageRetentionPeriod": str(DLQ_RETENTION_SECONDS)},  # type: ignore[dict-item]
+        )["QueueUrl"]
+        dead = client.get_queue_attributes(QueueUrl=self.dead_letter_url, AttributeNames=["QueueArn"])
+        redrive = {
+            "deadLetterTargetArn": dead["Attributes"]["QueueArn"],
+            "maxReceiveCount": settings.max_receive_count,
+        }
+        self.url = client.create_queue(
+            QueueName=self.name,
+            Attributes={  # type: ignore[arg-type]
+                **fifo,
+                **({"ContentBasedDeduplication": "true"} if settings.fifo else {}),
+                "VisibilityTimeout": str(visibility_seconds),
+                "RedrivePolicy": json.dumps(redrive),
+            },
+        )["QueueUrl"]
+
+
+class EventSourceMapping:
+    """Polls one queue, invokes its function with batches, and deletes what is done.
+
+    A record that the function reports as failed, and every record of a batch that was throttled or ended in a
+    function error, stays in the queue until its visibility timeout has passed: then it is received again, or moved
+    to the dead-letter queue when it has been received `max_receive_count` times.
+    """
+
+    def __init__(self, client: SQSClient, queue: Queue, function: Function, settings: Sqs) -> None:
+        self._client = client
+        self._queue = queue
+        self._function = function
+        self._settings = settings
+        self._slots = asyncio.Semaphore(settings.maximum_concurrency)
+        self._invocations: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Poll until cancelled."""
+        try:
+            while True:
+                # Only as much is received as can be invoked at once: that is what MaximumConcurrency is for.
+                await self._slots.acquire()
+                try:
+                    batch = await self._collect()
+                except Exception:
+                    self._slots.release()
+                    raise
+                if not batch:
+                    self._slots.release()
+                    continue
+                task = asyncio.create_task(self._invoke(batch))
+                self._invocations.add(task)
+                task.add_done_callback(self._done)
+        finally:
+            for task in self._invocations:
+                task.cancel()
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._invocations.discard(task)
+        self._slots.release()
+
+    async def _collect(self) -> list[Any]:
+        """Receive until the batch is full, 6 MB large, or its window has passed since the first record."""
+        batch: list[Any] = []
+        size, closes = 0, 0.0
+        while len(batch) < self._settings.batch_size:
+            if batch and time.monotonic() >= closes:
+                break
+            received = await self._receive(self._settings.batch_size - len(batch))
+            if not received and not batch:
+                return []
+            if not batch:
+                closes = time.monotonic() + self._settings.window_seconds
+            batch += received
+            size += sum(len(json.dumps(message)) for message in received)
+            # Ten more of 1 MB each would not fit the 6 MB of an invocation, so a large batch goes as it is.
+            if size > MAX_REQUEST_BYTES // 2:
+                break
+        return batch
+
+    async def _receive(self, most: int) -> list[Any]:
+        answer = await asyncio.to_thread(
+            self._client.receive_message,
+            QueueUrl=self._queue.url,
+            MaxNumberOfMessages=min(most, _RECEIVE_AT_MOST),
+            WaitTimeSeconds=_POLL_SECONDS,
+            AttributeNames=["All"],
+            MessageAttributeNames=["All"],
+        )
+        return list(answer.get("Messages", []))
+
+    async def _invoke(self, batch: list[Any]) -> None:
+        event = {"Records": [self._record(message) for message in batch]}
+        with contextlib.suppress(Throttled):
+            answer = await self._function.invoke(json.dumps(event).encode())
+            if answer.error is None:
+                failed = failed_identifiers(answer.payload, {message["MessageId"] for message in batch})
+                await self._delete([message for message in batch if message["MessageId"] not in failed])
+
+    async def _delete(self, messages: list[Any]) -> None:
+        for start in range(0, len(messages), _RECEIVE_AT_MOST):
+            entries: Any = [
+                {"Id": str(position), "ReceiptHandle": message["ReceiptHandle"]}
+                for position, message in enumerate(messages[start : start + _RECEIVE_AT_MOST])
+            ]
+            await asyncio.to_thread(self._client.delete_message_batch, QueueUrl=self._queue.url, Entries=entries)
+
+    def _record(self, message: Any) -> dict[str, Any]:
+        attributes = {
+            name: {
+                "stringValue": value.get("StringValue"),
+                "binaryValue": value.get("BinaryValue"),
+                "dataType": value["DataType"],
+            }
+            for name, value in message.get("MessageAttributes", {}).items()
+        }
+        return {
+            "messageId": message["MessageId"],
+            "receiptHandle": message["ReceiptHandle"],
+            "body": message["Body"],
+            "attributes": message.get("Attributes", {}),
+            "messageAttributes": attributes,
+            "md5OfBody": message["MD5OfBody"],
+            "eventSource": "aws:sqs",
+            "eventSourceARN": f"arn:aws:sqs:{REGION}:{ACCOUNT}:{self._queue.name}",
+            "awsRegion": REGION,
+        }
+
+
+def failed_identifiers(payload: bytes, sent: set[str]) -> set[str]:
+    """Which messages of a batch an answer reports as failed, by Lambda's rules.
+
+    None for an empty or missing list; all for an answer that is not of the format, or names an empty or unknown
+    identifier.
+    """
+    try:
+        answer = json.loads(payload)
+        failures = (answer or {}).get("batchItemFailures") or []
+        failed = {failure["itemIdentifier"] for failure in failures}
+    except (ValueError, AttributeError, KeyError, TypeError):
+        return sent
+    return failed if failed <= sent else sent

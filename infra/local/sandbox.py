@@ -1,0 +1,75 @@
+"""What Lambda does not let a function do, taken away here too: writing to the task root, and (if asked) the network."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+# Binds each of the first N folders read-only over itself, goes into the working directory again (the old one would
+# still be the writable mount), and becomes the command that follows.
+_SCRIPT = """
+n=$1; shift
+while [ "$n" -gt 0 ]; do
+  mount --rbind "$1" "$1" && mount -o remount,bind,ro "$1" || exit 97
+  shift; n=$((n-1))
+done
+cd "$(pwd)" && exec "$@"
+"""
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
+
+
+def read_only(command: list[str], folders: list[Path]) -> list[str]:
+    """The command, run in a mount namespace of its own in which these folders cannot be written to."""
+    paths = [str(folder) for folder in folders]
+    return [*_unshare(), "sh", "-c", _SCRIPT, "sandbox", str(len(paths)), *paths, *command]
+
+
+def _unshare() -> list[str]:
+    user = [] if os.geteuid() == 0 else ["--map-root-user"]
+    return ["unshare", *user, "--mount", "--propagation", "private"]
+
+
+@cache
+def why_not_read_only(folders: tuple[Path, ...]) -> str | None:
+    """Why folders cannot be made read-only on this machine, or None if they can: tried, not guessed."""
+    if sys.platform != "linux" or shutil.which("unshare") is None:
+        return "it needs Linux and `unshare` of util-linux"
+    probe = f"! touch {folders[0]}/.dspy-lambda-probe 2>/dev/null"
+    tried = subprocess.run(read_only(["sh", "-c", probe], list(folders)), capture_output=True, text=True)
+    if tried.returncode == 0:
+        return None
+    (folders[0] / ".dspy-lambda-probe").unlink(missing_ok=True)
+    return f"`unshare --mount` failed: {tried.stderr.strip() or tried.returncode}"
+
+
+def die_with_parent(command: list[str]) -> list[str]:
+    """The command, killed by the kernel when this process dies without having stopped it (Linux only)."""
+    return ["setpriv", "--pdeathsig", "KILL", *command] if shutil.which("setpriv") else command
+
+
+def loopback_only() -> str | None:
+    """Cut this process and its children off from every network but loopback; why not, if it cannot be done.
+
+    Call it before any thread is started.
+    """
+    if sys.platform != "linux":
+        return "it needs Linux"
+    libc = ctypes.CDLL(None, use_errno=True)
+    flags = _CLONE_NEWNET if os.geteuid() == 0 else _CLONE_NEWNET | _CLONE_NEWUSER
+    if libc.unshare(flags) != 0:
+        return f"unshare: {os.strerror(ctypes.get_errno())}"
+    # A new network namespace has a loopback interface that is down.
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        request = struct.pack("16sh22x", b"lo", 0)
+        (current,) = struct.unpack_from("h", fcntl.ioctl(control, _SIOCGIFFLAGS, request), 16)
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", current | _IFF_UP))
+    return None

@@ -1,0 +1,83 @@
+"""A DSPy project as the list of functions that it becomes: what template, local Lambda and invoke all start from."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from handler.config import Config, FunctionSettings, load_config
+from handler.errors import ConfigError
+from handler.programs import FailedProgram, load_programs
+
+HANDLER = "handler.main.lambda_handler"
+
+
+@dataclass(frozen=True)
+class Function:
+    """One program's Lambda function.
+
+    Attributes:
+        name: the program's name, and its logical id's stem.
+        failed: why the program cannot be loaded, or None.
+    """
+
+    name: str
+    module: str
+    settings: FunctionSettings
+    failed: str | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that narrow the handler to this program."""
+        return {"DSPY_LAMBDA_PROGRAM": self.name, "DSPY_LAMBDA_MODULE": self.module}
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project's folder, its config and its functions, by program name."""
+
+    root: Path
+    config: Config
+    functions: dict[str, Function]
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Why programs cannot be loaded, by name."""
+        return {name: f.failed for name, f in self.functions.items() if f.failed}
+
+
+def load_project(root: Path) -> Project:
+    """Read a project's config and import its programs.
+
+    Raises:
+        ConfigError: it cannot be served; or the config names a program that it does not have.
+    """
+    root = root.resolve()
+    config = load_config(root)
+    programs, failed = load_programs(root, config)
+    functions = {
+        name: Function(name, p.module, config.lambda_.function(name), p.error if isinstance(p, FailedProgram) else None)
+        for name, p in sorted({**programs, **failed}.items())
+    }
+    _check_names(config, functions, root)
+    return Project(root, config, functions)
+
+
+def _check_names(config: Config, functions: dict[str, Function], root: Path) -> None:
+    known = ", ".join(functions)
+    for key, named in (("lambda.programs", config.lambda_.programs), ("program_models", config.program_models)):
+        for name in named:
+            if name not in functions:
+                raise ConfigError(f"{root}/dspy.config.yaml: {key}.{name}: no such program; the project has: {known}.")
+    taken: dict[str, str] = {}
+    for name in functions:
+        logical = logical_name(name)
+        if logical in taken:
+            raise ConfigError(f"programs {taken[logical]} and {name} would share the logical id {logical}Function.")
+        taken[logical] = name
+
+
+def logical_name(program: str) -> str:
+    """A program's name as the stem of CloudFormation logical ids, which are alphanumeric."""
+    return re.sub(r"[^A-Za-z0-9]", "", program)
