@@ -122,7 +122,7 @@ def load_config(project: Path) -> Config:
     """
     path = project / CONFIG_FILE
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
             f"{path}: no such file. Set DSPY_LAMBDA_PROJECT (or --project) to the folder that holds {CONFIG_FILE}."

@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 # Before DSPy's first call, or it fetches its price map over the network then: up to 5 s where egress is blocked.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
@@ -15,6 +14,7 @@ import dspy
 
 from handler.config import load_config
 from handler.dispatch import Dispatcher
+from handler.errors import ConfigError
 from handler.models import build_models
 from handler.programs import FailedProgram, Program, load_programs
 from handler.telemetry import Telemetry
@@ -39,7 +39,7 @@ class Environment:
         project = find_project(settings)
         only = settings.get("DSPY_LAMBDA_PROGRAM") or None
         self.config = load_config(project)
-        self.telemetry = Telemetry(self.config.app_id)
+        self.telemetry = Telemetry(self.config.app_id, settings)
         # Lambda's disk is read-only, and DSPy's default of 1,000,000 entries in memory may come to 5 GiB.
         dspy.configure_cache(enable_disk_cache=False, memory_max_entries=CACHE_ENTRIES)
         self.programs, self.failed = load_programs(
@@ -47,7 +47,8 @@ class Environment:
         )
         aliases = {program.model for program in self.programs.values()}
         timeout = max((self.config.lambda_.function(name).timeout_seconds for name in self.programs), default=60)
-        self.dispatcher = Dispatcher(build_models(self.config, aliases, project, timeout), self.config.server)
+        models = build_models(self.config, aliases, project, timeout, settings)
+        self.dispatcher = Dispatcher(models, self.config.server)
         self.reserve_seconds = _milliseconds(settings, "DSPY_LAMBDA_DEADLINE_RESERVE_MS", default=500) / 1000
         self.loop = asyncio.new_event_loop()
         self._log_start()
@@ -87,8 +88,6 @@ def find_project(settings: Mapping[str, str]) -> Path:
 
 
 def _milliseconds(settings: Mapping[str, str], name: str, default: int) -> int:
-    from handler.errors import ConfigError
-
     text = settings.get(name) or str(default)
     if not text.isdecimal():
         raise ConfigError(f"{name}: must be a whole number of milliseconds, not {text!r}.")

@@ -6,10 +6,11 @@ import os
 from typing import Any
 
 from handler.environment import Environment
-from handler.sources import recognise
+from handler.sources import prepare, recognise
 
 # At import, so that a project that cannot be served is a failed init: what Lambda shows best.
 environment = Environment(os.environ)
+prepare(environment, os.environ.get("DSPY_LAMBDA_SOURCES", ""))
 
 
 def lambda_handler(event: Any, context: Any) -> Any:

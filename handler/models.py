@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ from handler.config import CONFIG_FILE, Config, ModelSettings
 from handler.errors import ConfigError
 
 
-def build_models(config: Config, aliases: set[str], project: Path, timeout_seconds: float) -> dict[str, dspy.LM]:
+def build_models(
+    config: Config, aliases: set[str], project: Path, timeout_seconds: float, variables: Mapping[str, str]
+) -> dict[str, dspy.LM]:
     """One LM for each alias in use; its connection pool lives and is shared with it.
 
     `timeout_seconds` bounds each wait for the provider's next byte. DSPy's own default is 600 s, longer than most
@@ -22,16 +24,18 @@ def build_models(config: Config, aliases: set[str], project: Path, timeout_secon
         ConfigError: the environment variable that holds a model's key is not set.
     """
     return {
-        alias: _build(alias, config.models.registry[alias], project / CONFIG_FILE, timeout_seconds)
+        alias: _build(alias, config.models.registry[alias], project / CONFIG_FILE, timeout_seconds, variables)
         for alias in sorted(aliases)
     }
 
 
-def _build(alias: str, settings: ModelSettings, path: Path, timeout_seconds: float) -> dspy.LM:
+def _build(
+    alias: str, settings: ModelSettings, path: Path, timeout_seconds: float, variables: Mapping[str, str]
+) -> dspy.LM:
     options: dict[str, Any] = {"timeout": timeout_seconds}
-    if key := _api_key(alias, settings, path):
+    if key := _api_key(alias, settings, path, variables):
         options["api_key"] = key
-    if base := os.environ.get("DSPY_LAMBDA_API_BASE") or settings.api_base:
+    if base := variables.get("DSPY_LAMBDA_API_BASE") or settings.api_base:
         options["api_base"] = base
     if settings.max_tokens is not None:
         options["max_tokens"] = settings.max_tokens
@@ -43,11 +47,11 @@ def _build(alias: str, settings: ModelSettings, path: Path, timeout_seconds: flo
         raise ConfigError(f"{path}: models.registry.{alias}: {error}") from None
 
 
-def _api_key(alias: str, settings: ModelSettings, path: Path) -> str | None:
-    key = os.environ.get(settings.env) if settings.env else None
-    if key is None and settings.api_key is not None:
+def _api_key(alias: str, settings: ModelSettings, path: Path, variables: Mapping[str, str]) -> str | None:
+    key = variables.get(settings.env) if settings.env else None
+    if not key and settings.api_key is not None:
         key = settings.api_key.get_secret_value()
-    if key is None and settings.env:
+    if not key and settings.env:
         raise ConfigError(
             f"{path}: models.registry.{alias}.env: the environment variable {settings.env} is not set; "
             f"set it (on this machine a line in the project's .env will do)."

@@ -71,7 +71,7 @@ def to_outputs(result: Any) -> dict[str, Any]:
     """
     if hasattr(result, "toDict"):
         result = result.toDict()
-    outputs = to_jsonable_python(result, inf_nan_mode="null", bytes_mode="base64")
+    outputs: Any = to_jsonable_python(result, inf_nan_mode="null", bytes_mode="base64")
     if not isinstance(outputs, dict):
         outputs = {"result": outputs}
     try:
@@ -80,7 +80,7 @@ def to_outputs(result: Any) -> dict[str, Any]:
         # The runtime client encodes the answer as UTF-8 outside of its own error handling: a lone surrogate in a
         # model's answer would end the execution environment.
         outputs = _without_surrogates(outputs)
-    return outputs
+    return dict(outputs)
 
 
 def _without_surrogates(value: Any) -> Any:

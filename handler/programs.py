@@ -31,9 +31,12 @@ class Entry:
 
     def start(self, instance: dspy.Module, inputs: dict[str, Any]) -> Awaitable[Any]:
         """Begin a native async call."""
-        if self.method.__name__ == "aforward":
-            return instance.acall(**inputs)
-        return instance(**inputs)  # `async def forward`
+        awaitable: Awaitable[Any] = (
+            instance.acall(**inputs)
+            if self.method.__name__ == "aforward"
+            else instance(**inputs)  # `async def forward`
+        )
+        return awaitable
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,9 @@ def load_programs(
         for program in _load_file(file, config, only):
             if program.name in found:
                 other = found[program.name][1].path
-                raise ConfigError(f"{file.path}: program {program.name} is also defined in {other}; rename one of them.")
+                raise ConfigError(
+                    f"{file.path}: program {program.name} is also defined in {other}; rename one of them."
+                )
             found[program.name] = (program, file)
     programs = {name: p for name, (p, _) in found.items() if isinstance(p, Program)}
     failed = {name: p for name, (p, _) in found.items() if isinstance(p, FailedProgram)}

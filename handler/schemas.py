@@ -6,16 +6,16 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, NotRequired, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from handler.errors import InvalidInput
 from handler.payload import check_text
 
-SCHEMA_REF = "#/components/schemas/{model}"
+SCHEMA_REF = "#/components/schemas/{program}.{{model}}"
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,14 @@ class Schemas:
 
     @cached_property
     def input_schema(self) -> dict[str, Any]:
-        return self.inputs.adapter.json_schema(ref_template=SCHEMA_REF)
+        return self.inputs.adapter.json_schema(ref_template=SCHEMA_REF.format(program=self.name))
 
     @cached_property
     def output_schema(self) -> dict[str, Any]:
         if self.outputs is None:
             return {"type": "object", "title": f"{self.name}Outputs"}
-        return TypeAdapter(self.outputs).json_schema(ref_template=SCHEMA_REF, mode="serialization")
+        reference = SCHEMA_REF.format(program=self.name)
+        return TypeAdapter(self.outputs).json_schema(ref_template=reference, mode="serialization")
 
 
 def schemas_of(instance: Any, entry: Callable[..., Any]) -> Schemas:
@@ -84,8 +85,14 @@ def schemas_of(instance: Any, entry: Callable[..., Any]) -> Schemas:
                 fields.setdefault(key, _from_signature(field))
         elif parameter.kind is not parameter.VAR_POSITIONAL:
             fields[parameter.name] = _from_parameter(parameter, hints, known)
-    typed: Any = TypedDict(f"{name}Inputs", fields)  # type: ignore[operator]
+    typed = _typed_dict(f"{name}Inputs", fields)
     return Schemas(name, Inputs(TypeAdapter(typed)), _outputs(name, hints.get("return"), signatures))
+
+
+def _typed_dict(name: str, fields: dict[str, Any]) -> Any:
+    """A TypedDict and no model class: a program's field may be called `copy`, `json` or `schema`."""
+    make: Any = TypedDict
+    return make(name, fields)
 
 
 def _from_parameter(parameter: inspect.Parameter, hints: dict[str, Any], known: dict[str, FieldInfo]) -> Any:
@@ -152,9 +159,9 @@ def _outputs(name: str, returned: Any, signatures: list[Any]) -> Any:
         is_object = isinstance(returned, type) and issubclass(returned, BaseModel)
         if is_object or returned is dict or getattr(returned, "__origin__", None) is dict:
             return returned
-        return TypedDict(f"{name}Outputs", {"result": returned})  # type: ignore[operator]
+        return _typed_dict(f"{name}Outputs", {"result": returned})
     if len(signatures) != 1:
         # Which of several predictors' fields the program returns is not to be known without running it.
         return None
     fields = {key: _annotated(f.annotation, _metadata(f)) for key, f in signatures[0].output_fields.items()}
-    return TypedDict(f"{name}Outputs", fields)  # type: ignore[operator]
+    return _typed_dict(f"{name}Outputs", fields)

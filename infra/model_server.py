@@ -100,7 +100,9 @@ class ModelApp:
             return _error(401, "invalid_api_key", "Incorrect API key provided")
         if fate == "rate_limit":
             after = self.behaviour.retry_after_seconds
-            return _error(429, "rate_limit_exceeded", "Rate limit reached", {} if after is None else {"Retry-After": str(after)})
+            return _error(
+                429, "rate_limit_exceeded", "Rate limit reached", {} if after is None else {"Retry-After": str(after)}
+            )
         return web.json_response(completion(body, "I would rather not say." if fate == "malformed" else answer(body)))
 
     def _fate(self) -> str:
@@ -245,7 +247,8 @@ class ModelServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.stdout.close()
         try:
@@ -255,7 +258,7 @@ class ModelServer:
             self._process.wait()
 
     def stats(self) -> dict[str, Any]:
-        """Requests, distinct connections, in flight now and at the peak, requests per model; since the last `behave`."""
+        """Requests, distinct connections, in flight now and at the peak, requests per model; since `behave`."""
         return self._call("/stats")
 
     def behave(self, **behaviour: Any) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from handler.config import Config, FunctionSettings, load_config
 from handler.errors import ConfigError
-from handler.programs import FailedProgram, load_programs
+from handler.programs import FailedProgram, Program, load_programs
 
 HANDLER = "handler.main.lambda_handler"
 
@@ -56,9 +56,10 @@ def load_project(root: Path) -> Project:
     root = root.resolve()
     config = load_config(root)
     programs, failed = load_programs(root, config)
+    found: dict[str, Program | FailedProgram] = {**programs, **failed}
     functions = {
         name: Function(name, p.module, config.lambda_.function(name), p.error if isinstance(p, FailedProgram) else None)
-        for name, p in sorted({**programs, **failed}.items())
+        for name, p in sorted(found.items())
     }
     _check_names(config, functions, root)
     return Project(root, config, functions)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import yaml
 
+from handler.errors import ConfigError
 from infra.project import HANDLER, Function, Project, logical_name
 
 # "Set the visibility timeout to at least six times the function timeout"; the DLQ keeps what failed for 14 days.
@@ -79,12 +81,17 @@ def _parameters(project: Project) -> dict[str, Any]:
         }
     }
     for variable in _key_variables(project):
-        parameters[logical_name(variable)] = {
+        parameters[_parameter_name(variable)] = {
             "Type": "String",
             "NoEcho": True,
             "Description": f"The value of {variable}, which a model's key is read from",
         }
     return parameters
+
+
+def _parameter_name(variable: str) -> str:
+    """OPENAI_API_KEY -> OpenaiApiKey."""
+    return "".join(part.capitalize() for part in variable.split("_"))
 
 
 def _key_variables(project: Project) -> list[str]:
@@ -112,12 +119,18 @@ def _globals(project: Project) -> dict[str, Any]:
 
 def _api(project: Project) -> dict[str, Any]:
     api = project.config.lambda_.api
+    if api.auth not in ("iam", "none") and (api.kind, api.auth) != ("rest", "api_key"):
+        raise ConfigError(f"lambda.api: kind {api.kind} with auth {api.auth} is not generated yet; use auth: iam.")
     if api.kind == "url":
         return {}
     if api.kind == "http":
-        auth = {} if api.auth == "none" else {"Auth": {"EnableIamAuthorizer": True, "DefaultAuthorizer": "AWS_IAM"}}
-        return {"Api": {"Type": "AWS::Serverless::HttpApi", "Properties": {"StageName": "$default", **auth}}}
-    auth = {} if api.auth == "none" else {"Auth": {"DefaultAuthorizer": "AWS_IAM"}}
+        open_ = api.auth == "none"
+        iam = {} if open_ else {"Auth": {"EnableIamAuthorizer": True, "DefaultAuthorizer": "AWS_IAM"}}
+        return {"Api": {"Type": "AWS::Serverless::HttpApi", "Properties": {"StageName": "$default", **iam}}}
+    auth: dict[str, Any] = {
+        "iam": {"Auth": {"DefaultAuthorizer": "AWS_IAM"}},
+        "api_key": {"Auth": {"ApiKeyRequired": True, "UsagePlan": {"CreateUsagePlan": "PER_API"}}},
+    }.get(api.auth, {})
     # A throttled function reaches a REST client as the gateway's own 500 otherwise.
     busy = {
         "StatusCode": 429,
@@ -140,10 +153,10 @@ def _api(project: Project) -> dict[str, Any]:
 def _resources(project: Project, function: Function) -> dict[str, Any]:
     name = logical_name(function.name)
     settings = function.settings
-    variables = function.environment
+    variables = {**function.environment, "DSPY_LAMBDA_SOURCES": "http"}
     alias = project.config.model_alias(function.name)
     if variable := project.config.models.registry[alias].env:
-        variables = {**variables, variable: Ref(logical_name(variable))}
+        variables = {**variables, variable: Ref(_parameter_name(variable))}
     properties: dict[str, Any] = {
         "Description": f"DSPy program {function.name}",
         "MemorySize": settings.memory_mb,
@@ -171,7 +184,8 @@ def _events(project: Project, function: Function) -> dict[str, Any]:
     events: dict[str, Any] = {}
     if kind != "url":
         type_, reference = ("Api", "RestApiId") if kind == "rest" else ("HttpApi", "ApiId")
-        route = {"Path": f"/{function.name}", "Method": "POST", reference: Ref("Api")}
+        # ANY, so that the function itself can answer a wrong method with 405.
+        route = {"Path": f"/{function.name}", "Method": "ANY", reference: Ref("Api")}
         events["Route"] = {"Type": type_, "Properties": route}
     if settings.sqs:
         mapping: dict[str, Any] = {
@@ -184,8 +198,6 @@ def _events(project: Project, function: Function) -> dict[str, Any]:
             mapping["MaximumBatchingWindowInSeconds"] = settings.sqs.window_seconds
         events["Queue"] = {"Type": "SQS", "Properties": mapping}
     if settings.schedule:
-        import json
-
         event = json.dumps({"program": function.name, "inputs": settings.schedule.inputs})
         schedule = {"ScheduleExpression": settings.schedule.expression, "Input": event}
         events["Schedule"] = {"Type": "ScheduleV2", "Properties": schedule}

@@ -33,7 +33,8 @@ def create_app(environment: Environment) -> FastAPI:
         from fastapi.middleware.cors import CORSMiddleware
 
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
-    for program in (*environment.programs.values(), *environment.failed.values()):
+    programs: list[Program | FailedProgram] = [*environment.programs.values(), *environment.failed.values()]
+    for program in programs:
         app.router.routes.append(_route(f"/{program.name}", _calls(environment, program), "POST"))
     app.router.routes.append(_route("/programs", _programs(environment), "GET"))
     app.router.routes.append(_route("/health/live", _live, "GET"))

@@ -58,8 +58,8 @@ _SHARED = {
 
 
 def _post(program: Program, schemas: dict[str, Any]) -> dict[str, Any]:
-    request = _add(f"{program.name}Inputs", program.schemas.input_schema, schemas)
-    answer = _add(f"{program.name}Outputs", program.schemas.output_schema, schemas)
+    request = _add(program.name, "Inputs", program.schemas.input_schema, schemas)
+    answer = _add(program.name, "Outputs", program.schemas.output_schema, schemas)
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     responses: dict[str, Any] = {
         "200": {"description": "The program's outputs", "content": {"application/json": {"schema": answer}}}
@@ -74,9 +74,12 @@ def _post(program: Program, schemas: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _add(name: str, schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
-    """Put a schema and the definitions that it uses among the components; a reference to it."""
+def _add(program: str, way: str, schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+    """Put a schema and the definitions that it uses among the components; a reference to it.
+
+    Definitions carry the program's name: two programs may each have a model called Contact.
+    """
     schema = dict(schema)
-    schemas.update(schema.pop("$defs", {}))
-    schemas[name] = schema
-    return {"$ref": f"#/components/schemas/{name}"}
+    schemas.update({f"{program}.{name}": definition for name, definition in schema.pop("$defs", {}).items()})
+    schemas[f"{program}{way}"] = schema
+    return {"$ref": f"#/components/schemas/{program}{way}"}

@@ -9,14 +9,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from handler.errors import UnknownEvent
+from handler.environment import Environment
+from handler.errors import ConfigError, UnknownEvent
 from handler.sources import direct, http, sqs
 
+Handle = Callable[[Environment, Any, Any], Any]
 SOURCES = (http, sqs, direct)
+_NAMED = ("http", "sqs", "direct")
 _TAKEN = "REST API, HTTP API, function URL, ALB, SQS, and direct invocations {'program': ..., 'inputs': {...}}"
 
 
-def recognise(event: Any) -> Callable[..., Any]:
+def prepare(environment: Environment, names: str) -> None:
+    """Load the code of the sources that this function is sure to get events from (a comma-separated list).
+
+    At init it costs least: a full CPU, and no caller waits. What is not named loads with its first event.
+    """
+    for name in filter(None, (part.strip() for part in names.split(","))):
+        if name not in _NAMED:
+            raise ConfigError(f"DSPY_LAMBDA_SOURCES: no source {name!r}; there are: {', '.join(_NAMED)}.")
+        if name == "http":
+            http.prepare(environment)
+
+
+def recognise(event: Any) -> Handle:
     """The handle function of the source that an event is from.
 
     Raises:
@@ -25,7 +40,8 @@ def recognise(event: Any) -> Callable[..., Any]:
     if isinstance(event, dict):
         for source in SOURCES:
             if source.recognise(event):
-                return source.handle
+                handle: Handle = source.handle
+                return handle
     raise UnknownEvent(f"{_describe(event)} This function takes events of {_TAKEN}.")
 
 

@@ -30,6 +30,13 @@ def _kind(event: dict[str, Any]) -> str | None:
     return "rest" if "httpMethod" in event and "resource" in event else None
 
 
+def prepare(environment: Environment) -> None:
+    """Import FastAPI and Mangum, and make the application."""
+    from handler.api.lambda_app import lambda_app
+
+    lambda_app(environment)
+
+
 def handle(environment: Environment, event: dict[str, Any], context: Any) -> Any:
     """Answer a request.
 

@@ -86,4 +86,4 @@ def _values(calls: list[Call]) -> dict[str, tuple[str, list[float]]]:
 
 
 def _known(costs: Iterable[float | None]) -> list[float]:
-    return [cost for cost in costs if cost is not None]
+    return [round(cost, 10) for cost in costs if cost is not None]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from aws_lambda_powertools import Logger
@@ -21,9 +21,9 @@ _LIBRARIES = ("dspy", "mangum", "asyncio", "fastapi")
 class Telemetry:
     """Writes JSON lines through Powertools Logger and metrics as EMF. One per execution environment."""
 
-    def __init__(self, service: str) -> None:
-        self.service = os.environ.get("POWERTOOLS_SERVICE_NAME") or service
-        self.namespace = os.environ.get("POWERTOOLS_METRICS_NAMESPACE") or "DSPy"
+    def __init__(self, service: str, variables: Mapping[str, str]) -> None:
+        self.service = variables.get("POWERTOOLS_SERVICE_NAME") or service
+        self.namespace = variables.get("POWERTOOLS_METRICS_NAMESPACE") or "DSPy"
         # `location` would cost a walk of the stack per line to say that this file wrote it.
         self.logger = Logger(service=self.service, location=None, stream=sys.stdout)
         self._cold = True
@@ -45,8 +45,8 @@ class Telemetry:
 
     def write(self, call: Call, cause: dict[str, Any]) -> None:
         """The log record of one call."""
-        level = logging.ERROR if call.failed else logging.INFO
-        self.logger.log(level, "program call", extra={**call.record(), **cause})
+        log = self.logger.error if call.failed else self.logger.info
+        log("program call", extra={**call.record(), **cause})
 
     def emit(self, program: str, values: dict[str, tuple[str, list[float]]]) -> None:
         """One EMF blob. Not `Metrics`: that shares state between all its instances, so concurrent calls would mix."""

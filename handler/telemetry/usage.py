@@ -48,7 +48,7 @@ def install() -> None:
     caller's prompt beside another's), so this takes that method's place. `dspy.track_usage` has no cost and is empty
     inside `dspy.Parallel`; `disable_history=True` gives neither tokens nor cost.
     """
-    BaseLM.update_history = _update_history  # type: ignore[method-assign]
+    BaseLM.update_history = _update_history
 
 
 def _update_history(_lm: BaseLM, entry: dict[str, Any]) -> None:

@@ -81,7 +81,8 @@ class ExecutionEnvironment:
         exited = asyncio.create_task(self._process.wait())
         ready = asyncio.create_task(self._ready.wait())
         limit = max(INIT_SECONDS, self._settings.timeout_seconds)
-        await asyncio.wait({exited, ready}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Task[Any]] = {exited, ready}
+        await asyncio.wait(either, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         self.init_ms = (time.perf_counter() - begin) * 1000
         ready.cancel()
         self._exited = exited
@@ -102,7 +103,8 @@ class ExecutionEnvironment:
         timeout = self._settings.timeout_seconds
         self._answer = asyncio.get_running_loop().create_future()
         self._events.put_nowait((request_id, payload, time.time() + timeout))
-        await asyncio.wait({self._answer, self._exited}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {self._answer, self._exited}
+        await asyncio.wait(either, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if self._answer.done():
             return self._answer.result()
         self.alive = False

@@ -134,6 +134,7 @@ class LocalLambda:
             "AWS_REGION": REGION,
             "DSPY_LAMBDA_PROJECT": str(self._project.root),
             "LAMBDA_TASK_ROOT": str(self._project.root),
+            "DSPY_LAMBDA_SOURCES": "http",
             "POWERTOOLS_METRICS_NAMESPACE": "DSPy",
             "POWERTOOLS_SERVICE_NAME": self._project.config.app_id,
             "TZ": ":UTC",

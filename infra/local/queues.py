@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ class QueueServer:
 
     def start(self) -> None:
         """Start the server."""
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line per request otherwise
         self._server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
         self._server.start()
         host, port = self._server.get_host_and_port()
@@ -58,11 +60,11 @@ class Queue:
 
     def __init__(self, client: SQSClient, name: str, settings: Sqs, visibility_seconds: int) -> None:
         suffix = ".fifo" if settings.fifo else ""
-        fifo = {"FifoQueue": "true"} if settings.fifo else {}
+        fifo: Any = {"FifoQueue": "true"} if settings.fifo else {}
         self.name = f"{name}Queue{suffix}"
         self.dead_letter_url = client.create_queue(
             QueueName=f"{name}DeadLetterQueue{suffix}",
-            Attributes={**fifo, "MessageRetentionPeriod": str(DLQ_RETENTION_SECONDS)},  # type: ignore[dict-item]
+            Attributes={**fifo, "MessageRetentionPeriod": str(DLQ_RETENTION_SECONDS)},
         )["QueueUrl"]
         dead = client.get_queue_attributes(QueueUrl=self.dead_letter_url, AttributeNames=["QueueArn"])
         redrive = {
@@ -71,7 +73,7 @@ class Queue:
         }
         self.url = client.create_queue(
             QueueName=self.name,
-            Attributes={  # type: ignore[arg-type]
+            Attributes={
                 **fifo,
                 **({"ContentBasedDeduplication": "true"} if settings.fifo else {}),
                 "VisibilityTimeout": str(visibility_seconds),

@@ -64,9 +64,14 @@ def loopback_only() -> str | None:
     if sys.platform != "linux":
         return "it needs Linux"
     libc = ctypes.CDLL(None, use_errno=True)
-    flags = _CLONE_NEWNET if os.geteuid() == 0 else _CLONE_NEWNET | _CLONE_NEWUSER
-    if libc.unshare(flags) != 0:
+    user, group = os.geteuid(), os.getegid()
+    if libc.unshare(_CLONE_NEWNET if user == 0 else _CLONE_NEWNET | _CLONE_NEWUSER) != 0:
         return f"unshare: {os.strerror(ctypes.get_errno())}"
+    if user != 0:
+        # Root within the new user namespace, which later namespaces need; still the same user outside of it.
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+        Path("/proc/self/gid_map").write_text(f"0 {group} 1")
     # A new network namespace has a loopback interface that is down.
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         request = struct.pack("16sh22x", b"lo", 0)
