@@ -142,7 +142,7 @@ def post(url: str, body: dict[str, Any]) -> tuple[int, Any, float]:
 async def until(condition: Callable[[], bool]) -> None:
     """Wait, but not for ever."""
     begin = time.perf_counter()
-    while not condition() and time.perf_counter() - begin < WAIT_SECONDS:
+    while not condition() and time.perf_counter() - begin < WAIT_SECONDS:  # noqa: ASYNC110
         await asyncio.sleep(0.02)
 
 

@@ -127,10 +127,10 @@ def _api(project: Project) -> dict[str, Any]:
         open_ = api.auth == "none"
         iam = {} if open_ else {"Auth": {"EnableIamAuthorizer": True, "DefaultAuthorizer": "AWS_IAM"}}
         return {"Api": {"Type": "AWS::Serverless::HttpApi", "Properties": {"StageName": "$default", **iam}}}
-    auth: dict[str, Any] = {
+    auths: dict[str, dict[str, Any]] = {
         "iam": {"Auth": {"DefaultAuthorizer": "AWS_IAM"}},
         "api_key": {"Auth": {"ApiKeyRequired": True, "UsagePlan": {"CreateUsagePlan": "PER_API"}}},
-    }.get(api.auth, {})
+    }
     # A throttled function reaches a REST client as the gateway's own 500 otherwise.
     busy = {
         "StatusCode": 429,
@@ -146,7 +146,7 @@ def _api(project: Project) -> dict[str, Any]:
         },
     }
     responses = {"THROTTLED": busy, "INTEGRATION_FAILURE": busy, "MISSING_AUTHENTICATION_TOKEN": unknown}
-    properties = {"StageName": "prod", "EndpointConfiguration": {"Type": "REGIONAL"}, **auth}
+    properties = {"StageName": "prod", "EndpointConfiguration": {"Type": "REGIONAL"}, **auths.get(api.auth, {})}
     return {"Api": {"Type": "AWS::Serverless::Api", "Properties": properties | {"GatewayResponses": responses}}}
 
 
