@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TextIO
 
 # Before DSPy's first call, or it fetches its price map over the network then: up to 5 s where egress is blocked.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
@@ -30,8 +32,8 @@ class Environment:
         loop: the one event loop, for ever: connection pools belong to it.
     """
 
-    def __init__(self, settings: Mapping[str, str]) -> None:
-        """Load the project.
+    def __init__(self, settings: Mapping[str, str], output: TextIO | None = None) -> None:
+        """Load the project; log lines and metrics go to `output`, standard output if there is none.
 
         Raises:
             ConfigError: the project cannot be served as it is.
@@ -39,7 +41,7 @@ class Environment:
         project = find_project(settings)
         only = settings.get("DSPY_LAMBDA_PROGRAM") or None
         self.config = load_config(project)
-        self.telemetry = Telemetry(self.config.app_id, settings)
+        self.telemetry = Telemetry(self.config.app_id, settings, output or sys.stdout)
         # Lambda's disk is read-only, and DSPy's default of 1,000,000 entries in memory may come to 5 GiB.
         dspy.configure_cache(enable_disk_cache=False, memory_max_entries=CACHE_ENTRIES)
         self.programs, self.failed = load_programs(

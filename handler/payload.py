@@ -71,16 +71,19 @@ def to_outputs(result: Any) -> dict[str, Any]:
     """
     if hasattr(result, "toDict"):
         result = result.toDict()
-    outputs: Any = to_jsonable_python(result, inf_nan_mode="null", bytes_mode="base64")
-    if not isinstance(outputs, dict):
-        outputs = {"result": outputs}
     try:
-        to_json(outputs)
-    except PydanticSerializationError:
-        # The runtime client encodes the answer as UTF-8 outside of its own error handling: a lone surrogate in a
+        outputs = _jsonable(result)
+    except (UnicodeEncodeError, PydanticSerializationError):
+        # The runtime client encodes the answer as UTF-8 outside of its own error handling: half a surrogate pair in a
         # model's answer would end the execution environment.
-        outputs = _without_surrogates(outputs)
-    return dict(outputs)
+        outputs = _jsonable(_without_surrogates(result))
+    return outputs if isinstance(outputs, dict) else {"result": outputs}
+
+
+def _jsonable(value: Any) -> Any:
+    plain = to_jsonable_python(value, inf_nan_mode="null", bytes_mode="base64")
+    to_json(plain)  # refuses what cannot be encoded, which the line above lets through
+    return plain
 
 
 def _without_surrogates(value: Any) -> Any:
@@ -88,6 +91,6 @@ def _without_surrogates(value: Any) -> Any:
         return _SURROGATE.sub("\ufffd", value)
     if isinstance(value, dict):
         return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_without_surrogates(item) for item in value]
     return value

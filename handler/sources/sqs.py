@@ -83,9 +83,9 @@ async def _succeeds(environment: Environment, record: Any, invocation: Invocatio
 
 
 def _identifier(record: Any) -> str:
-    """A record's messageId. Empty where there is none: Lambda then returns the whole batch, so nothing is lost."""
+    """A record's messageId. Empty where it has none that is ASCII: Lambda then returns the whole batch; nothing is lost."""
     identifier = record.get("messageId") if isinstance(record, dict) else None
-    return identifier if isinstance(identifier, str) else ""
+    return identifier if isinstance(identifier, str) and identifier.isascii() else ""
 
 
 def _read(record: Any) -> tuple[str | None, Any]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TextIO
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics
@@ -21,11 +20,12 @@ _LIBRARIES = ("dspy", "mangum", "asyncio", "fastapi")
 class Telemetry:
     """Writes JSON lines through Powertools Logger and metrics as EMF. One per execution environment."""
 
-    def __init__(self, service: str, variables: Mapping[str, str]) -> None:
+    def __init__(self, service: str, variables: Mapping[str, str], output: TextIO) -> None:
         self.service = variables.get("POWERTOOLS_SERVICE_NAME") or service
         self.namespace = variables.get("POWERTOOLS_METRICS_NAMESPACE") or "DSPy"
         # `location` would cost a walk of the stack per line to say that this file wrote it.
-        self.logger = Logger(service=self.service, location=None, stream=sys.stdout)
+        self.logger = Logger(service=self.service, location=None, stream=output)
+        self._output = output
         self._cold = True
         usage.install()
         self._adopt_library_loggers()
@@ -53,5 +53,5 @@ class Telemetry:
         metrics = EphemeralMetrics(namespace=self.namespace, service=self.service)
         metrics.add_dimension("program", program)
         named = {name: {"Unit": unit, "Value": numbers} for name, (unit, numbers) in values.items()}
-        sys.stdout.write(json.dumps(metrics.serialize_metric_set(metrics=named)) + "\n")
-        sys.stdout.flush()
+        self._output.write(json.dumps(metrics.serialize_metric_set(metrics=named)) + "\n")
+        self._output.flush()

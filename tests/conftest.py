@@ -1,0 +1,110 @@
+"""What the tests share: a model server, projects made on the spot, environments of the real handler."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import os
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+# Before anything imports DSPy: no test reaches for the network or the developer's cache.
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "true"
+
+import pytest
+import yaml
+
+from handler.environment import Environment
+from infra.model_server import ModelServer
+from tests.support import Records, Serve
+
+ROOT = Path(__file__).resolve().parent.parent
+QUICKSTART = ROOT / "examples" / "quickstart"
+EVENTS = ROOT / "events"
+_packages = itertools.count()
+
+MakeProject = Callable[..., Path]
+MakeServe = Callable[..., Serve]
+
+
+@pytest.fixture(scope="session")
+def _model_server() -> Iterator[ModelServer]:
+    with ModelServer() as server:
+        yield server
+
+
+@pytest.fixture
+def models(_model_server: ModelServer) -> ModelServer:
+    """The model server, answering at once and without faults, with its counts at zero."""
+    _model_server.behave()
+    return _model_server
+
+
+@pytest.fixture
+def make_project(tmp_path: Path) -> MakeProject:
+    """Write a DSPy project: modules by file name (their text may lack the imports of dspy), and config keys."""
+
+    def make(modules: dict[str, str], **config: Any) -> Path:
+        package = f"project_{next(_packages)}"  # sys.modules outlives a test
+        root = tmp_path / package
+        folder = root / "src" / package / "modules"
+        folder.mkdir(parents=True)
+        for name, text in modules.items():
+            (folder / f"{name}.py").write_text("import dspy\n" + textwrap.dedent(text))
+        registry = {"fast": {"model": "openai/gpt-4.1-nano", "env": "OPENAI_API_KEY", "cache": False}}
+        defaults = {"app_id": package, "models": {"default": "fast", "registry": registry}}
+        (root / "dspy.config.yaml").write_text(yaml.safe_dump({**defaults, **config}))
+        return root
+
+    return make
+
+
+@pytest.fixture
+def output() -> io.StringIO:
+    """Where the handler writes its log lines and metrics."""
+    return io.StringIO()
+
+
+@pytest.fixture
+def make_serve(models: ModelServer, output: io.StringIO) -> MakeServe:
+    """An environment of the real handler over a project, and a way to send it events; its log goes to `records`."""
+
+    def make(project: Path, **variables: str) -> Serve:
+        settings = {
+            "DSPY_LAMBDA_PROJECT": str(project),
+            "DSPY_LAMBDA_API_BASE": models.url,
+            "OPENAI_API_KEY": "test-key",
+            "POWERTOOLS_SERVICE_NAME": f"service-{next(_packages)}",  # loggers are per service and outlive a test
+            **variables,
+        }
+        return Serve(Environment(settings, output))
+
+    return make
+
+
+@pytest.fixture
+def serve(make_serve: MakeServe) -> Serve:
+    """The quickstart."""
+    return make_serve(QUICKSTART)
+
+
+@pytest.fixture
+def records(output: io.StringIO) -> Callable[[], Records]:
+    """All that was logged since the last call, line by line."""
+
+    def read() -> Records:
+        lines = output.getvalue().splitlines()
+        output.seek(0)
+        output.truncate()
+        return Records([json.loads(line) for line in lines])
+
+    return read
+
+
+@pytest.fixture
+def event() -> Callable[[str], Any]:
+    """A sample event by file name."""
+    return lambda name: json.loads((EVENTS / f"{name}.json").read_text())

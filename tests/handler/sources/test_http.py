@@ -1,0 +1,223 @@
+"""The HTTP contract, through every kind of event."""
+
+import json
+
+import pytest
+
+from handler.errors import UnknownEvent
+from handler.payload import MAX_BODY_BYTES
+from infra.local.events import EVENTS, Request, http_event, response
+from tests.conftest import QUICKSTART
+from tests.support import AECHO, ECHO, Context, problem
+
+KINDS = tuple(EVENTS)
+QUESTIONS = {
+    "Answer": {"question": "Why?"},
+    "Summarise": {"text": "Long.", "sentences": "3"},
+    "Triage": {"message": "Help!"},
+    "Perspectives": {"question": "Why?", "perspectives": ["a child"]},
+}
+
+
+@pytest.mark.parametrize("program", QUESTIONS)
+def test_the_quickstart_answers_equally_through_every_kind(serve, program):
+    answers = [serve.post(f"/{program}", QUESTIONS[program], kind) for kind in KINDS]
+    assert {answer.status for answer in answers} == {200}
+    assert len({answer.body for answer in answers}) == 1
+    assert {dict(answer.headers)["content-type"] for answer in answers} == {"application/json"}
+    assert next(iter(QUESTIONS[program].values())) in answers[0].body.decode()
+
+
+@pytest.mark.parametrize("path", ["/programs", "/health/live", "/health/ready", "/openapi.json"])
+def test_the_shared_routes_answer_equally_through_every_kind(serve, path):
+    answers = [serve.get(path, kind) for kind in KINDS]
+    assert {answer.status for answer in answers} == {200}
+    bodies = [json.loads(answer.body) for answer in answers]
+    for body in bodies:
+        body.pop("servers", None)  # the stage of a REST API, which the other kinds do not have
+    assert bodies == bodies[:1] * len(KINDS)
+
+
+@pytest.mark.parametrize("name", ["rest", "http", "http-stage", "url", "alb"])
+def test_the_sample_events_are_answered(serve, event, name):
+    answer = response(name.partition("-")[0], json.dumps(serve(event(name))).encode())
+    assert json.loads(answer.body) == {"answer": "gpt-4.1-nano: What is the capital of France?"}
+
+
+def test_the_sources_name_is_in_the_log(serve, records):
+    for kind in KINDS:
+        serve.post("/Answer", {"question": "q"}, kind)
+    assert [call["source"] for call in records().calls] == list(KINDS)
+
+
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (b"", JSON, 400),
+        (b"{", JSON, 400),
+        (b"\xff\xfe", JSON, 400),
+        (b"[" * 5000, JSON, 400),
+        (b'{"question": ' + b"9" * 5000 + b"}", JSON, 400),
+        (b"[]", JSON, 422),
+        (b'"text"', JSON, 422),
+        (b"null", JSON, 422),
+        (b"{}", JSON, 422),
+        (b'{"question": 5}', JSON, 422),
+        (rb'{"question": "\ud800"}', JSON, 422),
+        (b'{"question": "q"}', {"Content-Type": "text/plain"}, 415),
+        (b'{"question": "q"}', {"Content-Type": "application/xml"}, 415),
+        (b'{"question": "' + b"q" * MAX_BODY_BYTES + b'"}', JSON, 413),
+        (b'{"question": "q"}', {}, 200),
+        (b'{"question": "q", "more": [1]}', {"Content-Type": "application/vnd.api+json; charset=utf-8"}, 200),
+        (rb'{"question": "\u0000"}', JSON, 200),
+    ],
+)
+def test_bodies_have_the_contracts_status_through_every_kind(serve, records, kind, body, headers, status):
+    answer = serve.post("/Answer", body, kind, headers=headers)
+    assert answer.status == status
+    (call,) = records().calls
+    assert call["outcome"] == ("success" if status == 200 else "invalid_input")
+    if status != 200:
+        assert problem(answer)["request_id"] == call["function_request_id"]
+
+
+def test_a_misfit_names_field_and_reason_and_never_the_value(serve):
+    document = problem(serve.post("/Summarise", {"text": 5, "sentences": "secret"}))
+    assert document["errors"] == [
+        {"loc": ["text"], "msg": "Input should be a valid string", "type": "string_type"},
+        {
+            "loc": ["sentences"],
+            "msg": "Input should be a valid integer, unable to parse string as an integer",
+            "type": "int_parsing",
+        },
+    ]
+    assert "secret" not in json.dumps(document)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_unknown_paths_and_wrong_methods_are_problems(serve, kind):
+    for path in ("/Nope", "/answer", "/Answer/", "/", "/Answer/x"):
+        assert problem(serve.post(path, {}, kind))["status"] == 404
+    answer = serve.get("/Answer", kind)
+    assert problem(answer)["status"] == 405
+    assert dict(answer.headers)["allow"] == "POST"
+
+
+FAULTS = """
+from dspy.utils.exceptions import LMRateLimitError
+class Raises(dspy.Module):
+    async def aforward(self, what: str):
+        if what == "value": raise ValueError("sk-secret")
+        if what == "exit": raise SystemExit("sk-secret")
+        if what == "rate": raise LMRateLimitError("sk-secret", retry_after=6.2)
+        if what == "object": return object()
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "title"),
+    [
+        ({"rate_limit_rate": 1, "retry_after_seconds": 0.01}, 429, "Rate limited"),
+        ({"unauthorized_rate": 1}, 502, "Model unavailable"),
+        ({"malformed_rate": 1}, 502, "Model unavailable"),
+        ({"delay_seconds": 5}, 504, "Deadline exceeded"),
+    ],
+)
+@pytest.mark.parametrize("program", ["Echo", "AEcho"])
+def test_the_models_faults_reach_a_rest_client_as_readable_json(
+    make_project, make_serve, models, fault, status, title, program
+):
+    serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}))
+    models.behave(**fault)
+    for lm in serve.environment.dispatcher._models.values():
+        lm.num_retries = 0
+    answer = serve.post(f"/{program}", {"question": "q"}, context=Context(remaining_ms=400))
+    document = problem(answer)
+    assert (document["status"], document["title"]) == (status, title)
+    assert ("retry-after" in dict(answer.headers)) == (status == 429)
+
+
+@pytest.mark.parametrize(
+    ("what", "status"), [("value", 500), ("exit", 500), ("object", 500), ("rate", 429)]
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_programs_faults_are_problems_without_their_text(make_project, make_serve, kind, what, status):
+    answer = make_serve(make_project({"raises": FAULTS})).post("/Raises", {"what": what}, kind)
+    assert problem(answer)["status"] == status
+    assert b"secret" not in answer.body
+    assert dict(answer.headers).get("retry-after") == ("7" if what == "rate" else None)
+
+
+def test_a_failed_program_is_listed_and_answers_503(make_project, make_serve):
+    serve = make_serve(make_project({"echo": ECHO, "broken": "import nothing_of_that_name\n" + AECHO}))
+    assert problem(serve.post("/AEcho", {"question": "q"}))["status"] == 503
+    assert serve.post("/Echo", {"question": "q"}).status == 200
+    listed = {program["name"]: program for program in json.loads(serve.get("/programs").body)["programs"]}
+    assert (listed["Echo"]["state"], listed["Echo"]["async"]) == ("ready", False)
+    assert listed["AEcho"]["state"] == "failed"
+    assert "nothing_of_that_name" in listed["AEcho"]["error"]
+    ready = serve.get("/health/ready")
+    assert (ready.status, json.loads(ready.body)) == (503, {"status": "not_ready", "failed": ["AEcho"]})
+    assert json.loads(serve.get("/health/live").body) == {"status": "alive"}
+
+
+def test_ready_counts_the_programs(serve):
+    assert json.loads(serve.get("/health/ready").body) == {"status": "ready", "programs": 4}
+
+
+def test_the_stage_is_no_part_of_the_path_but_of_the_links(serve):
+    event = http_event(Request("GET", "/docs"), stage="staging")
+    assert "'/staging/openapi.json'" in response("http", json.dumps(serve(event)).encode()).body.decode()
+    assert "'/prod/openapi.json'" in serve.get("/docs", "rest").body.decode()
+    assert "'/openapi.json'" in serve.get("/docs", "url").body.decode()
+
+
+def test_the_openapi_document_has_each_programs_schemas(serve):
+    document = json.loads(serve.get("/openapi.json").body)
+    assert set(document["paths"]) >= {"/Answer", "/Triage", "/programs", "/health/ready"}
+    triage = document["components"]["schemas"]["TriageOutputs"]["properties"]
+    assert triage["queue"]["enum"] == ["billing", "technical", "sales", "other"]
+    assert document["components"]["schemas"]["SummariseInputs"]["required"] == ["text"]
+
+
+def test_cors_answers_the_configured_origins_only(make_project, make_serve):
+    serve = make_serve(make_project({"echo": ECHO}, server={"cors_origins": ["https://a.example"]}))
+    for origin, allowed in (("https://a.example", "https://a.example"), ("https://b.example", None)):
+        answer = serve.post("/Echo", {"question": "q"}, headers={"Origin": origin})
+        assert dict(answer.headers).get("access-control-allow-origin") == allowed
+
+
+@pytest.mark.parametrize(
+    "header", [("host", "a:b:c"), ("host", "[::1]:80"), ("x-forwarded-port", "no"), ("x-forwarded-proto", "ftp")]
+)
+def test_headers_that_a_client_controls_break_nothing(serve, header):
+    request = Request("POST", "/Answer", headers=[header], body=b'{"question": "q"}')
+    for kind in KINDS:
+        assert serve.http(request, kind).status == 200
+
+
+@pytest.mark.parametrize("kind", ["http", "url", "alb"])
+def test_a_body_that_is_not_base64_is_a_bad_request(serve, kind):
+    event = EVENTS[kind](Request("POST", "/Answer", body=b"x")) | {"body": "a", "isBase64Encoded": True}
+    assert response(kind, json.dumps(serve(event)).encode()).status == 400
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_request_without_its_parts_is_an_unknown_event(serve, kind):
+    event = EVENTS[kind](Request("POST", "/Answer"))
+    if kind in ("http", "url"):
+        del event["requestContext"]["http"]["method"]
+    else:
+        del event["path"]
+    with pytest.raises(UnknownEvent, match=f"looks like a {kind} request"):
+        serve(event)
+
+
+def test_one_programs_function_serves_its_own_path_only(make_serve):
+    serve = make_serve(QUICKSTART, DSPY_LAMBDA_PROGRAM="Answer", DSPY_LAMBDA_MODULE="quickstart.modules.answer")
+    assert serve.post("/Answer", {"question": "q"}).status == 200
+    assert serve.post("/Triage", {"message": "m"}).status == 404

@@ -1,0 +1,98 @@
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from handler.config import load_config
+from handler.errors import ConfigError
+from tests.conftest import QUICKSTART
+
+VALID = """
+models:
+  default: fast
+  registry:
+    fast: {model: openai/gpt-4.1-nano, env: OPENAI_API_KEY}
+"""
+
+
+def load(tmp_path: Path, text: str):
+    (tmp_path / "dspy.config.yaml").write_text(textwrap.dedent(text))
+    return load_config(tmp_path)
+
+
+def test_the_quickstart_config_is_valid():
+    config = load_config(QUICKSTART)
+    assert config.model_alias("Triage") == "strong"
+    assert config.model_alias("Answer") == "fast"
+    assert config.lambda_.function("Perspectives").timeout_seconds == 120
+
+
+def test_program_settings_merge_deeply_over_the_defaults(tmp_path):
+    config = load(
+        tmp_path,
+        VALID
+        + """
+lambda:
+  defaults: {memory_mb: 512, sqs: {batch_size: 5, maximum_concurrency: 7}}
+  programs:
+    A: {sqs: {batch_size: 9}}
+    B: {sqs: false}
+""",
+    )
+    a = config.lambda_.function("A")
+    assert (a.memory_mb, a.sqs.batch_size, a.sqs.maximum_concurrency) == (512, 9, 7)
+    assert config.lambda_.function("B").sqs is False
+    assert config.lambda_.function("C").sqs.batch_size == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[1, 2]", ["must be a mapping"]),
+        ("", ["must be a mapping"]),
+        ("models: {default: [", [":1: not YAML"]),
+        ("models:\n  default: a\n\tregistry: b", [":3: not YAML"]),
+        ("models: {default: fast, registry: {}}", ["models.registry"]),
+        ("models: {registry: {fast: {model: m}}}", ["models.default", "Field required"]),
+        ("models: {default: slow, registry: {fast: {model: m}}}", ["models.default", "'slow'", "has: fast"]),
+        (VALID + "program_models: {A: slow}", ["program_models.A", "unknown model alias 'slow'", "has: fast"]),
+        (VALID + "modles: {}", ["modles: unknown key", "models", "program_models", "lambda"]),
+        (VALID + "server: {threads: 3}", ["server.threads: unknown key", "sync_worker_threads"]),
+        (VALID + "server: {sync_worker_threads: 0}", ["server.sync_worker_threads", "greater than or equal to 1"]),
+        (VALID + "lambda: {architecture: mips}", ["lambda.architecture", "'x86_64' or 'arm64'"]),
+        (VALID + "lambda: {defaults: {memory: 1}}", ["lambda.defaults.memory: unknown key", "memory_mb"]),
+        (VALID + "lambda: {programs: {A: {timeout_seconds: 901}}}", ["lambda.programs.A.timeout_seconds", "900"]),
+        (
+            VALID + "lambda: {programs: {A: {sqs: {batch: 1}}}}",
+            ["lambda.programs.A.sqs.batch: unknown key", "batch_size"],
+        ),
+        (VALID + "lambda: {defaults: {sqs: true}}", ["lambda.defaults.sqs", "write false, or a mapping"]),
+        (VALID + "lambda: {defaults: {schedule: {rate: 1}}}", ["lambda.defaults.schedule.rate: unknown", "expression"]),
+        (VALID + "lambda: {api: {kind: soap}}", ["lambda.api.kind", "'rest', 'http' or 'url'"]),
+    ],
+)
+def test_a_config_that_cannot_be_used_says_file_key_and_what_is_allowed(tmp_path, text, says):
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, text)
+    for part in ["dspy.config.yaml", *says]:
+        assert part in str(error.value)
+
+
+def test_a_missing_config_says_how_to_name_the_folder(tmp_path):
+    with pytest.raises(ConfigError, match="DSPY_LAMBDA_PROJECT"):
+        load_config(tmp_path)
+
+
+def test_a_config_that_is_no_text_is_a_config_error(tmp_path):
+    (tmp_path / "dspy.config.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="cannot be read|not YAML"):
+        load_config(tmp_path)
+
+
+def test_a_literal_key_is_never_repeated(tmp_path):
+    text = "models: {default: fast, registry: {fast: {model: m, api_key: sk-secret, api_base: [sk-secret]}}}"
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, text)
+    assert "sk-secret" not in str(error.value)
+    config = load(tmp_path, "models: {default: fast, registry: {fast: {model: m, api_key: sk-secret}}}")
+    assert "sk-secret" not in repr(config)

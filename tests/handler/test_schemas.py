@@ -1,0 +1,143 @@
+import enum
+from typing import Annotated, Any, Literal
+
+import dspy
+import pydantic
+import pytest
+
+from handler.errors import InvalidInput
+from handler.programs import choose_entry
+from handler.schemas import Schemas, schemas_of
+
+
+def schemas(program: dspy.Module) -> Schemas:
+    return schemas_of(program, choose_entry(program).method)
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Item(pydantic.BaseModel):
+    name: str
+    count: int = 1
+
+
+class Hinted(dspy.Module):
+    def forward(
+        self,
+        item: Item,
+        colour: Colour,
+        kind: Literal["a", "b"],
+        tags: list[str],
+        size: Annotated[int, pydantic.Field(ge=1)] = 3,
+        note: str | None = None,
+        copy: str = "x",
+        schema: Any = None,
+    ) -> Item: ...
+
+
+def test_hints_convert_in_lax_mode_and_extra_fields_are_ignored():
+    given = {"item": {"name": "n", "count": "2"}, "colour": "red", "kind": "a", "tags": [], "size": "4", "more": 1}
+    values = schemas(Hinted()).inputs.validate(given)
+    assert values == {"item": Item(name="n", count=2), "colour": Colour.RED, "kind": "a", "tags": [], "size": 4}
+
+
+def test_absent_fields_are_left_to_pythons_own_defaults():
+    values = schemas(Hinted()).inputs.validate({"item": {"name": "n"}, "colour": "red", "kind": "b", "tags": ["t"]})
+    assert set(values) == {"item", "colour", "kind", "tags"}
+
+
+def test_every_misfit_is_named_by_field_without_its_value():
+    with pytest.raises(InvalidInput) as error:
+        schemas(Hinted()).inputs.validate({"item": {}, "colour": "secret", "kind": "secret", "tags": ["t", 5], "size": 0})
+    locations = [tuple(misfit["loc"]) for misfit in error.value.errors]
+    assert locations == [("item", "name"), ("colour",), ("kind",), ("tags", 1), ("size",)]
+    assert "secret" not in repr(error.value.errors) + str(error.value)
+    assert all(set(misfit) == {"loc", "msg", "type"} for misfit in error.value.errors)
+
+
+@pytest.mark.parametrize("inputs", [None, [], "text", 5, True])
+def test_inputs_that_are_no_object_do_not_fit(inputs):
+    with pytest.raises(InvalidInput, match="JSON object"):
+        schemas(Hinted()).inputs.validate(inputs)
+
+
+class Sized(dspy.Signature):
+    """Sizes."""
+
+    text: str = dspy.InputField(desc="what to size")
+    level: int = dspy.InputField(ge=1, le=5)
+    mood: Literal["good", "bad"] = dspy.InputField(default="good")
+    size: float = dspy.OutputField(desc="in metres")
+    parts: list[Item] = dspy.OutputField()
+
+
+class Unhinted(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.predict = dspy.Predict(Sized)
+
+    def forward(self, text, level, other=None):
+        return self.predict(text=text, level=level)
+
+
+def test_missing_hints_come_from_the_signature():
+    found = schemas(Unhinted())
+    assert found.inputs.validate({"text": "t", "level": "2"}) == {"text": "t", "level": 2}
+    with pytest.raises(InvalidInput) as error:
+        found.inputs.validate({"text": 1, "level": 9})
+    assert [misfit["loc"] for misfit in error.value.errors] == [["text"], ["level"]]
+    properties = found.input_schema["properties"]
+    assert properties["text"]["description"] == "what to size"
+    assert (properties["level"]["minimum"], properties["level"]["maximum"]) == (1, 5)
+    assert found.input_schema["required"] == ["text", "level"]
+    assert found.output_schema["properties"]["size"] == {"description": "in metres", "title": "Size", "type": "number"}
+    assert found.output_schema["properties"]["parts"]["items"]["$ref"] == "#/components/schemas/Unhinted.Item"
+
+
+def test_a_bare_predict_takes_its_signature_with_its_defaults():
+    found = schemas(dspy.Predict(Sized))
+    assert found.inputs.validate({"text": "t", "level": 1}) == {"text": "t", "level": 1}
+    assert found.input_schema["properties"]["mood"]["default"] == "good"
+
+
+class Several(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.one = dspy.Predict("a -> b")
+        self.two = dspy.Predict("b -> c")
+
+    def forward(self, a: str) -> dspy.Prediction: ...
+
+
+def test_outputs_of_several_predictors_are_not_guessed():
+    assert schemas(Several()).output_schema == {"type": "object", "title": "SeveralOutputs"}
+
+
+class Plain(dspy.Module):
+    def forward(self, a: "str") -> list[int]: ...
+
+
+def test_a_plain_result_stands_under_result():
+    assert schemas(Plain()).output_schema["properties"]["result"]["type"] == "array"
+    assert schemas(Hinted()).output_schema["properties"]["count"]["type"] == "integer"
+
+
+class Picture(dspy.Module):
+    async def aforward(self, image: dspy.Image) -> str: ...
+
+
+def test_an_image_is_made_from_its_address():
+    values = schemas(Picture()).inputs.validate({"image": "https://example.com/a.png"})
+    assert isinstance(values["image"], dspy.Image)
+    assert values["image"].url == "https://example.com/a.png"
+    with pytest.raises(InvalidInput):
+        schemas(Picture()).inputs.validate({"image": "/etc/passwd"})
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfffb"])
+def test_half_a_surrogate_pair_is_refused_wherever_it_stands(text):
+    for inputs in ({"a": text}, {"a": "x", "deep": [{"k": text}]}, {text: "x", "a": "x"}):
+        with pytest.raises(InvalidInput, match="surrogate"):
+            schemas(Several()).inputs.validate(inputs)

@@ -1,0 +1,114 @@
+"""Helpers of the tests that are no fixtures."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+from handler.environment import Environment
+from handler.sources import recognise
+from infra.local.events import EVENTS, Request, Response, response
+
+ECHO = """
+class Echo(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.predict = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> dspy.Prediction:
+        return self.predict(question=question)
+"""
+
+AECHO = """
+class AEcho(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.predict = dspy.Predict("question -> answer")
+
+    async def aforward(self, question: str) -> dspy.Prediction:
+        return await self.predict.acall(question=question)
+"""
+
+
+@dataclass
+class Context:
+    """A Lambda context."""
+
+    remaining_ms: int = 30_000
+    aws_request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    def get_remaining_time_in_millis(self) -> int:
+        return self.remaining_ms
+
+
+class Serve:
+    """Sends events to an environment as Lambda would."""
+
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+
+    def __call__(self, event: Any, context: Context | None = None) -> Any:
+        # Through JSON, as the runtime client does it.
+        answer = recognise(event)(self.environment, event, context or Context())
+        return json.loads(json.dumps(answer, ensure_ascii=False).encode())
+
+    def http(self, request: Request, kind: str = "rest", context: Context | None = None) -> Response:
+        """The HTTP answer, as a client behind that kind of gateway gets it."""
+        return response(kind, json.dumps(self(EVENTS[kind](request), context)).encode())
+
+    def post(
+        self, path: str, body: Any, kind: str = "rest", headers: dict[str, str] | None = None, **more: Any
+    ) -> Response:
+        """POST a body: bytes as they are, anything else as JSON."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        sent = list((headers if headers is not None else {"Content-Type": "application/json"}).items())
+        return self.http(Request("POST", path, headers=sent, body=data), kind, **more)
+
+    def get(self, path: str, kind: str = "rest") -> Response:
+        return self.http(Request("GET", path), kind)
+
+
+class Records:
+    """Log lines."""
+
+    def __init__(self, lines: list[dict[str, Any]]) -> None:
+        self.lines = lines
+        self.calls = [line for line in lines if line.get("message") == "program call"]
+        self.metrics = [line for line in lines if "_aws" in line]
+
+    def values(self, metric: str, program: str | None = None) -> list[float]:
+        """All values of a metric, in order."""
+        blobs = [blob for blob in self.metrics if program in (None, blob["program"])]
+        return [value for blob in blobs for value in blob.get(metric, [])]
+
+
+def sqs(*bodies: Any, fifo: str | None = None) -> dict[str, Any]:
+    """A batch whose records have these bodies (strings as they are) and the ids m0, m1, ..."""
+    arn = f"arn:aws:sqs:us-east-1:123456789012:Queue{'.fifo' if fifo else ''}"
+    return {
+        "Records": [
+            {
+                "messageId": f"m{position}",
+                "body": body if isinstance(body, str) else json.dumps(body),
+                "attributes": {"MessageGroupId": fifo} if fifo else {},
+                "eventSource": "aws:sqs",
+                "eventSourceARN": arn,
+            }
+            for position, body in enumerate(bodies)
+        ]
+    }
+
+
+def failures(answer: dict[str, Any]) -> list[str]:
+    """The ids that a batch's answer reports."""
+    return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
+
+
+def problem(answer: Response) -> dict[str, Any]:
+    """The problem document of an answer, which must be readable JSON of its media type."""
+    assert dict(answer.headers)["content-type"] == "application/problem+json"
+    document: dict[str, Any] = json.loads(answer.body)
+    assert document["status"] == answer.status
+    return document
