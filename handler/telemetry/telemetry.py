@@ -14,6 +14,11 @@ from handler.telemetry import usage
 from handler.telemetry.calls import Call
 from handler.telemetry.invocation import Invocation
 
+class _Null:
+    """Written as null. Powertools' formatter leaves out keys whose value is None, and a record has all its fields."""
+
+
+_NULL = _Null()
 _LIBRARIES = ("dspy", "mangum", "asyncio", "fastapi")
 
 
@@ -24,7 +29,7 @@ class Telemetry:
         self.service = variables.get("POWERTOOLS_SERVICE_NAME") or service
         self.namespace = variables.get("POWERTOOLS_METRICS_NAMESPACE") or "DSPy"
         # `location` would cost a walk of the stack per line to say that this file wrote it.
-        self.logger = Logger(service=self.service, location=None, stream=output)
+        self.logger = Logger(service=self.service, location=None, stream=output, json_default=_json_default)
         self._output = output
         self._cold = True
         usage.install()
@@ -46,7 +51,8 @@ class Telemetry:
     def write(self, call: Call, cause: dict[str, Any]) -> None:
         """The log record of one call."""
         log = self.logger.error if call.failed else self.logger.info
-        log("program call", extra={**call.record(), **cause})
+        record = {key: _NULL if value is None else value for key, value in call.record().items()}
+        log("program call", extra=record | cause)
 
     def emit(self, program: str, values: dict[str, tuple[str, list[float]]]) -> None:
         """One EMF blob. Not `Metrics`: that shares state between all its instances, so concurrent calls would mix."""
@@ -55,3 +61,7 @@ class Telemetry:
         named = {name: {"Unit": unit, "Value": numbers} for name, (unit, numbers) in values.items()}
         self._output.write(json.dumps(metrics.serialize_metric_set(metrics=named)) + "\n")
         self._output.flush()
+
+
+def _json_default(value: object) -> str | None:
+    return None if value is _NULL else str(value)

@@ -1,0 +1,194 @@
+import contextvars
+import json
+import time
+
+import pytest
+
+from handler.errors import DeadlineExceeded, ProgramFailed
+from tests.conftest import QUICKSTART
+from tests.support import AECHO, ECHO, Context, failures, sqs
+
+
+def test_a_call_sees_only_what_it_set_on_itself(make_project, make_serve, records):
+    source = """
+    import asyncio, time
+    class Stateful(dspy.Module):
+        def forward(self, n: int) -> int:
+            self.n = n
+            time.sleep(0.01)
+            return self.n
+    class AStateful(dspy.Module):
+        async def aforward(self, n: int) -> int:
+            self.n = n
+            await asyncio.sleep(0.01)
+            assert self.n == n
+            return self.n
+    """
+    serve = make_serve(make_project({"stateful": source}))
+    for name in ("Stateful", "AStateful"):
+        assert failures(serve(sqs(*({"program": name, "inputs": {"n": n}} for n in range(50))))) == []
+        assert not hasattr(serve.environment.programs[name].instance, "n")
+
+
+def test_a_sync_program_runs_in_a_thread_with_its_context_and_an_async_one_on_the_loop(make_project, make_serve):
+    source = """
+    import asyncio, contextvars, threading
+    VARIABLE = contextvars.ContextVar("VARIABLE", default="none")
+    def about():
+        return [threading.current_thread().name, dspy.settings.lm.model, VARIABLE.get()]
+    class Sync(dspy.Module):
+        def forward(self) -> list: return about()
+    class Async(dspy.Module):
+        async def aforward(self) -> list: return about()
+    """
+    serve = make_serve(make_project({"about": source}))
+    import sys
+
+    variable = sys.modules[serve.environment.programs["Sync"].module].VARIABLE
+
+    def call(name):
+        variable.set("mine")
+        return serve({"program": name, "inputs": {}})["outputs"]["result"]
+
+    thread, *rest = contextvars.copy_context().run(call, "Sync")
+    assert thread.startswith("program")
+    assert rest == ["openai/gpt-4.1-nano", "mine"]
+    assert contextvars.copy_context().run(call, "Async") == ["MainThread", *rest]
+
+
+def test_each_program_is_called_with_its_own_model(serve, models):
+    bodies = [{"program": p, "inputs": {k: "q"}} for p, k in (("Answer", "question"), ("Triage", "message"))] * 20
+    assert failures(serve(sqs(*bodies))) == []
+    assert models.stats()["per_model"] == {"gpt-4.1-nano": 20, "gpt-4.1-mini": 20}
+
+
+def test_an_async_program_keeps_its_pace_while_all_sync_threads_are_taken(make_project, make_serve, records):
+    block = "import time\nclass Block(dspy.Module):\n    def forward(self) -> int:\n        time.sleep(0.6)\n        return 1\n"
+    serve = make_serve(make_project({"block": block, "aecho": AECHO}, server={"sync_worker_threads": 2}))
+    batch = sqs(
+        *[{"program": "Block", "inputs": {}}] * 6, *[{"program": "AEcho", "inputs": {"question": "q"}}] * 20
+    )
+    serve({"program": "AEcho", "inputs": {"question": "warm"}})
+    records()
+    assert failures(serve(batch)) == []
+    calls = records().calls
+    last_async = max(position for position, call in enumerate(calls) if call["program"] == "AEcho")
+    first_blocked = min(position for position, call in enumerate(calls) if call["program"] == "Block")
+    assert last_async < first_blocked
+
+
+def test_a_thread_that_outlives_its_deadline_keeps_its_slot(make_project, make_serve):
+    source = """
+    import threading, time
+    RUNNING, PEAK = [], []
+    class Slow(dspy.Module):
+        def forward(self, seconds: float) -> int:
+            RUNNING.append(1); PEAK.append(len(RUNNING))
+            time.sleep(seconds)
+            RUNNING.pop()
+            return 1
+    """
+    serve = make_serve(make_project({"slow": source}, server={"sync_worker_threads": 2}))
+    import sys
+
+    peak = sys.modules[serve.environment.programs["Slow"].module].PEAK
+    with pytest.raises(DeadlineExceeded):
+        serve({"inputs": {"seconds": 0.8}}, Context(remaining_ms=200))
+    assert failures(serve(sqs(*[{"seconds": 0.1}] * 4))) == []
+    assert max(peak) == 2
+    time.sleep(0.5)
+    # What was still waiting for a thread at its deadline never starts.
+    started = len(peak)
+    serve(sqs(*[{"seconds": 0.4}] * 6), Context(remaining_ms=250))
+    time.sleep(0.6)
+    assert len(peak) == started + 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "raise SystemExit(1)",
+        "raise KeyboardInterrupt",
+        "raise asyncio.CancelledError",
+        "raise TimeoutError",
+        "raise GeneratorExit",
+        "asyncio.current_task().cancel(); await asyncio.sleep(1)",
+        "return object()",
+    ],
+)
+def test_a_program_that_tries_to_end_the_process_only_fails_its_call(make_project, make_serve, records, body):
+    source = f"import asyncio\nclass Bad(dspy.Module):\n    async def aforward(self):\n        {body}\n"
+    serve = make_serve(make_project({"bad": source, "echo": ECHO}))
+    with pytest.raises(ProgramFailed):
+        serve({"program": "Bad", "inputs": {}})
+    batch = sqs({"program": "Bad", "inputs": {}}, {"program": "Echo", "inputs": {"question": "q"}})
+    assert failures(serve(batch)) == ["m0"]
+    assert {call["outcome"] for call in records().calls if call["program"] == "Bad"} == {"program_error"}
+
+
+@pytest.mark.parametrize("body", ["raise SystemExit(1)", "raise KeyboardInterrupt", "raise TimeoutError", "1 / 0"])
+def test_so_does_a_sync_one(make_project, make_serve, body):
+    source = f"class Bad(dspy.Module):\n    def forward(self):\n        {body}\n"
+    serve = make_serve(make_project({"bad": source}))
+    with pytest.raises(ProgramFailed):
+        serve({"inputs": {}})
+    assert failures(serve(sqs({}, {}))) == ["m0", "m1"]
+
+
+def test_the_loop_survives_a_program_that_calls_asyncio_run(make_project, make_serve, models):
+    source = """
+    import asyncio
+    class Runs(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.predict = dspy.Predict("question -> answer")
+            asyncio.run(asyncio.sleep(0))  # leaves the main thread without a loop
+        def forward(self, question: str):
+            return asyncio.run(self.predict.acall(question=question))
+    """
+    serve = make_serve(make_project({"runs": source, "aecho": AECHO}))
+    for kind in ("rest", "http"):
+        for program in ("Runs", "AEcho"):
+            assert serve.post(f"/{program}", {"question": "q"}, kind).status == 200
+
+
+def test_connections_are_kept_over_invocations_and_sources(serve, models):
+    for n in range(10):
+        serve.post("/Summarise", {"text": f"t{n}"})
+        serve({"program": "Summarise", "inputs": {"text": f"u{n}"}})
+        serve(sqs({"program": "Summarise", "inputs": {"text": f"v{n}"}}))
+    assert models.stats()["connections"] == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "inputs", "outputs"),
+    [
+        ("    async def forward(self, a: int) -> int: return a + 1", {"a": 1}, {"result": 2}),
+        ("    def forward(self, *, a: int = 5): return {'a': a}", {}, {"a": 5}),
+        ("    def forward(self, a: float): return dspy.Prediction(a=a / 2, b=float('nan'))", {"a": 3}, {"a": 1.5, "b": None}),
+        ("    def forward(self, **more): return {'more': more}", {"x": 1}, {"more": {}}),
+    ],
+)
+def test_entry_points_of_every_shape(make_project, make_serve, source, inputs, outputs):
+    serve = make_serve(make_project({"shape": f"class Shape(dspy.Module):\n{source}\n"}))
+    assert serve({"inputs": inputs})["outputs"] == outputs
+
+
+def test_a_thousand_mixed_calls_keep_to_themselves(make_serve, models, records):
+    serve = make_serve(QUICKSTART)
+    fields = {"Answer": "question", "Summarise": "text", "Triage": "message", "Perspectives": "question"}
+    batch = sqs(*({"program": p, "inputs": {f: f"{p}-{n}"}} for n in range(250) for p, f in fields.items()))
+    answers: dict[str, str] = {}
+    run = serve.environment.dispatcher.run
+
+    async def keep(program, inputs, call):
+        outputs = await run(program, inputs, call)
+        answers[next(iter(inputs.values()))] = json.dumps(outputs)
+        return outputs
+
+    serve.environment.dispatcher.run = keep
+    assert failures(serve(batch)) == []
+    assert len(answers) == 1000
+    for question, answer in answers.items():
+        program = question.partition("-")[0]
+        assert f"gpt-4.1-{'mini' if program == 'Triage' else 'nano'}: {question}\"" in answer
