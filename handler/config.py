@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from handler.errors import ConfigError
 
@@ -21,7 +21,8 @@ class ModelSettings(_Section):
     """One entry of `models.registry`: what `dspy.LM` is built from."""
 
     model: Annotated[str, Field(min_length=1)]
-    env: str | None = None
+    # A name and no key pasted into the wrong place, which would end up in messages.
+    env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")] | None = None
     api_key: SecretStr | None = None
     api_base: str | None = None
     model_type: Literal["chat", "text", "responses"] = "chat"
@@ -59,6 +60,14 @@ class Sqs(_Section):
     maximum_concurrency: Annotated[int, Field(ge=2, le=1000)] = 5
     max_receive_count: Annotated[int, Field(ge=1, le=1000)] = 5
     fifo: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.fifo and self.batch_size > 10:
+            raise ValueError("a FIFO queue's batch_size is at most 10")
+        if self.batch_size > 10 and self.window_seconds == 0:
+            raise ValueError("a batch_size above 10 needs window_seconds of at least 1")
+        return self
 
 
 class Schedule(_Section):
@@ -114,6 +123,22 @@ class Config(_Section):
         return self.program_models.get(program, self.models.default)
 
 
+class _DuplicateKey(yaml.constructor.ConstructorError):
+    """A mapping has a key twice."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's own loader lets the last of two equal keys win, silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise _DuplicateKey(None, None, f"the key {key.value!r} stands there twice", key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
+        return super().construct_mapping(node, deep)
+
+
 def load_config(project: Path) -> Config:
     """Read and check a project's config.
 
@@ -122,7 +147,7 @@ def load_config(project: Path) -> Config:
     """
     path = project / CONFIG_FILE
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
     except FileNotFoundError:
         raise ConfigError(
             f"{path}: no such file. Set DSPY_LAMBDA_PROJECT (or --project) to the folder that holds {CONFIG_FILE}."
@@ -132,7 +157,12 @@ def load_config(project: Path) -> Config:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
+        # Scanner and parser say what they expected; the later stages quote the value, which may be a key.
+        is_syntax = isinstance(error, yaml.scanner.ScannerError | yaml.parser.ParserError | _DuplicateKey)
+        reason = getattr(error, "problem", None) if is_syntax else "an alias, tag or value that is not allowed here"
+        raise ConfigError(f"{path}{line}: not YAML: {reason}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: cannot be read: {type(error).__name__} in one of its values") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: must be a mapping with the key `models`, not {type(raw).__name__}.")
     try:
@@ -182,7 +212,7 @@ def _explain(error: ValidationError) -> list[str]:
 
 
 def _is_union_tag(part: str | int) -> bool:
-    return isinstance(part, str) and (part == "Sqs" or part.startswith(("literal[", "function-before[")))
+    return isinstance(part, str) and (part == "Sqs" or part.startswith(("literal[", "function-")))
 
 
 def _allowed(keys: list[str]) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,6 +13,7 @@ import dspy
 
 from handler.config import Server
 from handler.errors import DeadlineExceeded, Overloaded, ProgramFailed
+from handler.models import ProgramLM
 from handler.payload import to_outputs
 from handler.programs import Program
 from handler.telemetry import Call
@@ -29,8 +31,8 @@ class Dispatcher:
         limits: worker threads, width per program, and how long a caller of `serve` waits for its turn.
     """
 
-    def __init__(self, models: dict[str, dspy.LM], limits: Server) -> None:
-        self._models = models
+    def __init__(self, models: dict[str, ProgramLM], limits: Server) -> None:
+        self.models = models
         self._limits = limits
         self._executor = ThreadPoolExecutor(limits.sync_worker_threads, thread_name_prefix="program")
         self._turns: dict[str, asyncio.Semaphore] = {}
@@ -41,79 +43,95 @@ class Dispatcher:
         Raises:
             InvalidInput: the inputs do not fit the program.
             Overloaded: no turn within `server.queue_timeout_seconds` (source `serve` only).
-            DeadlineExceeded: the invocation's deadline came first. A program in a thread runs on, and keeps its
-                slot until it ends: no thread can be stopped from outside.
+            DeadlineExceeded: the invocation's deadline came first. A program in a thread runs on, and keeps its turn
+                and its thread until it ends: no thread can be stopped from outside.
             Exception: whatever the program raised, which the call's own exit turns into a CallError.
         """
         values = program.schemas.inputs.validate(inputs)
+        turns = await self._turn(program, call)
         try:
-            async with asyncio.timeout_at(call.invocation.deadline) as deadline:
-                turns = await self._turn(program, call)
-                result = await self._start(program, values, call, turns.release)
-        except TimeoutError:
-            if not deadline.expired():
-                raise  # the program's own
-            raise DeadlineExceeded("The deadline came before the answer.") from None
-        return to_outputs(result)
+            work = self._start(program, values, call, turns.release)
+        except BaseException:
+            turns.release()
+            raise
+        return to_outputs(await _result(work, _seconds_left(call)))
 
     async def _turn(self, program: Program, call: Call) -> asyncio.Semaphore:
         """Take one of the program's `max_concurrent_per_program` turns; first come, first served."""
         turns = self._turns.get(program.name)
         if turns is None:
             turns = self._turns[program.name] = asyncio.Semaphore(self._limits.max_concurrent_per_program)
+        left = _seconds_left(call)
         patience = self._limits.queue_timeout_seconds if call.invocation.source == "serve" else None
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(min((s for s in (left, patience) if s is not None), default=None)):
                 await turns.acquire()
         except TimeoutError:
-            raise Overloaded("All turns of this program are taken.", retry_after=patience) from None
+            if patience is not None and (left is None or patience < left):
+                raise Overloaded("All turns of this program are taken.", retry_after=patience) from None
+            raise _deadline() from None
         return turns
 
-    async def _start(self, program: Program, values: dict[str, Any], call: Call, done: Callable[[], None]) -> Any:
-        """The program's result, with this call's own copy of program, LM and settings around it."""
+    def _start(
+        self, program: Program, values: dict[str, Any], call: Call, done: Callable[[], None]
+    ) -> asyncio.Future[Any]:
+        """Begin a call with its own copy of program, LM and settings; `done` is called once it has really ended."""
         settings = {
-            "lm": self._models[program.model].copy(),
+            "lm": self.models[program.model].for_call(call),
             "trace": None,  # grows by every call otherwise, and nothing here reads it
             "disable_history": False,  # the history entry is what tells tokens and cost
             "warn_on_type_mismatch": False,  # inputs are validated already, and the warning prints them
             SETTING: call.usage,
         }
         instance = program.copy()
+        loop = asyncio.get_running_loop()
         with dspy.context(**settings):
-            if not program.entry.is_async:
-                context = contextvars.copy_context()
-                return await self._in_thread(lambda: context.run(_call, instance, values), done)
-            try:
-                return await _own_cancellation(program.entry.start(instance, values))
-            finally:
-                done()
+            if program.entry.is_async:
+                task = loop.create_task(program.entry.start(instance, values))
+                task.add_done_callback(lambda _: done())
+                return task
+            context = contextvars.copy_context()
+        thread = self._executor.submit(context.run, _call, instance, values)
+        # From the thread's own end, not from its future on the loop, which ends at the deadline.
+        thread.add_done_callback(lambda _: loop.call_soon_threadsafe(done))
+        return asyncio.wrap_future(thread)
 
-    async def _in_thread(self, work: Callable[[], Any], done: Callable[[], None]) -> Any:
-        thread = self._executor.submit(work)
-        ended = asyncio.wrap_future(thread)
-        ended.add_done_callback(lambda _: done())
-        try:
-            return await asyncio.shield(ended)
-        except asyncio.CancelledError:
-            thread.cancel()  # takes effect only while it still waits for a worker: then it never starts
-            raise
+
+async def _result(work: asyncio.Future[Any], seconds: float | None) -> Any:
+    """What the work comes to, if it comes in time: answered at the deadline even if the work refuses to end."""
+    try:
+        await asyncio.wait({work}, timeout=seconds)
+    except asyncio.CancelledError:
+        work.cancel()
+        raise
+    if not work.done():
+        work.add_done_callback(_fetch)
+        work.cancel()  # a thread's takes effect only while it waits for a worker: then it never starts
+        raise _deadline()
+    try:
+        return work.result()
+    except (asyncio.CancelledError, SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+        raise ProgramFailed("The program tried to end the process.") from error
+
+
+def _fetch(late: asyncio.Future[Any]) -> None:
+    """A late failure is nobody's any more; unfetched, asyncio would log it with its text."""
+    if not late.cancelled():
+        late.exception()
+
+
+def _deadline() -> DeadlineExceeded:
+    return DeadlineExceeded("The deadline came before the answer.")
+
+
+def _seconds_left(call: Call) -> float | None:
+    deadline = call.invocation.deadline
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
 def _call(instance: dspy.Module, values: dict[str, Any]) -> Any:
     try:
         return instance(**values)
-    except (SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError) as error:
-        raise ProgramFailed("The program tried to end the process.") from error
-
-
-async def _own_cancellation(work: Awaitable[Any]) -> Any:
-    """Await a program; a CancelledError or SystemExit that is its own doing is its failure, not this task's end."""
-    try:
-        return await work
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise ProgramFailed("The program cancelled itself.") from error
-    except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
-        raise ProgramFailed("The program tried to end the process.") from error
+    except StopIteration as error:
+        # No future can hold one: it would never end.
+        raise ProgramFailed("The program raised StopIteration.") from error

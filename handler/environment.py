@@ -17,6 +17,7 @@ import dspy
 from handler.config import load_config
 from handler.dispatch import Dispatcher
 from handler.errors import ConfigError
+from handler.loop import PersistentLoop
 from handler.models import build_models
 from handler.programs import FailedProgram, Program, load_programs
 from handler.telemetry import Telemetry
@@ -52,7 +53,7 @@ class Environment:
         models = build_models(self.config, aliases, project, timeout, settings)
         self.dispatcher = Dispatcher(models, self.config.server)
         self.reserve_seconds = _milliseconds(settings, "DSPY_LAMBDA_DEADLINE_RESERVE_MS", default=500) / 1000
-        self.loop = asyncio.new_event_loop()
+        self.loop = PersistentLoop(self.telemetry.logger)
         self._log_start()
 
     def use_loop(self) -> asyncio.AbstractEventLoop:

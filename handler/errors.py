@@ -83,13 +83,43 @@ class ProgramFailed(CallError):
     outcome, title, status = "program_error", "Program failed", 500
 
 
-def from_exception(error: BaseException) -> CallError:
+def from_exception(error: BaseException, lm_error: Exception | None = None) -> CallError:
     """The CallError for whatever a program raised; DSPy's typed exceptions keep their meaning.
+
+    Args:
+        error: what left the program, perhaps wrapped: in an exception group, or by `raise ... from`.
+        lm_error: the last failure of an LM call within this call. `dspy.Parallel` raises a bare Exception that
+            chains nothing, so there this is all that is left of the reason.
 
     Source: dspy/utils/exceptions.py (DSPy 3.4).
     """
     if isinstance(error, CallError):
         return error
+    known = _from_dspy(error)
+    if known is not None:
+        return known
+    if isinstance(error, BaseExceptionGroup):
+        found = [from_exception(inner, lm_error) for inner in error.exceptions]
+        return found[0] if len({type(inner) for inner in found}) == 1 else _failed()
+    if error.__cause__ is not None:
+        return from_exception(error.__cause__, lm_error)
+    if lm_error is not None and _is_from_parallel(error):
+        return _from_dspy(lm_error) or _failed()
+    return _failed()
+
+
+def _failed() -> ProgramFailed:
+    return ProgramFailed("The program raised an exception; its log record has this request id.")
+
+
+def _is_from_parallel(error: BaseException) -> bool:
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return frame is not None and frame.tb_frame.f_globals.get("__name__") == "dspy.utils.parallelizer"
+
+
+def _from_dspy(error: BaseException) -> CallError | None:
     from dspy.utils import exceptions as lm
 
     if isinstance(error, lm.LMRateLimitError):
@@ -100,4 +130,4 @@ def from_exception(error: BaseException) -> CallError:
         return ModelUnavailable("The model's provider did not give an answer.")
     if isinstance(error, lm.AdapterParseError):
         return ModelUnavailable("The model's answer could not be parsed into the program's outputs.")
-    return ProgramFailed("The program raised an exception; its log record has this request id.")
+    return None

@@ -1,20 +1,83 @@
-"""The LM registry: one `dspy.LM` per alias for the life of the environment."""
+"""The LM registry: one LM per alias for the life of the environment, copied for each call."""
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import math
+import random
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import dspy
+from dspy.utils.exceptions import LMError, is_retryable_lm_error
 
 from handler.config import CONFIG_FILE, Config, ModelSettings
 from handler.errors import ConfigError
+from handler.telemetry import Call
+
+RETRIES = 3  # as dspy.LM's own default
+_LONGEST_PAUSE_SECONDS = 60.0
+
+
+class ProgramLM(dspy.LM):  # type: ignore[misc]
+    """An alias's LM. A copy belongs to one call: it counts for that call, and retries within its deadline.
+
+    DSPy's own retries know no deadline and honour any Retry-After: an hour's would sleep until Lambda's kill. Here
+    an error whose pause would not fit into the call's time is raised at once, with the provider's Retry-After.
+    """
+
+    call: Call | None = None
+
+    def for_call(self, call: Call) -> Self:
+        """A copy that shares this LM's connections."""
+        copied: Self = self.copy()
+        copied.call = call
+        return copied
+
+    def update_history(self, entry: dict[str, Any]) -> None:
+        """Count an answered call; keep nothing of it.
+
+        Not left to the context: the LM may be handed to a thread of the program's own, which has none.
+        """
+        if self.call is not None:
+            self.call.usage.add(entry)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        for attempt in itertools.count():
+            try:
+                return super().__call__(*args, **kwargs)
+            except LMError as error:
+                time.sleep(self._pause(error, attempt))
+
+    async def acall(self, *args: Any, **kwargs: Any) -> Any:
+        for attempt in itertools.count():
+            try:
+                return await super().acall(*args, **kwargs)
+            except LMError as error:
+                await asyncio.sleep(self._pause(error, attempt))
+
+    def _pause(self, error: LMError, attempt: int) -> float:
+        """Seconds until the next attempt; raises the error where there shall be none."""
+        if self.call is not None:
+            self.call.lm_error = error
+        if attempt >= RETRIES or not is_retryable_lm_error(error) or dspy.settings.send_stream is not None:
+            raise error
+        hint: float | None = error.retry_after
+        if hint is None or not math.isfinite(hint):
+            # Exponential with jitter: all records of a batch that failed together shall not come back together.
+            hint = min(2.0**attempt, _LONGEST_PAUSE_SECONDS) * random.uniform(0.5, 1)  # noqa: S311
+        deadline = None if self.call is None else self.call.invocation.deadline
+        if deadline is not None and time.monotonic() + hint >= deadline:
+            raise error
+        return max(0.0, hint)
 
 
 def build_models(
     config: Config, aliases: set[str], project: Path, timeout_seconds: float, variables: Mapping[str, str]
-) -> dict[str, dspy.LM]:
+) -> dict[str, ProgramLM]:
     """One LM for each alias in use; its connection pool lives and is shared with it.
 
     `timeout_seconds` bounds each wait for the provider's next byte. DSPy's own default is 600 s, longer than most
@@ -31,8 +94,8 @@ def build_models(
 
 def _build(
     alias: str, settings: ModelSettings, path: Path, timeout_seconds: float, variables: Mapping[str, str]
-) -> dspy.LM:
-    options: dict[str, Any] = {"timeout": timeout_seconds}
+) -> ProgramLM:
+    options: dict[str, Any] = {"timeout": timeout_seconds, "num_retries": 0}
     if key := _api_key(alias, settings, path, variables):
         options["api_key"] = key
     if base := variables.get("DSPY_LAMBDA_API_BASE") or settings.api_base:
@@ -42,8 +105,8 @@ def _build(
     if settings.temperature is not None:
         options["temperature"] = settings.temperature
     try:
-        return dspy.LM(settings.model, model_type=settings.model_type, cache=settings.cache, **options)
-    except (ValueError, dspy.utils.exceptions.LMError) as error:
+        return ProgramLM(settings.model, model_type=settings.model_type, cache=settings.cache, **options)
+    except (ValueError, LMError) as error:
         raise ConfigError(f"{path}: models.registry.{alias}: {error}") from None
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import re
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import dspy
@@ -19,24 +21,30 @@ from handler.errors import ConfigError
 from handler.schemas import Schemas, schemas_of
 
 _RESERVED = ("handler", "infra")
+_NO_PROGRAMS = re.compile(r"Signature|BaseModel|Enum|TypedDict|NamedTuple|Protocol|Exception|Error")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """The method that serves a program's calls, whether it is native async, and why."""
+    """The method that serves a program's calls.
 
+    Attributes:
+        name: `forward` or `aforward`.
+        method: what its schemas are read from.
+        is_async: whether it is native async.
+        why: what that was told by.
+    """
+
+    name: str
     method: Callable[..., Any]
     is_async: bool
     why: str
 
-    def start(self, instance: dspy.Module, inputs: dict[str, Any]) -> Awaitable[Any]:
-        """Begin a native async call."""
-        awaitable: Awaitable[Any] = (
-            instance.acall(**inputs)
-            if self.method.__name__ == "aforward"
-            else instance(**inputs)  # `async def forward`
-        )
-        return awaitable
+    async def start(self, instance: dspy.Module, inputs: dict[str, Any]) -> Any:
+        """Run a native async call."""
+        if self.name == "aforward":
+            return await instance.acall(**inputs)
+        return await instance(**inputs)
 
 
 @dataclass(frozen=True)
@@ -53,11 +61,16 @@ class Program:
     def copy(self) -> dspy.Module:
         """A shallow copy, so that what one call sets on `self` stays in that call.
 
-        Not `copy.copy`: `dspy.Module.__getstate__` drops the callbacks that the user gave the program.
+        Not `copy.copy`: `dspy.Module.__getstate__` drops the callbacks that the user gave the program. Methods bound
+        to the instance itself (`dspy.syncify` puts one there) are bound to the copy.
         """
-        clone = object.__new__(type(self.instance))
-        clone.__dict__.update(self.instance.__dict__)
+        original = self.instance
+        clone = object.__new__(type(original))
+        clone.__dict__.update(original.__dict__)
         clone.history = []
+        for name, value in original.__dict__.items():
+            if isinstance(value, MethodType) and value.__self__ is original:
+                clone.__dict__[name] = MethodType(value.__func__, clone)
         return clone
 
 
@@ -80,10 +93,16 @@ class ProgramFile:
 
     def class_names(self) -> list[str]:
         """Public classes that look like programs, read without importing the file."""
-        pattern = re.compile(r"^class\s+([A-Za-z]\w*)\s*\(([^)]*)\)", re.MULTILINE)
         text = self.path.read_text(encoding="utf-8", errors="replace")
-        other = re.compile(r"Signature|BaseModel|Enum|TypedDict|Exception")
-        return [name for name, bases in pattern.findall(text) if bases.strip() and not other.search(bases)]
+        try:
+            found = [
+                (node.name, ", ".join(ast.unparse(base) for base in node.bases))
+                for node in ast.walk(ast.parse(text))
+                if isinstance(node, ast.ClassDef)
+            ]
+        except SyntaxError:
+            found = re.findall(r"^class\s+(\w+)\s*\(([^)]*)\)", text, re.MULTILINE)
+        return [name for name, bases in found if bases and name[0] != "_" and not _NO_PROGRAMS.search(bases)]
 
 
 def program_files(project: Path) -> list[ProgramFile]:
@@ -104,7 +123,8 @@ def program_files(project: Path) -> list[ProgramFile]:
 
 
 def _is_this_package(place: Path) -> bool:
-    return place.resolve() in (Path(__file__).resolve().parent, Path(__file__).resolve().parent.parent / "infra")
+    package = Path(__file__).resolve().parent
+    return place.resolve() in (package, package.parent / "infra")
 
 
 def load_programs(
@@ -123,14 +143,16 @@ def load_programs(
         sys.path.insert(0, source)
     if only is not None:
         files = _files_of(only, files, module)
+    # All are imported before any is made: only then is it known which classes are bases of others.
+    classes = [(file, _import(file)) for file in files]
     found: dict[str, tuple[Program | FailedProgram, ProgramFile]] = {}
-    for file in files:
-        for program in _load_file(file, config, only):
+    for file, imported in classes:
+        for program in _load(file, imported, config):
+            if only not in (None, program.name):
+                continue
             if program.name in found:
                 other = found[program.name][1].path
-                raise ConfigError(
-                    f"{file.path}: program {program.name} is also defined in {other}; rename one of them."
-                )
+                raise ConfigError(f"{file.path}: program {program.name} is also in {other}; rename one of them.")
             found[program.name] = (program, file)
     programs = {name: p for name, (p, _) in found.items() if isinstance(p, Program)}
     failed = {name: p for name, (p, _) in found.items() if isinstance(p, FailedProgram)}
@@ -146,11 +168,12 @@ def _files_of(only: str, files: list[ProgramFile], module: str | None) -> list[P
             known = ", ".join(file.module for file in files)
             raise ConfigError(f"DSPY_LAMBDA_MODULE: no module {module!r}; the project has: {known}.")
         return chosen
-    chosen = [file for file in files if only in file.class_names()]
+    named = {file: file.class_names() for file in files}
+    chosen = [file for file, names in named.items() if only in names]
     if len(chosen) > 1:
-        raise ConfigError(f"{chosen[1].path}: program {only} is also defined in {chosen[0].path}; rename one of them.")
+        raise ConfigError(f"{chosen[1].path}: program {only} is also in {chosen[0].path}; rename one of them.")
     if not chosen:
-        known = ", ".join(sorted(name for file in files for name in file.class_names()))
+        known = ", ".join(sorted(name for names in named.values() for name in names))
         raise ConfigError(f"DSPY_LAMBDA_PROGRAM: no program {only!r}; the project has: {known}.")
     return chosen
 
@@ -161,35 +184,51 @@ def _why_not(only: str, failed: dict[str, FailedProgram], files: list[ProgramFil
     return f"DSPY_LAMBDA_PROGRAM: {files[0].path} defines no dspy.Module class named {only!r}."
 
 
-def _load_file(file: ProgramFile, config: Config, only: str | None) -> Iterable[Program | FailedProgram]:
+def _import(file: ProgramFile) -> list[type[dspy.Module]] | BaseException:
+    """The program classes of a file, or what its import raised."""
     try:
         module = importlib.import_module(file.module)
     except (Exception, SystemExit) as error:
-        names = file.class_names() or [file.path.stem]
-        return [_failed(name, file, config, error) for name in names if only in (None, name)]
-    classes = [c for _, c in inspect.getmembers(module, inspect.isclass) if _is_program(c, file.module)]
-    return [_load_class(cls, file, config) for cls in classes if only in (None, cls.__name__)]
+        return error
+    found = inspect.getmembers(module, inspect.isclass)
+    return [cls for name, cls in found if name == cls.__name__ and _is_program(cls, file.module)]
 
 
 def _is_program(cls: type, module: str) -> bool:
     return issubclass(cls, dspy.Module) and cls.__module__ == module and not cls.__name__.startswith("_")
 
 
+def _load(
+    file: ProgramFile, imported: list[type[dspy.Module]] | BaseException, config: Config
+) -> list[Program | FailedProgram]:
+    if isinstance(imported, BaseException):
+        names = file.class_names() or [file.path.stem]
+        return [_failed(name, file, config, imported) for name in names]
+    return [_load_class(cls, file, config) for cls in imported if not _is_only_a_base(cls)]
+
+
+def _is_only_a_base(cls: type[dspy.Module]) -> bool:
+    has_entry = _defined_at(cls, "forward") is not None or _defined_at(cls, "aforward") is not None
+    return not has_entry and bool(cls.__subclasses__())
+
+
 def _load_class(cls: type[dspy.Module], file: ProgramFile, config: Config) -> Program | FailedProgram:
+    name = cls.__name__
     try:
+        _check_init(cls)
         instance = cls()
         entry = choose_entry(instance)
         schemas = schemas_of(instance, entry.method)
     except (Exception, SystemExit) as error:
-        return _failed(cls.__name__, file, config, error)
-    return Program(
-        name=cls.__name__,
-        module=file.module,
-        model=config.model_alias(cls.__name__),
-        instance=instance,
-        entry=entry,
-        schemas=schemas,
-    )
+        return _failed(name, file, config, error)
+    return Program(name, file.module, config.model_alias(name), instance, entry, schemas)
+
+
+def _check_init(cls: type[dspy.Module]) -> None:
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if needed:
+        raise TypeError(f"a program's __init__ takes no arguments, and this one needs {', '.join(needed)}")
 
 
 def choose_entry(instance: dspy.Module) -> Entry:
@@ -200,18 +239,29 @@ def choose_entry(instance: dspy.Module) -> Entry:
     does not go with, and `cls.__dict__` would miss a subclass of an async program.
     """
     cls = type(instance)
+    sync_at, async_at = _defined_at(cls, "forward"), _defined_at(cls, "aforward")
     own = vars(instance).get("forward")
     if own is not None:
-        # dspy.syncify puts a synchronous forward into the instance.
-        return Entry(own, inspect.iscoroutinefunction(own), "forward is set on the instance")
-    sync_at, async_at = _defined_at(cls, "forward"), _defined_at(cls, "aforward")
+        # dspy.syncify puts a synchronous forward(*args, **kwargs) into the instance, in front of its aforward.
+        named = [
+            p for p in inspect.signature(own).parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        ]
+        method = own if named or async_at is None else inspect.getattr_static(cls, "aforward")
+        return Entry("forward", method, _is_async(own), "forward is set on the instance")
     if async_at is not None and (sync_at is None or async_at <= sync_at):
-        return Entry(inspect.getattr_static(cls, "aforward"), True, f"aforward of {cls.__mro__[async_at].__name__}")
+        aforward = inspect.getattr_static(cls, "aforward")
+        return Entry("aforward", aforward, True, f"aforward of {cls.__mro__[async_at].__name__}")
     if sync_at is None:
         raise TypeError(f"{cls.__name__} defines neither forward nor aforward")
-    forward: Callable[..., Any] = inspect.getattr_static(cls, "forward")
-    is_async = inspect.iscoroutinefunction(forward)
-    return Entry(forward, is_async, f"{'async ' if is_async else ''}forward of {cls.__mro__[sync_at].__name__}")
+    forward = inspect.getattr_static(cls, "forward")
+    is_async = _is_async(forward)
+    return Entry(
+        "forward", forward, is_async, f"{'async ' if is_async else ''}forward of {cls.__mro__[sync_at].__name__}"
+    )
+
+
+def _is_async(method: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(inspect.unwrap(method))
 
 
 def _defined_at(cls: type, method: str) -> int | None:
@@ -230,12 +280,14 @@ def _place(file: ProgramFile, error: BaseException) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """The exception's text only where Python itself wrote it: the user's own may hold what is private."""
+    """The exception's text only where Python or this package wrote it: the user's own may hold what is private."""
     name = type(error).__name__
-    if isinstance(error, ImportError):
-        return f"{name}: {error}; add it to the project's dependencies" if error.name else f"{name}: {error}"
-    if isinstance(error, SyntaxError | NameError | AttributeError):
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"{name}: {error}; add it to the project's dependencies"
+    if isinstance(error, ImportError | SyntaxError | TypeError):
         return f"{name}: {error}"
-    if isinstance(error, TypeError):
-        return f"{name}: {error}; a program's __init__ takes no arguments and its hints are types that JSON can fill"
+    if isinstance(error, NameError | AttributeError) and error.name:
+        return f"{name}: {error.name!r}"
+    if name == "PydanticSchemaGenerationError":
+        return "a type hint of its forward or aforward is no type that JSON can fill"
     return f"{name} while the module was loaded; run it on its own to see the text"

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, NotRequired, get_type_hints
+from typing import Annotated, Any, NotRequired, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
 from pydantic.fields import FieldInfo
 from typing_extensions import TypedDict
 
 from handler.errors import InvalidInput
-from handler.payload import check_text
 
 SCHEMA_REF = "#/components/schemas/{program}.{{model}}"
+# Misfits whose text is, or quotes, what a validator or the caller wrote.
+_QUOTING = {"value_error", "assertion_error", "union_tag_invalid", "is_instance_of"}
 
 
 @dataclass(frozen=True)
@@ -33,16 +36,58 @@ class Inputs:
         if not isinstance(inputs, dict):
             misfit = {"loc": [], "msg": "Input should be a JSON object", "type": "dict_type"}
             raise InvalidInput("The inputs must be a JSON object.", errors=[misfit])
-        check_text(inputs)
         try:
             return self.adapter.validate_python(inputs)
         except ValidationError as error:
-            misfits = error.errors(include_url=False, include_context=False, include_input=False)
-            fields = sorted({str(item["loc"][0]) for item in misfits if item["loc"]})
-            raise InvalidInput(
-                f"The inputs do not fit the program: {', '.join(fields)}.",
-                errors=[{"loc": list(item["loc"]), "msg": item["msg"], "type": item["type"]} for item in misfits],
-            ) from None
+            misfits = [self._misfit(item) for item in error.errors(include_url=False, include_input=False)]
+        fields = sorted({str(item["loc"][0]) for item in misfits if item["loc"]})
+        raise InvalidInput(f"The inputs do not fit the program: {', '.join(fields)}.", errors=misfits)
+
+    def _misfit(self, item: Any) -> dict[str, Any]:
+        known = item["type"] in _core_errors() and item["type"] not in _QUOTING
+        return {
+            "loc": list(self._declared(item["loc"])),
+            "msg": item["msg"] if known else "Input is not valid for this field",
+            "type": item["type"],
+        }
+
+    def _declared(self, location: tuple[int | str, ...]) -> Iterator[int | str]:
+        """The location up to the first part that the caller wrote: the keys of a dict are inputs too."""
+        for part in location:
+            if isinstance(part, str) and part not in self._names:
+                return
+            yield part
+
+    @cached_property
+    def _names(self) -> set[str]:
+        return set(_property_names(self.json_schema()))
+
+    def json_schema(self, ref_template: str = "#/$defs/{model}") -> dict[str, Any]:
+        """The JSON Schema; of any object where the hints have none."""
+        return _json_schema(self.adapter, ref_template, "validation")
+
+
+def _core_errors() -> set[str]:
+    from pydantic_core.core_schema import ErrorType
+
+    return set(get_args(ErrorType))
+
+
+def _property_names(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        yield from schema.get("properties", {})
+        for inner in schema.values():
+            yield from _property_names(inner)
+    elif isinstance(schema, list):
+        for inner in schema:
+            yield from _property_names(inner)
+
+
+def _json_schema(adapter: TypeAdapter[Any], ref_template: str, mode: Any) -> dict[str, Any]:
+    try:
+        return adapter.json_schema(ref_template=ref_template, mode=mode)
+    except PydanticInvalidForJsonSchema:
+        return {"type": "object"}
 
 
 @dataclass(frozen=True)
@@ -53,46 +98,82 @@ class Schemas:
     inputs: Inputs
     outputs: Any
 
-    @cached_property
+    @property
     def input_schema(self) -> dict[str, Any]:
-        return self.inputs.adapter.json_schema(ref_template=SCHEMA_REF.format(program=self.name))
+        return self.inputs.json_schema(SCHEMA_REF.format(program=self.name))
 
-    @cached_property
+    @property
     def output_schema(self) -> dict[str, Any]:
+        unknown = {"type": "object", "title": f"{self.name}Outputs"}
         if self.outputs is None:
-            return {"type": "object", "title": f"{self.name}Outputs"}
-        reference = SCHEMA_REF.format(program=self.name)
-        return TypeAdapter(self.outputs).json_schema(ref_template=reference, mode="serialization")
+            return unknown
+        try:
+            adapter = TypeAdapter(self.outputs)
+        except PydanticSchemaGenerationError:
+            return unknown
+        return _json_schema(adapter, SCHEMA_REF.format(program=self.name), "serialization")
 
 
 def schemas_of(instance: Any, entry: Callable[..., Any]) -> Schemas:
     """The schemas of a program whose calls go to `entry` (its `forward` or `aforward`).
 
     Raises:
-        TypeError, NameError, pydantic errors: a type hint that does not resolve, or that JSON cannot fill.
+        TypeError, NameError, PydanticSchemaGenerationError: a parameter that JSON inputs cannot fill.
     """
     name = type(instance).__name__
-    hints = get_type_hints(entry, include_extras=True)
-    signatures = [predictor.signature for predictor in instance.predictors()]
+    hints = _hints(entry)
+    signatures = _signatures(instance)
     known = {key: field for signature in reversed(signatures) for key, field in signature.input_fields.items()}
     parameters = [p for key, p in inspect.signature(entry).parameters.items() if key != "self"]
+    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     fields: dict[str, Any] = {}
-    for parameter in parameters:
-        if parameter.kind is parameter.VAR_KEYWORD:
-            # forward(**kwargs), as dspy.Predict itself has it: the signature is all there is.
-            first = signatures[0].input_fields if signatures else {}
-            for key, field in first.items():
-                fields.setdefault(key, _from_signature(field))
-        elif parameter.kind is not parameter.VAR_POSITIONAL:
-            fields[parameter.name] = _from_parameter(parameter, hints, known)
+    for parameter in named:
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise TypeError(f"parameter {parameter.name} is positional-only, and inputs are passed by name")
+        annotation = _from_parameter(parameter, hints, known)
+        # What JSON cannot fill is the program's own affair, if it can do without.
+        if parameter.default is parameter.empty or _has_schema(annotation):
+            fields[parameter.name] = annotation
+    if len(named) < len(parameters) and signatures:
+        # forward(**kwargs), as dspy.Predict itself has it: the signature is all there is. Beside named parameters
+        # its fields may be what forward itself computes.
+        for key, field in signatures[0].input_fields.items():
+            fields.setdefault(key, _from_signature(field, optional=bool(named)))
     typed = _typed_dict(f"{name}Inputs", fields)
     return Schemas(name, Inputs(TypeAdapter(typed)), _outputs(name, hints.get("return"), signatures))
+
+
+def _signatures(instance: Any) -> list[Any]:
+    """The program's own signature (as dspy.ReAct has one), or those of its predictors."""
+    own = getattr(instance, "signature", None)
+    if isinstance(own, type) and issubclass(own, BaseModel) and hasattr(own, "input_fields"):
+        return [own]
+    return [predictor.signature for predictor in instance.predictors()]
+
+
+def _hints(entry: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(entry, include_extras=True)
+    except NameError:
+        # Perhaps only the return hint, imported for the type checker alone: nothing depends on that one.
+        function = inspect.unwrap(entry)
+        annotations = {key: hint for key, hint in function.__annotations__.items() if key != "return"}
+        holder = types.SimpleNamespace(__annotations__=annotations)
+        return get_type_hints(holder, globalns=function.__globals__, include_extras=True)
 
 
 def _typed_dict(name: str, fields: dict[str, Any]) -> Any:
     """A TypedDict and no model class: a program's field may be called `copy`, `json` or `schema`."""
     make: Any = TypedDict
     return make(name, fields)
+
+
+def _has_schema(annotation: Any) -> bool:
+    try:
+        TypeAdapter(_typed_dict("Probe", {"field": annotation})).json_schema()
+    except (PydanticSchemaGenerationError, PydanticInvalidForJsonSchema):
+        return False
+    return True
 
 
 def _from_parameter(parameter: inspect.Parameter, hints: dict[str, Any], known: dict[str, FieldInfo]) -> Any:
@@ -110,11 +191,12 @@ def _from_parameter(parameter: inspect.Parameter, hints: dict[str, Any], known: 
     return _annotated(annotation, metadata)
 
 
-def _from_signature(field: FieldInfo) -> Any:
+def _from_signature(field: FieldInfo, optional: bool) -> Any:
     annotation, metadata = _buildable(field.annotation), _metadata(field)
-    if field.is_required():
-        return _annotated(annotation, metadata)
-    return NotRequired[_annotated(annotation, [*metadata, _default(field.default)])]
+    if not field.is_required():
+        return NotRequired[_annotated(annotation, [*metadata, _default(field.default)])]
+    annotated = _annotated(annotation, metadata)
+    return NotRequired[annotated] if optional else annotated
 
 
 def _annotated(annotation: Any, metadata: list[Any]) -> Any:
@@ -145,10 +227,13 @@ def _buildable(annotation: Any) -> Any:
     """`dspy.Image` and its kin take a string through their constructor, which pydantic's validation does not call."""
     from dspy.adapters.types.base_type import Type
 
+    if not Type.extract_custom_type_from_annotation(annotation):
+        return annotation
     if isinstance(annotation, type) and issubclass(annotation, Type):
         build: Any = annotation
         return Annotated[annotation, BeforeValidator(lambda v: build(v) if isinstance(v, str) else v)]
-    return annotation
+    origin, inner = get_origin(annotation), tuple(_buildable(argument) for argument in get_args(annotation))
+    return Union[inner] if origin in (Union, types.UnionType) else origin[inner]  # noqa: UP007 - built at run time
 
 
 def _outputs(name: str, returned: Any, signatures: list[Any]) -> Any:
@@ -157,7 +242,7 @@ def _outputs(name: str, returned: Any, signatures: list[Any]) -> Any:
 
     if returned is not None and not (isinstance(returned, type) and issubclass(returned, Prediction)):
         is_object = isinstance(returned, type) and issubclass(returned, BaseModel)
-        if is_object or returned is dict or getattr(returned, "__origin__", None) is dict:
+        if is_object or returned is dict or get_origin(returned) is dict:
             return returned
         return _typed_dict(f"{name}Outputs", {"result": returned})
     if len(signatures) != 1:

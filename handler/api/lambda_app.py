@@ -34,6 +34,10 @@ class LambdaApp:
     async def _run(self, scope: Scope, receive: Callable[..., Any], send: Callable[..., Awaitable[None]]) -> None:
         scope["invocation"] = self._invocation
         scope["root_path"] = _root_path(scope["aws.event"])
+        # Starlette takes the root path off the path: it must stand there, as it does with an HTTP API's stage and
+        # does not with a REST API's.
+        if scope["aws.event"].get("version") != "2.0":
+            scope["path"] = scope["root_path"] + scope["path"]
         await self._app(scope, receive, send)
 
 

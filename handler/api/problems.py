@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from handler.errors import CallError, ProgramFailed
+from handler.telemetry.calls import describe
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -53,7 +54,8 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     return problem(request, error.status_code, phrase, f"{phrase}: {request.method}", headers=error.headers)
 
 
-async def on_exception(request: Request, _: Exception) -> Response:
-    """Nothing should come here; what does keeps its text to itself."""
+async def on_exception(request: Request, error: Exception) -> Response:
+    """Nothing should come here; what does is logged by kind and place, and keeps its text to itself."""
+    request.scope["invocation"].telemetry.logger.error("unforeseen error", extra=describe(error))
     failed = ProgramFailed("An unforeseen error; its log record has this request id.")
     return call_error(request, failed)

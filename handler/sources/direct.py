@@ -6,6 +6,7 @@ from typing import Any
 
 from handler.environment import Environment
 from handler.errors import InvalidInput, ProgramFailed
+from handler.payload import read_value
 from handler.programs import FailedProgram, Program
 from handler.sources.invocation import begin
 from handler.telemetry import Call
@@ -29,7 +30,8 @@ def handle(environment: Environment, event: dict[str, Any], context: Any) -> dic
         invocation.call(name, program.model if program else None) as call,
     ):
         loaded = require(environment, event.get("program"), program)
-        outputs = environment.use_loop().run_until_complete(_run(environment, loaded, event["inputs"], call))
+        inputs = read_value(event["inputs"])
+        outputs = environment.use_loop().run_until_complete(_run(environment, loaded, inputs, call))
         return {"program": name, "outputs": outputs}
 
 

@@ -12,6 +12,7 @@ from handler.errors import UnknownEvent
 from handler.sources.invocation import begin
 
 _HOST = re.compile(r"[^:\s]+(:\d{1,5})?")
+_PORT = re.compile(r"\d{1,5}")
 
 
 def recognise(event: dict[str, Any]) -> bool:
@@ -51,7 +52,7 @@ def handle(environment: Environment, event: dict[str, Any], context: Any) -> Any
         environment.use_loop()
         try:
             return app.answer(_tidy(event), context, invocation)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             reason = f"{type(error).__name__} on {error}" if isinstance(error, KeyError) else type(error).__name__
             raise UnknownEvent(f"The event looks like a {kind} request but cannot be read as one: {reason}.") from None
 
@@ -72,6 +73,8 @@ def _tidy(event: dict[str, Any]) -> dict[str, Any]:
     body that is not base64.
     """
     event = {key: value for key, value in event.items() if value is not None}
+    if not isinstance(event.get("httpMethod", ""), str):
+        raise TypeError("httpMethod")
     for name in ("headers", "multiValueHeaders"):
         if name in event:
             event[name] = {k: v for k, v in event[name].items() if v is not None and _sane(k, v)}
@@ -88,7 +91,7 @@ def _sane(name: str, value: Any) -> bool:
     if name.lower() == "host":
         return all(_HOST.fullmatch(v) for v in values)
     if name.lower() == "x-forwarded-port":
-        return all(v.isdecimal() for v in values)
+        return all(_PORT.fullmatch(v) for v in values)
     return all(isinstance(v, str) for v in values)
 
 

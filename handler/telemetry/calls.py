@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 UNKNOWN = "unknown"
 # What somebody has to look at; the rest is the caller's or the load's doing.
 _ERRORS = {"model_error", "deadline", "program_error"}
+_FRAMES = 8
 
 
 class Call:
@@ -24,6 +25,7 @@ class Call:
     Attributes:
         program, model: the program's name and its model's alias; `unknown` and None where there is none.
         usage: filled by the LM calls that run within this call.
+        lm_error: the last failure of an LM call within this call, whatever the program made of it.
     """
 
     def __init__(self, invocation: Invocation, program: str, model: str | None, message_id: str | None) -> None:
@@ -32,6 +34,7 @@ class Call:
         self.model = model
         self.message_id = message_id
         self.usage = Usage()
+        self.lm_error: Exception | None = None
         self.outcome = "success"
         self.duration_ms = 0.0
 
@@ -45,9 +48,9 @@ class Call:
 
     def __exit__(self, _: type[BaseException] | None, raised: BaseException | None, __: TracebackType | None) -> None:
         self.duration_ms = (time.perf_counter() - self._start) * 1000
-        error = None if raised is None else from_exception(raised)
+        error = None if raised is None else from_exception(raised, self.lm_error)
         self.outcome = "success" if error is None else error.outcome
-        self.invocation.finish(self, cause(raised) if self.failed else {})
+        self.invocation.finish(self, _cause(raised) if self.failed else {})
         if error is not None and error is not raised:
             raise error from raised
 
@@ -75,14 +78,18 @@ class Call:
         return fields
 
 
-def cause(raised: BaseException | None) -> dict[str, Any]:
-    """What went wrong, without a word of the exception's text: that may quote an input, an answer or a key."""
+def _cause(raised: BaseException | None) -> dict[str, Any]:
     while isinstance(raised, CallError) and raised.__cause__ is not None:
         raised = raised.__cause__
     if raised is None or (isinstance(raised, CallError) and not isinstance(raised, ProgramFailed)):
         return {}
-    frames = traceback.extract_tb(raised.__traceback__)[-8:]
+    return describe(raised)
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """An exception's kind and place, without a word of its text: that may quote an input, an answer or a key."""
+    frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
     return {
-        "exception_name": type(raised).__name__,
+        "exception_name": type(error).__name__,
         "stack": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
     }

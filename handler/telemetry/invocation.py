@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,7 @@ class Invocation:
         self.correlation_id = correlation_id
         self.deadline = deadline
         self.cold_start = cold_start
-        self.records_failed: dict[str, int] = {}
+        self.records_failed: Counter[str] = Counter()
         self._calls: dict[str, list[Call]] = {}
 
     def call(self, program: str = UNKNOWN, model: str | None = None, message_id: str | None = None) -> Call:
@@ -55,13 +56,13 @@ class Invocation:
         return self
 
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
-        programs = list(self._calls) or ([UNKNOWN] if self.cold_start else [])
+        programs = list(self._calls | self.records_failed) or ([UNKNOWN] if self.cold_start else [])
         for position, program in enumerate(programs):
             calls = self._calls.get(program, [])
             for start in range(0, max(len(calls), 1), MAX_VALUES):
                 values = _values(calls[start : start + MAX_VALUES])
                 if start == 0 and self.source == "sqs":
-                    values["RecordsFailed"] = ("Count", [self.records_failed.get(program, 0)])
+                    values["RecordsFailed"] = ("Count", [self.records_failed[program]])
                 if start == 0 and position == 0 and self.cold_start:
                     values["ColdStart"] = ("Count", [1])
                 self.telemetry.emit(program, values)

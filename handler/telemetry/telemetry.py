@@ -11,8 +11,9 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics
 
 from handler.telemetry import usage
-from handler.telemetry.calls import Call
+from handler.telemetry.calls import Call, describe
 from handler.telemetry.invocation import Invocation
+
 
 class _Null:
     """Written as null. Powertools' formatter leaves out keys whose value is None, and a record has all its fields."""
@@ -20,6 +21,17 @@ class _Null:
 
 _NULL = _Null()
 _LIBRARIES = ("dspy", "mangum", "asyncio", "fastapi")
+
+
+class _Wordless(logging.Filter):
+    """Libraries' log lines keep their level and place, and lose their text: DSPy's quote inputs and answers."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and record.exc_info[1]:
+            record.__dict__.update(describe(record.exc_info[1]))
+            record.exc_info = record.exc_text = None
+        record.msg, record.args = f"{record.name}, line {record.lineno}", ()
+        return True
 
 
 class Telemetry:
@@ -32,14 +44,20 @@ class Telemetry:
         self.logger = Logger(service=self.service, location=None, stream=output, json_default=_json_default)
         self._output = output
         self._cold = True
+        self._log_private = variables.get("DSPY_LAMBDA_LOG_PRIVATE", "").lower() == "true"
         usage.install()
         self._adopt_library_loggers()
 
     def _adopt_library_loggers(self) -> None:
         """Warnings of DSPy and the web stack become JSON lines like all others; DSPy's own handler writes text."""
+        own = self.logger.handlers[0]
+        handler = logging.StreamHandler(self._output)
+        handler.setFormatter(own.formatter)
+        if not self._log_private:
+            handler.addFilter(_Wordless())
         for name in _LIBRARIES:
             library = logging.getLogger(name)
-            library.handlers = list(self.logger.handlers)
+            library.handlers = [handler]
             library.propagate = False
             library.setLevel(logging.WARNING)
 

@@ -30,23 +30,34 @@ class Usage:
         usage = entry["usage"]
         with self._lock:
             self.lm_calls += 1
-            if not usage:
-                # A cache hit: DSPy leaves `usage` empty and `cost` at what the first call had cost.
+            if not usage and _reports_usage(entry["response"]):
+                # A cache hit: DSPy empties `usage`, leaves `cost` at what the first call had cost, and keeps the
+                # answer, in which the provider's own figures still stand.
                 self.cache_hits += 1
                 return
             self.input_tokens += usage.get("prompt_tokens") or 0
             self.output_tokens += usage.get("completion_tokens") or 0
-            cost = entry["cost"]
+            cost = entry["cost"] if usage else None
             self.cost_usd = None if cost is None or self.cost_usd is None else self.cost_usd + cost
 
 
-def install() -> None:
-    """Send every LM's history entries to the running call's Usage, and keep none of them.
+def _reports_usage(response: Any) -> bool:
+    usage = response.get("usage") if isinstance(response, dict) else getattr(response, "usage", None)
+    if usage is None:
+        return False
+    figures = (
+        usage if isinstance(usage, dict) else {k: getattr(usage, k, None) for k in ("input_tokens", "prompt_tokens")}
+    )
+    return any(isinstance(figure, int) for figure in figures.values())
 
-    An entry is the one place where DSPy has tokens and cost together. It reaches each LM's public
-    `update_history`; the default appends it to the LM's, the modules' and a global list (14 KiB a call, with one
-    caller's prompt beside another's), so this takes that method's place. `dspy.track_usage` has no cost and is empty
-    inside `dspy.Parallel`; `disable_history=True` gives neither tokens nor cost.
+
+def install() -> None:
+    """Send the history entries of LMs that a program made itself to the running call's Usage, and keep none of them.
+
+    An entry is the one place where DSPy has tokens and cost together. It reaches each LM's public `update_history`;
+    the default appends it to the LM's, the modules' and a global list (14 KiB a call, with one caller's prompt beside
+    another's), so this takes that method's place. `dspy.track_usage` has no cost and is empty inside
+    `dspy.Parallel`; `disable_history=True` gives neither tokens nor cost.
     """
     BaseLM.update_history = _update_history
 

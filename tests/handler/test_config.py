@@ -85,7 +85,7 @@ def test_a_missing_config_says_how_to_name_the_folder(tmp_path):
 
 def test_a_config_that_is_no_text_is_a_config_error(tmp_path):
     (tmp_path / "dspy.config.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match="cannot be read|not YAML"):
+    with pytest.raises(ConfigError, match=r"cannot be read|not YAML"):
         load_config(tmp_path)
 
 

@@ -63,11 +63,9 @@ def test_each_program_is_called_with_its_own_model(serve, models):
 
 
 def test_an_async_program_keeps_its_pace_while_all_sync_threads_are_taken(make_project, make_serve, records):
-    block = "import time\nclass Block(dspy.Module):\n    def forward(self) -> int:\n        time.sleep(0.6)\n        return 1\n"
+    block = "import time\nclass Block(dspy.Module):\n    def forward(self):\n        time.sleep(0.6)\n"
     serve = make_serve(make_project({"block": block, "aecho": AECHO}, server={"sync_worker_threads": 2}))
-    batch = sqs(
-        *[{"program": "Block", "inputs": {}}] * 6, *[{"program": "AEcho", "inputs": {"question": "q"}}] * 20
-    )
+    batch = sqs(*[{"program": "Block", "inputs": {}}] * 6, *[{"program": "AEcho", "inputs": {"question": "q"}}] * 20)
     serve({"program": "AEcho", "inputs": {"question": "warm"}})
     records()
     assert failures(serve(batch)) == []
@@ -165,7 +163,11 @@ def test_connections_are_kept_over_invocations_and_sources(serve, models):
     [
         ("    async def forward(self, a: int) -> int: return a + 1", {"a": 1}, {"result": 2}),
         ("    def forward(self, *, a: int = 5): return {'a': a}", {}, {"a": 5}),
-        ("    def forward(self, a: float): return dspy.Prediction(a=a / 2, b=float('nan'))", {"a": 3}, {"a": 1.5, "b": None}),
+        (
+            "    def forward(self, a: float): return dspy.Prediction(a=a / 2, b=float('nan'))",
+            {"a": 3},
+            {"a": 1.5, "b": None},
+        ),
         ("    def forward(self, **more): return {'more': more}", {"x": 1}, {"more": {}}),
     ],
 )
@@ -191,4 +193,4 @@ def test_a_thousand_mixed_calls_keep_to_themselves(make_serve, models, records):
     assert len(answers) == 1000
     for question, answer in answers.items():
         program = question.partition("-")[0]
-        assert f"gpt-4.1-{'mini' if program == 'Triage' else 'nano'}: {question}\"" in answer
+        assert f'gpt-4.1-{"mini" if program == "Triage" else "nano"}: {question}"' in answer

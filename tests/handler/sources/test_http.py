@@ -133,17 +133,13 @@ def test_the_models_faults_reach_a_rest_client_as_readable_json(
 ):
     serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}))
     models.behave(**fault)
-    for lm in serve.environment.dispatcher._models.values():
-        lm.num_retries = 0
     answer = serve.post(f"/{program}", {"question": "q"}, context=Context(remaining_ms=400))
     document = problem(answer)
     assert (document["status"], document["title"]) == (status, title)
     assert ("retry-after" in dict(answer.headers)) == (status == 429)
 
 
-@pytest.mark.parametrize(
-    ("what", "status"), [("value", 500), ("exit", 500), ("object", 500), ("rate", 429)]
-)
+@pytest.mark.parametrize(("what", "status"), [("value", 500), ("exit", 500), ("object", 500), ("rate", 429)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_programs_faults_are_problems_without_their_text(make_project, make_serve, kind, what, status):
     answer = make_serve(make_project({"raises": FAULTS})).post("/Raises", {"what": what}, kind)

@@ -82,7 +82,9 @@ def test_records_run_at_once_within_the_programs_width(make_project, make_serve,
 
 
 @pytest.mark.parametrize("source", [ECHO, AECHO])
-def test_what_the_deadline_cuts_off_is_reported_and_what_is_done_counts(make_project, make_serve, models, records, source):
+def test_what_the_deadline_cuts_off_is_reported_and_what_is_done_counts(
+    make_project, make_serve, models, records, source
+):
     serve = make_serve(make_project({"echo": source}, server={"max_concurrent_per_program": 5}))
     models.behave(delay_seconds=0.25)
     answer = serve(sqs(*({"question": f"q{n}"} for n in range(15))), Context(remaining_ms=500))

@@ -197,20 +197,34 @@ def test_metrics_of_one_invocation_travel_in_few_blobs_by_program(make_project, 
 
 def test_errors_and_rate_limits_have_their_metrics(make_project, make_serve, models, records):
     serve = make_serve(make_project({"echo": ECHO}))
-    for lm in serve.environment.dispatcher._models.values():
-        lm.num_retries = 0
     for fault in ("error_rate", "rate_limit_rate"):
         models.behave(**{fault: 1})
-        serve.post("/Echo", {"question": "q"})
+        serve.post("/Echo", {"question": "q"}, context=Context(remaining_ms=400))
     serve.post("/Echo", {})
     logged = records()
     assert [call["outcome"] for call in logged.calls] == ["model_error", "rate_limited", "invalid_input"]
     assert (sum(logged.values("Errors")), sum(logged.values("RateLimited"))) == (1, 1)
 
 
-def test_library_warnings_are_json_lines_too(serve, records):
+def test_library_warnings_are_json_lines_without_their_text(serve, records):
     import logging
 
+    records()
+    try:
+        raise ValueError("secret")
+    except ValueError:
+        logging.getLogger("dspy.utils.parallelizer").warning("Error for %s", "secret", exc_info=True)
+    (line,) = records().lines
+    assert line["level"] == "WARNING"
+    assert line["message"].startswith("dspy.utils.parallelizer, line ")
+    assert line["exception_name"] == "ValueError"
+    assert "secret" not in json.dumps(line)
+
+
+def test_with_private_logging_their_text_is_kept(make_serve, records):
+    import logging
+
+    make_serve(QUICKSTART, DSPY_LAMBDA_LOG_PRIVATE="true")
     records()
     logging.getLogger("dspy.predict.predict").warning("something %s", "odd")
     (line,) = records().lines
@@ -223,6 +237,6 @@ def test_no_history_is_kept_anywhere(serve):
     before = len(GLOBAL_HISTORY)
     serve(sqs(*({"program": "Summarise", "inputs": {"text": f"t{n}"}} for n in range(20))))
     program = serve.environment.programs["Summarise"].instance
-    lm = serve.environment.dispatcher._models["fast"]
+    lm = serve.environment.dispatcher.models["fast"]
     assert (len(GLOBAL_HISTORY), program.history, program.shorten.history, lm.history) == (before, [], [], [])
     assert dspy.settings.trace in (None, [])

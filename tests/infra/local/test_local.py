@@ -1,0 +1,450 @@
+"""The local Lambda on the real runtime client: each test starts real processes."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from infra.cli import main
+from infra.local.environment import MAX_REQUEST_BYTES
+from infra.local.events import Request
+from infra.local.front import Front
+from infra.local.function import RequestTooLarge, Throttled
+from infra.local.local import LocalLambda
+from infra.project import load_project
+from tests.conftest import EVENTS, QUICKSTART
+from tests.support import AECHO, ECHO, Records
+
+SLEEPER = """
+import asyncio, os, time
+class Sleeper(dspy.Module):
+    async def aforward(self, seconds: float = 0, block: float = 0, size: int = 0, exit: bool = False) -> str:
+        if exit: os._exit(3)
+        time.sleep(block)
+        await asyncio.sleep(seconds)
+        return str(os.getpid()) + "x" * size
+"""
+
+
+class Lines:
+    def __init__(self):
+        self.lines = []
+
+    def __call__(self, _, line):
+        self.lines.append(json.loads(line))
+
+    @property
+    def records(self):
+        return Records(self.lines)
+
+    @property
+    def reports(self):
+        return [line["record"] for line in self.lines if line.get("type") == "platform.report"]
+
+
+@pytest.fixture
+def lines():
+    return Lines()
+
+
+@pytest.fixture
+def make_local(models, lines):
+    def make(project: Path) -> LocalLambda:
+        variables = {"OPENAI_API_KEY": "k", "DSPY_LAMBDA_API_BASE": models.url}
+        return LocalLambda(load_project(project), variables, lines)
+
+    return make
+
+
+def post(program, **inputs):
+    return Request("POST", f"/{program}", body=json.dumps(inputs).encode())
+
+
+def direct(**inputs):
+    return json.dumps({"inputs": inputs}).encode()
+
+
+RUN = f"dspy-lambda-test-{os.getpid()}"
+
+
+def processes():
+    """The functions' processes that were started from here, however far down."""
+    listed = subprocess.run(["ps", "axeww", "-o", "pid=,command="], capture_output=True, text=True, check=True)
+    lines = [line for line in listed.stdout.splitlines() if "awslambdaric" in line and RUN in line]
+    return {line.split()[0] for line in lines}
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left(monkeypatch):
+    monkeypatch.setenv("DSPY_LAMBDA_TEST_RUN", RUN)
+    yield
+    assert not processes()
+
+
+def test_the_sample_events_get_the_same_answers_as_from_the_handler(make_local, serve, event):
+    async def run():
+        async with make_local(QUICKSTART) as local:
+            function = local.function("Catalogue")
+            names = sorted(path.stem for path in EVENTS.glob("*.json"))
+            return {
+                name: json.loads((await function.invoke(json.dumps(event(name)).encode())).payload) for name in names
+            }
+
+    answers = asyncio.run(run())
+    assert len(answers) == 9
+    assert answers == {name: serve(event(name)) for name in answers}
+
+
+def test_a_timeout_kills_the_process_and_the_next_event_starts_another(make_project, make_local, lines):
+    settings = {"defaults": {"timeout_seconds": 1}}
+    project = make_project({"sleeper": SLEEPER}, **{"lambda": settings})
+
+    async def run():
+        async with make_local(project) as local:
+            function = local.function("Sleeper")
+            first = await function.invoke(direct())
+            again = await function.invoke(direct())
+            killed = await function.invoke(direct(block=5))
+            cut_off = await function.invoke(direct(seconds=5))
+            after = await function.invoke(direct())
+            return [json.loads(answer.payload) for answer in (first, again, killed, cut_off, after)]
+
+    first, again, killed, cut_off, after = asyncio.run(run())
+    assert first == again != after
+    assert killed["errorType"] == "Sandbox.Timedout"
+    assert "Task timed out after 1.00 seconds" in killed["errorMessage"]
+    # An async call is answered before the kill.
+    assert cut_off["errorType"] == "DeadlineExceeded"
+    assert ["initDurationMs" in report["metrics"] for report in lines.reports] == [True, False, False, True, False]
+
+
+def test_reserved_concurrency_throttles_as_the_gateway_would_show_it(make_project, make_local):
+    settings = {"defaults": {"reserved_concurrency": 2}}
+    project = make_project({"sleeper": SLEEPER}, **{"lambda": settings})
+
+    async def run(kind):
+        async with make_local(project) as local:
+            front = Front(kind, {"Sleeper": local.function("Sleeper")}, local.function("Catalogue"))
+            return await asyncio.gather(*(front.answer(post("Sleeper", seconds=0.5)) for _ in range(3)))
+
+    for kind, status in (("rest", 429), ("http", 503), ("url", 429)):
+        answers = asyncio.run(run(kind))
+        assert sorted(answer.status for answer in answers) == [200, 200, status]
+        (throttled,) = [answer for answer in answers if answer.status != 200]
+        assert ("Retry-After" in dict(throttled.headers)) == (status == 429)
+
+
+def test_none_reserved_is_a_switch_that_is_off(make_project, make_local):
+    project = make_project({"sleeper": SLEEPER}, **{"lambda": {"defaults": {"reserved_concurrency": 0}}})
+
+    async def run():
+        async with make_local(project) as local:
+            with pytest.raises(Throttled):
+                await local.function("Sleeper").invoke(direct())
+
+    asyncio.run(run())
+
+
+def test_six_megabytes_bound_event_and_answer(make_project, make_local):
+    project = make_project({"sleeper": SLEEPER})
+
+    async def run():
+        async with make_local(project) as local:
+            function = local.function("Sleeper")
+            with pytest.raises(RequestTooLarge):
+                await function.invoke(b" " * (MAX_REQUEST_BYTES + 1))
+            large = await function.invoke(direct(size=6_200_000))
+            too_large = await function.invoke(direct(size=6_300_000))
+            after = await function.invoke(direct())
+            front = Front("rest", {"Sleeper": function}, function)
+            over = await front.answer(Request("POST", "/Sleeper", body=b'"' + b"a" * 6_100_000 + b'"'))
+            return large, too_large, after, over
+
+    large, too_large, after, over = asyncio.run(run())
+    assert large.error is None
+    assert too_large.error == "Function.ResponseSizeTooLarge"
+    assert after.error is None
+    assert (over.status, dict(over.headers)["content-type"]) == (413, "application/problem+json")
+
+
+@pytest.mark.parametrize(
+    ("module", "kind", "says"),
+    [
+        ("import nothing_of_that_name\n" + AECHO, "ConfigError", "No module named 'nothing_of_that_name'"),
+        ("import os\n" + AECHO, None, ""),
+    ],
+)
+def test_a_failed_init_is_a_function_error_with_the_reason(make_project, make_local, module, kind, says):
+    project = make_project({"echo": ECHO, "other": module})
+
+    async def run():
+        async with make_local(project) as local:
+            front = Front("rest", {"AEcho": local.function("AEcho")}, local.function("Catalogue"))
+            return await local.function("AEcho").invoke(direct(question="q")), await front.answer(
+                post("AEcho", question="q")
+            )
+
+    answer, http = asyncio.run(run())
+    assert answer.error == kind
+    assert says in answer.payload.decode()
+    assert http.status == (502 if kind else 200)
+
+
+def test_a_process_that_exits_is_a_function_error_and_is_replaced(make_project, make_local):
+    project = make_project({"sleeper": SLEEPER})
+
+    async def run():
+        async with make_local(project) as local:
+            function = local.function("Sleeper")
+            return await function.invoke(direct(exit=True)), await function.invoke(direct())
+
+    exited, after = asyncio.run(run())
+    assert exited.error == "Runtime.ExitError"
+    assert after.error is None
+
+
+WRITER = """
+import pathlib, socket, tempfile
+class Writer(dspy.Module):
+    async def aforward(self, folder: str) -> str:
+        try:
+            (pathlib.Path(folder) / "written-by-a-function").write_text("x")
+            return "written"
+        except OSError as error:
+            return type(error).__name__ + " " + str(error.errno)
+"""
+
+
+def test_task_root_and_home_are_read_only_and_tmp_is_not(make_project, make_local, tmp_path):
+    project = make_project({"writer": WRITER})
+    outside = tmp_path / "elsewhere"
+    outside.mkdir()
+
+    async def run():
+        async with make_local(project) as local:
+            if local.writable:
+                pytest.skip(f"no read-only task root on this machine: {local.writable}")
+            function = local.function("Writer")
+            places = (project, project / "src", Path.home(), Path(sys.prefix), outside)
+            return [json.loads((await function.invoke(direct(folder=str(place)))).payload) for place in places]
+
+    *inside, elsewhere = [answer["outputs"]["result"] for answer in asyncio.run(run())]
+    assert inside == ["OSError 30"] * 4
+    assert elsewhere == "written"
+    assert not (project / "written-by-a-function").exists()
+
+
+def test_a_batch_with_a_bad_record_leaves_that_one_in_the_dead_letter_queue(make_project, make_local, models, lines):
+    settings = {"defaults": {"sqs": {"batch_size": 10, "max_receive_count": 2}}}
+    project = make_project({"aecho": AECHO}, **{"lambda": settings})
+
+    async def run():
+        async with make_local(project) as local, local.mappings(visibility_seconds=1) as server:
+            queue = local.queues["AEcho"]
+            entries = [{"Id": str(n), "MessageBody": json.dumps({"question": f"q{n}"})} for n in range(9)]
+            entries.append({"Id": "bad", "MessageBody": "bad"})
+            server.client.send_message_batch(QueueUrl=queue.url, Entries=entries)
+            for _ in range(100):
+                dead = server.client.receive_message(QueueUrl=queue.dead_letter_url).get("Messages")
+                if dead:
+                    break
+                await asyncio.sleep(0.1)
+            left = server.client.get_queue_attributes(QueueUrl=queue.url, AttributeNames=["All"])["Attributes"]
+            return dead, left
+
+    dead, left = asyncio.run(run())
+    assert [message["Body"] for message in dead] == ["bad"]
+    assert int(left["ApproximateNumberOfMessages"]) + int(left["ApproximateNumberOfMessagesNotVisible"]) == 0
+    assert models.stats()["requests"] == 9
+    outcomes = [call["outcome"] for call in lines.records.calls]
+    assert (outcomes.count("success"), outcomes.count("invalid_input")) == (9, 2)
+
+
+def test_batches_at_once_stay_within_maximum_concurrency(make_project, make_local, lines):
+    settings = {"defaults": {"sqs": {"batch_size": 1, "maximum_concurrency": 2}, "reserved_concurrency": 5}}
+    project = make_project({"sleeper": SLEEPER}, **{"lambda": settings})
+
+    async def run():
+        async with make_local(project) as local, local.mappings(visibility_seconds=30) as server:
+            url = local.queues["Sleeper"].url
+            for _ in range(6):
+                server.client.send_message(QueueUrl=url, MessageBody='{"seconds": 0.3}')
+            peak = 0
+            for _ in range(600):
+                peak = max(peak, local.function("Sleeper")._active)
+                if len(lines.records.calls) == 6:
+                    break
+                await asyncio.sleep(0.02)
+            return peak
+
+    assert asyncio.run(run()) == 2
+    assert [call["outcome"] for call in lines.records.calls] == ["success"] * 6
+
+
+def test_a_throttled_batch_goes_back_to_the_queue_and_is_done_later(make_project, make_local, lines):
+    settings = {"defaults": {"sqs": {"batch_size": 1}, "reserved_concurrency": 1}}
+    project = make_project({"sleeper": SLEEPER}, **{"lambda": settings})
+
+    async def run():
+        async with make_local(project) as local, local.mappings(visibility_seconds=1) as server:
+            busy = asyncio.create_task(local.function("Sleeper").invoke(direct(seconds=1.5)))
+            await asyncio.sleep(0.2)
+            server.client.send_message(QueueUrl=local.queues["Sleeper"].url, MessageBody="{}")
+            await busy
+            for _ in range(100):
+                if len(lines.records.calls) == 2:
+                    return
+                await asyncio.sleep(0.1)
+
+    asyncio.run(run())
+    assert [call["source"] for call in lines.records.calls] == ["direct", "sqs"]
+
+
+def test_a_window_gathers_records_into_one_batch(make_project, make_local, lines):
+    settings = {"defaults": {"sqs": {"batch_size": 100, "window_seconds": 2}}}
+    project = make_project({"sleeper": SLEEPER}, **{"lambda": settings})
+
+    async def run():
+        async with make_local(project) as local, local.mappings(visibility_seconds=30) as server:
+            for _ in range(30):
+                server.client.send_message(QueueUrl=local.queues["Sleeper"].url, MessageBody="{}")
+            for _ in range(100):
+                if len(lines.records.calls) == 30:
+                    return
+                await asyncio.sleep(0.1)
+
+    asyncio.run(run())
+    assert len({call["function_request_id"] for call in lines.records.calls}) == 1
+
+
+@contextlib.contextmanager
+def command(*arguments):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "infra.cli", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def http_request(url, body):
+    return urllib.request.Request(url, body, {"Content-Type": "application/json"})
+
+
+def wait_for(path_has, seconds=10.0):
+    end = time.monotonic() + seconds
+    while not path_has():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_the_command_serves_until_a_signal_and_leaves_nothing(number, status):
+    with command("local", "--project", str(QUICKSTART), "--model-server", "--port", "0") as process:
+        url = process.stdout.readline().split()[1]
+        body = json.dumps({"question": "q"}).encode()
+        with urllib.request.urlopen(http_request(f"{url}/Answer", body), timeout=10) as answer:
+            assert json.load(answer) == {"answer": "gpt-4.1-nano: q"}
+        assert processes()
+        process.send_signal(number)
+        out, err = process.communicate(timeout=10)
+    assert process.returncode == status
+    assert "queue http://" in out
+    assert "Traceback" not in err
+
+
+def test_functions_die_with_a_command_that_was_killed():
+    with command("local", "--project", str(QUICKSTART), "--model-server", "--port", "0") as process:
+        url = process.stdout.readline().split()[1]
+        urllib.request.urlopen(http_request(f"{url}/Answer", b'{"question": "q"}'), timeout=10).close()
+        assert processes()
+        process.kill()
+        wait_for(lambda: not processes())
+
+
+def test_a_taken_port_is_exit_1_with_the_way_out():
+    with command("local", "--project", str(QUICKSTART), "--port", "0", "--model-server") as first:
+        port = first.stdout.readline().split()[1].rpartition(":")[2]
+        with command("local", "--project", str(QUICKSTART), "--port", port, "--model-server") as second:
+            _, err = second.communicate(timeout=20)
+        first.send_signal(signal.SIGINT)
+        first.communicate(timeout=10)
+    assert second.returncode == 1
+    assert "--port 0 picks a free one" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["--event", str(EVENTS / "direct.json")], 0, '"queue": "billing"'),
+        (["Answer", "--event", str(EVENTS / "rest.json")], 0, '"statusCode": 200'),
+        (["Answer", "--event", str(EVENTS / "sqs-one-bad.json")], 1, '"batchItemFailures": [{'),
+        (["Answer", "--event", str(EVENTS / "direct.json")], 1, '"errorType": "InvalidInput"'),
+    ],
+)
+def test_invoke_prints_the_answer_and_tells_by_its_status(capfd, arguments, status, says):
+    assert main(["invoke", *arguments, "--project", str(QUICKSTART), "--model-server"]) == status
+    out, err = capfd.readouterr()
+    assert says in out
+    assert len(out.splitlines()) == 1
+    assert all(json.loads(line) for line in err.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["invoke", "Nope", "--event", str(EVENTS / "rest.json"), "--project", str(QUICKSTART)], "no program 'Nope'"),
+        (["invoke", "--event", "/nowhere.json", "--project", str(QUICKSTART)], "/nowhere.json: No such file"),
+        (["invoke", "--event", str(EVENTS / "README.md"), "--project", str(QUICKSTART)], "not JSON"),
+        (["local", "--project", "/nowhere"], "/nowhere/dspy.config.yaml: no such file"),
+    ],
+)
+def test_wrong_arguments_are_exit_2(capsys, arguments, says):
+    assert main(arguments) == 2
+    assert says in capsys.readouterr().err
+
+
+WHERE = """
+class Where(dspy.Module):
+    async def aforward(self) -> str:
+        import runtime_client
+        return runtime_client.__file__
+"""
+
+
+def test_the_portable_runtime_client_serves_as_the_native_one_does(make_project, models, tmp_path, monkeypatch):
+    from infra.local import environment
+
+    folder = str(Path(environment.__file__).parent / "portable")
+    monkeypatch.setattr(environment, "_python_path", lambda: {"PYTHONPATH": folder})
+    source = AECHO + WHERE
+    project = make_project({"aecho": source})
+
+    async def run():
+        local = LocalLambda(load_project(project), {"OPENAI_API_KEY": "k", "DSPY_LAMBDA_API_BASE": models.url})
+        async with local:
+            function = local.function("Catalogue")
+            events = [
+                {"program": "Where", "inputs": {}},
+                {"program": "AEcho", "inputs": {"question": "ü😀"}},
+                {"program": "AEcho", "inputs": {}},
+                {"program": "AEcho", "inputs": {"question": "again"}},
+            ]
+            return [json.loads((await function.invoke(json.dumps(event).encode())).payload) for event in events]
+
+    where, unicode, error, again = asyncio.run(run())
+    assert where["outputs"]["result"].startswith(folder)
+    assert unicode["outputs"]["answer"] == "gpt-4.1-nano: ü😀"
+    assert error["errorType"] == "InvalidInput"
+    assert again["outputs"]["answer"] == "gpt-4.1-nano: again"

@@ -1,0 +1,32 @@
+import json
+
+import pytest
+
+from infra.local.queues import failed_identifiers
+
+SENT = {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "failed"),
+    [
+        ({"batchItemFailures": []}, set()),
+        ({"batchItemFailures": None}, set()),
+        ({}, set()),
+        (None, set()),
+        ({"batchItemFailures": [{"itemIdentifier": "a"}]}, {"a"}),
+        ({"batchItemFailures": [{"itemIdentifier": ""}]}, SENT),
+        ({"batchItemFailures": [{"itemIdentifier": None}]}, SENT),
+        ({"batchItemFailures": [{"itemIdentifier": "c"}]}, SENT),
+        ({"batchItemFailures": [{"id": "a"}]}, SENT),
+        ({"batchItemFailures": ["a"]}, SENT),
+        ([1], SENT),
+        ("text", SENT),
+    ],
+)
+def test_an_answer_fails_the_records_that_lambda_would_fail(answer, failed):
+    assert failed_identifiers(json.dumps(answer).encode(), SENT) == failed
+
+
+def test_an_answer_that_is_no_json_fails_all():
+    assert failed_identifiers(b"oops", SENT) == SENT
