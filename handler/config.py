@@ -65,6 +65,8 @@ class Sqs(_Section):
     def _check(self) -> Self:
         if self.fifo and self.batch_size > 10:
             raise ValueError("a FIFO queue's batch_size is at most 10")
+        if self.fifo and self.window_seconds:
+            raise ValueError("a FIFO queue has no window_seconds")
         if self.batch_size > 10 and self.window_seconds == 0:
             raise ValueError("a batch_size above 10 needs window_seconds of at least 1")
         return self

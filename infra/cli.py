@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from handler.errors import ConfigError
@@ -37,9 +37,11 @@ def _parser() -> argparse.ArgumentParser:
     local = commands.add_parser("local", help="run a project's functions, its API and its queues on this machine")
     _add_project(local)
     _add_local(local)
-    local.add_argument("--port", type=int, default=3000, help="of the HTTP front; 0 picks a free one")
+    local.add_argument("--port", type=_number(0, 65535), default=3000, help="of the HTTP front; 0 picks a free one")
     local.add_argument("--api", choices=("rest", "http", "url"), help="which events the front makes (default: config)")
-    local.add_argument("--visibility-timeout", type=int, metavar="SECONDS", help="of the queues (default: 6 x timeout)")
+    local.add_argument(
+        "--visibility-timeout", type=_number(1, 43_200), metavar="SECONDS", help="of the queues (default: 6 x timeout)"
+    )
     local.set_defaults(run=_local)
 
     invoke = commands.add_parser("invoke", help="run one event through one execution environment")
@@ -49,6 +51,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_local(invoke)
     invoke.set_defaults(run=_invoke)
     return parser
+
+
+def _number(least: int, most: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}")
+        return int(text)
+
+    return number
 
 
 def _add_project(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +84,10 @@ def _template(options: argparse.Namespace) -> int:
     if str(options.output) == "-":
         sys.stdout.write(text)
     else:
-        options.output.write_text(text, encoding="utf-8")
+        try:
+            options.output.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"{options.output}: {error.strerror}.") from None
     return 0
 
 

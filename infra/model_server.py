@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import dataclasses
 import json
 import random
@@ -278,7 +279,8 @@ async def serve(app: web.Application, port: int, until_stdin_closes: bool) -> No
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", port, backlog=2048)
     await site.start()
-    print(f"model server http://127.0.0.1:{runner.addresses[0][1]}/v1", flush=True)
+    with contextlib.suppress(BrokenPipeError):  # who asked for it is gone already; standard input tells
+        print(f"model server http://127.0.0.1:{runner.addresses[0][1]}/v1", flush=True)
     if until_stdin_closes:
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.buffer.read)
     else:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from dotenv import dotenv_values
 
 from handler.config import Config, FunctionSettings, load_config
 from handler.errors import ConfigError
@@ -55,7 +61,9 @@ def load_project(root: Path) -> Project:
     """
     root = root.resolve()
     config = load_config(root)
-    programs, failed = load_programs(root, config)
+    # What a module prints belongs to nobody's standard output; what it reads from `.env` it shall find, as dspy-cli's.
+    with _variables(root), contextlib.redirect_stdout(sys.stderr):
+        programs, failed = load_programs(root, config)
     found: dict[str, Program | FailedProgram] = {**programs, **failed}
     functions = {
         name: Function(name, p.module, config.lambda_.function(name), p.error if isinstance(p, FailedProgram) else None)
@@ -71,12 +79,35 @@ def _check_names(config: Config, functions: dict[str, Function], root: Path) -> 
         for name in named:
             if name not in functions:
                 raise ConfigError(f"{root}/dspy.config.yaml: {key}.{name}: no such program; the project has: {known}.")
-    taken: dict[str, str] = {}
-    for name in functions:
-        logical = logical_name(name)
-        if logical in taken:
-            raise ConfigError(f"programs {taken[logical]} and {name} would share the logical id {logical}Function.")
-        taken[logical] = name
+    taken: dict[str, str] = {"Api": "the API", "Function": "the function that serves all programs"}
+    for name, function in functions.items():
+        for logical in logical_ids(name, bool(function.settings.sqs)):
+            if logical in taken:
+                raise ConfigError(f"program {name} and {taken[logical]} would share the logical id {logical}.")
+            taken[logical] = f"program {name}"
+
+
+def logical_ids(program: str, has_queue: bool) -> list[str]:
+    """The logical ids of a program's resources."""
+    stem = logical_name(program)
+    return [f"{stem}Function", *([f"{stem}Queue", f"{stem}DeadLetterQueue"] if has_queue else [])]
+
+
+def read_dotenv(root: Path) -> dict[str, str]:
+    """The project's `.env`, which dspy-cli reads too. Only on this machine: it never goes into an artifact."""
+    return {key: value for key, value in dotenv_values(root / ".env").items() if value is not None}
+
+
+@contextlib.contextmanager
+def _variables(root: Path) -> Iterator[None]:
+    """The project's `.env` under this process's own environment, for as long as the block lasts."""
+    before = dict(os.environ)
+    os.environ.update({**read_dotenv(root), **before})
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def logical_name(program: str) -> str:

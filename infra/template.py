@@ -81,7 +81,10 @@ def _parameters(project: Project) -> dict[str, Any]:
         }
     }
     for variable in _key_variables(project):
-        parameters[_parameter_name(variable)] = {
+        name = _parameter_name(variable)
+        if name in parameters:
+            raise ConfigError(f"models.registry.*.env: {variable} and another variable both become parameter {name}.")
+        parameters[name] = {
             "Type": "String",
             "NoEcho": True,
             "Description": f"The value of {variable}, which a model's key is read from",

@@ -50,4 +50,5 @@ def _describe(event: Any) -> str:
         return f"The event is a JSON {type(event).__name__}, not an object."
     if event.get("source") == "aws.events":
         return "This is a bare EventBridge event; give the rule or schedule a direct event as its constant input."
-    return f"No event source sends an object with the keys: {', '.join(sorted(map(str, event))[:10]) or '(none)'}."
+    keys = ", ".join(sorted(str(key)[:40] for key in event)[:10])
+    return f"No event source sends an object with the keys: {keys or '(none)'}."

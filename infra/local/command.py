@@ -6,13 +6,14 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from handler.errors import ConfigError
-from infra.local.function import RequestTooLarge
+from infra.local.function import RequestTooLarge, Throttled
 from infra.local.local import CATALOGUE, LocalLambda
 from infra.model_server import ModelServer
 from infra.project import Project, load_project
@@ -41,6 +42,8 @@ async def _serve(project: Project, options: argparse.Namespace, variables: dict[
     received: list[int] = []
 
     def on_signal(number: int) -> None:
+        if received:
+            os._exit(1)  # the second time it is meant at once; the kernel takes the functions along
         received.append(number)
         stop.set()
 
@@ -77,6 +80,9 @@ async def _invoke(project: Project, name: str, event: bytes, variables: dict[str
         except RequestTooLarge as error:
             print(f"dspy-lambda: the event is over Lambda's 6 MB: {error}", file=sys.stderr)
             return 1
+        except Throttled:
+            print("dspy-lambda: throttled: the function's reserved_concurrency is 0", file=sys.stderr)
+            return 1
     print(answer.payload.decode(errors="replace"))
     if answer.error is not None:
         return 1
@@ -90,7 +96,7 @@ def _read_event(source: str) -> bytes:
         json.loads(data)
     except OSError as error:
         raise ConfigError(f"{source}: {error.strerror}.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{source}: not JSON: {error}.") from None
     return data
 

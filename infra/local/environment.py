@@ -26,6 +26,7 @@ from infra.local import sandbox
 MAX_REQUEST_BYTES = 6_291_456
 MAX_RESPONSE_BYTES = 6_291_556
 INIT_SECONDS = 10.0
+_LAST_OUTPUT_SECONDS = 0.5
 _VERSION = "/2018-06-01/runtime"
 
 
@@ -35,6 +36,14 @@ class Answer:
 
     payload: bytes
     error: str | None = None
+
+    @property
+    def message(self) -> str:
+        """An error's text."""
+        try:
+            return str(json.loads(self.payload)["errorMessage"])
+        except (ValueError, KeyError, TypeError):
+            return ""
 
 
 @dataclass(frozen=True)
@@ -67,18 +76,28 @@ class ExecutionEnvironment:
         self._settings = settings
         self.alive = False
         self.init_ms = 0.0
+        self._stopped = False
+        self._process: asyncio.subprocess.Process | None = None
+        self._runner: web.AppRunner | None = None
         self._ready = asyncio.Event()
         self._events: asyncio.Queue[tuple[str, bytes, float]] = asyncio.Queue(1)
         self._answer: asyncio.Future[Answer] | None = None
+        self._reader: asyncio.Task[None] | None = None
         self._init_error: Answer | None = None
 
     async def start(self) -> Answer | None:
         """Start the process and wait for it to ask for its first event; an Answer if its init failed instead."""
         begin = time.perf_counter()
-        address = await self._open_runtime_api()
-        self._process = await self._spawn(address)
-        self._reader = asyncio.create_task(self._read_output())
-        exited = asyncio.create_task(self._process.wait())
+        try:
+            process = self._process = await self._spawn(await self._open_runtime_api())
+        except OSError as error:
+            await self.stop()
+            return Answer(error_payload("Runtime.ExitError", f"Runtime did not start: {error}"), "Runtime.ExitError")
+        if self._stopped:
+            await self.stop()
+            return Answer(error_payload("Runtime.Stopped", "Stopped during init"), "Runtime.Stopped")
+        self._reader = asyncio.create_task(self._read_output(process))
+        exited = asyncio.create_task(process.wait())
         ready = asyncio.create_task(self._ready.wait())
         limit = max(INIT_SECONDS, self._settings.timeout_seconds)
         either: set[asyncio.Task[Any]] = {exited, ready}
@@ -118,13 +137,17 @@ class ExecutionEnvironment:
 
     async def stop(self) -> None:
         """Kill the process group and close the Runtime API."""
-        self.alive = False
-        if self._process.returncode is None:
+        self.alive, self._stopped = False, True
+        if self._process is not None:
+            # The group may outlive its leader: a program's own child, which also keeps the output open.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-        await self._process.wait()
-        await self._reader
-        await self._runner.cleanup()
+            await self._process.wait()
+        if self._reader is not None:
+            await asyncio.wait({self._reader}, timeout=_LAST_OUTPUT_SECONDS)
+            self._reader.cancel()
+        if self._runner is not None:
+            await self._runner.cleanup()
 
     async def _open_runtime_api(self) -> str:
         app = web.Application(client_max_size=64 * 2**20)
@@ -132,7 +155,10 @@ class ExecutionEnvironment:
         app.router.add_post(_VERSION + "/invocation/{id}/response", self._respond)
         app.router.add_post(_VERSION + "/invocation/{id}/error", self._fail)
         app.router.add_post(f"{_VERSION}/init/error", self._fail_init)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        # The runtime client sends an error's text in a header of up to 1 MB.
+        self._runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=0.1, max_field_size=2**21, max_line_size=2**16
+        )
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         host, port = self._runner.addresses[0][:2]
@@ -154,11 +180,11 @@ class ExecutionEnvironment:
             start_new_session=True,
         )
 
-    async def _read_output(self) -> None:
-        assert self._process.stdout is not None
+    async def _read_output(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
         while True:
             try:
-                line = await self._process.stdout.readline()
+                line = await process.stdout.readline()
             except ValueError:
                 line = b"(a line of over 16 MB was dropped)\n"
             if not line:

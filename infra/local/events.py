@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 import uuid
 from collections.abc import Callable
@@ -57,9 +58,7 @@ class MalformedAnswer(Exception):
 def rest_event(request: Request, resource: str | None = None) -> dict[str, Any]:
     """A REST API (v1) proxy event."""
     headers = request.grouped()
-    query: dict[str, list[str]] = {}
-    for name, value in parse_qsl(request.query, keep_blank_values=True):
-        query.setdefault(name, []).append(value)
+    query = _parameters(request.query)
     resource = resource or request.path
     return {
         "resource": resource,
@@ -87,6 +86,13 @@ def rest_event(request: Request, resource: str | None = None) -> dict[str, Any]:
         "body": request.body.decode(errors="replace") or None,
         "isBase64Encoded": False,
     }
+
+
+def _parameters(query: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        found.setdefault(name, []).append(value)
+    return found
 
 
 def http_event(request: Request, stage: str = "$default") -> dict[str, Any]:
@@ -132,6 +138,8 @@ def _version_2(request: Request, path: str, domain: str, stage: str) -> dict[str
     }
     if cookies:
         event["cookies"] = cookies
+    if parameters := _parameters(request.query):
+        event["queryStringParameters"] = {name: ",".join(values) for name, values in parameters.items()}
     if request.body:
         event["body"], event["isBase64Encoded"] = _body(request.body, text)
     return event
@@ -177,15 +185,21 @@ def response(kind: str, payload: bytes) -> Response:
         MalformedAnswer: it is not of the gateway's format.
     """
     answer = _parse(kind, payload)
-    headers = [(name, _text(value)) for name, value in (answer.get("headers") or {}).items()]
-    for name, values in (answer.get("multiValueHeaders") or {}).items():
-        headers += [(name, _text(value)) for value in values]
-    headers += [("set-cookie", cookie) for cookie in answer.get("cookies") or []]
-    body = str(answer.get("body") or "").encode()
+    repeated, headers = answer.get("multiValueHeaders") or {}, answer.get("headers") or {}
+    body = answer.get("body") or ""
+    if not isinstance(repeated, dict) or not isinstance(headers, dict) or not isinstance(body, str):
+        raise MalformedAnswer("headers or body of a wrong type")
+    # "If the same key is in both, API Gateway returns only the values from multiValueHeaders."
+    pairs = [(name, _text(value)) for name, value in headers.items() if name not in repeated]
+    pairs += [(name, _text(value)) for name, values in repeated.items() for value in values]
+    pairs += [("set-cookie", cookie) for cookie in answer.get("cookies") or []]
+    if any(character in text for pair in pairs for text in pair for character in "\r\n\0"):
+        raise MalformedAnswer("a header with a line break")
+    data = body.encode()
     # A REST API decodes base64 only for its binary media types, and none are configured.
     if answer.get("isBase64Encoded") and kind != "rest":
-        body = base64.b64decode(body)
-    return Response(int(answer["statusCode"]), headers, body)
+        data = base64.b64decode(data)
+    return Response(int(answer["statusCode"]), pairs, data)
 
 
 def _parse(kind: str, payload: bytes) -> dict[str, Any]:
@@ -193,8 +207,10 @@ def _parse(kind: str, payload: bytes) -> dict[str, Any]:
         answer = json.loads(payload)
     except ValueError:
         raise MalformedAnswer("not JSON") from None
-    if isinstance(answer, dict) and str(answer.get("statusCode", "")).isdecimal():
-        return answer
+    if isinstance(answer, dict) and "statusCode" in answer:
+        if re.fullmatch("[2-5][0-9][0-9]", str(answer["statusCode"])):
+            return answer
+        raise MalformedAnswer("not a status code")
     if kind in ("http", "url"):
         # Format 2.0: an answer without a status code is the body itself.
         return {"statusCode": 200, "headers": {"content-type": "application/json"}, "body": json.dumps(answer)}

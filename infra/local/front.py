@@ -69,7 +69,8 @@ class Front:
         """Listen on loopback; the address."""
         app = web.Application(client_max_size=_MAX_BODY_BYTES)
         app.router.add_route("*", "/{path:.*}", self._handle)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+        # Bodies go on as they came: no gateway unpacks gzip.
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5, auto_decompress=False)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", port, backlog=1024).start()
         return f"http://127.0.0.1:{self._runner.addresses[0][1]}"
@@ -86,8 +87,8 @@ class Front:
         request = Request(
             method=incoming.method,
             path=incoming.path,
-            query=incoming.query_string,
-            headers=list(incoming.headers.items()),
+            query=incoming.raw_path.partition("?")[2],
+            headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in incoming.raw_headers],
             body=body,
             source_ip=incoming.remote or "127.0.0.1",
         )
@@ -99,7 +100,7 @@ class Front:
         function = self._route(request)
         if function is None:
             return _json(*own.not_found)
-        event = json.dumps(EVENTS[self._kind](request)).encode()
+        event = json.dumps(EVENTS[self._kind](request), ensure_ascii=False).encode(errors="replace")
         try:
             async with asyncio.timeout(INTEGRATION_SECONDS.get(self._kind)):
                 answer: Answer = await function.invoke(event)
@@ -127,8 +128,9 @@ def _json(status: int, body: dict[str, object], headers: list[tuple[str, str]] |
 
 
 def _web(answer: Response) -> web.Response:
-    out = web.Response(status=answer.status, body=answer.body)
-    out.headers.popall("Content-Type", None)
+    out = web.Response(status=answer.status, body=answer.body, content_type="application/json")
+    if any(name.lower() == "content-type" for name, _ in answer.headers):
+        del out.headers["Content-Type"]
     for name, value in answer.headers:
         if name.lower() not in ("content-length", "transfer-encoding", "connection"):
             out.headers.add(name, value)

@@ -54,12 +54,14 @@ class Function:
     async def _invoke(self, payload: bytes) -> Answer:
         request_id = str(uuid.uuid4())
         try:
+            begin = time.perf_counter()
             environment, failed = await self._environment()
             if failed is not None:
+                self._report("platform.initReport", request_id, begin, environment, failed)
                 return failed
             begin = time.perf_counter()
             answer = await environment.invoke(request_id, payload)
-            self._report(request_id, time.perf_counter() - begin, environment, answer)
+            self._report("platform.report", request_id, begin, environment, answer)
             if environment.alive:
                 self._idle.append(environment)
             else:
@@ -83,16 +85,18 @@ class Function:
             self._all.discard(environment)
         return environment, failed
 
-    def _report(self, request_id: str, seconds: float, environment: ExecutionEnvironment, answer: Answer) -> None:
-        """Lambda's own line on an invocation, as it looks in the JSON log format."""
-        metrics = {"durationMs": round(seconds * 1000, 3)}
+    def _report(
+        self, kind: str, request_id: str, begin: float, environment: ExecutionEnvironment, answer: Answer
+    ) -> None:
+        """Lambda's own line on an invocation or a failed init, as it looks in the JSON log format."""
+        metrics = {"durationMs": round((time.perf_counter() - begin) * 1000, 3)}
         if environment.init_ms:
             metrics["initDurationMs"], environment.init_ms = round(environment.init_ms, 3), 0.0
         record = {"requestId": request_id, "status": "error" if answer.error else "success", "metrics": metrics}
         if answer.error:
-            record["errorType"] = answer.error
+            record |= {"errorType": answer.error, "errorMessage": answer.message}
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        self.settings.log(self.settings.name, json.dumps({"time": stamp, "type": "platform.report", "record": record}))
+        self.settings.log(self.settings.name, json.dumps({"time": stamp, "type": kind, "record": record}))
 
     async def stop(self) -> None:
         """Stop all environments."""

@@ -6,21 +6,20 @@ import asyncio
 import contextlib
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
-
-from dotenv import dotenv_values
 
 from infra.local import sandbox
 from infra.local.environment import Settings
 from infra.local.front import Front
 from infra.local.function import Function
 from infra.local.queues import REGION, EventSourceMapping, Queue, QueueServer
-from infra.project import HANDLER, Project, logical_name
+from infra.project import HANDLER, Project, logical_name, read_dotenv
 from infra.template import VISIBILITY_FACTOR
 
-CATALOGUE = "Catalogue"
+CATALOGUE = "*"  # no program can be called that
 
 
 def _silent(_: str, __: str) -> None:
@@ -45,10 +44,11 @@ class LocalLambda:
         self, project: Project, variables: dict[str, str] | None = None, log: Callable[[str, str], None] = _silent
     ) -> None:
         self._project = project
-        self._variables = {**_dotenv(project.root), **(variables or {})}
+        self._variables = variables or {}
         self._log = log
         # Lambda's functions can write to /tmp and nowhere else.
-        folders = tuple(dict.fromkeys(p.resolve() for p in (project.root, Path.home(), Path(sys.prefix)) if p.is_dir()))
+        wanted = (p.resolve() for p in (project.root, Path.home(), Path(sys.prefix)) if p.is_dir())
+        folders = tuple(dict.fromkeys(folder for folder in wanted if not _holds_tmp(folder)))
         self.writable = sandbox.why_not_read_only(folders)
         self._read_only = () if self.writable else folders
         self.functions: dict[str, Function] = {}
@@ -61,7 +61,7 @@ class LocalLambda:
         await asyncio.gather(*(function.stop() for function in self.functions.values()))
 
     def function(self, name: str) -> Function:
-        """The function of a program, or (for `Catalogue`) one that serves them all."""
+        """The function of a program, or (for `CATALOGUE`) one that serves them all."""
         if name not in self.functions:
             self.functions[name] = self._make(name)
         return self.functions[name]
@@ -85,7 +85,9 @@ class LocalLambda:
         try:
             for name, function in self._project.functions.items():
                 if sqs := function.settings.sqs:
-                    seconds = visibility_seconds or VISIBILITY_FACTOR * function.settings.timeout_seconds
+                    seconds = visibility_seconds
+                    if seconds is None:
+                        seconds = VISIBILITY_FACTOR * function.settings.timeout_seconds
                     queue = await asyncio.to_thread(Queue, server.client, logical_name(name), sqs, seconds)
                     self.queues[name] = queue
                     mapping = EventSourceMapping(server.client, queue, self.function(name), sqs)
@@ -100,7 +102,7 @@ class LocalLambda:
     def _make(self, name: str) -> Function:
         known = self._project.functions.get(name)
         settings = known.settings if known else self._project.config.lambda_.defaults
-        logical = f"{logical_name(name)}Function"
+        logical = f"{logical_name(name) if known else 'Catalogue'}Function"
         variables = self._lambda_variables(logical, settings.memory_mb) | (known.environment if known else {})
         return Function(
             Settings(
@@ -117,8 +119,10 @@ class LocalLambda:
 
     def _lambda_variables(self, function: str, memory_mb: int) -> dict[str, str]:
         """https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime"""
-        own = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "AWS_LAMBDA_"))}
+        left_out = ("PYTHON", "AWS_LAMBDA_", "DSPY_LAMBDA_PROGRAM", "DSPY_LAMBDA_MODULE")
+        own = {key: value for key, value in os.environ.items() if not key.startswith(left_out)}
         return {
+            **read_dotenv(self._project.root),
             **own,
             **self._variables,
             "_HANDLER": HANDLER,
@@ -141,6 +145,6 @@ class LocalLambda:
         }
 
 
-def _dotenv(root: Path) -> dict[str, str]:
-    """The project's `.env`, which dspy-cli reads too. Only here: it never goes into an artifact."""
-    return {key: value for key, value in dotenv_values(root / ".env").items() if value is not None}
+def _holds_tmp(folder: Path) -> bool:
+    tmp = Path(tempfile.gettempdir()).resolve()
+    return folder == tmp or folder in tmp.parents

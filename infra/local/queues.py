@@ -7,14 +7,16 @@ https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import base64
 import json
 import logging
 import time
+import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config as ClientConfig
+from botocore.exceptions import BotoCoreError, ClientError
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
 from handler.config import Sqs
@@ -41,6 +43,8 @@ class QueueServer:
         self._server.start()
         host, port = self._server.get_host_and_port()
         self.address = f"http://{host}:{port}"
+        # moto keeps its state per process, not per server.
+        urllib.request.urlopen(f"{self.address}/moto-api/reset", b"", timeout=10).close()
         self.client: SQSClient = boto3.client(
             "sqs",
             region_name=REGION,
@@ -104,15 +108,11 @@ class EventSourceMapping:
             while True:
                 # Only as much is received as can be invoked at once: that is what MaximumConcurrency is for.
                 await self._slots.acquire()
-                try:
-                    batch = await self._collect()
-                except Exception:
-                    self._slots.release()
-                    raise
+                batch = await self._collect()
                 if not batch:
                     self._slots.release()
                     continue
-                task = asyncio.create_task(self._invoke(batch))
+                task = asyncio.create_task(self._invoke_all(batch))
                 self._invocations.add(task)
                 task.add_done_callback(self._done)
         finally:
@@ -123,61 +123,67 @@ class EventSourceMapping:
         self._invocations.discard(task)
         self._slots.release()
 
-    async def _collect(self) -> list[Any]:
+    async def _collect(self) -> list[dict[str, Any]]:
         """Receive until the batch is full, 6 MB large, or its window has passed since the first record."""
-        batch: list[Any] = []
-        size, closes = 0, 0.0
-        while len(batch) < self._settings.batch_size:
-            if batch and time.monotonic() >= closes:
-                break
+        batch: list[dict[str, Any]] = []
+        closes = 0.0
+        while len(batch) < self._settings.batch_size and not (batch and time.monotonic() >= closes):
             received = await self._receive(self._settings.batch_size - len(batch))
             if not received and not batch:
                 return []
             if not batch:
                 closes = time.monotonic() + self._settings.window_seconds
             batch += received
-            size += sum(len(json.dumps(message)) for message in received)
-            # Ten more of 1 MB each would not fit the 6 MB of an invocation, so a large batch goes as it is.
-            if size > MAX_REQUEST_BYTES // 2:
+            if sum(len(_encode(record)) for record in batch) >= MAX_REQUEST_BYTES:
                 break
         return batch
 
-    async def _receive(self, most: int) -> list[Any]:
-        answer = await asyncio.to_thread(
-            self._client.receive_message,
-            QueueUrl=self._queue.url,
-            MaxNumberOfMessages=min(most, _RECEIVE_AT_MOST),
-            WaitTimeSeconds=_POLL_SECONDS,
-            AttributeNames=["All"],
-            MessageAttributeNames=["All"],
-        )
-        return list(answer.get("Messages", []))
+    async def _receive(self, most: int) -> list[dict[str, Any]]:
+        """Some records, or none; a queue that cannot be read now is read again."""
+        try:
+            answer = await asyncio.to_thread(
+                self._client.receive_message,
+                QueueUrl=self._queue.url,
+                MaxNumberOfMessages=min(most, _RECEIVE_AT_MOST),
+                WaitTimeSeconds=_POLL_SECONDS,
+                AttributeNames=["All"],
+                MessageAttributeNames=["All"],
+            )
+        except (BotoCoreError, ClientError) as error:
+            self._log(f"the queue cannot be read: {error}")
+            await asyncio.sleep(_POLL_SECONDS)
+            return []
+        return [self._record(message) for message in answer.get("Messages", [])]
 
-    async def _invoke(self, batch: list[Any]) -> None:
-        event = {"Records": [self._record(message) for message in batch]}
-        with contextlib.suppress(Throttled):
-            answer = await self._function.invoke(json.dumps(event).encode())
-            if answer.error is None:
-                failed = failed_identifiers(answer.payload, {message["MessageId"] for message in batch})
-                await self._delete([message for message in batch if message["MessageId"] not in failed])
+    async def _invoke_all(self, batch: list[dict[str, Any]]) -> None:
+        """Invoke with as many records at a time as 6 MB hold."""
+        for part in split(batch):
+            try:
+                await self._invoke(part)
+            except Throttled:
+                self._log("throttled: the records go back to the queue")
+            except (BotoCoreError, ClientError) as error:
+                self._log(f"records that are done cannot be deleted: {error}")
 
-    async def _delete(self, messages: list[Any]) -> None:
-        for start in range(0, len(messages), _RECEIVE_AT_MOST):
+    async def _invoke(self, records: list[dict[str, Any]]) -> None:
+        answer = await self._function.invoke(_encode({"Records": records}))
+        if answer.error is not None:
+            return
+        failed = failed_identifiers(answer.payload, {record["messageId"] for record in records})
+        done = [record for record in records if record["messageId"] not in failed]
+        for start in range(0, len(done), _RECEIVE_AT_MOST):
             entries: Any = [
-                {"Id": str(position), "ReceiptHandle": message["ReceiptHandle"]}
-                for position, message in enumerate(messages[start : start + _RECEIVE_AT_MOST])
+                {"Id": str(position), "ReceiptHandle": record["receiptHandle"]}
+                for position, record in enumerate(done[start : start + _RECEIVE_AT_MOST])
             ]
             await asyncio.to_thread(self._client.delete_message_batch, QueueUrl=self._queue.url, Entries=entries)
 
+    def _log(self, text: str) -> None:
+        line = {"level": "WARNING", "message": text, "queue": self._queue.name}
+        self._function.settings.log(self._function.settings.name, json.dumps(line))
+
     def _record(self, message: Any) -> dict[str, Any]:
-        attributes = {
-            name: {
-                "stringValue": value.get("StringValue"),
-                "binaryValue": value.get("BinaryValue"),
-                "dataType": value["DataType"],
-            }
-            for name, value in message.get("MessageAttributes", {}).items()
-        }
+        attributes = {name: _attribute(value) for name, value in message.get("MessageAttributes", {}).items()}
         return {
             "messageId": message["MessageId"],
             "receiptHandle": message["ReceiptHandle"],
@@ -189,6 +195,33 @@ class EventSourceMapping:
             "eventSourceARN": f"arn:aws:sqs:{REGION}:{ACCOUNT}:{self._queue.name}",
             "awsRegion": REGION,
         }
+
+
+def _attribute(value: Any) -> dict[str, Any]:
+    attribute = {"dataType": value["DataType"], "stringListValues": [], "binaryListValues": []}
+    if "StringValue" in value:
+        attribute["stringValue"] = value["StringValue"]
+    if "BinaryValue" in value:
+        attribute["binaryValue"] = base64.b64encode(value["BinaryValue"]).decode()
+    return attribute
+
+
+def _encode(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode(errors="replace")
+
+
+def split(batch: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The records in order, in as few events as fit the 6 MB of an invocation each."""
+    parts: list[list[dict[str, Any]]] = []
+    room = 0
+    for record in batch:
+        size = len(_encode(record)) + 2
+        if not parts or size > room:
+            parts.append([])
+            room = MAX_REQUEST_BYTES - len(b'{"Records": []}')
+        parts[-1].append(record)
+        room -= size
+    return parts
 
 
 def failed_identifiers(payload: bytes, sent: set[str]) -> set[str]:

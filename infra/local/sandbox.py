@@ -28,14 +28,17 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
 
 
 def read_only(command: list[str], folders: list[Path]) -> list[str]:
-    """The command, run in a mount namespace of its own in which these folders cannot be written to."""
+    """The command, in namespaces of its own: it cannot write to these folders, and no process of it outlives it."""
     paths = [str(folder) for folder in folders]
     return [*_unshare(), "sh", "-c", _SCRIPT, "sandbox", str(len(paths)), *paths, *command]
 
 
 def _unshare() -> list[str]:
     user = [] if os.geteuid() == 0 else ["--map-root-user"]
-    return ["unshare", *user, "--mount", "--propagation", "private"]
+    # A process that a program starts in a session of its own would survive a kill of the group, but not of the
+    # namespace's first process.
+    own_processes = ["--pid", "--fork", "--kill-child", "--mount-proc"]
+    return ["unshare", *user, *own_processes, "--mount", "--propagation", "private"]
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gzip
 import json
 import os
 import signal
@@ -13,25 +14,27 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from infra.cli import main
 from infra.local.environment import MAX_REQUEST_BYTES
 from infra.local.events import Request
 from infra.local.front import Front
 from infra.local.function import RequestTooLarge, Throttled
-from infra.local.local import LocalLambda
+from infra.local.local import CATALOGUE, LocalLambda
 from infra.project import load_project
 from tests.conftest import EVENTS, QUICKSTART
 from tests.support import AECHO, ECHO, Records
 
 SLEEPER = """
-import asyncio, os, time
+import asyncio, os, time, uuid
+ENVIRONMENT = str(uuid.uuid4())
 class Sleeper(dspy.Module):
     async def aforward(self, seconds: float = 0, block: float = 0, size: int = 0, exit: bool = False) -> str:
         if exit: os._exit(3)
         time.sleep(block)
         await asyncio.sleep(seconds)
-        return str(os.getpid()) + "x" * size
+        return ENVIRONMENT + "x" * size
 """
 
 
@@ -48,7 +51,10 @@ class Lines:
 
     @property
     def reports(self):
-        return [line["record"] for line in self.lines if line.get("type") == "platform.report"]
+        return self.reports_of("platform.report")
+
+    def reports_of(self, kind):
+        return [line["record"] for line in self.lines if line.get("type") == kind]
 
 
 @pytest.fixture
@@ -66,7 +72,9 @@ def make_local(models, lines):
 
 
 def post(program, **inputs):
-    return Request("POST", f"/{program}", body=json.dumps(inputs).encode())
+    return Request(
+        "POST", f"/{program}", headers=[("Content-Type", "application/json")], body=json.dumps(inputs).encode()
+    )
 
 
 def direct(**inputs):
@@ -93,7 +101,7 @@ def _no_process_is_left(monkeypatch):
 def test_the_sample_events_get_the_same_answers_as_from_the_handler(make_local, serve, event):
     async def run():
         async with make_local(QUICKSTART) as local:
-            function = local.function("Catalogue")
+            function = local.function(CATALOGUE)
             names = sorted(path.stem for path in EVENTS.glob("*.json"))
             return {
                 name: json.loads((await function.invoke(json.dumps(event(name)).encode())).payload) for name in names
@@ -133,7 +141,7 @@ def test_reserved_concurrency_throttles_as_the_gateway_would_show_it(make_projec
 
     async def run(kind):
         async with make_local(project) as local:
-            front = Front(kind, {"Sleeper": local.function("Sleeper")}, local.function("Catalogue"))
+            front = Front(kind, {"Sleeper": local.function("Sleeper")}, local.function(CATALOGUE))
             return await asyncio.gather(*(front.answer(post("Sleeper", seconds=0.5)) for _ in range(3)))
 
     for kind, status in (("rest", 429), ("http", 503), ("url", 429)):
@@ -188,7 +196,7 @@ def test_a_failed_init_is_a_function_error_with_the_reason(make_project, make_lo
 
     async def run():
         async with make_local(project) as local:
-            front = Front("rest", {"AEcho": local.function("AEcho")}, local.function("Catalogue"))
+            front = Front("rest", {"AEcho": local.function("AEcho")}, local.function(CATALOGUE))
             return await local.function("AEcho").invoke(direct(question="q")), await front.answer(
                 post("AEcho", question="q")
             )
@@ -434,7 +442,7 @@ def test_the_portable_runtime_client_serves_as_the_native_one_does(make_project,
     async def run():
         local = LocalLambda(load_project(project), {"OPENAI_API_KEY": "k", "DSPY_LAMBDA_API_BASE": models.url})
         async with local:
-            function = local.function("Catalogue")
+            function = local.function(CATALOGUE)
             events = [
                 {"program": "Where", "inputs": {}},
                 {"program": "AEcho", "inputs": {"question": "ü😀"}},
@@ -448,3 +456,154 @@ def test_the_portable_runtime_client_serves_as_the_native_one_does(make_project,
     assert unicode["outputs"]["answer"] == "gpt-4.1-nano: ü😀"
     assert error["errorType"] == "InvalidInput"
     assert again["outputs"]["answer"] == "gpt-4.1-nano: again"
+
+
+ORPHANS = """
+import os, subprocess
+class Orphans(dspy.Module):
+    async def aforward(self, session: bool) -> str:
+        subprocess.Popen(["sleep", "777"], start_new_session=session)
+        os._exit(3)
+"""
+
+
+@pytest.mark.parametrize("session", [False, True])
+def test_what_a_program_started_dies_with_its_environment(make_project, make_local, session):
+    project = make_project({"orphans": ORPHANS})
+
+    async def run():
+        async with make_local(project) as local:
+            if local.writable and session:
+                pytest.skip(f"no process namespaces on this machine: {local.writable}")
+            answer = await asyncio.wait_for(local.function("Orphans").invoke(direct(session=session)), 10)
+            return answer.error
+
+    assert asyncio.run(run()) == "Runtime.ExitError"
+    listed = subprocess.run(["ps", "axeww", "-o", "command="], capture_output=True, text=True, check=True).stdout
+    assert not [line for line in listed.splitlines() if line.startswith("sleep 777") and RUN in line]
+
+
+def test_a_long_error_keeps_its_name(make_project, make_local):
+    project = make_project({"sleeper": SLEEPER})
+
+    async def run():
+        async with make_local(project) as local:
+            function = local.function("Sleeper")
+            misfit = json.dumps({"inputs": {f"seconds{n}": 1 for n in range(9)} | {"seconds": "x" * 20_000}}).encode()
+            named = await function.invoke(misfit)
+            raised = await function.invoke(json.dumps({"k" * 10_000: 1}).encode())
+            return named.error, raised.error, (await function.invoke(direct())).error
+
+    assert asyncio.run(run()) == ("InvalidInput", "UnknownEvent", None)
+
+
+def test_a_failed_init_is_logged_with_its_reason(make_project, make_local, lines):
+    project = make_project(
+        {"gone": "import os\nos._exit(7) if 'AWS_LAMBDA_RUNTIME_API' in os.environ else None\n" + ECHO}
+    )
+
+    async def run():
+        async with make_local(project) as local:
+            return await local.function("Echo").invoke(direct(question="q"))
+
+    assert asyncio.run(run()).error == "Runtime.ExitError"
+    (report,) = lines.reports_of("platform.initReport")
+    assert (report["status"], report["errorType"]) == ("error", "Runtime.ExitError")
+    assert report["errorMessage"] == "Runtime exited: 7"
+
+
+def test_records_of_every_shape_are_polled_and_split_to_fit(make_project, make_local, lines):
+    settings = {"defaults": {"sqs": {"batch_size": 10}}}
+    project = make_project({"sleeper": SLEEPER}, **{"lambda": settings})
+    large = json.dumps({"more": "x" * 1_000_000})
+
+    async def run():
+        async with make_local(project) as local, local.mappings(visibility_seconds=60) as server:
+            url = local.queues["Sleeper"].url
+            binary = {"blob": {"DataType": "Binary", "BinaryValue": b"\xff"}}
+            server.client.send_message(QueueUrl=url, MessageBody="{}", MessageAttributes=binary)
+            for _ in range(9):
+                server.client.send_message(QueueUrl=url, MessageBody=large)
+            for _ in range(150):
+                if len(lines.records.calls) == 10:
+                    return
+                await asyncio.sleep(0.1)
+
+    asyncio.run(run())
+    assert [call["outcome"] for call in lines.records.calls] == ["success"] * 10
+
+
+def test_the_poller_outlives_a_queue_that_cannot_be_read(make_project, make_local, lines, monkeypatch):
+    project = make_project({"sleeper": SLEEPER}, **{"lambda": {"defaults": {"sqs": {}}}})
+
+    async def run():
+        async with make_local(project) as local, local.mappings(visibility_seconds=60) as server:
+            await asyncio.sleep(0.2)
+            real = server.client.receive_message
+
+            def failing(**arguments):
+                monkeypatch.setattr(server.client, "receive_message", real)
+                raise EndpointConnectionError(endpoint_url="moto")
+
+            monkeypatch.setattr(server.client, "receive_message", failing)
+            await asyncio.sleep(1.2)
+            server.client.send_message(QueueUrl=local.queues["Sleeper"].url, MessageBody="{}")
+            for _ in range(100):
+                if lines.records.calls:
+                    return
+                await asyncio.sleep(0.1)
+
+    asyncio.run(run())
+    assert [call["outcome"] for call in lines.records.calls] == ["success"]
+    assert any("cannot be read" in line.get("message", "") for line in lines.lines)
+
+
+def test_the_front_passes_requests_on_as_they_came(make_project, make_local):
+    source = "class Echoes(dspy.Module):\n    async def aforward(self, text: str) -> int:\n        return len(text)\n"
+    project = make_project({"echoes": source})
+
+    async def run():
+        async with make_local(project) as local, local.front("http", 0) as url:
+
+            def send(body, **headers):
+                request = urllib.request.Request(
+                    f"{url}/Echoes?a=%20b", body, {"Content-Type": "application/json", **headers}
+                )
+                with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(request, timeout=20) as answer:
+                    return answer.status, json.load(answer)
+                return None
+
+            cjk = json.dumps({"text": "字" * 1_100_000}, ensure_ascii=False).encode()
+            return (
+                await asyncio.to_thread(send, cjk),
+                await asyncio.to_thread(send, gzip.compress(b'{"text": "t"}'), **{"Content-Encoding": "gzip"}),
+                await asyncio.to_thread(send, b'{"text": "t"}', **{"X-Latin": "\xe9"}),
+            )
+
+    large, zipped, latin = asyncio.run(run())
+    assert large == (200, {"result": 1_100_000})
+    assert zipped is None
+    assert latin == (200, {"result": 1})
+
+
+SAYS = """
+import os
+print('hello')
+WORD = os.environ['MY_WORD']
+class Says(dspy.Module):
+    async def aforward(self) -> str:
+        return WORD
+"""
+
+
+def test_env_files_reach_import_and_functions_and_prints_go_to_stderr(make_project, capfd):
+    source = SAYS
+    project = make_project({"says": source})
+    (project / ".env").write_text("MY_WORD=from-file\n")
+    event = project / "event.json"
+    event.write_text('{"inputs": {}}')
+    assert main(["invoke", "--event", str(event), "--project", str(project), "--model-server"]) == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out) == {"program": "Says", "outputs": {"result": "from-file"}}
+    assert "hello" in err
+    assert "MY_WORD" not in os.environ
