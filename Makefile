@@ -35,7 +35,7 @@ test: setup
 	$(BIN)/python -m pytest -q
 
 serve: setup
-	$(BIN)/dspy-lambda local --project $(PROJECT) --port 3000
+	$(BIN)/dspy-lambda local --project $(PROJECT) --port 3000 --model-server
 
 bench: setup
 	$(BIN)/python benchmarks/batch.py
@@ -53,7 +53,7 @@ template: setup
 	$(BIN)/dspy-lambda template --project examples/quickstart --output template.yaml
 
 check: lint tools
-	AWS_DEFAULT_REGION=us-east-1 $(TOOLS)/sam validate --lint --template template.yaml
+	SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 $(TOOLS)/sam validate --lint --template template.yaml
 	$(TOOLS)/cfn-lint --regions us-east-1 -- template.yaml
 
 lock:

@@ -366,8 +366,8 @@ def test_the_command_serves_until_a_signal_and_leaves_nothing(number, status):
             assert json.load(answer) == {"answer": "gpt-4.1-nano: q"}
         assert processes()
         process.send_signal(number)
-        out, err = process.communicate(timeout=10)
-    assert process.returncode == status
+        assert process.wait(timeout=10) == status
+        out, err = process.stdout.read(), process.stderr.read()
     assert "queue http://" in out
     assert "Traceback" not in err
 
