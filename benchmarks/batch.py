@@ -44,7 +44,7 @@ def main() -> None:
             "DSPY_LAMBDA_API_BASE": models.url,
             "OPENAI_API_KEY": "embedded",
         }
-        output, sys.stdout = sys.stdout, open(os.devnull, "w")
+        output, sys.stdout = sys.stdout, open(os.devnull, "w")  # noqa: SIM115
         from handler.main import lambda_handler
 
         print("program     records  first s  median s   max s  median/ideal  connections", file=output)
