@@ -52,7 +52,8 @@ class Environment:
         timeout = max((self.config.lambda_.function(name).timeout_seconds for name in self.programs), default=60)
         models = build_models(self.config, aliases, project, timeout, settings)
         self.dispatcher = Dispatcher(models, self.config.server)
-        self.reserve_seconds = _milliseconds(settings, "DSPY_LAMBDA_DEADLINE_RESERVE_MS", default=500) / 1000
+        self.reserve_seconds = _whole_number(settings, "DSPY_LAMBDA_DEADLINE_RESERVE_MS", default=500) / 1000
+        self.integration_seconds = _integration_seconds(settings)
         self.loop = PersistentLoop(self.telemetry.logger)
         self._log_start()
 
@@ -90,8 +91,21 @@ def find_project(settings: Mapping[str, str]) -> Path:
     return Path(settings.get("DSPY_LAMBDA_PROJECT") or settings.get("LAMBDA_TASK_ROOT") or os.getcwd()).resolve()
 
 
-def _milliseconds(settings: Mapping[str, str], name: str, default: int) -> int:
+def _integration_seconds(settings: Mapping[str, str]) -> dict[str, float]:
+    """How long the gateway itself waits, by source.
+
+    REST: 29 s, and more for Regional APIs on request; HTTP API: 30 s.
+    https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-execution-service-limits-table.html
+    """
+    seconds = {"rest": 29.0, "http": 30.0}
+    if settings.get("DSPY_LAMBDA_INTEGRATION_SECONDS"):
+        raised = float(_whole_number(settings, "DSPY_LAMBDA_INTEGRATION_SECONDS", default=0))
+        seconds = dict.fromkeys(seconds, raised)
+    return seconds
+
+
+def _whole_number(settings: Mapping[str, str], name: str, default: int) -> int:
     text = settings.get(name) or str(default)
     if not text.isdecimal():
-        raise ConfigError(f"{name}: must be a whole number of milliseconds, not {text!r}.")
+        raise ConfigError(f"{name}: must be a whole number, not {text!r}.")
     return int(text)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import types
 from collections.abc import Awaitable, Generator
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+_LAST_SECONDS = 0.1
 
 
 class PersistentLoop(asyncio.SelectorEventLoop):
@@ -34,8 +37,34 @@ class PersistentLoop(asyncio.SelectorEventLoop):
                 if task.done():
                     raise
 
+    def end_invocation(self) -> list[str]:
+        """Cancel the tasks that programs left behind, and give them a moment; their names.
+
+        Frozen with the environment and thawed in somebody else's invocation, they would run on there.
+        """
+        tasks = asyncio.all_tasks(self)
+        if not tasks:
+            return []
+        # What is no coroutine is the loop's own clean-up of an async generator, which shall end as it is.
+        left = {task: name for task in tasks if (name := _name(task)) is not None}
+        for task in left:
+            task.cancel()
+        self.run_until_complete(asyncio.wait(tasks, timeout=_LAST_SECONDS))
+        return sorted(left.values())
+
     def _report(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         from handler.telemetry.calls import describe
 
         error = context.get("exception")
         self._log.error("left behind by a program", extra=describe(error) if error else {})
+
+
+def _name(task: asyncio.Task[Any]) -> str | None:
+    """The name of a task that a program started; None for one of a library.
+
+    LiteLLM keeps a worker of its own running, which does not come back when it is cancelled.
+    """
+    coroutine = task.get_coro()
+    if not isinstance(coroutine, types.CoroutineType) or f"{os.sep}litellm{os.sep}" in coroutine.cr_code.co_filename:
+        return None
+    return coroutine.__qualname__

@@ -129,6 +129,8 @@ def schemas_of(instance: Any, entry: Callable[..., Any]) -> Schemas:
     fields: dict[str, Any] = {}
     for parameter in named:
         if parameter.kind is parameter.POSITIONAL_ONLY:
+            if parameter.default is not parameter.empty:
+                continue
             raise TypeError(f"parameter {parameter.name} is positional-only, and inputs are passed by name")
         annotation = _from_parameter(parameter, hints, known)
         # What JSON cannot fill is the program's own affair, if it can do without.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 from fastapi import FastAPI
@@ -68,10 +69,11 @@ async def _read_body(request: Request) -> Any:
     if media_type and media_type != "application/json" and not media_type.endswith("+json"):
         raise InvalidInput("The Content-Type must be application/json.", status=415)
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            break
+    async with aclosing(request.stream()) as chunks:
+        async for chunk in chunks:
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                break
     return read_json(bytes(body))
 
 

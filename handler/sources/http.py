@@ -48,13 +48,21 @@ def handle(environment: Environment, event: dict[str, Any], context: Any) -> Any
 
     app = lambda_app(environment)
     kind = str(_kind(event))
-    with begin(environment, context, kind, _correlation_id(event)) as invocation:
+    correlation_id, epoch_ms = _correlation_id(event), _epoch_ms(event)
+    with begin(environment, context, kind, correlation_id=correlation_id, epoch_ms=epoch_ms) as invocation:
         environment.use_loop()
         try:
             return app.answer(_tidy(event), context, invocation)
         except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             reason = f"{type(error).__name__} on {error}" if isinstance(error, KeyError) else type(error).__name__
             raise UnknownEvent(f"The event looks like a {kind} request but cannot be read as one: {reason}.") from None
+
+
+def _epoch_ms(event: dict[str, Any]) -> float | None:
+    """When API Gateway took the request in: `requestTimeEpoch` (v1) or `timeEpoch` (v2)."""
+    request = event["requestContext"]
+    epoch = request.get("requestTimeEpoch", request.get("timeEpoch"))
+    return epoch if isinstance(epoch, int | float) else None
 
 
 def _correlation_id(event: dict[str, Any]) -> str | None:

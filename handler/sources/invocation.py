@@ -1,21 +1,48 @@
-"""From Lambda's context to an Invocation: request id and deadline."""
+"""What the invocations of all sources have in common: request id, deadline, and a clean end."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from handler.environment import Environment
 from handler.telemetry import Invocation
 
+# A request's own epoch is believed while it is that young: sample events carry epochs of years ago.
+_FRESH_SECONDS = 60.0
 
-def begin(environment: Environment, context: Any, source: str, correlation_id: str | None = None) -> Invocation:
-    """A new invocation whose deadline leaves the reserve for answering before Lambda's own kill."""
-    remaining = context.get_remaining_time_in_millis() / 1000
+
+@contextmanager
+def begin(
+    environment: Environment,
+    context: Any,
+    source: str,
+    *,
+    correlation_id: str | None = None,
+    epoch_ms: float | None = None,
+) -> Iterator[Invocation]:
+    """An invocation whose deadline leaves the reserve for answering before Lambda's kill, and the gateway's.
+
+    Args:
+        epoch_ms: when the gateway took the request in, which is when its own time limit began.
+    """
+    deadline = time.monotonic() + _seconds(environment, context, source, epoch_ms)
+    about = {"request_id": context.aws_request_id, "correlation_id": correlation_id, "deadline": deadline}
+    with environment.telemetry.invocation(source, **about) as invocation:
+        try:
+            yield invocation
+        finally:
+            if left := environment.loop.end_invocation():
+                environment.telemetry.logger.warning("left behind by a program", extra={"tasks": left})
+
+
+def _seconds(environment: Environment, context: Any, source: str, epoch_ms: float | None) -> float:
+    left: float = context.get_remaining_time_in_millis() / 1000
+    limit = environment.integration_seconds.get(source)
+    if limit is not None:
+        age = 0.0 if epoch_ms is None else time.time() - epoch_ms / 1000
+        left = min(left, limit - age) if 0 <= age < _FRESH_SECONDS else min(left, limit)
     # A function with a very short timeout keeps most of it for the program.
-    reserve = min(environment.reserve_seconds, remaining / 5)
-    return environment.telemetry.invocation(
-        source,
-        request_id=context.aws_request_id,
-        correlation_id=correlation_id,
-        deadline=environment.loop.time() + remaining - reserve,
-    )
+    return max(0.0, left - min(environment.reserve_seconds, left / 5))

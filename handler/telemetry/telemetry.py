@@ -43,7 +43,8 @@ class Telemetry:
         # `location` would cost a walk of the stack per line to say that this file wrote it.
         self.logger = Logger(service=self.service, location=None, stream=output, json_default=_json_default)
         self._output = output
-        logging.logAsyncioTasks = False  # Python 3.12+: a name such as Task-7 in every line tells nobody anything
+        # Python 3.12+: a name such as Task-7 in every line tells nobody anything.
+        logging.logAsyncioTasks = False  # type: ignore[attr-defined,unused-ignore]
         self._cold = True
         self._log_private = variables.get("DSPY_LAMBDA_LOG_PRIVATE", "").lower() == "true"
         usage.install()

@@ -96,3 +96,23 @@ def test_a_literal_key_is_never_repeated(tmp_path):
     assert "sk-secret" not in str(error.value)
     config = load(tmp_path, "models: {default: fast, registry: {fast: {model: m, api_key: sk-secret}}}")
     assert "sk-secret" not in repr(config)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (VALID + "server: {}\nserver: {}\n", ["'server' stands there twice", ":7"]),
+        ("models: {default: fast, registry: {fast: {model: m, api_key: *sk-secret}}}", ["not YAML"]),
+        ("models: {default: fast, registry: {fast: {model: m, env: sk-secret}}}", ["models.registry.fast.env"]),
+        ("models: {default: fast, registry: {fast: {model: m, max_tokens: 2024-13-45}}}", ["cannot be read"]),
+        (VALID + "lambda: {defaults: {sqs: {fifo: true, batch_size: 11}}}", ["at most 10"]),
+        (VALID + "lambda: {defaults: {sqs: {batch_size: 11}}}", ["needs window_seconds"]),
+        (VALID + "description: " + "[" * 5000, ["dspy.config.yaml"]),
+    ],
+)
+def test_mistakes_that_yaml_would_swallow_or_quote(tmp_path, text, says):
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, text)
+    for part in says:
+        assert part in str(error.value)
+    assert "sk-secret" not in str(error.value)

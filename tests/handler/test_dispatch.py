@@ -1,5 +1,7 @@
+import asyncio
 import contextvars
 import json
+import sys
 import time
 
 import pytest
@@ -42,8 +44,6 @@ def test_a_sync_program_runs_in_a_thread_with_its_context_and_an_async_one_on_th
         async def aforward(self) -> list: return about()
     """
     serve = make_serve(make_project({"about": source}))
-    import sys
-
     variable = sys.modules[serve.environment.programs["Sync"].module].VARIABLE
 
     def call(name):
@@ -87,8 +87,6 @@ def test_a_thread_that_outlives_its_deadline_keeps_its_slot(make_project, make_s
             return 1
     """
     serve = make_serve(make_project({"slow": source}, server={"sync_worker_threads": 2}))
-    import sys
-
     peak = sys.modules[serve.environment.programs["Slow"].module].PEAK
     with pytest.raises(DeadlineExceeded):
         serve({"inputs": {"seconds": 0.8}}, Context(remaining_ms=200))
@@ -194,3 +192,136 @@ def test_a_thousand_mixed_calls_keep_to_themselves(make_serve, models, records):
     for question, answer in answers.items():
         program = question.partition("-")[0]
         assert f'gpt-4.1-{"mini" if program == "Triage" else "nano"}: {question}"' in answer
+
+
+def test_a_syncified_program_runs_on_each_calls_own_copy(make_project, make_serve):
+    source = """
+    import asyncio
+    class Made(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            dspy.syncify(self)
+        async def aforward(self, n: int) -> int:
+            self.n = n
+            await asyncio.sleep(0.01)
+            assert self.n == n
+            return self.n
+    """
+    serve = make_serve(make_project({"made": source}))
+    assert failures(serve(sqs(*({"n": n} for n in range(50))))) == []
+    assert serve({"inputs": {"n": "7"}})["outputs"] == {"result": 7}
+
+
+def test_stop_iteration_fails_its_call_at_once_and_frees_its_turn(make_project, make_serve):
+    source = "class Stops(dspy.Module):\n    def forward(self):\n        return next(iter([]))\n"
+    serve = make_serve(make_project({"stops": source}, server={"max_concurrent_per_program": 2}))
+    begin = time.monotonic()
+    assert failures(serve(sqs(*[{}] * 10))) == [f"m{n}" for n in range(10)]
+    assert time.monotonic() - begin < 10
+
+
+@pytest.mark.parametrize("error", ["SystemExit", "KeyboardInterrupt"])
+def test_a_child_task_cannot_end_the_handler(make_project, make_serve, error):
+    source = f"""
+    import asyncio
+    async def end():
+        await asyncio.sleep(0)
+        raise {error}("no")
+    class Ends(dspy.Module):
+        async def aforward(self, wait: bool = True):
+            if wait:
+                await asyncio.gather(end(), asyncio.sleep(0.05))
+            asyncio.get_running_loop().create_task(end())
+            await asyncio.sleep(0.05)
+    """
+    serve = make_serve(make_project({"ends": source, "aecho": AECHO}))
+    good = {"program": "AEcho", "inputs": {"question": "q"}}
+    batch = sqs(good, {"program": "Ends", "inputs": {}}, good, {"program": "Ends", "inputs": {"wait": False}})
+    assert failures(serve(batch)) == ["m1"]
+    assert serve.post("/Ends", {}).status == 500
+    assert serve.post("/AEcho", {"question": "q"}).status == 200
+
+
+def test_a_program_that_will_not_be_cancelled_is_answered_for(make_project, make_serve):
+    source = """
+    import asyncio
+    class Stays(dspy.Module):
+        async def aforward(self):
+            for _ in range(5):
+                try:
+                    await asyncio.sleep(0.1)
+                except asyncio.CancelledError:
+                    pass
+    """
+    serve = make_serve(make_project({"stays": source}))
+    begin = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        serve({"inputs": {}}, Context(remaining_ms=300))
+    assert time.monotonic() - begin < 1.5
+    serve.environment.loop.run_until_complete(asyncio.sleep(0.6))
+
+
+def test_late_failures_say_nothing_of_their_text(make_project, make_serve, records):
+    source = """
+    import asyncio, time
+    class Late(dspy.Module):
+        def forward(self):
+            time.sleep(0.4)
+            raise ValueError("secret")
+    class ALate(dspy.Module):
+        async def aforward(self):
+            async def fail():
+                raise ValueError("secret")
+            asyncio.get_running_loop().create_task(fail())
+    """
+    serve = make_serve(make_project({"late": source, "aecho": AECHO}))
+    with pytest.raises(DeadlineExceeded):
+        serve({"program": "Late", "inputs": {}}, Context(remaining_ms=200))
+    serve({"program": "ALate", "inputs": {}})
+    time.sleep(0.5)
+    import gc
+
+    for _ in range(3):
+        serve({"program": "AEcho", "inputs": {"question": "q"}})
+        gc.collect()
+    assert "secret" not in json.dumps(records().lines)
+
+
+def test_an_lm_in_a_thread_of_the_programs_own_is_counted(make_project, make_serve, records):
+    source = """
+    from concurrent.futures import ThreadPoolExecutor
+    class Threads(dspy.Module):
+        def forward(self, n: int):
+            lm = dspy.settings.lm
+            with ThreadPoolExecutor(4) as pool:
+                list(pool.map(lambda i: lm(f"q{i}"), range(n)))
+    """
+    serve = make_serve(make_project({"threads": source}))
+    serve({"inputs": {"n": 5}})
+    (call,) = records().calls
+    assert call["lm_calls"] == 5
+    assert call["cost_usd"] > 0
+
+
+def test_tasks_that_a_program_leaves_behind_end_with_the_invocation_and_are_named(make_project, make_serve, records):
+    source = """
+    import asyncio
+    SEEN = []
+    async def linger():
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            SEEN.append("cancelled")
+            raise
+    class Leaves(dspy.Module):
+        async def aforward(self) -> str:
+            asyncio.get_running_loop().create_task(linger())
+            await asyncio.sleep(0)
+            return "done"
+    """
+    serve = make_serve(make_project({"leaves": source}))
+    assert serve({"inputs": {}})["outputs"] == {"result": "done"}
+    (warning,) = [line for line in records().lines if line.get("message") == "left behind by a program"]
+    assert (warning["level"], warning["tasks"]) == ("WARNING", ["linger"])
+    assert sys.modules[serve.environment.programs["Leaves"].module].SEEN == ["cancelled"]
+    assert asyncio.all_tasks(serve.environment.loop) == set()

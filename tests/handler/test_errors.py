@@ -41,3 +41,35 @@ def test_every_typed_lm_error_of_this_dspy_is_a_model_error_or_a_rate_limit():
     assert len(kinds) > 10
     for kind in kinds:
         assert from_exception(kind()).outcome in ("model_error", "rate_limited")
+
+
+def test_a_wrapped_reason_is_still_the_reason():
+    limited = lm.LMRateLimitError("", retry_after=3)
+    assert from_exception(ExceptionGroup("g", [limited, limited])).retry_after == 3
+    assert type(from_exception(ExceptionGroup("g", [limited, ValueError()]))) is ProgramFailed
+    wrapped = ValueError("mine")
+    wrapped.__cause__ = limited
+    assert type(from_exception(wrapped)) is RateLimited
+    assert type(from_exception(ValueError(), limited)) is ProgramFailed
+
+
+def test_faults_inside_a_task_group_and_parallel_keep_their_names(make_project, make_serve, models):
+    source = """
+    import asyncio
+    class Group(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.predict = dspy.Predict("question -> answer")
+        async def aforward(self, question: str):
+            async with asyncio.TaskGroup() as group:
+                for _ in range(3):
+                    group.create_task(self.predict.acall(question=question))
+    class Fan(Group):
+        def forward(self, question: str):
+            pairs = [(self.predict, {"question": "q"})] * 3
+            dspy.Parallel(num_threads=2, max_errors=1, disable_progress_bar=True)(pairs)
+    """
+    serve = make_serve(make_project({"fan": source}))
+    for fault, status in (({"rate_limit_rate": 1, "retry_after_seconds": 0}, 429), ({"unauthorized_rate": 1}, 502)):
+        models.behave(**fault)
+        assert [serve.post(f"/{name}", {"question": "q"}).status for name in ("Group", "Fan")] == [status] * 2

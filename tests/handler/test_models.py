@@ -1,7 +1,9 @@
+import time
+
 import pytest
 
 from handler.errors import ConfigError
-from tests.support import AECHO, ECHO
+from tests.support import AECHO, ECHO, Context
 
 REGISTRY = {
     "fast": {"model": "openai/gpt-4.1-nano", "env": "FAST_KEY", "max_tokens": 50, "temperature": 0.5},
@@ -34,3 +36,31 @@ def test_settings_that_dspy_refuses_are_a_config_error_with_the_key(make_project
     project = make_project({"echo": ECHO}, models={"default": "fast", "registry": registry})
     with pytest.raises(ConfigError, match=r"models\.registry\.fast: .*temperature"):
         make_serve(project)
+
+
+@pytest.mark.parametrize("program", ["Echo", "AEcho"])
+def test_a_retry_that_does_not_fit_the_deadline_is_no_retry_but_a_429(make_project, make_serve, models, program):
+    serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}))
+    models.behave(rate_limit_rate=1, retry_after_seconds=20)
+    begin = time.monotonic()
+    answer = serve.post(f"/{program}", {"question": "q"}, context=Context(remaining_ms=6000))
+    assert (answer.status, dict(answer.headers)["retry-after"]) == (429, "20")
+    assert time.monotonic() - begin < 3
+    assert models.stats()["requests"] == 1
+
+
+@pytest.mark.parametrize("program", ["Echo", "AEcho"])
+def test_a_passing_fault_is_retried(make_project, make_serve, models, records, program):
+    serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}))
+    models.behave(rate_limit_rate=0.5, retry_after_seconds=0, seed=1)
+    answers = [serve.post(f"/{program}", {"question": f"q{n}"}).status for n in range(6)]
+    assert answers.count(200) >= 5
+    assert models.stats()["requests"] > 6
+
+
+@pytest.mark.parametrize("fault", ["unauthorized_rate"])
+def test_a_refusal_is_final(make_project, make_serve, models, fault):
+    serve = make_serve(make_project({"echo": ECHO}))
+    models.behave(**{fault: 1})
+    assert serve.post("/Echo", {"question": "q"}).status == 502
+    assert models.stats()["requests"] == 1

@@ -178,3 +178,59 @@ def test_a_copy_keeps_callbacks_and_shares_no_attribute_set_later(make_project):
     assert not hasattr(shared, "extra")
     assert clone.predict is shared.predict
     assert clone.history is not shared.history
+
+
+def test_an_alias_is_no_second_program_and_a_bare_base_is_none(make_project):
+    source = (
+        "class Base(dspy.Module):\n    def help(self): ...\n" + ECHO.replace("dspy.Module", "Base") + "Other = Echo\n"
+    )
+    programs, failed = load(make_project({"one": source}))
+    assert (list(programs), failed) == (["Echo"], {})
+
+
+def test_dspys_own_modules_can_be_programs(make_project):
+    source = """
+    def tool(): ...
+    class Agent(dspy.ReAct):
+        def __init__(self):
+            super().__init__("question -> answer", tools=[tool])
+    class Thought(dspy.ProgramOfThought):
+        def __init__(self):
+            super().__init__("question -> answer")
+    class Think(dspy.ChainOfThought):
+        def __init__(self):
+            super().__init__("question -> answer")
+    """
+    programs, failed = load(make_project({"own": source}))
+    assert failed == {}
+    for program in programs.values():
+        assert program.schemas.inputs.validate({"question": "q"}) == {"question": "q"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "async def _impl(self, a: int): return a\n    aforward = _impl",
+        "@wrap\n    async def forward(self, a: int): return a",
+    ],
+)
+def test_methods_behind_other_names_and_decorators_are_called(make_project, make_serve, body):
+    source = f"""
+import functools
+def wrap(method):
+    @functools.wraps(method)
+    def inner(*args, **kwargs):
+        return method(*args, **kwargs)
+    return inner
+class Odd(dspy.Module):
+    {body}
+"""
+    assert make_serve(make_project({"odd": source}))({"inputs": {"a": 1}})["outputs"] == {"result": 1}
+
+
+def test_a_name_in_a_docstring_is_no_definition(make_project):
+    project = make_project(
+        {"echo": ECHO, "other": '"""Not this one:\n\nclass Echo(dspy.Module):\n    ...\n"""\n' + AECHO}
+    )
+    programs, _ = load(project, only="Echo")
+    assert list(programs) == ["Echo"]

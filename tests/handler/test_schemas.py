@@ -1,4 +1,5 @@
 import enum
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import dspy
@@ -136,3 +137,72 @@ def test_an_image_is_made_from_its_address():
     assert values["image"].url == "https://example.com/a.png"
     with pytest.raises(InvalidInput):
         schemas(Picture()).inputs.validate({"image": "/etc/passwd"})
+
+
+def test_so_is_one_within_a_list_or_an_option():
+    given = {"images": ["https://example.com/a.png"], "one": "https://example.com/b.png"}
+    values = schemas(Album()).inputs.validate(given)
+    assert isinstance(values["images"][0], dspy.Image)
+    assert isinstance(values["one"], dspy.Image)
+
+
+class Album(dspy.Module):
+    async def aforward(self, images: list[dspy.Image], one: dspy.Image | None = None): ...
+
+
+class Careful(dspy.Module):
+    async def aforward(
+        self,
+        image: dspy.Image | None = None,
+        table: dict[str, int] | None = None,
+        checked: Annotated[str, pydantic.AfterValidator(lambda v: 1 / 0 if v == "0" else check(v))] = "",
+    ): ...
+
+
+def check(value: str) -> str:
+    raise ValueError(f"bad value {value}")
+
+
+@pytest.mark.parametrize("inputs", [{"image": "secret"}, {"table": {"secret": "secret"}}, {"checked": "secret"}])
+def test_no_misfit_quotes_what_the_caller_or_a_validator_wrote(inputs):
+    with pytest.raises(InvalidInput) as error:
+        schemas(Careful()).inputs.validate(inputs)
+    assert error.value.errors[0]["loc"][0] in inputs
+    assert "secret" not in repr(error.value.errors) + str(error.value)
+
+
+class Partly(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.predict = dspy.Predict("question, context -> answer")
+
+    def forward(self, question, tool: Callable = print, **more): ...
+
+
+def test_fields_beside_named_parameters_are_optional_and_what_json_cannot_fill_is_left_out():
+    found = schemas(Partly())
+    assert found.inputs.validate({"question": "q", "tool": "x"}) == {"question": "q"}
+    assert found.inputs.validate({"question": "q", "context": "c"}) == {"question": "q", "context": "c"}
+    assert found.input_schema["required"] == ["question"]
+
+
+class Hopeless(dspy.Module):
+    def forward(self, a: int) -> "list[dspy.Prediction] | OnlyForTheTypeChecker": ...  # noqa: F821
+
+
+class Listed(dspy.Module):
+    def forward(self, a: int) -> list[dspy.Prediction]: ...
+
+
+def test_a_return_hint_that_has_no_schema_is_any_object():
+    assert schemas(Hopeless()).output_schema == {"type": "object", "title": "HopelessOutputs"}
+    assert schemas(Listed()).output_schema["type"] == "object"
+
+
+class Positional(dspy.Module):
+    def forward(self, a: int, /): ...
+
+
+def test_a_positional_only_parameter_is_refused():
+    with pytest.raises(TypeError, match="positional-only"):
+        schemas(Positional())

@@ -217,3 +217,24 @@ def test_one_programs_function_serves_its_own_path_only(make_serve):
     serve = make_serve(QUICKSTART, DSPY_LAMBDA_PROGRAM="Answer", DSPY_LAMBDA_MODULE="quickstart.modules.answer")
     assert serve.post("/Answer", {"question": "q"}).status == 200
     assert serve.post("/Triage", {"message": "m"}).status == 404
+
+
+def test_a_stage_that_is_named_like_a_path_hides_nothing(serve):
+    event = EVENTS["rest"](Request("GET", "/health/live"))
+    event["requestContext"] |= {"stage": "health", "path": "/health/health/live"}
+    assert response("rest", json.dumps(serve(event)).encode()).status == 200
+
+
+ODD = """
+from typing import Callable
+class Odd(dspy.Module):
+    def forward(self, a: int, f: Callable = print) -> list[dspy.Prediction]: ...
+"""
+
+
+def test_hints_without_a_schema_do_not_take_the_document_down(make_project, make_serve):
+    source = ODD
+    serve = make_serve(make_project({"odd": source, "echo": ECHO}))
+    document = json.loads(serve.get("/openapi.json").body)
+    assert document["components"]["schemas"]["OddInputs"]["required"] == ["a"]
+    assert "EchoInputs" in document["components"]["schemas"]

@@ -1,0 +1,55 @@
+import time
+
+import pytest
+
+from infra.local.events import EVENTS, Request
+from tests.support import Context
+
+SLOW = """
+import time
+LEFT = []
+class Left(dspy.Module):
+    async def aforward(self) -> float:
+        return dspy.settings.lm.call.invocation.deadline - time.monotonic()
+"""
+
+
+@pytest.fixture
+def left(make_project, make_serve):
+    """The seconds that a call is given, by kind of event, remaining time and the age of the request."""
+
+    def measure(kind, remaining_ms, age=None, **variables):
+        serve = make_serve(make_project({"left": SLOW}), **variables)
+        event = EVENTS[kind](Request("POST", "/Left", body=b"{}"))
+        now = (time.time() - (age or 0)) * 1000
+        event["requestContext"] |= {"requestTimeEpoch": now} if kind == "rest" else {"timeEpoch": now}
+        import json
+
+        return json.loads(serve(event, Context(remaining_ms))["body"])["result"]
+
+    return measure
+
+
+@pytest.mark.parametrize(
+    ("kind", "remaining_ms", "age", "seconds"),
+    [
+        ("url", 900_000, 0, 899.5),
+        ("alb", 60_000, 0, 59.5),
+        ("rest", 10_000, 0, 9.5),
+        ("rest", 900_000, 0, 28.5),
+        ("http", 900_000, 0, 29.5),
+        # The gateway's clock runs since the request came in, a cold start included.
+        ("rest", 900_000, 9, 19.5),
+        ("rest", 900_000, 3600, 28.5),
+        ("rest", 900_000, -30, 28.5),
+        # A very short timeout keeps most of itself for the program.
+        ("url", 1_000, 0, 0.8),
+    ],
+)
+def test_a_call_has_what_function_and_gateway_leave_it(left, kind, remaining_ms, age, seconds):
+    assert left(kind, remaining_ms, age) == pytest.approx(seconds, abs=0.3)
+
+
+def test_reserve_and_integration_limit_can_be_set(left):
+    assert left("rest", 900_000, DSPY_LAMBDA_INTEGRATION_SECONDS="120") == pytest.approx(119.5, abs=0.3)
+    assert left("url", 900_000, DSPY_LAMBDA_DEADLINE_RESERVE_MS="5000") == pytest.approx(895, abs=0.3)
