@@ -17,6 +17,7 @@ import dspy
 from handler.config import load_config
 from handler.dispatch import Dispatcher
 from handler.errors import ConfigError
+from handler.fast import remember_lookups
 from handler.loop import PersistentLoop
 from handler.models import build_models
 from handler.programs import FailedProgram, Program, load_programs
@@ -54,7 +55,10 @@ class Environment:
         self.dispatcher = Dispatcher(models, self.config.server)
         self.reserve_seconds = _whole_number(settings, "DSPY_LAMBDA_DEADLINE_RESERVE_MS", default=500) / 1000
         self.integration_seconds = _integration_seconds(settings)
-        self.loop = PersistentLoop(self.telemetry.logger)
+        fast = settings.get("DSPY_LAMBDA_FAST", "true").lower() != "false"
+        if fast:
+            remember_lookups()
+        self.loop = PersistentLoop(self.telemetry.logger, fast=fast)
         self._log_start()
 
     def use_loop(self) -> asyncio.AbstractEventLoop:

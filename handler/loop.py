@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import types
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeVar
+
+from handler.fast import is_pure
 
 Result = TypeVar("Result")
 _LAST_SECONDS = 0.1
@@ -22,9 +24,10 @@ class PersistentLoop(asyncio.SelectorEventLoop):
     A task's failure that nobody fetched is reported by its kind and place only: its text may be private.
     """
 
-    def __init__(self, log: Any) -> None:
+    def __init__(self, log: Any, *, fast: bool = True) -> None:
         super().__init__()
         self._log = log
+        self._fast = fast
         self.set_exception_handler(self._report)
 
     def run_until_complete(self, future: Awaitable[Result] | Generator[Any, None, Result]) -> Result:
@@ -36,6 +39,17 @@ class PersistentLoop(asyncio.SelectorEventLoop):
             except (SystemExit, KeyboardInterrupt):
                 if task.done():
                     raise
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
+        """Run in a thread; or at once, where a hop to a thread and back would cost more than the work."""
+        if not self._fast or executor is not None or args or not is_pure(func):
+            return super().run_in_executor(executor, func, *args)
+        done = self.create_future()
+        try:
+            done.set_result(func())
+        except Exception as error:
+            done.set_exception(error)
+        return done
 
     def end_invocation(self) -> list[str]:
         """Cancel the tasks that programs left behind, and give them a moment; their names.

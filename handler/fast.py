@@ -1,0 +1,53 @@
+"""CPU that DSPy spends on every LM call and need not, taken back from outside.
+
+Two thirds of what an async call burns is none of the program's: each hops four times through the loop's thread pool
+for work of microseconds, and each looks its model up in a price map of some 5,000 entries. On a function of 512 MB
+that is most of its time. `DSPY_LAMBDA_FAST=false` leaves DSPy as it comes; `tests/handler/test_fast.py` fails when
+a new DSPy changes the ground that this stands on.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+# What DSPy hands to the thread pool although it is pure and short: with the disk cache off and the price map loaded,
+# as they are here. By module and qualified name, so that what is not known is left alone.
+_PURE = {
+    ("dspy.clients.execution", "prepare"),
+    ("dspy.clients.execution", "_cached"),
+    ("dspy.clients.execution", "_store"),
+    ("dspy.clients.execution", "_price_result"),
+    ("dspy.clients.execution", "_price_legacy"),
+    ("dspy.clients.capabilities", "capabilities"),
+}
+_TARGET = ("dspy.clients.engines.lm15_engine", "_Routing._target")
+
+
+def is_pure(function: Callable[..., Any]) -> bool:
+    """Whether a call that was meant for the thread pool can run on the loop itself.
+
+    `asyncio.to_thread(f, ...)` comes as `partial(context.run, f, ...)`.
+    """
+    if not isinstance(function, functools.partial) or not function.args:
+        return False
+    inner = function.args[0]
+    name = (getattr(inner, "__module__", None), getattr(inner, "__qualname__", None))
+    if name == _TARGET:
+        # Without a key of its own it may refresh a login over the network.
+        return bool(inner.__self__.config.api_keys)
+    return name in _PURE
+
+
+def remember_lookups() -> None:
+    """Load the price map now, and look each model and the proxy settings up once."""
+    from dspy._vendor.lm15.transports import _proxy
+    from dspy.clients import capabilities, costs, model_metadata
+
+    model_metadata.source_info()
+    if not hasattr(costs.model_info, "cache_info"):
+        remembered = functools.lru_cache(maxsize=256)(model_metadata.model_info)
+        costs.model_info = remembered
+        capabilities.model_info = remembered
+        _proxy.getproxies = functools.cache(_proxy.getproxies)

@@ -1,0 +1,71 @@
+"""The ground that `handler.fast` stands on: a new DSPy that changes it fails here."""
+
+import asyncio
+import copy
+import functools
+import importlib
+import threading
+from operator import attrgetter
+
+import pytest
+from dspy.clients import capabilities, costs, model_metadata
+
+from handler import fast
+from tests.support import AECHO, failures, sqs
+
+BATCH = sqs(*({"question": f"q{n}"} for n in range(20)))
+
+
+@pytest.mark.parametrize(("module", "name"), sorted(fast._PURE | {fast._TARGET}))
+def test_what_is_run_on_the_loop_is_still_there_and_still_a_plain_function(module, name):
+    function = attrgetter(name)(importlib.import_module(module))
+    assert callable(function)
+    assert not asyncio.iscoroutinefunction(function)
+
+
+def test_an_async_call_needs_no_thread(make_project, make_serve):
+    serve = make_serve(make_project({"aecho": AECHO}))
+    assert failures(serve(BATCH)) == []
+    assert serve.environment.loop._default_executor is None
+
+
+def test_it_can_be_switched_off(make_project, make_serve, records):
+    answers = []
+    for value in ("false", "true"):
+        serve = make_serve(make_project({"aecho": AECHO}), DSPY_LAMBDA_FAST=value)
+        assert failures(serve(BATCH)) == []
+        calls = sorted(records().calls, key=lambda call: call["message_id"])
+        answers.append([(call["message_id"], call["input_tokens"], call["cost_usd"]) for call in calls])
+        assert (serve.environment.loop._default_executor is None) == (value == "true")
+    assert answers[0] == answers[1]
+
+
+def test_prices_are_looked_up_once_and_never_changed(make_project, make_serve):
+    serve = make_serve(make_project({"aecho": AECHO}))
+    serve(BATCH)
+    assert costs.model_info is capabilities.model_info
+    remembered = costs.model_info("openai", "gpt-4.1-nano")
+    before, misses = copy.deepcopy(remembered), costs.model_info.cache_info().misses
+    serve(BATCH)
+    assert remembered == before == model_metadata.model_info("openai", "gpt-4.1-nano")
+    assert costs.model_info.cache_info().misses == misses
+
+
+def test_anything_else_still_runs_in_a_thread(make_project, make_serve):
+    loop = make_serve(make_project({"aecho": AECHO})).environment.loop
+
+    async def threads():
+        name = await asyncio.to_thread(lambda: threading.current_thread().name)
+        other = await loop.run_in_executor(None, functools.partial(threading.current_thread))
+        return name, other.name
+
+    assert all(name.startswith("asyncio_") for name in loop.run_until_complete(threads()))
+
+
+def test_what_fails_on_the_loop_fails_its_call(make_project, make_serve, records):
+    serve = make_serve(make_project({"aecho": AECHO}))
+    for lm in serve.environment.dispatcher.models.values():
+        lm.kwargs["n"] = -1  # refused by `prepare`, which runs on the loop
+    assert failures(serve(sqs({"question": "q"}))) == ["m0"]
+    (call,) = records().calls
+    assert (call["outcome"], call["exception_name"]) == ("program_error", "ValueError")
