@@ -17,6 +17,14 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Quota(_Section):
+    """What the provider grants the account, over all processes; `dspy-lambda limits` holds the project against it."""
+
+    parallel_requests: Annotated[int, Field(ge=1)] | None = None
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
+
+
 class ModelSettings(_Section):
     """One entry of `models.registry`: what `dspy.LM` is built from."""
 
@@ -29,6 +37,11 @@ class ModelSettings(_Section):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0)] | None = None
     cache: bool = True
+    # Of one process, over all of its programs; never handed to dspy.LM, which they would switch to LiteLLM.
+    max_parallel_requests: Annotated[int, Field(ge=1)] | None = None
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
+    quota: Quota = Quota()
 
 
 class Models(_Section):
@@ -60,6 +73,11 @@ class Sqs(_Section):
     maximum_concurrency: Annotated[int, Field(ge=2, le=1000)] = 5
     max_receive_count: Annotated[int, Field(ge=1, le=1000)] = 5
     fifo: bool = False
+    # When a failed record comes back: doubled with each receive; 0 leaves it to the visibility timeout.
+    backoff_seconds: Annotated[int, Field(ge=0, le=43_200)] = 10
+    backoff_max_seconds: Annotated[int, Field(ge=1, le=43_200)] = 900
+    # Records that can never succeed go to the dead-letter queue at once, with the reason.
+    invalid_to_dead_letter_queue: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -220,7 +238,7 @@ def _is_union_tag(part: str | int) -> bool:
 def _allowed(keys: list[str]) -> list[str]:
     """The keys that the section at this path takes."""
     section: Any = Config
-    named = {"Sqs": Sqs, "schedule": Schedule, "sqs": Sqs}
+    named = {"schedule": Schedule, "sqs": Sqs, "quota": Quota}
     mappings = {"registry": ModelSettings, "programs": FunctionSettings}
     keys = list(keys)
     while keys:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
+from collections import defaultdict, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,6 +19,8 @@ from handler.payload import to_outputs
 from handler.programs import Program
 from handler.telemetry import Call
 from handler.telemetry.usage import SETTING
+
+_RECENT_CALLS = 20
 
 
 class Dispatcher:
@@ -36,6 +39,7 @@ class Dispatcher:
         self._limits = limits
         self._executor = ThreadPoolExecutor(limits.sync_worker_threads, thread_name_prefix="program")
         self._turns: dict[str, asyncio.Semaphore] = {}
+        self._recent: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_RECENT_CALLS))
 
     async def run(self, program: Program, inputs: Any, call: Call) -> dict[str, Any]:
         """Call a program with inputs as they came; the outputs are ready for JSON.
@@ -50,11 +54,24 @@ class Dispatcher:
         values = program.schemas.inputs.validate(inputs)
         turns = await self._turn(program, call)
         try:
+            self._check_time(program, call)
             work = self._start(program, values, call, turns.release)
         except BaseException:
             turns.release()
             raise
-        return to_outputs(await _result(work, _seconds_left(call)))
+        begin = time.monotonic()
+        result = await _result(work, _seconds_left(call))
+        self._recent[program.name].append(time.monotonic() - begin)
+        return to_outputs(result)
+
+    def _check_time(self, program: Program, call: Call) -> None:
+        """Start nothing that even the fastest of the program's last calls would not have finished in time.
+
+        It would only be paid for twice: now in vain, and again when its record comes back.
+        """
+        recent, left = self._recent[program.name], _seconds_left(call)
+        if recent and left is not None and left < min(recent):
+            raise DeadlineExceeded("Too little time was left to start.")
 
     async def _turn(self, program: Program, call: Call) -> asyncio.Semaphore:
         """Take one of the program's `max_concurrent_per_program` turns; first come, first served."""

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 # Before DSPy's first call, or it fetches its price map over the network then: up to 5 s where egress is blocked.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
@@ -21,6 +21,7 @@ from handler.fast import remember_lookups
 from handler.loop import PersistentLoop
 from handler.models import build_models
 from handler.programs import FailedProgram, Program, load_programs
+from handler.requeue import Requeue
 from handler.telemetry import Telemetry
 
 CACHE_ENTRIES = 1000
@@ -54,6 +55,7 @@ class Environment:
         models = build_models(self.config, aliases, project, timeout, settings)
         self.dispatcher = Dispatcher(models, self.config.server)
         self.reserve_seconds = _whole_number(settings, "DSPY_LAMBDA_DEADLINE_RESERVE_MS", default=500) / 1000
+        self.requeue = Requeue(settings, self._warn)
         self.integration_seconds = _integration_seconds(settings)
         fast = settings.get("DSPY_LAMBDA_FAST", "true").lower() != "false"
         if fast:
@@ -74,6 +76,9 @@ class Environment:
         """The one program that this function serves, or None if it serves several."""
         known: list[Program | FailedProgram] = [*self.programs.values(), *self.failed.values()]
         return known[0] if len(known) == 1 else None
+
+    def _warn(self, message: str, about: dict[str, Any]) -> None:
+        self.telemetry.logger.warning(message, extra=about)
 
     def _log_start(self) -> None:
         limits = self.config.server

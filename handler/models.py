@@ -8,6 +8,7 @@ import math
 import random
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from dspy.utils.exceptions import LMError, is_retryable_lm_error
 
 from handler.config import CONFIG_FILE, Config, ModelSettings
 from handler.errors import ConfigError
+from handler.limits import ModelLimit
 from handler.telemetry import Call
 
 RETRIES = 3  # as dspy.LM's own default
@@ -30,6 +32,7 @@ class ProgramLM(dspy.LM):  # type: ignore[misc]
     """
 
     call: Call | None = None
+    limit: ModelLimit | None = None
 
     def for_call(self, call: Call) -> Self:
         """A copy that shares this LM's connections."""
@@ -44,18 +47,22 @@ class ProgramLM(dspy.LM):  # type: ignore[misc]
         """
         if self.call is not None:
             self.call.usage.add(entry)
+        if self.limit is not None:
+            self.limit.spent(entry["usage"].get("total_tokens") or 0)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         for attempt in itertools.count():
             try:
-                return super().__call__(*args, **kwargs)
+                with nullcontext() if self.limit is None else self.limit.turn(self._deadline):
+                    return super().__call__(*args, **kwargs)
             except LMError as error:
                 time.sleep(self._pause(error, attempt))
 
     async def acall(self, *args: Any, **kwargs: Any) -> Any:
         for attempt in itertools.count():
             try:
-                return await super().acall(*args, **kwargs)
+                async with nullcontext() if self.limit is None else self.limit.aturn(self._deadline):
+                    return await super().acall(*args, **kwargs)
             except LMError as error:
                 await asyncio.sleep(self._pause(error, attempt))
 
@@ -69,10 +76,13 @@ class ProgramLM(dspy.LM):  # type: ignore[misc]
         if hint is None or not math.isfinite(hint):
             # Exponential with jitter: all records of a batch that failed together shall not come back together.
             hint = min(2.0**attempt, _LONGEST_PAUSE_SECONDS) * random.uniform(0.5, 1)  # noqa: S311
-        deadline = None if self.call is None else self.call.invocation.deadline
-        if deadline is not None and time.monotonic() + hint >= deadline:
+        if self._deadline is not None and time.monotonic() + hint >= self._deadline:
             raise error
         return max(0.0, hint)
+
+    @property
+    def _deadline(self) -> float | None:
+        return None if self.call is None else self.call.invocation.deadline
 
 
 def build_models(
@@ -105,9 +115,12 @@ def _build(
     if settings.temperature is not None:
         options["temperature"] = settings.temperature
     try:
-        return ProgramLM(settings.model, model_type=settings.model_type, cache=settings.cache, **options)
+        lm = ProgramLM(settings.model, model_type=settings.model_type, cache=settings.cache, **options)
     except (ValueError, LMError) as error:
         raise ConfigError(f"{path}: models.registry.{alias}: {error}") from None
+    if settings.max_parallel_requests or settings.requests_per_minute or settings.tokens_per_minute:
+        lm.limit = ModelLimit(settings)
+    return lm
 
 
 def _api_key(alias: str, settings: ModelSettings, path: Path, variables: Mapping[str, str]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -43,6 +44,17 @@ def _parser() -> argparse.ArgumentParser:
         "--visibility-timeout", type=_number(1, 43_200), metavar="SECONDS", help="of the queues (default: 6 x timeout)"
     )
     local.set_defaults(run=_local)
+
+    serve = commands.add_parser("serve", help="serve all programs from one process, many requests at once")
+    _add_project(serve)
+    _add_local(serve)
+    serve.add_argument("--host", default="127.0.0.1", help="0.0.0.0 in a container")
+    serve.add_argument("--port", type=_number(0, 65535), default=8000, help="0 picks a free one")
+    serve.set_defaults(run=_serve)
+
+    limits = commands.add_parser("limits", help="hold the project's concurrency against each model's quota")
+    _add_project(limits)
+    limits.set_defaults(run=_limits)
 
     invoke = commands.add_parser("invoke", help="run one event through one execution environment")
     invoke.add_argument("program", nargs="?", metavar="PROGRAM", help="its function (default: one that serves all)")
@@ -95,6 +107,27 @@ def _local(options: argparse.Namespace) -> int:
     from infra.local.command import run_local
 
     return run_local(options)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from infra.local.command import model_variables
+    from infra.project import load_project, read_dotenv
+    from infra.serve import run_serve
+
+    project = load_project(options.project)
+    own = {**read_dotenv(project.root), **os.environ, "DSPY_LAMBDA_PROJECT": str(project.root)}
+    os.environ.update(own)  # programs read theirs when they are called, too
+    with model_variables(options.model_server, project) as variables:
+        return run_serve(options, own | variables)
+
+
+def _limits(options: argparse.Namespace) -> int:
+    from infra.limits import report
+    from infra.project import load_project
+
+    text, exceeded = report(load_project(options.project))
+    print(text)
+    return EXIT_FAILED if exceeded else 0
 
 
 def _invoke(options: argparse.Namespace) -> int:

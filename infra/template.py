@@ -7,7 +7,9 @@ from typing import Any
 
 import yaml
 
+from handler.config import Sqs
 from handler.errors import ConfigError
+from handler.requeue import DEAD_LETTER_QUEUE
 from infra.project import HANDLER, Function, Project, logical_name
 
 # "Set the visibility timeout to at least six times the function timeout"; the DLQ keeps what failed for 14 days.
@@ -157,6 +159,9 @@ def _resources(project: Project, function: Function) -> dict[str, Any]:
     name = logical_name(function.name)
     settings = function.settings
     variables = {**function.environment, "DSPY_LAMBDA_SOURCES": "http"}
+    policies = _queue_policies(name, settings.sqs) if settings.sqs else []
+    if settings.sqs and settings.sqs.invalid_to_dead_letter_queue:
+        variables = {**variables, DEAD_LETTER_QUEUE: Ref(f"{name}DeadLetterQueue")}
     alias = project.config.model_alias(function.name)
     if variable := project.config.models.registry[alias].env:
         variables = {**variables, variable: Ref(_parameter_name(variable))}
@@ -166,6 +171,8 @@ def _resources(project: Project, function: Function) -> dict[str, Any]:
         "Timeout": settings.timeout_seconds,
         "Environment": {"Variables": variables},
     }
+    if policies:
+        properties["Policies"] = policies
     if settings.reserved_concurrency is not None:
         no_value = Ref("AWS::NoValue")
         properties["ReservedConcurrentExecutions"] = {
@@ -180,6 +187,20 @@ def _resources(project: Project, function: Function) -> dict[str, Any]:
     if settings.sqs:
         resources |= _queues(function)
     return resources
+
+
+def _queue_policies(name: str, sqs: Sqs) -> list[dict[str, Any]]:
+    """What the handler does with its own two queues, beyond what the mapping's own policy allows."""
+    grants = []
+    if sqs.backoff_seconds:
+        grants.append(("sqs:ChangeMessageVisibility", f"{name}Queue.Arn"))
+    if sqs.invalid_to_dead_letter_queue:
+        grants.append(("sqs:SendMessage", f"{name}DeadLetterQueue.Arn"))
+    return (
+        [{"Statement": [{"Effect": "Allow", "Action": action, "Resource": GetAtt(arn)} for action, arn in grants]}]
+        if grants
+        else []
+    )
 
 
 def _events(project: Project, function: Function) -> dict[str, Any]:

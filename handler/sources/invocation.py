@@ -28,9 +28,14 @@ def begin(
     Args:
         epoch_ms: when the gateway took the request in, which is when its own time limit began.
     """
-    deadline = time.monotonic() + _seconds(environment, context, source, epoch_ms)
-    about = {"request_id": context.aws_request_id, "correlation_id": correlation_id, "deadline": deadline}
-    with environment.telemetry.invocation(source, **about) as invocation:
+    now = time.monotonic()
+    with environment.telemetry.invocation(
+        source,
+        request_id=context.aws_request_id,
+        correlation_id=correlation_id,
+        deadline=now + _seconds(environment, context, source, epoch_ms),
+        ends=now + context.get_remaining_time_in_millis() / 1000,
+    ) as invocation:
         try:
             yield invocation
         finally:

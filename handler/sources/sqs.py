@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
+from handler.config import Sqs
 from handler.environment import Environment
-from handler.errors import CallError, InvalidInput
+from handler.errors import CallError, InvalidInput, ProgramFailed
 from handler.payload import read_json
 from handler.programs import FailedProgram, Program
+from handler.requeue import Failure, is_addressable
 from handler.sources.direct import choose, require
 from handler.sources.invocation import begin
 from handler.telemetry import Invocation
+
+_LAST_SECONDS = 0.2  # for the answer itself
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class Record:
         name: the program that its body names, if it does.
         program: the program that it is for, if this function has it.
         error: why its body cannot be read, or None.
+        source: the record as it came.
     """
 
     identifier: str
@@ -35,6 +41,7 @@ class Record:
     program: Program | FailedProgram | None = None
     inputs: Any = None
     error: InvalidInput | None = None
+    source: Any = None
 
     @property
     def label(self) -> str:
@@ -59,10 +66,36 @@ def handle(environment: Environment, event: dict[str, Any], context: Any) -> dic
 
 async def _batch(environment: Environment, records: list[Record], invocation: Invocation) -> dict[str, Any]:
     done = await asyncio.gather(*(_line(environment, line, invocation) for line in _lines(records)))
-    failed = [record for line in done for record in line]
-    for record in failed:
+    failed = [failure for line in done for failure in line]
+    for record, _ in failed:
         invocation.records_failed[record.label] += 1
-    return {"batchItemFailures": [{"itemIdentifier": record.identifier} for record in failed]}
+    moved = await _requeue(environment, failed, invocation)
+    reported = [record.identifier for record, _ in failed if record.identifier not in moved]
+    return {"batchItemFailures": [{"itemIdentifier": identifier} for identifier in reported]}
+
+
+async def _requeue(
+    environment: Environment, failed: list[tuple[Record, CallError]], invocation: Invocation
+) -> set[str]:
+    """See to it that failed records come back in time, as far as time is left; those that need not be reported."""
+    seconds = invocation.ends - time.monotonic() - _LAST_SECONDS
+    by_program: dict[str, list[tuple[Record, CallError]]] = defaultdict(list)
+    for record, error in failed:
+        if record.identifier and is_addressable(record.source):
+            by_program[record.label].append((record, error))
+    moved: set[str] = set()
+    if seconds <= 0 or not environment.requeue.possible:
+        return moved
+    for label, failures in by_program.items():
+        settings = environment.config.lambda_.function(label).sqs or Sqs()
+        found = [Failure(record.source, error) for record, error in failures]
+        try:
+            async with asyncio.timeout_at(invocation.ends - _LAST_SECONDS):
+                positions = await asyncio.to_thread(environment.requeue.settle, found, settings)
+        except TimeoutError:
+            break
+        moved |= {failures[position][0].identifier for position in positions}
+    return moved
 
 
 def _lines(records: list[Record]) -> list[list[Record]]:
@@ -73,20 +106,24 @@ def _lines(records: list[Record]) -> list[list[Record]]:
     return list(groups.values())
 
 
-async def _line(environment: Environment, records: list[Record], invocation: Invocation) -> list[Record]:
-    """The failed records. After a failure the rest of a message group is not started.
+async def _line(
+    environment: Environment, records: list[Record], invocation: Invocation
+) -> list[tuple[Record, CallError]]:
+    """The failed records, each with its reason. After a failure the rest of a message group is not started.
 
     https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html: "your function should stop
     processing messages after the first failure and return all failed and unprocessed messages".
     """
     for position, record in enumerate(records):
-        if not await _succeeds(environment, record, invocation):
-            return records[position:]
+        error = await _failure(environment, record, invocation)
+        if error is not None:
+            behind = ProgramFailed("A record before this one in its message group failed.")
+            return [(record, error), *((rest, behind) for rest in records[position + 1 :])]
     return []
 
 
-async def _succeeds(environment: Environment, record: Record, invocation: Invocation) -> bool:
-    """Run one record's call; False if it failed."""
+async def _failure(environment: Environment, record: Record, invocation: Invocation) -> CallError | None:
+    """Run one record's call; why it failed, or None."""
     model = record.program.model if record.program else None
     try:
         with invocation.call(record.label, model, record.identifier) as call:
@@ -94,9 +131,9 @@ async def _succeeds(environment: Environment, record: Record, invocation: Invoca
                 raise record.error
             program = require(environment, record.name, record.program)
             await environment.dispatcher.run(program, record.inputs, call)
-    except CallError:
-        return False
-    return True
+    except CallError as error:
+        return error
+    return None
 
 
 def _read(environment: Environment, record: Any) -> Record:
@@ -108,11 +145,11 @@ def _read(environment: Environment, record: Any) -> Record:
     try:
         value = _body(record)
     except InvalidInput as error:
-        return Record(identifier, group, program=environment.only_program(), error=error)
+        return Record(identifier, group, program=environment.only_program(), error=error, source=record)
     if set(value) == {"program", "inputs"} and isinstance(value["program"], str) and isinstance(value["inputs"], dict):
         name = value["program"]
-        return Record(identifier, group, name, choose(environment, name), value["inputs"])
-    return Record(identifier, group, None, environment.only_program(), value)
+        return Record(identifier, group, name, choose(environment, name), value["inputs"], source=record)
+    return Record(identifier, group, None, environment.only_program(), value, source=record)
 
 
 def _body(record: Any) -> dict[str, Any]:

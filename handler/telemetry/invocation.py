@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from types import TracebackType
@@ -22,7 +23,8 @@ class Invocation:
 
     Attributes:
         source: the event source (`rest`, `http`, `url`, `alb`, `sqs`, `direct`, `serve`).
-        deadline: `loop.time()` at which every call must have ended; None for no deadline.
+        deadline: `time.monotonic()` at which every call must have ended; None for no deadline.
+        ends: `time.monotonic()` of Lambda's own kill.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class Invocation:
         request_id: str,
         correlation_id: str | None = None,
         deadline: float | None = None,
+        ends: float = math.inf,
         cold_start: bool = False,
     ) -> None:
         self.telemetry = telemetry
@@ -40,6 +43,7 @@ class Invocation:
         self.request_id = request_id
         self.correlation_id = correlation_id
         self.deadline = deadline
+        self.ends = ends
         self.cold_start = cold_start
         self.records_failed: Counter[str] = Counter()
         self._calls: dict[str, list[Call]] = {}

@@ -22,7 +22,7 @@ from infra.project import Project, load_project
 def run_local(options: argparse.Namespace) -> int:
     """Serve a project until Ctrl-C."""
     project = load_project(options.project)
-    with _model_variables(options.model_server, project) as variables:
+    with model_variables(options.model_server, project) as variables:
         return asyncio.run(_serve(project, options, variables))
 
 
@@ -33,7 +33,7 @@ def run_invoke(options: argparse.Namespace) -> int:
     if options.program is not None and options.program not in project.functions:
         known = ", ".join(project.functions)
         raise ConfigError(f"no program {options.program!r}; the project has: {known}.")
-    with _model_variables(options.model_server, project) as variables:
+    with model_variables(options.model_server, project) as variables:
         return asyncio.run(_invoke(project, options.program or CATALOGUE, event, variables))
 
 
@@ -102,7 +102,7 @@ def _read_event(source: str) -> bytes:
 
 
 @contextlib.contextmanager
-def _model_variables(embedded: bool, project: Project) -> Iterator[dict[str, str]]:
+def model_variables(embedded: bool, project: Project) -> Iterator[dict[str, str]]:
     """Variables that send model calls to the embedded model server, if that was asked for."""
     if not embedded:
         yield {}

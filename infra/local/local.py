@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
+from handler.requeue import DEAD_LETTER_QUEUE
 from infra.local import sandbox
 from infra.local.environment import Settings
 from infra.local.front import Front
@@ -90,6 +91,7 @@ class LocalLambda:
                         seconds = VISIBILITY_FACTOR * function.settings.timeout_seconds
                     queue = await asyncio.to_thread(Queue, server.client, logical_name(name), sqs, seconds)
                     self.queues[name] = queue
+                    self._reach_queues(function.name, server, queue)
                     mapping = EventSourceMapping(server.client, queue, self.function(name), sqs)
                     tasks.append(asyncio.create_task(mapping.run()))
             yield server
@@ -98,6 +100,13 @@ class LocalLambda:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.to_thread(server.stop)
+
+    def _reach_queues(self, name: str, server: QueueServer, queue: Queue) -> None:
+        """Point a function's own SQS requests to the queues here; with its credentials, or some that nobody checks."""
+        variables = self.function(name).settings.variables
+        variables |= {"AWS_ENDPOINT_URL_SQS": server.address, DEAD_LETTER_QUEUE: queue.dead_letter_url}
+        if "AWS_ACCESS_KEY_ID" not in variables:
+            variables |= {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
 
     def _make(self, name: str) -> Function:
         known = self._project.functions.get(name)

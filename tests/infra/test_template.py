@@ -135,3 +135,18 @@ def test_the_text_is_yaml_with_short_intrinsics():
     template = yaml.load((ROOT / "template.yaml").read_text(), Loader=Loader)
     mapping = template["Resources"]["AnswerFunction"]["Properties"]["Events"]["Queue"]["Properties"]
     assert mapping["Queue"] == {"GetAtt": "AnswerQueue.Arn"}
+
+
+def test_a_function_may_touch_its_own_two_queues_and_no_more(make_project):
+    settings = {"sqs": {"invalid_to_dead_letter_queue": True}}
+    found = resources(make_project({"echo": ECHO}, **{"lambda": {"defaults": settings}}))
+    properties = found["EchoFunction"]["Properties"]
+    (policy,) = properties["Policies"]
+    assert [(s["Action"], s["Resource"]) for s in policy["Statement"]] == [
+        ("sqs:ChangeMessageVisibility", "EchoQueue.Arn"),
+        ("sqs:SendMessage", "EchoDeadLetterQueue.Arn"),
+    ]
+    variables = properties["Environment"]["Variables"]
+    assert variables["DSPY_LAMBDA_DEAD_LETTER_QUEUE_URL"] == "EchoDeadLetterQueue"
+    plain = resources(make_project({"other": ECHO}, **{"lambda": {"defaults": {"sqs": {"backoff_seconds": 0}}}}))
+    assert "Policies" not in plain["EchoFunction"]["Properties"]

@@ -607,3 +607,24 @@ def test_env_files_reach_import_and_functions_and_prints_go_to_stderr(make_proje
     assert json.loads(out) == {"program": "Says", "outputs": {"result": "from-file"}}
     assert "hello" in err
     assert "MY_WORD" not in os.environ
+
+
+def test_a_rate_limited_record_is_done_when_the_provider_has_room_again(make_project, make_local, models, lines):
+    settings = {"defaults": {"sqs": {"max_receive_count": 3}, "timeout_seconds": 3}}
+    project = make_project({"aecho": AECHO}, **{"lambda": settings})
+    models.behave(rate_limit_rate=1, retry_after_seconds=4)
+
+    async def run():
+        async with make_local(project) as local, local.mappings(visibility_seconds=300) as server:
+            server.client.send_message(QueueUrl=local.queues["AEcho"].url, MessageBody='{"question": "q"}')
+            for _ in range(150):
+                if len(lines.records.calls) == 1:
+                    models.behave()
+                if len(lines.records.calls) == 2:
+                    return
+                await asyncio.sleep(0.1)
+
+    begin = time.monotonic()
+    asyncio.run(run())
+    assert [call["outcome"] for call in lines.records.calls] == ["rate_limited", "success"]
+    assert 3 < time.monotonic() - begin < 30

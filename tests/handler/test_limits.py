@@ -1,0 +1,166 @@
+import asyncio
+import threading
+import time
+
+import pytest
+from dspy.utils.exceptions import LMRateLimitError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from handler.config import ModelSettings
+from handler.errors import DeadlineExceeded
+from handler.limits import ModelLimit
+from tests.support import AECHO, ECHO, Context, failures, sqs
+
+
+def limit(**settings_) -> ModelLimit:
+    return ModelLimit(ModelSettings(model="m", **settings_))
+
+
+def with_models(**settings_):
+    registry = {"fast": {"model": "openai/gpt-4.1-nano", "env": "OPENAI_API_KEY", "cache": False, **settings_}}
+    return {"models": {"default": "fast", "registry": registry}}
+
+
+@pytest.mark.parametrize("name", ["Echo", "AEcho"])
+def test_parallel_requests_are_held_over_all_programs_of_a_model(make_project, make_serve, models, name):
+    serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}, **with_models(max_parallel_requests=3)))
+    models.behave(delay_seconds=0.02)
+    both = [{"program": p, "inputs": {"question": "q"}} for p in (name, "AEcho")] * 10
+    assert failures(serve(sqs(*both))) == []
+    assert models.stats()["peak_in_flight"] == 3
+
+
+def test_threads_and_the_loop_are_served_in_the_order_they_came():
+    turns, order = limit(max_parallel_requests=1), []
+
+    def in_thread(number):
+        with turns.turn(None):
+            order.append(number)
+
+    async def on_loop(number):
+        async with turns.aturn(None):
+            order.append(number)
+
+    async def run():
+        async with turns.aturn(None):
+            waiting = []
+            for number in range(8):
+                if number % 2:
+                    waiting.append(asyncio.create_task(on_loop(number)))
+                else:
+                    waiting.append(asyncio.create_task(asyncio.to_thread(in_thread, number)))
+                while len(turns._waiting) < number + 1:
+                    await asyncio.sleep(0.001)
+        await asyncio.gather(*waiting)
+
+    asyncio.run(run())
+    assert order == list(range(8))
+
+
+def test_whoever_gives_up_waiting_leaves_the_queue():
+    turns = limit(max_parallel_requests=1)
+
+    async def run():
+        async with turns.aturn(None):
+            waiting = asyncio.create_task(turns.aturn(None).__aenter__())
+            await asyncio.sleep(0.01)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            with pytest.raises(DeadlineExceeded):
+                await asyncio.to_thread(turns.turn(time.monotonic() + 0.02).__enter__)
+        async with asyncio.timeout(1), turns.aturn(None):
+            pass
+
+    asyncio.run(run())
+    assert turns._free == 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.sampled_from(["ok", "raise", "cancel", "thread", "late"]), min_size=1, max_size=20), st.integers(1, 3)
+)
+def test_turns_are_never_lost_and_never_exceeded(kinds, most):
+    turns, lock = limit(max_parallel_requests=most), threading.Lock()
+    state = {"now": 0, "peak": 0}
+
+    def change(by):
+        with lock:
+            state["now"] += by
+            state["peak"] = max(state["peak"], state["now"])
+
+    def in_thread(deadline):
+        with turns.turn(deadline):
+            change(1)
+            time.sleep(0.001)
+            change(-1)
+
+    async def use(kind):
+        if kind in ("thread", "late"):
+            await asyncio.to_thread(in_thread, None if kind == "thread" else time.monotonic() + 0.0005)
+            return
+        async with turns.aturn(None):
+            change(1)
+            try:
+                await asyncio.sleep(0.001)
+                if kind == "raise":
+                    raise ValueError
+            finally:
+                change(-1)
+
+    async def run():
+        tasks = [asyncio.create_task(use(kind)) for kind in kinds]
+        await asyncio.sleep(0)
+        for task, kind in zip(tasks, kinds, strict=True):
+            if kind == "cancel":
+                task.cancel()
+        await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+
+    asyncio.run(run())
+    assert turns._free == most
+    assert not turns._waiting
+    assert state["peak"] <= most
+
+
+def test_requests_a_minute_are_spread_and_what_cannot_wait_is_a_rate_limit(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("handler.limits.time.monotonic", lambda: now[0])
+    turns = limit(requests_per_minute=3)
+    assert [turns._pause(None) for _ in range(3)] == [0, 0, 0]
+    now[0] += 10
+    assert [turns._pause(None) for _ in range(3)] == [50, 50, 50]
+    with pytest.raises(LMRateLimitError) as error:
+        turns._pause(now[0] + 60)
+    assert error.value.retry_after == 110
+    now[0] += 111
+    assert turns._pause(now[0] + 1) == 0
+
+
+def test_tokens_a_minute_wait_for_old_ones_to_pass(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("handler.limits.time.monotonic", lambda: now[0])
+    turns = limit(tokens_per_minute=100)
+    turns.spent(60)
+    now[0] += 20
+    assert turns._pause(None) == 0
+    turns.spent(60)
+    assert turns._pause(None) == 40
+    now[0] += 41
+    assert turns._pause(None) == 0
+
+
+@pytest.mark.parametrize("program", ["Echo", "AEcho"])
+def test_a_used_up_minute_is_a_429_with_retry_after(make_project, make_serve, models, program):
+    serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}, **with_models(requests_per_minute=2)))
+    answers = [serve.post(f"/{program}", {"question": "q"}, context=Context(remaining_ms=5000)) for _ in range(3)]
+    assert [answer.status for answer in answers] == [200, 200, 429]
+    assert 50 <= int(dict(answers[2].headers)["retry-after"]) <= 60
+    assert models.stats()["requests"] == 2
+
+
+def test_nothing_starts_for_which_too_little_time_is_left(make_project, make_serve, models, records):
+    serve = make_serve(make_project({"aecho": AECHO}, server={"max_concurrent_per_program": 1}))
+    models.behave(delay_seconds=0.3)
+    assert failures(serve(sqs(*[{"question": "q"}] * 5), Context(remaining_ms=1000))) == ["m2", "m3", "m4"]
+    assert models.stats()["requests"] == 2
+    assert sorted(call["outcome"] for call in records().calls) == ["deadline"] * 3 + ["success"] * 2

@@ -1,0 +1,34 @@
+from infra.cli import main
+from tests.support import AECHO, ECHO
+
+
+def test_what_the_project_can_have_under_way_is_held_against_the_quota(make_project, capsys):
+    registry = {
+        "fast": {
+            "model": "openai/a",
+            "max_parallel_requests": 5,
+            "requests_per_minute": 100,
+            "quota": {"parallel_requests": 60, "requests_per_minute": 1000, "tokens_per_minute": 5},
+        }
+    }
+    settings = {
+        "defaults": {"reserved_concurrency": 10},
+        "programs": {"Echo": {"sqs": {"batch_size": 8}}},
+    }
+    project = make_project(
+        {"echo": ECHO, "aecho": AECHO}, models={"default": "fast", "registry": registry}, **{"lambda": settings}
+    )
+    assert main(["limits", "--project", str(project)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[1:3]] == [
+        ["fast", "AEcho", "10", "1", "10"],
+        ["fast", "Echo", "10", "5", "50"],
+    ]
+    assert lines[3] == "fast: calls at once: up to 60, quota 60"
+    assert lines[4] == "fast: requests a minute: up to 2000, quota 1000  WARNING: over the quota"
+    assert lines[5] == "fast: tokens a minute: without a limit, quota 5  WARNING: over the quota"
+
+
+def test_without_quotas_it_says_how_to_name_them(make_project, capsys):
+    assert main(["limits", "--project", str(make_project({"echo": ECHO}))]) == 0
+    assert "models.registry.<alias>.quota" in capsys.readouterr().out

@@ -1,0 +1,123 @@
+import asyncio
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.support import AECHO, ECHO, Records
+
+
+class Server:
+    """`dspy-lambda serve` in a process of its own."""
+
+    def __init__(self, project, models):
+        import os
+
+        environment = {**os.environ, "OPENAI_API_KEY": "k", "DSPY_LAMBDA_API_BASE": models.url}
+        command = [sys.executable, "-m", "infra.cli", "serve", "--project", str(project), "--port", "0"]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        )
+        self.lines = []
+        while not (line := self.process.stdout.readline()).startswith("ready "):
+            self.lines.append(line)
+        self.url = line.split()[1]
+
+    def post(self, program, **inputs):
+        headers = {"Content-Type": "application/json", "X-Request-Id": "mine"}
+        request = urllib.request.Request(f"{self.url}/{program}", json.dumps(inputs).encode(), headers)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, dict(answer.headers), json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, dict(error.headers), json.load(error)
+
+    def stop(self):
+        self.process.send_signal(signal.SIGINT)
+        out, err = self.process.communicate(timeout=15)
+        self.lines += out.splitlines()
+        return self.process.returncode, err
+
+    @property
+    def records(self):
+        return Records([json.loads(line) for line in self.lines])
+
+
+@pytest.fixture
+def start(models):
+    with contextlib.ExitStack() as stack:
+
+        def start(project):
+            server = Server(project, models)
+            stack.callback(server.process.communicate)
+            stack.callback(server.process.kill)
+            return server
+
+        yield start
+
+
+def test_it_serves_with_the_same_answers_logs_and_metrics(make_project, start):
+    server = start(make_project({"echo": ECHO, "aecho": AECHO}))
+    for program in ("Echo", "AEcho"):
+        assert server.post(program, question="q")[::2] == (200, {"answer": "gpt-4.1-nano: q"})
+    status, headers, document = server.post("Echo")
+    assert (status, headers["content-type"]) == (422, "application/problem+json")
+    assert server.post("Nope")[0] == 404
+    code, err = server.stop()
+    assert (code, err) == (130, "")
+    calls = server.records.calls
+    assert [(call["source"], call["correlation_id"]) for call in calls] == [("serve", "mine")] * 3
+    assert document["request_id"] == calls[2]["function_request_id"]
+    assert sum(server.records.values("Calls")) == 3
+
+
+@pytest.mark.parametrize(("program", "source"), [("Echo", ECHO), ("AEcho", AECHO)])
+def test_a_burst_queues_then_sheds_with_429_and_recovers(make_project, start, models, program, source):
+    server_limits = {"max_concurrent_per_program": 4, "queue_timeout_seconds": 0.6}
+    server = start(make_project({"echo": source}, server=server_limits))
+    models.behave(delay_seconds=0.4)
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda n: server.post(program, question=f"q{n}"), range(16)))
+    statuses = [status for status, _, _ in answers]
+    assert set(statuses) == {200, 429}
+    assert 4 < statuses.count(200) < 16
+    assert {headers["retry-after"] for status, headers, _ in answers if status == 429} == {"1"}
+    assert models.stats()["peak_in_flight"] == 4
+    assert server.post(program, question="after")[0] == 200
+    server.stop()
+    outcomes = [call["outcome"] for call in server.records.calls]
+    assert outcomes.count("overloaded") == statuses.count(429)
+
+
+def test_the_programs_timeout_is_the_deadline(make_project, start, models):
+    project = make_project({"aecho": AECHO}, **{"lambda": {"defaults": {"timeout_seconds": 1}}})
+    server = start(project)
+    models.behave(delay_seconds=3)
+    begin = time.monotonic()
+    assert server.post("AEcho", question="q")[0] == 504
+    assert time.monotonic() - begin < 2.5
+
+
+def test_a_client_that_goes_away_frees_its_turn(make_project, start, models):
+    server = start(make_project({"aecho": AECHO}, server={"max_concurrent_per_program": 1}))
+    models.behave(delay_seconds=1)
+
+    async def leave():
+        host, port = server.url.removeprefix("http://").split(":")
+        body = b'{"question": "q"}'
+        _, writer = await asyncio.open_connection(host, int(port))
+        head = f"POST /AEcho HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        writer.write(head + body)
+        await writer.drain()
+        await asyncio.sleep(0.2)
+        writer.close()
+
+    asyncio.run(leave())
+    assert server.post("AEcho", question="q")[0] == 200
