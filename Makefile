@@ -1,4 +1,4 @@
-# make setup|demo|test|serve|check|lint|format|template|lock. Needs Python 3.11+ and make, nothing else.
+# make setup|demo|test|stress|serve|check|lint|format|template|lock. Needs Python 3.11+ and make, nothing else.
 SHELL := /bin/sh
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -7,7 +7,7 @@ TOOLS := .venv-tools/bin
 PROJECT ?= examples/quickstart
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
 
-.PHONY: setup tools demo test serve bench check lint format template lock clean
+.PHONY: setup tools demo test stress serve bench check lint format template lock clean
 
 setup: .venv/ready
 tools: .venv-tools/ready
@@ -33,6 +33,9 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -q
+
+stress: setup
+	STRESS_SCALE=10 $(BIN)/python -m pytest -q tests/stress tests/infra/test_serve.py
 
 serve: setup
 	$(BIN)/dspy-lambda local --project $(PROJECT) --port 3000 --model-server

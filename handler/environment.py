@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -55,6 +56,8 @@ class Environment:
         models = build_models(self.config, aliases, project, timeout, settings)
         self.dispatcher = Dispatcher(models, self.config.server)
         self.reserve_seconds = _whole_number(settings, "DSPY_LAMBDA_DEADLINE_RESERVE_MS", default=500) / 1000
+        self.idle_seconds = _whole_number(settings, "DSPY_LAMBDA_IDLE_SECONDS", default=50)
+        self._last_used = time.time()
         self.requeue = Requeue(settings, self._warn)
         self.integration_seconds = _integration_seconds(settings)
         fast = settings.get("DSPY_LAMBDA_FAST", "true").lower() != "false"
@@ -67,6 +70,22 @@ class Environment:
         """Make the persistent loop the current one: a program's `asyncio.run` leaves none behind, and Mangum asks."""
         asyncio.set_event_loop(self.loop)
         return self.loop
+
+    def thaw(self) -> None:
+        """Before an invocation: drop the connections of an environment that was long idle.
+
+        Frozen, it cannot see that a gateway or load balancer gave them up; a silently dropped one would hang until
+        the read timeout. By the wall clock: others may stand still while the environment is frozen.
+        """
+        if time.time() - self._last_used > self.idle_seconds:
+            for lm in self.dispatcher.models.values():
+                self.use_loop().run_until_complete(lm.aclose())
+
+    def rest(self) -> None:
+        """After an invocation: end what programs left behind, and note the time."""
+        if left := self.loop.end_invocation():
+            self.telemetry.logger.warning("left behind by a program", extra={"tasks": left})
+        self._last_used = time.time()
 
     def find(self, name: str) -> Program | FailedProgram | None:
         """The program of that name, loaded or failed."""

@@ -37,10 +37,10 @@ def begin(
         ends=now + context.get_remaining_time_in_millis() / 1000,
     ) as invocation:
         try:
+            environment.thaw()
             yield invocation
         finally:
-            if left := environment.loop.end_invocation():
-                environment.telemetry.logger.warning("left behind by a program", extra={"tasks": left})
+            environment.rest()
 
 
 def _seconds(environment: Environment, context: Any, source: str, epoch_ms: float | None) -> float:
