@@ -40,8 +40,14 @@ stress: setup
 serve: setup
 	$(BIN)/dspy-lambda local --project $(PROJECT) --port 3000 --model-server
 
-bench: setup
-	$(BIN)/python benchmarks/batch.py
+.venv-bench/ready: requirements/bench.txt .venv/ready
+	@rm -rf .venv-bench
+	$(PYTHON) -m venv .venv-bench
+	$(BIN)/uv pip install -q --python .venv-bench/bin/python --compile-bytecode --require-hashes -r requirements/bench.txt
+	@touch $@
+
+bench: setup .venv-bench/ready
+	$(BIN)/python benchmarks/run.py --bench-python .venv-bench/bin/python
 
 lint: setup
 	$(BIN)/ruff check .
@@ -62,7 +68,8 @@ check: lint tools
 lock:
 	$(BIN)/$(LOCK) pyproject.toml --extra cli --group dev -o requirements/dev.txt
 	$(BIN)/$(LOCK) --group tools -o requirements/tools.txt
+	$(BIN)/$(LOCK) --group bench -o requirements/bench.txt
 	echo uv | $(BIN)/$(LOCK) - -o requirements/uv.txt
 
 clean:
-	rm -rf .venv .venv-tools .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-tools .venv-bench .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -52,9 +52,12 @@ class Dispatcher:
             Exception: whatever the program raised, which the call's own exit turns into a CallError.
         """
         values = program.schemas.inputs.validate(inputs)
-        turns = await self._turn(program, call)
+        turns = self._turns_of(program)
+        waits = turns.locked()
+        await self._take(turns, call)
         try:
-            self._check_time(program, call)
+            if waits:
+                self._check_time(program, call)
             work = self._start(program, values, call, turns.release)
         except BaseException:
             turns.release()
@@ -65,19 +68,23 @@ class Dispatcher:
         return to_outputs(result)
 
     def _check_time(self, program: Program, call: Call) -> None:
-        """Start nothing that even the fastest of the program's last calls would not have finished in time.
+        """Start nothing late that even the fastest of the program's last calls would not have finished in time.
 
-        It would only be paid for twice: now in vain, and again when its record comes back.
+        It would only be paid for twice: now in vain, and again when its record comes back. What need not wait for its
+        turn always starts: or slow times would never be found to be over.
         """
         recent, left = self._recent[program.name], _seconds_left(call)
         if recent and left is not None and left < min(recent):
             raise DeadlineExceeded("Too little time was left to start.")
 
-    async def _turn(self, program: Program, call: Call) -> asyncio.Semaphore:
-        """Take one of the program's `max_concurrent_per_program` turns; first come, first served."""
+    def _turns_of(self, program: Program) -> asyncio.Semaphore:
         turns = self._turns.get(program.name)
         if turns is None:
             turns = self._turns[program.name] = asyncio.Semaphore(self._limits.max_concurrent_per_program)
+        return turns
+
+    async def _take(self, turns: asyncio.Semaphore, call: Call) -> None:
+        """Take one of the program's `max_concurrent_per_program` turns; first come, first served."""
         left = _seconds_left(call)
         patience = self._limits.queue_timeout_seconds if call.invocation.source == "serve" else None
         try:
@@ -87,7 +94,6 @@ class Dispatcher:
             if patience is not None and (left is None or patience < left):
                 raise Overloaded("All turns of this program are taken.", retry_after=patience) from None
             raise _deadline() from None
-        return turns
 
     def _start(
         self, program: Program, values: dict[str, Any], call: Call, done: Callable[[], None]

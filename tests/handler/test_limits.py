@@ -164,3 +164,12 @@ def test_nothing_starts_for_which_too_little_time_is_left(make_project, make_ser
     assert failures(serve(sqs(*[{"question": "q"}] * 5), Context(remaining_ms=1000))) == ["m2", "m3", "m4"]
     assert models.stats()["requests"] == 2
     assert sorted(call["outcome"] for call in records().calls) == ["deadline"] * 3 + ["success"] * 2
+
+
+def test_slow_times_are_found_to_be_over(make_project, make_serve, models):
+    serve = make_serve(make_project({"aecho": AECHO}))
+    models.behave(delay_seconds=1)
+    assert failures(serve(sqs({"question": "q"}))) == []
+    models.behave()
+    # Half a second is less than any call took so far, and yet this one starts.
+    assert failures(serve(sqs({"question": "q"}), Context(remaining_ms=600))) == []
