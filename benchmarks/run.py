@@ -35,9 +35,9 @@ BASELINE = HERE / "baseline.json"
 RELAPSE = 1.15
 USERS, IDEAL_RPS = 100, 200.0
 TARGETS = {
-    "async": ['/Summarise={"text": "some text"}'],
+    "async": ['/Summarise={"text": "some text", "sentences": 2}'],
     "sync": ['/Answer={"question": "why?"}'],
-    "mixed": ['/Summarise={"text": "some text"}', '/Answer={"question": "why?"}'],
+    "mixed": ['/Summarise={"text": "some text", "sentences": 2}', '/Answer={"question": "why?"}'],
 }
 
 

@@ -53,10 +53,10 @@ class Dispatcher:
         """
         values = program.schemas.inputs.validate(inputs)
         turns = self._turns_of(program)
-        waits = turns.locked()
+        late = call.late or turns.locked()
         await self._take(turns, call)
         try:
-            if waits:
+            if late:
                 self._check_time(program, call)
             work = self._start(program, values, call, turns.release)
         except BaseException:

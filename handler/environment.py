@@ -16,12 +16,13 @@ os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
 import dspy
 
 from handler.config import load_config
+from handler.discovery import load_programs
 from handler.dispatch import Dispatcher
 from handler.errors import ConfigError
 from handler.fast import remember_lookups
 from handler.loop import PersistentLoop
 from handler.models import build_models
-from handler.programs import FailedProgram, Program, load_programs
+from handler.programs import FailedProgram, Program
 from handler.requeue import Requeue
 from handler.telemetry import Telemetry
 

@@ -8,6 +8,7 @@ import types
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
+from handler.errors import ProgramFailed
 from handler.fast import is_pure
 
 Result = TypeVar("Result")
@@ -39,6 +40,13 @@ class PersistentLoop(asyncio.SelectorEventLoop):
             except (SystemExit, KeyboardInterrupt):
                 if task.done():
                     raise
+            except RuntimeError:
+                # A program's `loop.stop()` lands here, too.
+                if task.done() or self.is_closed():
+                    raise
+            except asyncio.CancelledError:
+                # A program that cancels all tasks that it finds; the runtime client would not catch this one.
+                raise ProgramFailed("A program cancelled the whole invocation.") from None
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
         """Run in a thread; or at once, where a hop to a thread and back would cost more than the work."""

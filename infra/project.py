@@ -13,8 +13,9 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from handler.config import Config, FunctionSettings, load_config
+from handler.discovery import load_programs
 from handler.errors import ConfigError
-from handler.programs import FailedProgram, Program, load_programs
+from handler.programs import FailedProgram, Program
 
 HANDLER = "handler.main.lambda_handler"
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import cache
 from typing import Any
 
 from mangum import Mangum
 from mangum.adapter import DEFAULT_TEXT_MIME_TYPES
+from starlette.requests import Request
 
 from handler.api.app import create_app
-from handler.api.problems import MEDIA_TYPE
+from handler.api.problems import MEDIA_TYPE, call_error
 from handler.environment import Environment
+from handler.errors import ProgramFailed
 from handler.telemetry import Invocation
 
 Scope = MutableMapping[str, Any]
@@ -38,7 +41,12 @@ class LambdaApp:
         # does not with a REST API's.
         if scope["aws.event"].get("version") != "2.0":
             scope["path"] = scope["root_path"] + scope["path"]
-        await self._app(scope, receive, send)
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            # A program that cancels all tasks that it finds. Mangum would answer in plain text.
+            failed = call_error(Request(scope), ProgramFailed("A program cancelled the whole invocation."))
+            await failed(scope, receive, send)
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,13 +61,22 @@ def recognise(event: dict[str, Any]) -> bool:
 def handle(environment: Environment, event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Run all records, within the program's width, and report those that failed. Never raises for a record."""
     records = [_read(environment, record) for record in event["Records"]]
-    with begin(environment, context, "sqs") as invocation:
-        return environment.use_loop().run_until_complete(_batch(environment, records, invocation))
+    with begin(environment, context, "sqs", records=len(records)) as invocation:
+        try:
+            return environment.use_loop().run_until_complete(_batch(environment, records, invocation))
+        except ProgramFailed:
+            return {"batchItemFailures": [{"itemIdentifier": record.identifier} for record in records]}
 
 
 async def _batch(environment: Environment, records: list[Record], invocation: Invocation) -> dict[str, Any]:
-    done = await asyncio.gather(*(_line(environment, line, invocation) for line in _lines(records)))
-    failed = [failure for line in done for failure in line]
+    width = environment.config.server.max_concurrent_per_program
+    workers = []
+    for lines in _lines(records).values():
+        waiting = iter(lines)  # shared by a program's workers: each takes the next line when it is done with one
+        workers += [_work(environment, waiting, invocation) for _ in range(min(width, len(lines)))]
+    failed = [failure for found in await asyncio.gather(*workers) for failure in found]
+    order = {id(record): position for position, record in enumerate(records)}
+    failed.sort(key=lambda failure: order[id(failure[0])])
     for record, _ in failed:
         invocation.records_failed[record.label] += 1
     moved = await _requeue(environment, failed, invocation)
@@ -98,16 +108,29 @@ async def _requeue(
     return moved
 
 
-def _lines(records: list[Record]) -> list[list[Record]]:
-    """Records that must run one after the other: a FIFO queue's message groups. Others are lines of one."""
+def _lines(records: list[Record]) -> dict[str, list[list[Record]]]:
+    """By program, the records that must run one after the other: a FIFO queue's message groups. Others stand alone."""
     groups: dict[Any, list[Record]] = defaultdict(list)
     for position, record in enumerate(records):
         groups[position if record.group is None else record.group].append(record)
-    return list(groups.values())
+    lines: dict[str, list[list[Record]]] = defaultdict(list)
+    for line in groups.values():
+        lines[line[0].label].append(line)
+    return lines
+
+
+async def _work(
+    environment: Environment, lines: Iterator[list[Record]], invocation: Invocation
+) -> list[tuple[Record, CallError]]:
+    """Take one line after the other; the failed records. As many tasks as can run, not as there are records."""
+    failed = []
+    for position, line in enumerate(lines):
+        failed += await _line(environment, line, invocation, late=position > 0)
+    return failed
 
 
 async def _line(
-    environment: Environment, records: list[Record], invocation: Invocation
+    environment: Environment, records: list[Record], invocation: Invocation, *, late: bool
 ) -> list[tuple[Record, CallError]]:
     """The failed records, each with its reason. After a failure the rest of a message group is not started.
 
@@ -115,18 +138,18 @@ async def _line(
     processing messages after the first failure and return all failed and unprocessed messages".
     """
     for position, record in enumerate(records):
-        error = await _failure(environment, record, invocation)
+        error = await _failure(environment, record, invocation, late=late or position > 0)
         if error is not None:
             behind = ProgramFailed("A record before this one in its message group failed.")
             return [(record, error), *((rest, behind) for rest in records[position + 1 :])]
     return []
 
 
-async def _failure(environment: Environment, record: Record, invocation: Invocation) -> CallError | None:
+async def _failure(environment: Environment, record: Record, invocation: Invocation, *, late: bool) -> CallError | None:
     """Run one record's call; why it failed, or None."""
     model = record.program.model if record.program else None
     try:
-        with invocation.call(record.label, model, record.identifier) as call:
+        with invocation.call(record.label, model, record.identifier, late=late) as call:
             if record.error is not None:
                 raise record.error
             program = require(environment, record.name, record.program)

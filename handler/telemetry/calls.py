@@ -24,15 +24,19 @@ class Call:
 
     Attributes:
         program, model: the program's name and its model's alias; `unknown` and None where there is none.
+        late: whether it had to wait for others of its invocation to end.
         usage: filled by the LM calls that run within this call.
         lm_error: the last failure of an LM call within this call, whatever the program made of it.
     """
 
-    def __init__(self, invocation: Invocation, program: str, model: str | None, message_id: str | None) -> None:
+    def __init__(
+        self, invocation: Invocation, program: str, model: str | None, message_id: str | None, *, late: bool = False
+    ) -> None:
         self.invocation = invocation
         self.program = program
         self.model = model
         self.message_id = message_id
+        self.late = late
         self.usage = Usage()
         self.lm_error: Exception | None = None
         self.outcome = "success"
@@ -43,7 +47,8 @@ class Call:
         return self.outcome in _ERRORS
 
     def __enter__(self) -> Call:
-        self._start = time.perf_counter()
+        # What waited for others of its batch waited since the batch came.
+        self._start = self.invocation.started if self.late else time.perf_counter()
         return self
 
     def __exit__(self, _: type[BaseException] | None, raised: BaseException | None, __: TracebackType | None) -> None:

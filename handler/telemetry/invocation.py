@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from collections.abc import Iterable
 from types import TracebackType
@@ -45,12 +46,15 @@ class Invocation:
         self.deadline = deadline
         self.ends = ends
         self.cold_start = cold_start
+        self.started = time.perf_counter()
         self.records_failed: Counter[str] = Counter()
         self._calls: dict[str, list[Call]] = {}
 
-    def call(self, program: str = UNKNOWN, model: str | None = None, message_id: str | None = None) -> Call:
-        """A new call within this invocation."""
-        return Call(self, program, model, message_id)
+    def call(
+        self, program: str = UNKNOWN, model: str | None = None, message_id: str | None = None, *, late: bool = False
+    ) -> Call:
+        """A new call within this invocation; `late` if it had to wait for others to end."""
+        return Call(self, program, model, message_id, late=late)
 
     def finish(self, call: Call, cause: dict[str, Any]) -> None:
         self._calls.setdefault(call.program, []).append(call)

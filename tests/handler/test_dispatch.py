@@ -325,3 +325,41 @@ def test_tasks_that_a_program_leaves_behind_end_with_the_invocation_and_are_name
     assert (warning["level"], warning["tasks"]) == ("WARNING", ["linger"])
     assert sys.modules[serve.environment.programs["Leaves"].module].SEEN == ["cancelled"]
     assert asyncio.all_tasks(serve.environment.loop) == set()
+
+
+@pytest.mark.parametrize("deed", ["stop()", "close()"])
+def test_a_program_can_neither_stop_nor_close_the_loop(make_project, make_serve, deed):
+    source = f"""
+    import asyncio
+    class Ends(dspy.Module):
+        async def aforward(self) -> str:
+            asyncio.get_running_loop().{deed}
+            await asyncio.sleep(0.01)
+            return "still here"
+    """
+    serve = make_serve(make_project({"ends": source, "aecho": AECHO}))
+    good = {"program": "AEcho", "inputs": {"question": "q"}}
+    batch = sqs(good, {"program": "Ends", "inputs": {}}, good)
+    assert failures(serve(batch)) == ([] if deed == "stop()" else ["m1"])
+    assert serve.post("/Ends", {}).status == (200 if deed == "stop()" else 500)
+    assert serve.post("/AEcho", {"question": "q"}).status == 200
+
+
+def test_a_program_that_cancels_everything_fails_the_invocation_and_nothing_more(make_project, make_serve):
+    source = """
+    import asyncio
+    class Cancels(dspy.Module):
+        async def aforward(self):
+            await asyncio.sleep(0.01)
+            for task in asyncio.all_tasks():
+                task.cancel()
+            await asyncio.sleep(1)
+    """
+    serve = make_serve(make_project({"cancels": source, "aecho": AECHO}))
+    good = {"program": "AEcho", "inputs": {"question": "q"}}
+    assert failures(serve(sqs(good, {"program": "Cancels", "inputs": {}}))) == ["m0", "m1"]
+    with pytest.raises(ProgramFailed):
+        serve({"program": "Cancels", "inputs": {}})
+    answer = serve.post("/Cancels", {})
+    assert (answer.status, dict(answer.headers)["content-type"]) == (500, "application/problem+json")
+    assert failures(serve(sqs(good, good))) == []

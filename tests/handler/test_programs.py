@@ -2,111 +2,13 @@ import dspy
 import pytest
 
 from handler.config import load_config
-from handler.errors import ConfigError
-from handler.programs import choose_entry, load_programs
-from tests.support import AECHO, ECHO
+from handler.discovery import load_programs
+from handler.programs import choose_entry
+from tests.support import ECHO
 
 
 def load(project, **options):
     return load_programs(project, load_config(project), **options)
-
-
-def test_public_module_classes_are_programs_and_others_are_not(make_project):
-    project = make_project(
-        {
-            "one": ECHO + "class _Private(Echo): ...\nclass Text(dspy.Signature):\n    a: str = dspy.InputField()\n",
-            "two": "from .one import Echo as Imported\nclass Child(Imported):\n    pass\n",
-            "_helpers": "class Hidden(dspy.Module):\n    def forward(self): ...\n",
-        }
-    )
-    programs, failed = load(project)
-    assert sorted(programs) == ["Child", "Echo"]
-    assert failed == {}
-
-
-def test_one_program_needs_only_its_own_module(make_project):
-    project = make_project({"good": ECHO, "broken": "import nothing_of_that_name\n" + AECHO})
-    programs, failed = load(project, only="Echo")
-    assert (list(programs), failed) == (["Echo"], {})
-    package = next(p.name for p in (project / "src").iterdir())
-    programs, _ = load(project, only="Echo", module=f"{package}.modules.good")
-    assert list(programs) == ["Echo"]
-
-
-@pytest.mark.parametrize(
-    ("source", "says"),
-    [
-        (
-            "import nothing_of_that_name\n" + ECHO,
-            ["broken.py:2", "No module named 'nothing_of_that_name'", "dependencies"],
-        ),
-        (ECHO + "def broken(:\n", ["broken.py", "SyntaxError"]),
-        (ECHO + "raise ValueError('sk-secret')\n", ["broken.py:", "ValueError"]),
-        (ECHO + "import sys; sys.exit('sk-secret')\n", ["SystemExit"]),
-    ],
-)
-def test_a_broken_module_fails_its_own_programs_and_no_others(make_project, source, says):
-    programs, failed = load(make_project({"good": AECHO, "broken": source}))
-    assert (list(programs), list(failed)) == (["AEcho"], ["Echo"])
-    for part in says:
-        assert part in failed["Echo"].error
-    assert "sk-secret" not in failed["Echo"].error
-
-
-def test_a_broken_module_without_recognisable_classes_goes_by_its_file(make_project):
-    _, failed = load(make_project({"good": ECHO, "odd": "make = 1 / 0\n"}))
-    assert list(failed) == ["odd"]
-
-
-@pytest.mark.parametrize(
-    ("source", "says"),
-    [
-        (
-            "class Needy(dspy.Module):\n    def __init__(self, k): ...\n    def forward(self): ...\n",
-            "takes no arguments",
-        ),
-        ("class Empty(dspy.Module):\n    pass\n", "neither forward nor aforward"),
-        ("class Odd(dspy.Module):\n    def forward(self, x: 'Nowhere'): ...\n", "Nowhere"),
-    ],
-)
-def test_a_class_that_is_no_program_is_listed_with_the_reason(make_project, source, says):
-    programs, failed = load(make_project({"good": ECHO, "bad": source}))
-    assert list(programs) == ["Echo"]
-    (program,) = failed.values()
-    assert says in program.error
-    assert "bad.py" in program.error
-
-
-def test_two_programs_of_one_name_are_refused_with_both_files(make_project):
-    project = make_project({"one": ECHO, "two": ECHO})
-    for options in ({}, {"only": "Echo"}):
-        with pytest.raises(ConfigError, match=r"two\.py.*also in .*one\.py"):
-            load(project, **options)
-
-
-def test_the_one_program_that_is_broken_missing_or_misplaced_is_a_config_error(make_project):
-    project = make_project({"good": ECHO, "broken": "import nothing_of_that_name\n" + AECHO})
-    with pytest.raises(ConfigError, match=r"AEcho cannot be loaded: .*nothing_of_that_name"):
-        load(project, only="AEcho")
-    with pytest.raises(ConfigError, match="no program 'Nope'; the project has: AEcho, Echo"):
-        load(project, only="Nope")
-    with pytest.raises(ConfigError, match=r"DSPY_LAMBDA_MODULE: no module 'a\.b'"):
-        load(project, only="Echo", module="a.b")
-
-
-def test_a_project_without_programs_says_where_they_belong(tmp_path):
-    (tmp_path / "dspy.config.yaml").write_text("models: {default: a, registry: {a: {model: m}}}")
-    with pytest.raises(ConfigError, match=r"src/<package>/modules/\*\.py"):
-        load(tmp_path)
-
-
-@pytest.mark.parametrize("place", ["src/handler", "handler", "src/infra"])
-def test_a_folder_that_would_hide_this_package_is_refused(make_project, place):
-    project = make_project({"good": ECHO})
-    (project / place).mkdir()
-    (project / place / "__init__.py").touch()
-    with pytest.raises(ConfigError, match="rename the folder"):
-        load(project)
 
 
 class Sync(dspy.Module):
@@ -180,33 +82,6 @@ def test_a_copy_keeps_callbacks_and_shares_no_attribute_set_later(make_project):
     assert clone.history is not shared.history
 
 
-def test_an_alias_is_no_second_program_and_a_bare_base_is_none(make_project):
-    source = (
-        "class Base(dspy.Module):\n    def help(self): ...\n" + ECHO.replace("dspy.Module", "Base") + "Other = Echo\n"
-    )
-    programs, failed = load(make_project({"one": source}))
-    assert (list(programs), failed) == (["Echo"], {})
-
-
-def test_dspys_own_modules_can_be_programs(make_project):
-    source = """
-    def tool(): ...
-    class Agent(dspy.ReAct):
-        def __init__(self):
-            super().__init__("question -> answer", tools=[tool])
-    class Thought(dspy.ProgramOfThought):
-        def __init__(self):
-            super().__init__("question -> answer")
-    class Think(dspy.ChainOfThought):
-        def __init__(self):
-            super().__init__("question -> answer")
-    """
-    programs, failed = load(make_project({"own": source}))
-    assert failed == {}
-    for program in programs.values():
-        assert program.schemas.inputs.validate({"question": "q"}) == {"question": "q"}
-
-
 @pytest.mark.parametrize(
     "body",
     [
@@ -226,11 +101,3 @@ class Odd(dspy.Module):
     {body}
 """
     assert make_serve(make_project({"odd": source}))({"inputs": {"a": 1}})["outputs"] == {"result": 1}
-
-
-def test_a_name_in_a_docstring_is_no_definition(make_project):
-    project = make_project(
-        {"echo": ECHO, "other": '"""Not this one:\n\nclass Echo(dspy.Module):\n    ...\n"""\n' + AECHO}
-    )
-    programs, _ = load(project, only="Echo")
-    assert list(programs) == ["Echo"]

@@ -1,11 +1,13 @@
+import sys
 import time
 
 import pytest
 
 from infra.local.events import EVENTS, Request
-from tests.support import Context
+from tests.support import Context, failures, sqs
 
 SLOW = """
+import sys
 import time
 LEFT = []
 class Left(dspy.Module):
@@ -53,3 +55,19 @@ def test_a_call_has_what_function_and_gateway_leave_it(left, kind, remaining_ms,
 def test_reserve_and_integration_limit_can_be_set(left):
     assert left("rest", 900_000, DSPY_LAMBDA_INTEGRATION_SECONDS="120") == pytest.approx(119.5, abs=0.3)
     assert left("url", 900_000, DSPY_LAMBDA_DEADLINE_RESERVE_MS="5000") == pytest.approx(895, abs=0.3)
+
+
+def test_a_batch_keeps_back_what_its_records_take_to_be_answered(make_project, make_serve, records):
+    source = """
+    import time
+    class Left(dspy.Module):
+        async def aforward(self, pad: str = ""):
+            LEFT.append(dspy.settings.lm.call.invocation.deadline - time.monotonic())
+    LEFT = []
+    """
+    serve = make_serve(make_project({"left": source}))
+    seen = sys.modules[serve.environment.programs["Left"].module].LEFT
+    for count, seconds in ((1, 99.5), (5000, 98.0)):
+        seen.clear()
+        assert failures(serve(sqs(*[{}] * count), Context(100_000))) == []
+        assert seen[0] == pytest.approx(seconds, abs=0.25)
