@@ -32,10 +32,10 @@ demo: setup
 	$(BIN)/python examples/demo.py
 
 test: setup
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 stress: setup
-	STRESS_SCALE=10 $(BIN)/python -m pytest -q tests/stress tests/infra/test_serve.py
+	STRESS_SCALE=10 $(BIN)/python -m pytest -q tests/stress
 
 serve: setup
 	$(BIN)/dspy-lambda local --project $(PROJECT) --port 3000 --model-server

@@ -275,7 +275,7 @@ class ModelServer:
 
 async def serve(app: web.Application, port: int, until_stdin_closes: bool) -> None:
     """Serve on loopback; print the address once it can be called."""
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", port, backlog=2048)
     await site.start()

@@ -69,8 +69,10 @@ def output() -> io.StringIO:
 
 
 @pytest.fixture
-def make_serve(models: ModelServer, output: io.StringIO) -> MakeServe:
+def make_serve(models: ModelServer, output: io.StringIO) -> Iterator[MakeServe]:
     """An environment of the real handler over a project, and a way to send it events; its log goes to `records`."""
+
+    made: list[Serve] = []
 
     def make(project: Path, **variables: str) -> Serve:
         settings = {
@@ -80,9 +82,12 @@ def make_serve(models: ModelServer, output: io.StringIO) -> MakeServe:
             "POWERTOOLS_SERVICE_NAME": f"service-{next(_packages)}",  # loggers are per service and outlive a test
             **variables,
         }
-        return Serve(Environment(settings, output))
+        made.append(Serve(Environment(settings, output)))
+        return made[-1]
 
-    return make
+    yield make
+    for serve in made:
+        serve.close()
 
 
 @pytest.fixture

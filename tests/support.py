@@ -54,6 +54,15 @@ class Serve:
         answer = recognise(event)(self.environment, event, context or Context())
         return json.loads(json.dumps(answer, ensure_ascii=False).encode())
 
+    def close(self) -> None:
+        """Give back what an environment holds until its process ends: connections, threads, the loop."""
+        environment = self.environment
+        for lm in environment.dispatcher.models.values():
+            environment.use_loop().run_until_complete(lm.aclose())
+        environment.dispatcher._executor.shutdown(wait=False, cancel_futures=True)
+        environment.loop.end_invocation()
+        environment.loop.close()
+
     def http(self, request: Request, kind: str = "rest", context: Context | None = None) -> Response:
         """The HTTP answer, as a client behind that kind of gateway gets it."""
         return response(kind, json.dumps(self(EVENTS[kind](request), context)).encode())

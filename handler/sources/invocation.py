@@ -38,7 +38,7 @@ def begin(
         source,
         request_id=context.aws_request_id,
         correlation_id=correlation_id,
-        deadline=now + _seconds(environment, context, source, epoch_ms, records),
+        deadline=now + seconds_for(environment, context, source, epoch_ms, records),
         ends=now + context.get_remaining_time_in_millis() / 1000,
     ) as invocation:
         try:
@@ -48,7 +48,8 @@ def begin(
             environment.rest()
 
 
-def _seconds(environment: Environment, context: Any, source: str, epoch_ms: float | None, records: int) -> float:
+def seconds_for(environment: Environment, context: Any, source: str, epoch_ms: float | None, records: int) -> float:
+    """How long the calls of an invocation may take."""
     left: float = context.get_remaining_time_in_millis() / 1000
     limit = environment.integration_seconds.get(source)
     if limit is not None:

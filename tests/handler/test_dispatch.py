@@ -7,7 +7,6 @@ import time
 import pytest
 
 from handler.errors import DeadlineExceeded, ProgramFailed
-from tests.conftest import QUICKSTART
 from tests.support import AECHO, ECHO, Context, failures, sqs
 
 
@@ -172,26 +171,6 @@ def test_connections_are_kept_over_invocations_and_sources(serve, models):
 def test_entry_points_of_every_shape(make_project, make_serve, source, inputs, outputs):
     serve = make_serve(make_project({"shape": f"class Shape(dspy.Module):\n{source}\n"}))
     assert serve({"inputs": inputs})["outputs"] == outputs
-
-
-def test_a_thousand_mixed_calls_keep_to_themselves(make_serve, models, records):
-    serve = make_serve(QUICKSTART)
-    fields = {"Answer": "question", "Summarise": "text", "Triage": "message", "Perspectives": "question"}
-    batch = sqs(*({"program": p, "inputs": {f: f"{p}-{n}"}} for n in range(250) for p, f in fields.items()))
-    answers: dict[str, str] = {}
-    run = serve.environment.dispatcher.run
-
-    async def keep(program, inputs, call):
-        outputs = await run(program, inputs, call)
-        answers[next(iter(inputs.values()))] = json.dumps(outputs)
-        return outputs
-
-    serve.environment.dispatcher.run = keep
-    assert failures(serve(batch)) == []
-    assert len(answers) == 1000
-    for question, answer in answers.items():
-        program = question.partition("-")[0]
-        assert f'gpt-4.1-{"mini" if program == "Triage" else "nano"}: {question}"' in answer
 
 
 def test_a_syncified_program_runs_on_each_calls_own_copy(make_project, make_serve):

@@ -60,6 +60,8 @@ def tool(): ...
         (lambda: dspy.ChainOfThought("a -> b"), True),
         (lambda: dspy.ReAct("a -> b", tools=[tool]), True),
         (lambda: dspy.ProgramOfThought("a -> b"), False),
+        (lambda: dspy.CodeAct("a -> b", tools=[tool]), False),
+        (lambda: dspy.RLM("a -> b"), True),
         (lambda: dspy.MultiChainComparison("a -> b"), False),
         (lambda: dspy.BestOfN(dspy.Predict("a -> b"), N=2, reward_fn=lambda *_: 1.0, threshold=1.0), False),
         (lambda: dspy.Refine(dspy.Predict("a -> b"), N=2, reward_fn=lambda *_: 1.0, threshold=1.0), False),

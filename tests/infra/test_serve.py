@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -29,6 +30,9 @@ class Server:
         while not (line := self.process.stdout.readline()).startswith("ready "):
             self.lines.append(line)
         self.url = line.split()[1]
+        # Read on: a full pipe would stop the server.
+        self._reader = threading.Thread(target=lambda: self.lines.extend(self.process.stdout), daemon=True)
+        self._reader.start()
 
     def post(self, program, **inputs):
         headers = {"Content-Type": "application/json", "X-Request-Id": "mine"}
@@ -41,9 +45,9 @@ class Server:
 
     def stop(self):
         self.process.send_signal(signal.SIGINT)
-        out, err = self.process.communicate(timeout=15)
-        self.lines += out.splitlines()
-        return self.process.returncode, err
+        self.process.wait(timeout=15)
+        self._reader.join(timeout=5)
+        return self.process.returncode, self.process.stderr.read()
 
     @property
     def records(self):
@@ -56,7 +60,7 @@ def start(models):
 
         def start(project):
             server = Server(project, models)
-            stack.callback(server.process.communicate)
+            stack.callback(server.process.wait)
             stack.callback(server.process.kill)
             return server
 

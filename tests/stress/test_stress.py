@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from infra.local.front import Front
 from infra.local.local import CATALOGUE, LocalLambda
 from infra.project import load_project
 from tests.conftest import QUICKSTART
+from tests.infra.test_serve import Server
 from tests.stress.conftest import SCALE
 from tests.support import AECHO, ECHO, Context, Records, failures, sqs
 
@@ -58,6 +60,47 @@ def test_log_integrity(models, report):
     assert sum(Records(lines).values("Calls")) == sent
     reported = sum(len(failures(json.loads(answer.payload))) for answer in answers)
     report(sent, sum(call["outcome"] == "success" for call in calls), reported, lines=len(lines))
+
+
+def test_contamination(make_serve, models, report):
+    serve = make_serve(QUICKSTART)
+    models.behave(delay_seconds=0.02)
+    wrong, answers = [], Counter()
+    run = serve.environment.dispatcher.run
+
+    async def check(program, inputs, call):
+        outputs = await run(program, inputs, call)
+        model = "gpt-4.1-mini" if program.name == "Triage" else "gpt-4.1-nano"
+        if f'{model}: {next(iter(inputs.values()))}"' not in json.dumps(outputs):
+            wrong.append((inputs, outputs))
+        answers[program.name] += 1
+        return outputs
+
+    serve.environment.dispatcher.run = check
+    for _ in range(SCALE):
+        assert failures(serve(sqs(*mixed(250)))) == []
+    assert wrong == []
+    assert models.stats()["per_model"] == {"gpt-4.1-nano": 1500 * SCALE, "gpt-4.1-mini": 250 * SCALE}
+    report(1000 * SCALE, answers.total(), 0, wrong=0)
+
+
+@pytest.mark.parametrize(("program", "source"), [("Echo", ECHO), ("AEcho", AECHO)], ids=["sync", "async"])
+def test_backpressure(make_project, models, report, program, source):
+    limits = {"max_concurrent_per_program": 10, "queue_timeout_seconds": 0.5}
+    server = Server(make_project({"echo": source}, server=limits), models)
+    models.behave(delay_seconds=0.3)
+    statuses: Counter = Counter()
+    try:
+        with ThreadPoolExecutor(60) as pool:
+            for _ in range(SCALE):
+                statuses.update(pool.map(lambda n: server.post(program, question=f"q{n}")[0], range(60)))
+                # The burst over, the next caller is served at once.
+                statuses[server.post(program, question="after")[0]] += 1
+    finally:
+        server.stop()
+    assert set(statuses) == {200, 429}
+    assert models.stats()["peak_in_flight"] == 10
+    report(61 * SCALE, statuses[200], statuses[429])
 
 
 @pytest.mark.parametrize("source", [ECHO, AECHO], ids=["sync", "async"])
