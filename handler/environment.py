@@ -25,6 +25,7 @@ from handler.models import build_models
 from handler.programs import FailedProgram, Program
 from handler.requeue import Requeue
 from handler.telemetry import Telemetry
+from handler.telemetry.calls import describe
 
 CACHE_ENTRIES = 1000
 
@@ -80,7 +81,10 @@ class Environment:
         """
         if time.time() - self._last_used > self.idle_seconds:
             for lm in self.dispatcher.models.values():
-                self.use_loop().run_until_complete(lm.aclose())
+                try:
+                    self.use_loop().run_until_complete(lm.aclose())
+                except Exception as error:  # the next call opens its own connections all the same
+                    self._warn("old connections cannot be closed", describe(error))
 
     def rest(self) -> None:
         """After an invocation: end what programs left behind, and note the time."""

@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Self
 
@@ -68,7 +68,7 @@ class LocalLambda:
         return self.functions[name]
 
     @contextlib.asynccontextmanager
-    async def front(self, kind: str, port: int):  # type: ignore[no-untyped-def]
+    async def front(self, kind: str, port: int) -> AsyncIterator[str]:
         """Serve HTTP; yields the address."""
         functions = {name: self.function(name) for name in self._project.functions}
         front = Front(kind, functions, self.function(CATALOGUE))
@@ -78,7 +78,7 @@ class LocalLambda:
             await front.stop()
 
     @contextlib.asynccontextmanager
-    async def mappings(self, visibility_seconds: int | None = None):  # type: ignore[no-untyped-def]
+    async def mappings(self, visibility_seconds: int | None = None) -> AsyncIterator[QueueServer]:
         """Make the queues and poll them; yields their server."""
         server = QueueServer()
         await asyncio.to_thread(server.start)
