@@ -105,7 +105,8 @@ def test_backpressure(make_project, models, report, program, source):
 
 @pytest.mark.parametrize("source", [ECHO, AECHO], ids=["sync", "async"])
 def test_error_storm(make_project, make_serve, models, records, report, source):
-    serve = make_serve(make_project({"echo": source}))
+    # The function's timeout is the LM's, too: it bounds how long a hanging provider keeps a thread.
+    serve = make_serve(make_project({"echo": source}, **{"lambda": {"defaults": {"timeout_seconds": 4}}}))
     sent = answered = failed = 0
     for seed in range(SCALE):
         models.behave(
