@@ -6,7 +6,7 @@ import inspect
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Annotated, Any, NotRequired, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
@@ -67,6 +67,7 @@ class Inputs:
         return _json_schema(self.adapter, ref_template, "validation")
 
 
+@cache
 def _core_errors() -> set[str]:
     from pydantic_core.core_schema import ErrorType
 

@@ -19,7 +19,7 @@ DLQ_RETENTION_SECONDS = 14 * 24 * 3600
 RETRY_AFTER_SECONDS = 1
 
 HEADER = """\
-# Written by `dspy-lambda template` from {config}; change that file, not this one.
+# Written by `dspy-lambda template` from dspy.config.yaml; change that file, not this one.
 """
 
 
@@ -52,7 +52,7 @@ _Dumper.add_representer(GetAtt, _intrinsic)
 def render(project: Project) -> str:
     """The template's text; the same project always gives the same bytes."""
     text = yaml.dump(build(project), Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
-    return HEADER.format(config="dspy.config.yaml") + text
+    return HEADER + text
 
 
 def build(project: Project) -> dict[str, Any]:

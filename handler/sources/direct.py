@@ -9,7 +9,7 @@ from handler.errors import InvalidInput, ProgramFailed
 from handler.payload import read_value
 from handler.programs import FailedProgram, Program
 from handler.sources.invocation import begin
-from handler.telemetry import Call
+from handler.telemetry.calls import UNKNOWN
 
 
 def recognise(event: dict[str, Any]) -> bool:
@@ -24,19 +24,15 @@ def handle(environment: Environment, event: dict[str, Any], context: Any) -> dic
         CallError: under the name that Step Functions matches in Retry and Catch.
     """
     program = choose(environment, event.get("program"))
-    name = program.name if program else "unknown"
+    name = program.name if program else UNKNOWN
     with (
         begin(environment, context, "direct") as invocation,
         invocation.call(name, program.model if program else None) as call,
     ):
         loaded = require(environment, event.get("program"), program)
         inputs = read_value(event["inputs"])
-        outputs = environment.use_loop().run_until_complete(_run(environment, loaded, inputs, call))
+        outputs = environment.use_loop().run_until_complete(environment.dispatcher.run(loaded, inputs, call))
         return {"program": name, "outputs": outputs}
-
-
-async def _run(environment: Environment, program: Program, inputs: Any, call: Call) -> dict[str, Any]:
-    return await environment.dispatcher.run(program, inputs, call)
 
 
 def choose(environment: Environment, name: Any) -> Program | FailedProgram | None:

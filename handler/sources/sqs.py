@@ -18,6 +18,7 @@ from handler.requeue import Failure, is_addressable
 from handler.sources.direct import choose, require
 from handler.sources.invocation import begin
 from handler.telemetry import Invocation
+from handler.telemetry.calls import UNKNOWN
 
 _LAST_SECONDS = 0.2  # for the answer itself
 
@@ -47,7 +48,7 @@ class Record:
     @property
     def label(self) -> str:
         """The program's name in log and metrics."""
-        return self.program.name if self.program else "unknown"
+        return self.program.name if self.program else UNKNOWN
 
 
 def recognise(event: dict[str, Any]) -> bool:
