@@ -81,20 +81,21 @@ async def _batch(environment: Environment, records: list[Record], invocation: In
     for record, _ in failed:
         invocation.records_failed[record.label] += 1
     moved = await _requeue(environment, failed, invocation)
-    reported = [record.identifier for record, _ in failed if record.identifier not in moved]
+    reported = [record.identifier for record, _ in failed if id(record) not in moved]
     return {"batchItemFailures": [{"itemIdentifier": identifier} for identifier in reported]}
 
 
 async def _requeue(
     environment: Environment, failed: list[tuple[Record, CallError]], invocation: Invocation
-) -> set[str]:
-    """See to it that failed records come back in time, as far as time is left; those that need not be reported."""
+) -> set[int]:
+    """See to it that failed records come back in time, as far as time is left; the `id()`s of those that need not be
+    reported: two records may have one identifier."""
     seconds = invocation.ends - time.monotonic() - _LAST_SECONDS
     by_program: dict[str, list[tuple[Record, CallError]]] = defaultdict(list)
     for record, error in failed:
         if record.identifier and is_addressable(record.source):
             by_program[record.label].append((record, error))
-    moved: set[str] = set()
+    moved: set[int] = set()
     if seconds <= 0 or not environment.requeue.possible:
         return moved
     for label, failures in by_program.items():
@@ -105,7 +106,7 @@ async def _requeue(
                 positions = await asyncio.to_thread(environment.requeue.settle, found, settings)
         except TimeoutError:
             break
-        moved |= {failures[position][0].identifier for position in positions}
+        moved |= {id(failures[position][0]) for position in positions}
     return moved
 
 

@@ -125,6 +125,15 @@ def test_an_invalid_record_is_moved_with_its_reason_and_no_more_reported(server,
     assert sum(records().values("RecordsFailed")) == 2
 
 
+def test_a_record_is_not_taken_for_another_of_its_id(server, queue, make_worker, models):
+    worker = make_worker(invalid_to_dead_letter_queue=True)
+    event = receive(server, queue, "no json", '{"question": "q"}')
+    for record in event["Records"]:
+        record["messageId"] = "same"
+    models.behave(unauthorized_rate=1)
+    assert failures(worker(event)) == ["same"]
+
+
 @pytest.mark.parametrize(
     "variables",
     [
