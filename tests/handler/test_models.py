@@ -45,7 +45,7 @@ def test_a_retry_that_does_not_fit_the_deadline_is_no_retry_but_a_429(make_proje
     begin = time.monotonic()
     answer = serve.post(f"/{program}", {"question": "q"}, context=Context(remaining_ms=6000))
     assert (answer.status, dict(answer.headers)["retry-after"]) == (429, "20")
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 5  # and not until the deadline
     assert models.stats()["requests"] == 1
 
 

@@ -84,9 +84,9 @@ def test_it_serves_with_the_same_answers_logs_and_metrics(make_project, start):
 
 @pytest.mark.parametrize(("program", "source"), [("Echo", ECHO), ("AEcho", AECHO)])
 def test_a_burst_queues_then_sheds_with_429_and_recovers(make_project, start, models, program, source):
-    server_limits = {"max_concurrent_per_program": 4, "queue_timeout_seconds": 0.6}
+    server_limits = {"max_concurrent_per_program": 4, "queue_timeout_seconds": 1.5}
     server = start(make_project({"echo": source}, server=server_limits))
-    models.behave(delay_seconds=0.4)
+    models.behave(delay_seconds=0.9)
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda n: server.post(program, question=f"q{n}"), range(16)))
     statuses = [status for status, _, _ in answers]
@@ -103,10 +103,10 @@ def test_a_burst_queues_then_sheds_with_429_and_recovers(make_project, start, mo
 def test_the_programs_timeout_is_the_deadline(make_project, start, models):
     project = make_project({"aecho": AECHO}, **{"lambda": {"defaults": {"timeout_seconds": 1}}})
     server = start(project)
-    models.behave(delay_seconds=3)
+    models.behave(delay_seconds=20)
     begin = time.monotonic()
     assert server.post("AEcho", question="q")[0] == 504
-    assert time.monotonic() - begin < 2.5
+    assert time.monotonic() - begin < 10
 
 
 def test_a_client_that_goes_away_frees_its_turn(make_project, start, models):

@@ -1,3 +1,4 @@
+import json
 import sys
 import time
 
@@ -6,13 +7,13 @@ import pytest
 from infra.local.events import EVENTS, Request
 from tests.support import Context, failures, sqs
 
-SLOW = """
-import sys
-import time
-LEFT = []
+# Against the invocation's own end, which was taken at the same moment: what the machine needs until the call runs
+# does not count.
+KEPT = """
 class Left(dspy.Module):
     async def aforward(self) -> float:
-        return dspy.settings.lm.call.invocation.deadline - time.monotonic()
+        invocation = dspy.settings.lm.call.invocation
+        return invocation.ends - invocation.deadline
 """
 
 
@@ -21,13 +22,12 @@ def left(make_project, make_serve):
     """The seconds that a call is given, by kind of event, remaining time and the age of the request."""
 
     def measure(kind, remaining_ms, age=None, **variables):
-        serve = make_serve(make_project({"left": SLOW}), **variables)
+        serve = make_serve(make_project({"left": KEPT}), **variables)
         event = EVENTS[kind](Request("POST", "/Left", body=b"{}"))
         now = (time.time() - (age or 0)) * 1000
         event["requestContext"] |= {"requestTimeEpoch": now} if kind == "rest" else {"timeEpoch": now}
-        import json
-
-        return json.loads(serve(event, Context(remaining_ms))["body"])["result"]
+        kept = json.loads(serve(event, Context(remaining_ms))["body"])["result"]
+        return remaining_ms / 1000 - kept
 
     return measure
 
@@ -49,25 +49,27 @@ def left(make_project, make_serve):
     ],
 )
 def test_a_call_has_what_function_and_gateway_leave_it(left, kind, remaining_ms, age, seconds):
-    assert left(kind, remaining_ms, age) == pytest.approx(seconds, abs=0.3)
+    # A request grows older on its way into the function, never younger.
+    slack = 3 if kind in ("rest", "http") and age is not None and 0 <= age < 60 else 0.001
+    assert seconds - slack <= left(kind, remaining_ms, age) <= seconds + 0.001
 
 
 def test_reserve_and_integration_limit_can_be_set(left):
-    assert left("rest", 900_000, DSPY_LAMBDA_INTEGRATION_SECONDS="120") == pytest.approx(119.5, abs=0.3)
-    assert left("url", 900_000, DSPY_LAMBDA_DEADLINE_RESERVE_MS="5000") == pytest.approx(895, abs=0.3)
+    assert left("rest", 900_000, DSPY_LAMBDA_INTEGRATION_SECONDS="120") == pytest.approx(119.5, abs=3)
+    assert left("url", 900_000, DSPY_LAMBDA_DEADLINE_RESERVE_MS="5000") == pytest.approx(895)
 
 
 def test_a_batch_keeps_back_what_its_records_take_to_be_answered(make_project, make_serve, records):
     source = """
-    import time
     class Left(dspy.Module):
         async def aforward(self, pad: str = ""):
-            LEFT.append(dspy.settings.lm.call.invocation.deadline - time.monotonic())
-    LEFT = []
+            invocation = dspy.settings.lm.call.invocation
+            KEPT.append(invocation.ends - invocation.deadline)
+    KEPT = []
     """
     serve = make_serve(make_project({"left": source}))
-    seen = sys.modules[serve.environment.programs["Left"].module].LEFT
-    for count, seconds in ((1, 99.5), (5000, 98.0)):
+    seen = sys.modules[serve.environment.programs["Left"].module].KEPT
+    for count, seconds in ((1, 0.5003), (5000, 2.0)):
         seen.clear()
         assert failures(serve(sqs(*[{}] * count), Context(100_000))) == []
-        assert seen[0] == pytest.approx(seconds, abs=0.25)
+        assert seen[0] == pytest.approx(seconds)
