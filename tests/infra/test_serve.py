@@ -84,9 +84,9 @@ def test_it_serves_with_the_same_answers_logs_and_metrics(make_project, start):
 
 @pytest.mark.parametrize(("program", "source"), [("Echo", ECHO), ("AEcho", AECHO)])
 def test_a_burst_queues_then_sheds_with_429_and_recovers(make_project, start, models, program, source):
-    server_limits = {"max_concurrent_per_program": 4, "queue_timeout_seconds": 1.5}
+    server_limits = {"max_concurrent_per_program": 4, "queue_timeout_seconds": 1.0}
     server = start(make_project({"echo": source}, server=server_limits))
-    models.behave(delay_seconds=0.9)
+    models.behave(delay_seconds=0.6)
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda n: server.post(program, question=f"q{n}"), range(16)))
     statuses = [status for status, _, _ in answers]
