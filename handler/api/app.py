@@ -2,50 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from contextlib import aclosing
+from functools import cache
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
 from pydantic_core import to_json
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
-from handler.api import problems
 from handler.api.openapi import describe
+from handler.api.shared import Endpoint, create_shared_app, route
 from handler.environment import Environment
-from handler.errors import CallError, InvalidInput
+from handler.errors import InvalidInput
 from handler.payload import MAX_BODY_BYTES, read_json
 from handler.programs import FailedProgram, Program
 from handler.sources.direct import require
 
-Endpoint = Callable[[Request], Awaitable[Response]]
-
 
 def create_app(environment: Environment) -> FastAPI:
-    """The application of an environment. Each request's scope must hold its Invocation under `invocation`."""
-    app = FastAPI(title=environment.config.app_id, description=environment.config.description, redirect_slashes=False)
-    app.add_exception_handler(CallError, problems.on_call_error)
-    app.add_exception_handler(HTTPException, problems.on_http_exception)
-    app.add_exception_handler(Exception, problems.on_exception)
-    if origins := environment.config.server.cors_origins:
-        from fastapi.middleware.cors import CORSMiddleware
-
-        app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
-    programs: list[Program | FailedProgram] = [*environment.programs.values(), *environment.failed.values()]
-    for program in programs:
-        app.router.routes.append(_route(f"/{program.name}", _calls(environment, program), "POST"))
-    app.router.routes.append(_route("/programs", _programs(environment), "GET"))
-    app.router.routes.append(_route("/health/live", _live, "GET"))
-    app.router.routes.append(_route("/health/ready", _ready(environment), "GET"))
-    app.openapi = lambda: describe(app, environment)  # type: ignore[method-assign]
+    """The application of an environment. Each request's scope must hold `invocation` and `request_id`."""
+    config, programs = environment.config, environment.programs
+    app = create_shared_app(
+        config.app_id,
+        config.description,
+        config.server.cors_origins,
+        listed(programs, environment.failed),
+        cache(lambda: describe(config.app_id, config.description, programs)),
+    )
+    known: list[Program | FailedProgram] = [*programs.values(), *environment.failed.values()]
+    for program in known:
+        app.router.routes.append(route(f"/{program.name}", _calls(environment, program), "POST"))
     return app
 
 
-def _route(path: str, endpoint: Endpoint, method: str) -> APIRoute:
-    return APIRoute(path, endpoint, methods=[method], include_in_schema=False)
+def listed(programs: Mapping[str, Program], failed: Mapping[str, FailedProgram]) -> list[dict[str, Any]]:
+    """What `/programs` says of each program."""
+    ready = [_listed(p) | {"async": p.entry.is_async, "state": "ready"} for p in programs.values()]
+    broken = [_listed(p) | {"async": None, "state": "failed", "error": p.error} for p in failed.values()]
+    return sorted(ready + broken, key=lambda program: str(program["name"]))
+
+
+def _listed(program: Program | FailedProgram) -> dict[str, Any]:
+    return {"name": program.name, "model": program.model, "endpoint": f"/{program.name}"}
 
 
 def _calls(environment: Environment, program: Program | FailedProgram) -> Endpoint:
@@ -75,37 +75,3 @@ async def _read_body(request: Request) -> Any:
             if len(body) > MAX_BODY_BYTES:
                 break
     return read_json(bytes(body))
-
-
-def _programs(environment: Environment) -> Endpoint:
-    async def list_programs(_: Request) -> Response:
-        listed = [
-            {"name": p.name, "model": p.model, "endpoint": f"/{p.name}", "async": p.entry.is_async, "state": "ready"}
-            for p in environment.programs.values()
-        ] + [
-            {
-                "name": f.name,
-                "model": f.model,
-                "endpoint": f"/{f.name}",
-                "async": None,
-                "state": "failed",
-                "error": f.error,
-            }
-            for f in environment.failed.values()
-        ]
-        return JSONResponse({"programs": sorted(listed, key=lambda program: str(program["name"]))})
-
-    return list_programs
-
-
-async def _live(_: Request) -> Response:
-    return JSONResponse({"status": "alive"})
-
-
-def _ready(environment: Environment) -> Endpoint:
-    async def ready(_: Request) -> Response:
-        if environment.failed:
-            return JSONResponse({"status": "not_ready", "failed": sorted(environment.failed)}, 503)
-        return JSONResponse({"status": "ready", "programs": len(environment.programs)})
-
-    return ready

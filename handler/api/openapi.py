@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from handler.environment import Environment
 from handler.programs import Program
 
 _ERRORS = {
@@ -36,18 +35,16 @@ _PROBLEM = {
 }
 
 
-def describe(app: FastAPI, environment: Environment) -> dict[str, Any]:
-    """The whole document, made once."""
-    if app.openapi_schema is None:
-        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=[])
-        schemas: dict[str, Any] = {"Problem": _PROBLEM}
-        document["paths"] = {f"/{name}": {"post": _post(p, schemas)} for name, p in environment.programs.items()}
-        for path, summary in _SHARED.items():
-            answer = {"description": "OK", "content": {"application/json": {"schema": {"type": "object"}}}}
-            document["paths"][path] = {"get": {"summary": summary, "responses": {"200": answer}}}
-        document["components"] = {"schemas": schemas}
-        app.openapi_schema = document
-    return app.openapi_schema
+def describe(title: str, description: str, programs: Mapping[str, Program]) -> dict[str, Any]:
+    """The whole document."""
+    document = get_openapi(title=title, version="0.1.0", description=description, routes=[])
+    schemas: dict[str, Any] = {"Problem": _PROBLEM}
+    document["paths"] = {f"/{name}": {"post": _post(p, schemas)} for name, p in programs.items()}
+    for path, summary in _SHARED.items():
+        answer = {"description": "OK", "content": {"application/json": {"schema": {"type": "object"}}}}
+        document["paths"][path] = {"get": {"summary": summary, "responses": {"200": answer}}}
+    document["components"] = {"schemas": schemas}
+    return document
 
 
 _SHARED = {

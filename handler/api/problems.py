@@ -13,7 +13,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from handler.errors import CallError, ProgramFailed
-from handler.telemetry.calls import describe
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -28,7 +27,7 @@ def problem(
     **more: Any,
 ) -> Response:
     """A problem document with the Lambda request id, which finds its log record."""
-    body = {"title": title, "status": status, "detail": detail, "request_id": request.scope["invocation"].request_id}
+    body = {"title": title, "status": status, "detail": detail, "request_id": request.scope["request_id"]}
     return Response(to_json(body | more), status, media_type=MEDIA_TYPE, headers=headers)
 
 
@@ -56,6 +55,7 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 async def on_exception(request: Request, error: Exception) -> Response:
     """Nothing should come here; what does is logged by kind and place, and keeps its text to itself."""
-    request.scope["invocation"].telemetry.logger.error("unforeseen error", extra=describe(error))
+    if "invocation" in request.scope:
+        request.scope["invocation"].unforeseen(error)
     failed = ProgramFailed("An unforeseen error; its log record has this request id.")
     return call_error(request, failed)

@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
+from handler.api.events import correlation_id_of, epoch_ms_of, kind_of, tidy
 from handler.environment import Environment
 from handler.errors import UnknownEvent
 from handler.sources.invocation import begin
 
-_HOST = re.compile(r"[^:\s]+(:\d{1,5})?")
-_PORT = re.compile(r"\d{1,5}")
+if TYPE_CHECKING:
+    from handler.api.lambda_app import LambdaApp
 
 
 def recognise(event: dict[str, Any]) -> bool:
     """Whether an event is an HTTP request."""
-    return _kind(event) is not None
+    return kind_of(event) is not None
 
 
-def _kind(event: dict[str, Any]) -> str | None:
-    request = event.get("requestContext")
-    if not isinstance(request, dict):
-        return None
-    if "elb" in request:
-        return "alb"
-    if event.get("version") == "2.0" and isinstance(request.get("http"), dict):
-        return "url" if ".lambda-url." in str(request.get("domainName")) else "http"
-    return "rest" if "httpMethod" in event and "resource" in event else None
+@cache
+def prepare(environment: Environment) -> LambdaApp:
+    """Import FastAPI and Mangum, and make the environment's application: once."""
+    from handler.api.app import create_app
+    from handler.api.lambda_app import LambdaApp
 
-
-def prepare(environment: Environment) -> None:
-    """Import FastAPI and Mangum, and make the application."""
-    from handler.api.lambda_app import lambda_app
-
-    lambda_app(environment)
+    environment.use_loop()
+    return LambdaApp(create_app(environment))
 
 
 def handle(environment: Environment, event: dict[str, Any], context: Any) -> Any:
@@ -44,68 +35,13 @@ def handle(environment: Environment, event: dict[str, Any], context: Any) -> Any
     Raises:
         UnknownEvent: the event looks like a request but lacks a part that every real one has.
     """
-    from handler.api.lambda_app import lambda_app
-
-    app = lambda_app(environment)
-    kind = str(_kind(event))
-    correlation_id, epoch_ms = _correlation_id(event), _epoch_ms(event)
+    app = prepare(environment)
+    kind = str(kind_of(event))
+    correlation_id, epoch_ms = correlation_id_of(event), epoch_ms_of(event)
     with begin(environment, context, kind, correlation_id=correlation_id, epoch_ms=epoch_ms) as invocation:
         environment.use_loop()
         try:
-            return app.answer(_tidy(event), context, invocation)
+            return app.answer(tidy(event), context, invocation=invocation)
         except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             reason = f"{type(error).__name__} on {error}" if isinstance(error, KeyError) else type(error).__name__
             raise UnknownEvent(f"The event looks like a {kind} request but cannot be read as one: {reason}.") from None
-
-
-def _epoch_ms(event: dict[str, Any]) -> float | None:
-    """When API Gateway took the request in: `requestTimeEpoch` (v1) or `timeEpoch` (v2)."""
-    request = event["requestContext"]
-    epoch = request.get("requestTimeEpoch", request.get("timeEpoch"))
-    return epoch if isinstance(epoch, int | float) else None
-
-
-def _correlation_id(event: dict[str, Any]) -> str | None:
-    """API Gateway's request id; an ALB has its trace header."""
-    found = event["requestContext"].get("requestId")
-    if found is None:
-        headers = event.get("headers")
-        found = headers.get("x-amzn-trace-id") if isinstance(headers, dict) else None
-    return found if isinstance(found, str) else None
-
-
-def _tidy(event: dict[str, Any]) -> dict[str, Any]:
-    """The event with what a client can break put right, so that a bad request gets its 400 and not a failed function.
-
-    Mangum reads nulls as missing keys only in places, takes `Host: a:b:c` for a host and a port, and raises on a
-    body that is not base64.
-    """
-    event = {key: value for key, value in event.items() if value is not None}
-    if not isinstance(event.get("httpMethod", ""), str):
-        raise TypeError("httpMethod")
-    for name in ("headers", "multiValueHeaders"):
-        if name in event:
-            event[name] = {k: v for k, v in event[name].items() if v is not None and _sane(k, v)}
-    if "headers" not in event and "multiValueHeaders" not in event:
-        event["headers"] = {}
-    body = event.get("body", "")
-    if not isinstance(body, str) or (event.get("isBase64Encoded") and not _is_base64(body)):
-        event["body"], event["isBase64Encoded"] = "not base64", False
-    return event
-
-
-def _sane(name: str, value: Any) -> bool:
-    values = value if isinstance(value, list) else [value]
-    if name.lower() == "host":
-        return all(_HOST.fullmatch(v) for v in values)
-    if name.lower() == "x-forwarded-port":
-        return all(_PORT.fullmatch(v) for v in values)
-    return all(isinstance(v, str) for v in values)
-
-
-def _is_base64(body: str) -> bool:
-    try:
-        base64.b64decode(body)
-    except (binascii.Error, ValueError):
-        return False
-    return True

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from handler.telemetry.calls import UNKNOWN, Call
+from handler.telemetry.calls import UNKNOWN, Call, describe
 
 if TYPE_CHECKING:
     from handler.telemetry.telemetry import Telemetry
@@ -59,6 +59,10 @@ class Invocation:
     def finish(self, call: Call, cause: dict[str, Any]) -> None:
         self._calls.setdefault(call.program, []).append(call)
         self.telemetry.write(call, cause)
+
+    def unforeseen(self, error: Exception) -> None:
+        """Log what no call could catch, by kind and place."""
+        self.telemetry.logger.error("unforeseen error", extra=describe(error))
 
     def __enter__(self) -> Invocation:
         return self

@@ -1,0 +1,76 @@
+"""HTTP events: which kind one is, its ids, and what a client can break in it put right."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Any
+
+_HOST = re.compile(r"[^:\s]+(:\d{1,5})?")
+_PORT = re.compile(r"\d{1,5}")
+
+
+def kind_of(event: dict[str, Any]) -> str | None:
+    """`rest`, `http`, `url` or `alb`; None for an event that is no HTTP request."""
+    request = event.get("requestContext")
+    if not isinstance(request, dict):
+        return None
+    if "elb" in request:
+        return "alb"
+    if event.get("version") == "2.0" and isinstance(request.get("http"), dict):
+        return "url" if ".lambda-url." in str(request.get("domainName")) else "http"
+    return "rest" if "httpMethod" in event and "resource" in event else None
+
+
+def epoch_ms_of(event: dict[str, Any]) -> float | None:
+    """When API Gateway took the request in: `requestTimeEpoch` (v1) or `timeEpoch` (v2)."""
+    request = event["requestContext"]
+    epoch = request.get("requestTimeEpoch", request.get("timeEpoch"))
+    return epoch if isinstance(epoch, int | float) else None
+
+
+def correlation_id_of(event: dict[str, Any]) -> str | None:
+    """API Gateway's request id; an ALB has its trace header."""
+    found = event["requestContext"].get("requestId")
+    if found is None:
+        headers = event.get("headers")
+        found = headers.get("x-amzn-trace-id") if isinstance(headers, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def tidy(event: dict[str, Any]) -> dict[str, Any]:
+    """The event with what a client can break put right, so that a bad request gets its 400 and not a failed function.
+
+    Mangum reads nulls as missing keys only in places, takes `Host: a:b:c` for a host and a port, and raises on a
+    body that is not base64.
+    """
+    event = {key: value for key, value in event.items() if value is not None}
+    if not isinstance(event.get("httpMethod", ""), str):
+        raise TypeError("httpMethod")
+    for name in ("headers", "multiValueHeaders"):
+        if name in event:
+            event[name] = {k: v for k, v in event[name].items() if v is not None and _sane(k, v)}
+    if "headers" not in event and "multiValueHeaders" not in event:
+        event["headers"] = {}
+    body = event.get("body", "")
+    if not isinstance(body, str) or (event.get("isBase64Encoded") and not _is_base64(body)):
+        event["body"], event["isBase64Encoded"] = "not base64", False
+    return event
+
+
+def _sane(name: str, value: Any) -> bool:
+    values = value if isinstance(value, list) else [value]
+    if name.lower() == "host":
+        return all(_HOST.fullmatch(v) for v in values)
+    if name.lower() == "x-forwarded-port":
+        return all(_PORT.fullmatch(v) for v in values)
+    return all(isinstance(v, str) for v in values)
+
+
+def _is_base64(body: str) -> bool:
+    try:
+        base64.b64decode(body)
+    except (binascii.Error, ValueError):
+        return False
+    return True
