@@ -14,10 +14,8 @@ from typing import Any
 
 from handler.api.events import kind_of, tidy
 from handler.api.lambda_app import LambdaApp
-from handler.api.shared import create_shared_app
+from handler.api.shared import MANIFEST, create_shared_app
 from handler.errors import UnknownEvent
-
-MANIFEST = "catalogue.json"
 
 
 def _load() -> LambdaApp:

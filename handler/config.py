@@ -11,6 +11,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 from handler.errors import ConfigError
 
 CONFIG_FILE = "dspy.config.yaml"
+_PARAMETER = r"^(ssm|secretsmanager):[A-Za-z0-9/_+=.@-]{1,512}(#[^#]+)?$"
+_Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
 
 
 class _Section(BaseModel):
@@ -30,7 +32,7 @@ class ModelSettings(_Section):
 
     model: Annotated[str, Field(min_length=1)]
     # A name and no key pasted into the wrong place, which would end up in messages.
-    env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")] | None = None
+    env: _Variable | None = None
     api_key: SecretStr | None = None
     api_base: str | None = None
     model_type: Literal["chat", "text", "responses"] = "chat"
@@ -73,6 +75,7 @@ class Sqs(_Section):
     window_seconds: Annotated[int, Field(ge=0, le=300)] = 0
     maximum_concurrency: Annotated[int, Field(ge=2, le=1000)] = 5
     max_receive_count: Annotated[int, Field(ge=1, le=1000)] = 5
+    visibility_timeout_seconds: Annotated[int, Field(ge=1, le=43_200)] | None = None  # 6 x timeout_seconds
     fifo: bool = False
     # When a failed record comes back: doubled with each receive; 0 leaves it to the visibility timeout.
     backoff_seconds: Annotated[int, Field(ge=0, le=43_200)] = 10
@@ -102,25 +105,79 @@ def _no_true(value: Any) -> Any:
     return value
 
 
+Architecture = Literal["x86_64", "arm64"]
+
+
 class FunctionSettings(_Section):
     """One program's function. Units are in the names; limits are Lambda's own quotas."""
 
     memory_mb: Annotated[int, Field(ge=128, le=10_240)] = 1024
     timeout_seconds: Annotated[int, Field(ge=1, le=900)] = 60
+    architecture: Architecture | None = None  # `lambda.architecture`
+    ephemeral_storage_mb: Annotated[int, Field(ge=512, le=10_240)] = 512
+    snap_start: bool = False
     reserved_concurrency: Annotated[int, Field(ge=0)] | None = 10
+    http: bool = True
+    # Of asynchronous invocations and schedules; what fails after that goes to the on-failure queue.
+    retry_attempts: Annotated[int, Field(ge=0, le=2)] = 2
+    maximum_event_age_seconds: Annotated[int, Field(ge=60, le=21_600)] = 21_600
+    # The spend alarm: the estimated cost of a day's model calls.
+    daily_cost_usd: Annotated[float, Field(gt=0)] | None = 10.0
     sqs: Annotated[Literal[False] | Sqs, BeforeValidator(_no_true)] = False
     schedule: Schedule | None = None
+
+
+class Throttle(_Section):
+    """Of the whole API, requests a second; bursts above it."""
+
+    rate: Annotated[float, Field(gt=0)] = 50
+    burst: Annotated[int, Field(ge=1)] = 100
 
 
 class Api(_Section):
     kind: Literal["rest", "http", "url"] = "rest"
     auth: Literal["iam", "api_key", "jwt", "none"] = "iam"
+    throttle: Throttle = Throttle()
+    requests_per_day: Annotated[int, Field(ge=1)] | None = None  # of each API key
+    # auth: jwt on kind http takes issuer and audience; on kind rest it is a Cognito user pool.
+    issuer: Annotated[str, Field(pattern=r"^https://")] | None = None
+    audience: list[str] = []
+    user_pool_arn: Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:cognito-idp:")] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.auth == "api_key" and self.kind != "rest":
+            raise ValueError("auth: api_key is of REST APIs only; take kind: rest, or auth: iam")
+        if self.auth == "jwt":
+            if self.kind == "url":
+                raise ValueError("a function URL has no auth: jwt; take kind: http, or auth: iam")
+            if self.kind == "http" and not (self.issuer and self.audience):
+                raise ValueError("auth: jwt needs issuer (https://...) and audience ([...])")
+            if self.kind == "rest" and not self.user_pool_arn:
+                raise ValueError("auth: jwt on kind: rest needs user_pool_arn; other issuers need kind: http")
+        return self
+
+
+class Vpc(_Section):
+    subnet_ids: Annotated[list[str], Field(min_length=1)]
+    security_group_ids: Annotated[list[str], Field(min_length=1)]
 
 
 class Lambda(_Section):
+    """What becomes of the programs on AWS."""
+
     runtime: Literal["python3.11", "python3.12", "python3.13"] = "python3.13"
-    architecture: Literal["x86_64", "arm64"] = "x86_64"
+    architecture: Architecture = "x86_64"
+    package_type: Literal["Zip", "Image"] = "Zip"
     api: Api = Api()
+    # Variable -> ssm:NAME or secretsmanager:NAME, with #KEY for one key of a JSON secret.
+    secrets: dict[_Variable, Annotated[str, Field(pattern=_PARAMETER)]] = {}
+    log_retention_days: Literal[1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 3653] = 30
+    tracing: Literal["xray", "otel"] | None = None
+    layers: list[Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:lambda:")]] = []
+    kms_key_arn: Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:kms:")] | None = None
+    vpc: Vpc | None = None
+    alarms: bool = True
     defaults: FunctionSettings = FunctionSettings()
     programs: dict[str, FunctionSettings] = {}
 
@@ -239,8 +296,8 @@ def _is_union_tag(part: str | int) -> bool:
 def _allowed(keys: list[str]) -> list[str]:
     """The keys that the section at this path takes."""
     section: Any = Config
-    named = {"schedule": Schedule, "sqs": Sqs, "quota": Quota}
-    mappings = {"registry": ModelSettings, "programs": FunctionSettings}
+    named: dict[str, type[_Section]] = {"schedule": Schedule, "sqs": Sqs, "quota": Quota, "vpc": Vpc}
+    mappings: dict[str, type[_Section]] = {"registry": ModelSettings, "programs": FunctionSettings}
     keys = list(keys)
     while keys:
         key = keys.pop(0)

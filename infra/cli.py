@@ -35,6 +35,16 @@ def _parser() -> argparse.ArgumentParser:
     template.add_argument("--output", type=Path, default=Path("template.yaml"), help="the file, or - for stdout")
     template.set_defaults(run=_template)
 
+    build = commands.add_parser("build", help="build one function's artifact, or all of them")
+    _add_project(build)
+    build.add_argument("--function", metavar="NAME", help="a program, or its logical id (default: all)")
+    build.add_argument("--python", choices=("3.11", "3.12", "3.13"), help="of the runtime (default: config)")
+    build.add_argument("--architecture", choices=("x86_64", "arm64"), help="(default: config)")
+    build.add_argument(
+        "--output", type=Path, metavar="DIR", help="of the one function; of all: DIR/<logical id> (default: dist)"
+    )
+    build.set_defaults(run=_build)
+
     local = commands.add_parser("local", help="run a project's functions, its API and its queues on this machine")
     _add_project(local)
     _add_local(local)
@@ -101,6 +111,12 @@ def _template(options: argparse.Namespace) -> int:
         except OSError as error:
             raise ConfigError(f"{options.output}: {error.strerror}.") from None
     return 0
+
+
+def _build(options: argparse.Namespace) -> int:
+    from infra.artifact.command import run_build
+
+    return run_build(options)
 
 
 def _local(options: argparse.Namespace) -> int:

@@ -18,6 +18,8 @@ from handler.errors import ConfigError
 from handler.programs import FailedProgram, Program
 
 HANDLER = "handler.main.lambda_handler"
+CATALOGUE_HANDLER = "handler.catalogue.lambda_handler"
+CATALOGUE = "*"  # no program can be called that
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,14 @@ class Function:
 
     Attributes:
         name: the program's name, and its logical id's stem.
-        failed: why the program cannot be loaded, or None.
+        program: the loaded program, or None.
+        failed: why it cannot be loaded, or None.
     """
 
     name: str
     module: str
     settings: FunctionSettings
+    program: Program | None = None
     failed: str | None = None
 
     @property
@@ -67,7 +71,13 @@ def load_project(root: Path) -> Project:
         programs, failed = load_programs(root, config)
     found: dict[str, Program | FailedProgram] = {**programs, **failed}
     functions = {
-        name: Function(name, p.module, config.lambda_.function(name), p.error if isinstance(p, FailedProgram) else None)
+        name: Function(
+            name,
+            p.module,
+            config.lambda_.function(name),
+            program=p if isinstance(p, Program) else None,
+            failed=p.error if isinstance(p, FailedProgram) else None,
+        )
         for name, p in sorted(found.items())
     }
     _check_names(config, functions, root)

@@ -18,6 +18,7 @@ from handler.api import problems
 from handler.errors import CallError
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+MANIFEST = "catalogue.json"  # of the catalogue function, in its task root
 SHARED_PATHS = ("/programs", "/health/live", "/health/ready", "/openapi.json", "/docs")
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from handler.errors import ConfigError
 from infra.local.function import RequestTooLarge, Throttled
-from infra.local.local import CATALOGUE, LocalLambda
+from infra.local.local import LocalLambda
 from infra.model_server import ModelServer
-from infra.project import Project, load_project
+from infra.project import CATALOGUE, Project, load_project
 
 
 def run_local(options: argparse.Namespace) -> int:

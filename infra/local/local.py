@@ -17,10 +17,8 @@ from infra.local.environment import Settings
 from infra.local.front import Front
 from infra.local.function import Function
 from infra.local.queues import REGION, EventSourceMapping, Queue, QueueServer
-from infra.project import HANDLER, Project, logical_name, read_dotenv
+from infra.project import CATALOGUE, HANDLER, Project, logical_name, read_dotenv
 from infra.template import VISIBILITY_FACTOR
-
-CATALOGUE = "*"  # no program can be called that
 
 
 def _silent(_: str, __: str) -> None:

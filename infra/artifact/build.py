@@ -1,0 +1,152 @@
+"""One function's artifact: the handler, the project, and of its distributions those that this function needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import handler
+from handler.api.shared import MANIFEST
+from handler.config import CONFIG_FILE
+from handler.errors import ConfigError
+from infra.artifact.distributions import Distributions, compile_tree, install
+from infra.artifact.files import project_files
+from infra.artifact.litellm import why_litellm
+from infra.artifact.lock import CATALOGUE_ROOTS, Requirements, lock, read_requirements
+from infra.artifact.size import IMAGE_LIMIT, UNZIPPED_LIMIT, Size, measure
+from infra.artifact.target import Target
+from infra.manifest import manifest
+from infra.project import CATALOGUE, Function, Project
+
+# Every file of an artifact has this time (2000-01-01), so that the same inputs give the same zip.
+_TIME = 946_684_800
+
+
+@dataclass(frozen=True)
+class Built:
+    """A finished artifact."""
+
+    folder: Path
+    size: Size
+
+
+def build(project: Project, name: str, target: Target, output: Path, say: Callable[[str], None]) -> Built:
+    """Build one function's artifact into `output`, all of it or nothing.
+
+    Args:
+        name: a program's name, or `infra.project.CATALOGUE`.
+        say: called with each line that the user should read.
+
+    Raises:
+        ConfigError: it cannot be built, or would not fit.
+    """
+    if project.failed:
+        raise ConfigError("; ".join(f"program {name} cannot be loaded: {why}" for name, why in project.failed.items()))
+    requirements = read_requirements(project.root)
+    reasons = {f.name: why_litellm(project, f) for f in project.functions.values()}
+    locked = lock(project.root, requirements, _floor(project, target), litellm=any(reasons.values()))
+    tree = install(project.root, locked, target)
+    if not tree.precompiled:
+        say(f"warning: no Python {target.python} on this machine: no bytecode, slower cold starts")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
+        staged = Path(folder) / "artifact"
+        staged.mkdir()
+        if name == CATALOGUE:
+            _stage_catalogue(project, tree, staged)
+        else:
+            if reasons[name]:
+                say(f"{name} needs LiteLLM, about 90 MB and 2 s at its first call: {'; '.join(reasons[name])}")
+            _stage_program(project, project.functions[name], tree, requirements, bool(reasons[name]), staged)
+        size = measure(staged)
+        _check(name, size, UNZIPPED_LIMIT if project.config.lambda_.package_type == "Zip" else IMAGE_LIMIT)
+        _publish(staged, output)
+    return Built(output, size)
+
+
+def _floor(project: Project, target: Target) -> str:
+    """The lowest Python that the lock file is for."""
+    configured = project.config.lambda_.runtime.removeprefix("python")
+    return min(configured, target.python, key=lambda version: int(version.partition(".")[2]))
+
+
+def _stage_program(
+    project: Project, function: Function, tree: Distributions, requirements: Requirements, litellm: bool, staged: Path
+) -> None:
+    roots = requirements.roots(http=function.settings.http) | ({"litellm"} if litellm else set())
+    _copy_distributions(tree, roots, staged)
+    own = _copy_handler(staged)
+    for path in project_files(project.root):
+        own.append(path)
+        if (staged / path).exists():
+            raise ConfigError(f"{project.root / path}: a distribution has a file of that name; rename it.")
+        _copy(project.root / path, staged / path)
+    if not (staged / CONFIG_FILE).is_file():
+        raise ConfigError(f"{project.root / CONFIG_FILE}: is ignored by .gitignore or .samignore; a function needs it.")
+    if not (staged / "src").is_dir():
+        raise ConfigError(f"{project.root / 'src'}: is ignored by .gitignore or .samignore; a function needs it.")
+    _finish(tree, own, staged)
+
+
+def _stage_catalogue(project: Project, tree: Distributions, staged: Path) -> None:
+    _copy_distributions(tree, set(CATALOGUE_ROOTS), staged)
+    own = _copy_handler(staged)
+    (staged / MANIFEST).write_text(json.dumps(manifest(project), sort_keys=True), encoding="utf-8")
+    _finish(tree, own, staged)
+
+
+def _copy_distributions(tree: Distributions, roots: set[str], staged: Path) -> None:
+    for name in sorted(tree.closure(roots)):
+        for path in tree.files(name):
+            _copy(tree.root / path, staged / path)
+
+
+def _copy_handler(staged: Path) -> list[Path]:
+    package = Path(handler.__file__).parent
+    paths = [path.relative_to(package.parent) for path in sorted(package.rglob("*.py"))]
+    for path in paths:
+        _copy(package.parent / path, staged / path)
+    return paths
+
+
+def _copy(source: Path, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, to)
+
+
+def _finish(tree: Distributions, own: list[Path], staged: Path) -> None:
+    """Precompile what is not of a distribution, and give every file the same time and rights."""
+    interpreter = tree.target.interpreter() if tree.precompiled else None
+    if interpreter is not None:
+        compile_tree(interpreter, staged, *sorted({path.parts[0] for path in own if path.suffix == ".py"}))
+    for path in [*staged.rglob("*"), staged]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+        os.utime(path, (_TIME, _TIME))
+
+
+def _check(name: str, size: Size, limit: int) -> None:
+    if size.unzipped > limit:
+        raise ConfigError(
+            f"{name}: the artifact has {size.unzipped:,} bytes unzipped; Lambda's limit is {limit:,}.\n"
+            f"{size.table(limit)}\n"
+            f"Drop a requirement, or deploy as a container image, which may have 10 GB: lambda.package_type: Image."
+        )
+
+
+def _publish(staged: Path, output: Path) -> None:
+    """Put the finished artifact into its place, which may be there and empty, or an older artifact."""
+    if output.exists():
+        found = {path.name for path in output.iterdir()}
+        if found and "handler" not in found:
+            raise ConfigError(f"{output}: is not empty and no artifact; name another --output.")
+        for path in output.iterdir():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        for path in staged.iterdir():
+            path.rename(output / path.name)
+    else:
+        staged.rename(output)

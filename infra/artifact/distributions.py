@@ -1,0 +1,159 @@
+"""The distributions of a lock file, installed for a target once, pruned, precompiled; each function takes its own."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from handler.errors import ConfigError
+from infra.artifact.lock import SELDOM_USED
+from infra.artifact.target import TASK_ROOT, Target
+from infra.artifact.uv import UvError, uv
+
+CACHE_FOLDER = ".dspy-lambda"
+_LAYOUT = "1"  # another number when this file would make another tree of the same lock file
+# What no import and no metadata query ever reads. RECORD and its like hold this machine's paths.
+_PRUNED = re.compile(
+    r"(^|/)(tests?|__pycache__)/|\.(pyi|pyx|pxd|c|h|cpp|hpp|rs|f90|a|la)$|(^|/)py\.typed$"
+    r"|\.dist-info/(RECORD|INSTALLER|REQUESTED|WHEEL|direct_url\.json|uv_cache\.json|top_level\.txt|sboms/)|^bin/|^\.\./"
+)
+
+
+@dataclass(frozen=True)
+class Distributions:
+    """An installed tree.
+
+    Attributes:
+        root: its folder; its files are precompiled if `precompiled`.
+    """
+
+    root: Path
+    target: Target
+    precompiled: bool
+
+    def closure(self, roots: set[str]) -> set[str]:
+        """The names of all distributions that these need on the target, themselves included.
+
+        Raises:
+            ConfigError: one of them is not installed.
+        """
+        found: set[tuple[str, str]] = set()
+        waiting = [(name, "") for name in roots]
+        while waiting:
+            name, extra = waiting.pop()
+            if (name, extra) in found:
+                continue
+            if name not in self._known:
+                raise ConfigError(f"{name} is not among the project's locked requirements; delete the lock file.")
+            found.add((name, extra))
+            for line in self._known[name].requires or []:
+                requirement = Requirement(line)
+                needed = str(canonicalize_name(requirement.name))
+                if self._applies(requirement, extra) and not (name == "dspy" and needed in SELDOM_USED):
+                    waiting += [(needed, ""), *((needed, wanted) for wanted in requirement.extras)]
+        return {name for name, _ in found}
+
+    def files(self, name: str) -> list[Path]:
+        """A distribution's files that belong into an artifact, relative to the root, with their bytecode."""
+        listed = [Path(str(file)) for file in self._known[name].files or []]
+        kept = [path for path in listed if not _PRUNED.search(path.as_posix())]
+        compiled = [bytecode(path, self.target) for path in kept if path.suffix == ".py"]
+        return [*(p for p in kept if (self.root / p).is_file()), *(p for p in compiled if (self.root / p).is_file())]
+
+    def _applies(self, requirement: Requirement, extra: str) -> bool:
+        if requirement.marker is None:
+            return not extra
+        plain = requirement.marker.evaluate({**self.target.markers, "extra": ""})
+        return plain != bool(extra) and requirement.marker.evaluate({**self.target.markers, "extra": extra})
+
+    @cached_property
+    def _known(self) -> dict[str, importlib.metadata.Distribution]:
+        found = importlib.metadata.distributions(path=[str(self.root)])
+        return {str(canonicalize_name(d.metadata["Name"])): d for d in found}
+
+
+def bytecode(path: Path, target: Target) -> Path:
+    """Where a source file's bytecode lies."""
+    return path.parent / "__pycache__" / f"{path.stem}.cpython-{target.python.replace('.', '')}.pyc"
+
+
+def install(project: Path, lock: Path, target: Target) -> Distributions:
+    """The tree of a lock file for a target: from the project's cache, or made now.
+
+    Raises:
+        ConfigError: a distribution has no wheel for the target.
+    """
+    interpreter = target.interpreter()
+    key = hashlib.sha256(repr((lock.read_bytes(), target, interpreter, _LAYOUT)).encode()).hexdigest()[:16]
+    cache = project / CACHE_FOLDER
+    tree = Distributions(cache / key / "packages", target, precompiled=interpreter is not None)
+    with _only_one(cache):
+        if not tree.root.is_dir():
+            with tempfile.TemporaryDirectory(dir=cache) as folder:
+                _install(lock, target, Path(folder) / "packages")
+                if interpreter:
+                    compile_tree(interpreter, Path(folder) / "packages")
+                (cache / key).mkdir(exist_ok=True)
+                (Path(folder) / "packages").rename(tree.root)
+            _forget_old(cache, key)
+    return tree
+
+
+def _install(lock: Path, target: Target, folder: Path) -> None:
+    which = ("--python-version", target.python, "--python-platform", target.platform, "--only-binary", ":all:")
+    try:
+        uv("pip", "install", "-q", "--target", str(folder), "--no-deps", "--require-hashes", *which, "-r", str(lock))
+    except UvError as error:
+        text = str(error)
+        if "no wheel" in text or "no usable wheels" in text or "no source distribution" in text.lower():
+            named = re.findall(r"\b([A-Za-z0-9._-]+==[A-Za-z0-9.+!-]+)", text)
+            raise ConfigError(
+                f"{named[0] if named else 'a requirement'} has no wheel for Python {target.python} on "
+                f"{target.architecture}; take a version that has, another architecture or runtime, or a container "
+                f"image (lambda.package_type: Image) that builds it.\n{text}"
+            ) from None
+        raise ConfigError(f"the locked requirements cannot be installed: {text}") from None
+
+
+def compile_tree(interpreter: str, root: Path, *folders: str) -> None:
+    """Write bytecode that is never checked against its source: Lambda's disk cannot change.
+
+    A file that does not compile (some distributions ship templates) is left without. Only `folders` of the root, if
+    they are named. https://docs.python.org/3/library/compileall.html
+    """
+    options = ["-q", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash", "-s", str(root), "-p", TASK_ROOT]
+    places = [str(root / folder) for folder in folders] or [str(root)]
+    subprocess.run([interpreter, "-I", "-m", "compileall", *options, *places], capture_output=True, check=False)
+
+
+@contextmanager
+def _only_one(cache: Path) -> Iterator[None]:
+    """`sam build --parallel` builds functions side by side; the first one makes the tree."""
+    try:
+        cache.mkdir(exist_ok=True)
+        (cache / ".gitignore").write_text("*\n")
+    except OSError as error:
+        raise ConfigError(f"{cache}: {error.strerror}; the build's cache belongs there.") from None
+    with (cache / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _forget_old(cache: Path, key: str) -> None:
+    """Keep the newest few trees: one for each runtime and architecture in use."""
+    trees = sorted((p for p in cache.iterdir() if (p / "packages").is_dir()), key=lambda p: p.stat().st_mtime)
+    for old in [p for p in trees if p.name != key][:-3]:
+        shutil.rmtree(old)

@@ -1,0 +1,162 @@
+"""A Docker engine for the tests that need a real one: the machine's own, or one of our own for as long as they run.
+
+Our own engine is to leave no trace: it lives in its own process and mount namespaces, so that the kernel ends every
+process and mount of it with the first, whatever kills the tests; what it does to the firewall is taken back.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+START_SECONDS = 60
+STOP_SECONDS = 20
+# setpriv: when the tests are killed, so is unshare; --kill-child: when unshare is killed, so is all below it.
+CONFINED = ["setpriv", "--pdeathsig", "KILL"]
+CONFINED += ["unshare", "--mount", "--propagation", "slave", "--pid", "--fork", "--kill-child", "--mount-proc"]
+FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+
+
+class NoDocker(Exception):
+    """No Docker engine here, and none can be started; the text says what is missing."""
+
+
+@contextmanager
+def engine() -> Iterator[None]:
+    """See to it that `docker`, and every client that reads DOCKER_HOST, finds an engine.
+
+    A server of this machine that containers shall reach listens on 0.0.0.0; they find it as host.docker.internal
+    if started with `--add-host host.docker.internal:host-gateway`, which `sam local` knows as well.
+    """
+    with ExitStack() as stack:
+        if complaint := _complaint():
+            if os.geteuid() != 0:
+                raise NoDocker(f"no Docker engine answers ({complaint}), and only root can start one")
+            # One at a time: engines of several test processes would share the bridge and its addresses.
+            lock = stack.enter_context((Path(tempfile.gettempdir()) / "dspy-lambda-docker.lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for program, package in (("dockerd", "docker.io"), ("docker", "docker-cli"), ("iptables", "iptables")):
+                install(program, package)
+            if _complaint():  # none if the package has started it as a service
+                stack.enter_context(_own())
+        yield
+
+
+def install(program: str, package: str) -> None:
+    """Have this program on PATH: on Debian as root, by installing the package."""
+    if shutil.which(program):
+        return
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        raise NoDocker(f"{program} is not installed (package {package}), which only root on Debian does by itself")
+    for command in (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", package]):
+        run = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+        )
+        if run.returncode:
+            raise NoDocker(f"{program} is not installed, and `{' '.join(command)}` fails: {_last(run.stderr)}")
+
+
+def _complaint() -> str:
+    """Why no engine answers; empty if one does."""
+    command = ["docker", "info", "--format", "{{.ServerVersion}}"]
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, timeout=STOP_SECONDS, check=False)
+    except FileNotFoundError:
+        return "docker is not installed"
+    except subprocess.TimeoutExpired:
+        return f"nothing within {STOP_SECONDS} s"
+    return "" if run.returncode == 0 and run.stdout.strip() else _last(run.stderr)
+
+
+@contextmanager
+def _own() -> Iterator[None]:
+    """An engine of our own in a temporary folder, and DOCKER_HOST pointing to it."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="docker-", ignore_cleanup_errors=True)))
+        flags = stack.enter_context(_firewall())
+        stack.enter_context(_variable("DOCKER_HOST", f"unix://{folder}/docker.sock"))
+        # The storage driver is left to the engine: overlay2, or vfs where the folder's file system cannot carry it.
+        command = [*CONFINED, *(["docker-init", "--"] if shutil.which("docker-init") else []), "dockerd", *flags]
+        command += [f"--host={os.environ['DOCKER_HOST']}", f"--data-root={folder}/data"]
+        command += [f"--exec-root={folder}/exec", f"--pidfile={folder}/pid"]
+        log = folder / "log"
+        with log.open("w") as output:
+            # In a session of its own, it is not interrupted together with the tests.
+            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        stack.callback(_stop, process)
+        deadline = time.monotonic() + START_SECONDS
+        while _complaint():
+            if process.poll() is not None:
+                raise NoDocker(f"dockerd does not start here: {_last(log.read_text())}")
+            if time.monotonic() > deadline:
+                raise NoDocker(f"dockerd does not answer within {START_SECONDS} s: {_last(log.read_text())}")
+            time.sleep(0.1)
+        yield
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the engine with all its containers, which would get 10 s each to stop if they were left to it."""
+    with suppress(subprocess.TimeoutExpired):
+        if containers := _output("docker", "ps", "--all", "--quiet").split():
+            _output("docker", "rm", "--force", "--volumes", *containers)
+        # unshare itself takes no SIGTERM, but ends with its child.
+        for child in _output("ps", "-o", "pid=", "--ppid", str(process.pid)).split():
+            os.kill(int(child), signal.SIGTERM)
+        process.wait(STOP_SECONDS)
+    process.kill()
+    process.wait()
+
+
+@contextmanager
+def _firewall() -> Iterator[list[str]]:
+    """The engine's network flags; afterwards, the bridge, the packet filter and forwarding are what they were.
+
+    Without a packet filter, containers reach this machine and are reached on published ports all the same, through
+    the engine's own proxy; they just do not reach the network beyond.
+    """
+    flags = ["--iptables=false", "--ip-masq=false", "--ip-forward=false"]
+    # Listing a table creates it if it is not there: only what is saved is restored.
+    listed = [subprocess.run(["iptables", "-t", table, "-S"], capture_output=True) for table in ("filter", "nat")]
+    filtering = all(table.returncode == 0 for table in listed)
+    rules, forwarding = _output("iptables-save") if filtering else "", FORWARDING.read_text()
+    bridged = Path("/sys/class/net/docker0").exists()
+    try:
+        yield [] if filtering else flags
+    finally:
+        if filtering:
+            subprocess.run(["iptables-restore"], input=rules, text=True, check=False)
+            FORWARDING.write_text(forwarding)
+        if not bridged and shutil.which("ip"):
+            subprocess.run(["ip", "link", "delete", "docker0"], capture_output=True, check=False)
+
+
+@contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, timeout=STOP_SECONDS, check=False).stdout
+
+
+def _last(text: str) -> str:
+    return (text.strip().splitlines() or ["no reason given"])[-1]
