@@ -2,6 +2,7 @@
 SHELL := /bin/sh
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+HERE := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
 BIN := .venv/bin
 TOOLS := .venv-tools/bin
 PROJECT ?= examples/quickstart
@@ -60,6 +61,10 @@ format: setup
 
 template: setup
 	$(BIN)/dspy-lambda template --project examples/quickstart --output template.yaml
+
+# `sam build` calls this for each function of template.yaml, in the project's folder.
+build-%: | $(HERE)/.venv/ready
+	$(HERE)/$(BIN)/dspy-lambda build --function $* --output "$(ARTIFACTS_DIR)"
 
 check: lint tools
 	SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 $(TOOLS)/sam validate --lint --template template.yaml

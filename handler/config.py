@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 from handler.errors import ConfigError
 
 CONFIG_FILE = "dspy.config.yaml"
-_PARAMETER = r"^(ssm|secretsmanager):[A-Za-z0-9/_+=.@-]{1,512}(#[^#]+)?$"
+_PARAMETER = r"^(ssm|secretsmanager):[A-Za-z0-9/_+=.@{}-]{1,512}(#[^#]+)?$"
 _Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
 
 
@@ -118,6 +118,7 @@ class FunctionSettings(_Section):
     snap_start: bool = False
     reserved_concurrency: Annotated[int, Field(ge=0)] | None = 10
     http: bool = True
+    secrets: list[_Variable] = []  # beyond its model's key
     # Of asynchronous invocations and schedules; what fails after that goes to the on-failure queue.
     retry_attempts: Annotated[int, Field(ge=0, le=2)] = 2
     maximum_event_age_seconds: Annotated[int, Field(ge=60, le=21_600)] = 21_600

@@ -6,8 +6,11 @@ import os
 from typing import Any
 
 from handler.environment import Environment
+from handler.secrets import resolve
 from handler.sources import prepare, recognise
 
+# Into the process's own variables: programs that make their own LMs look there.
+os.environ.update(resolve(os.environ))
 # At import, so that a project that cannot be served is a failed init: what Lambda shows best.
 environment = Environment(os.environ)
 prepare(environment, os.environ.get("DSPY_LAMBDA_SOURCES", ""))

@@ -97,17 +97,20 @@ def _add_local(parser: argparse.ArgumentParser) -> None:
 def _template(options: argparse.Namespace) -> int:
     from infra.project import load_project
     from infra.template import render
+    from infra.template.beside import write_beside
 
     project = load_project(options.project)
     if project.failed:
         reasons = "; ".join(f"{name}: {why}" for name, why in project.failed.items())
         raise ConfigError(f"programs that cannot be loaded have no function: {reasons}")
-    text = render(project)
-    if str(options.output) == "-":
+    to_stdout = str(options.output) == "-"
+    text = render(project, Path() if to_stdout else options.output.parent)
+    if to_stdout:
         sys.stdout.write(text)
     else:
         try:
             options.output.write_text(text, encoding="utf-8")
+            write_beside(project, options.output.parent, lambda line: print(line, file=sys.stderr))
         except OSError as error:
             raise ConfigError(f"{options.output}: {error.strerror}.") from None
     return 0

@@ -53,6 +53,24 @@ class Project:
     functions: dict[str, Function]
 
     @property
+    def has_api(self) -> bool:
+        """Whether any program is called over HTTP."""
+        return any(function.settings.http for function in self.functions.values())
+
+    def secrets(self, function: Function) -> dict[str, str]:
+        """Variable -> where a function finds its value: its model's key, and what its own settings name.
+
+        A place is `ssm:NAME` or `secretsmanager:NAME[#KEY]`, with ${Stage} in it; what `lambda.secrets` does not name
+        is a SecureString in SSM, which costs nothing.
+        """
+        settings = self.config.lambda_
+        key = self.config.models.registry[self.config.model_alias(function.name)].env
+        wanted = dict.fromkeys([*([key] if key else []), *function.settings.secrets])
+        default = f"ssm:/{self.config.app_id}/{{stage}}/"
+        places = {variable: settings.secrets.get(variable, default + variable) for variable in wanted}
+        return {variable: place.replace("{stage}", "${Stage}") for variable, place in places.items()}
+
+    @property
     def failed(self) -> dict[str, str]:
         """Why programs cannot be loaded, by name."""
         return {name: f.failed for name, f in self.functions.items() if f.failed}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -54,10 +55,8 @@ class Target:
         return next((path for path in self._candidates() if _is_python(path, self.python)), None)
 
     def _candidates(self) -> Iterator[str]:
-        try:
+        with contextlib.suppress(UvError):
             yield uv("python", "find", "--no-python-downloads", "--no-project", f"cpython@{self.python}")
-        except UvError:
-            pass
         # pyenv's versions need not be on PATH; its shims are, for versions that are not switched on.
         pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
         yield from (str(path) for path in sorted(pyenv.glob(f"versions/{self.python}*/bin/python{self.python}")))

@@ -18,7 +18,7 @@ from infra.local.front import Front
 from infra.local.function import Function
 from infra.local.queues import REGION, EventSourceMapping, Queue, QueueServer
 from infra.project import CATALOGUE, HANDLER, Project, logical_name, read_dotenv
-from infra.template import VISIBILITY_FACTOR
+from infra.template.functions import visibility_timeout_seconds
 
 
 def _silent(_: str, __: str) -> None:
@@ -86,7 +86,7 @@ class LocalLambda:
                 if sqs := function.settings.sqs:
                     seconds = visibility_seconds
                     if seconds is None:
-                        seconds = VISIBILITY_FACTOR * function.settings.timeout_seconds
+                        seconds = visibility_timeout_seconds(function.settings)
                     queue = await asyncio.to_thread(Queue, server.client, logical_name(name), sqs, seconds)
                     self.queues[name] = queue
                     self._reach_queues(function.name, server, queue)

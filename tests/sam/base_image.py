@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.sam.docker import install
+from tests.sam.docker import NoDocker, install
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "requirements" / "dev.txt"
@@ -58,14 +58,14 @@ CONFIG = (
 )
 
 
-class NoBaseImage(Exception):
-    """The base image cannot be made here; the text says what is missing."""
+class NoBaseImage(NoDocker):
+    """There may be an engine, but the base image cannot be made; the text says what is missing."""
 
 
 def build(python: str, tag: str | None = None) -> str:
     """Load the image of this Python version ("3.13") into the engine, unless it is there; its name.
 
-    The name has one repository per version, for SAM tags its own image `<repository>:rapid-<architecture>`.
+    Each version has a repository of its own, for SAM names the image it derives `<repository>:rapid-<architecture>`.
     """
     tag = tag or f"local/lambda-python{python}:latest"
     executable, stdlib, certificates = interpreter(python)
@@ -91,8 +91,8 @@ def build(python: str, tag: str | None = None) -> str:
             _tree(tar, runtime, "var/runtime")
             _tree(tar, rie, "usr/local/bin/aws-lambda-rie")
             _tree(tar, busybox, "bin/busybox")
-            _tree(tar, CERTIFICATES, "etc/pki/tls/certs/ca-bundle.crt")
-            _tree(tar, CERTIFICATES, certificates.lstrip("/"))
+            for name in {"etc/pki/tls/certs/ca-bundle.crt", certificates.lstrip("/")}:
+                _tree(tar, CERTIFICATES, name)
             modules = [(top, path) for top in (stdlib, runtime) for path in top.rglob("*.so")]
             kept = [path for top, path in modules if not PRUNED.search(f"/{path.relative_to(top)}")]
             for library in _libraries([executable, busybox, *kept]):
@@ -103,6 +103,9 @@ def build(python: str, tag: str | None = None) -> str:
                 _add(tar, name, type=tarfile.SYMTYPE, linkname=target)
         changes = [f"--change={change}" for change in (*CONFIG, f"LABEL inputs={digest}")]
         _run("docker", "import", *changes, str(archive), tag)
+    # SAM would go on using what it derived from an earlier one.
+    derived = f"{tag.rpartition(':')[0]}:{rie.name.replace('aws-lambda-rie', 'rapid')}"
+    subprocess.run(["docker", "image", "rm", "--force", derived], capture_output=True, check=False)
     return tag
 
 
@@ -133,13 +136,14 @@ def emulator() -> Path:
     raise NoBaseImage("the SAM CLI, which brings the runtime interface emulator, is not installed (make tools)")
 
 
-def _libraries(files: Iterable[Path]) -> set[Path]:
+def _libraries(files: Iterable[Path]) -> Iterable[Path]:
     """The shared libraries and the loader that these files need, and those of LIBRARIES that the machine has."""
     known = re.findall(r"^\s+lib(\S+) \(libc6,.*=> (\S+)$", _run("/sbin/ldconfig", "-p"), re.MULTILINE)
-    extra = [path for name, path in reversed(known) if name in LIBRARIES]
+    extra = [path for name, path in known if name in LIBRARIES]
     # Exits with 1 over a static file; reads all others nevertheless.
     ldd = subprocess.run(["ldd", *map(str, files), *extra], capture_output=True, text=True, check=False)
-    return {Path(path) for path in (*extra, *re.findall(r"^\s+(?:\S+ => )?(/\S+) \(", ldd.stdout, re.MULTILINE))}
+    needed = re.findall(r"^\s+(?:\S+ => )?(/\S+) \(", ldd.stdout, re.MULTILINE)
+    return {Path(path).name: Path(path) for path in (*extra, *needed)}.values()
 
 
 def _tree(tar: tarfile.TarFile, source: Path, name: str) -> None:
@@ -163,7 +167,10 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes = b"", mode: int = 0o75
 
 
 def _run(*command: str) -> str:
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise NoBaseImage(f"{command[0]} is not installed") from None
     if run.returncode:
         raise NoBaseImage(f"`{' '.join(command[:3])}` fails: {run.stderr.strip()}")
     return run.stdout

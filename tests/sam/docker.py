@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import pytest
+
 START_SECONDS = 60
 STOP_SECONDS = 20
 # setpriv: when the tests are killed, so is unshare; --kill-child: when unshare is killed, so is all below it.
@@ -86,7 +88,7 @@ def _own() -> Iterator[None]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="docker-", ignore_cleanup_errors=True)))
         flags = stack.enter_context(_firewall())
-        stack.enter_context(_variable("DOCKER_HOST", f"unix://{folder}/docker.sock"))
+        stack.enter_context(pytest.MonkeyPatch.context()).setenv("DOCKER_HOST", f"unix://{folder}/docker.sock")
         # The storage driver is left to the engine: overlay2, or vfs where the folder's file system cannot carry it.
         command = [*CONFINED, *(["docker-init", "--"] if shutil.which("docker-init") else []), "dockerd", *flags]
         command += [f"--host={os.environ['DOCKER_HOST']}", f"--data-root={folder}/data"]
@@ -108,11 +110,11 @@ def _own() -> Iterator[None]:
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """End the engine with all its containers, which would get 10 s each to stop if they were left to it."""
-    with suppress(subprocess.TimeoutExpired):
+    with suppress(subprocess.TimeoutExpired, OSError):
         if containers := _output("docker", "ps", "--all", "--quiet").split():
             _output("docker", "rm", "--force", "--volumes", *containers)
         # unshare itself takes no SIGTERM, but ends with its child.
-        for child in _output("ps", "-o", "pid=", "--ppid", str(process.pid)).split():
+        for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
             os.kill(int(child), signal.SIGTERM)
         process.wait(STOP_SECONDS)
     process.kill()
@@ -121,37 +123,24 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def _firewall() -> Iterator[list[str]]:
-    """The engine's network flags; afterwards, the bridge, the packet filter and forwarding are what they were.
+    """The engine's network flags; afterwards, bridge, packet filter and forwarding are what they were.
 
     Without a packet filter, containers reach this machine and are reached on published ports all the same, through
     the engine's own proxy; they just do not reach the network beyond.
     """
-    flags = ["--iptables=false", "--ip-masq=false", "--ip-forward=false"]
     # Listing a table creates it if it is not there: only what is saved is restored.
     listed = [subprocess.run(["iptables", "-t", table, "-S"], capture_output=True) for table in ("filter", "nat")]
     filtering = all(table.returncode == 0 for table in listed)
     rules, forwarding = _output("iptables-save") if filtering else "", FORWARDING.read_text()
     bridged = Path("/sys/class/net/docker0").exists()
     try:
-        yield [] if filtering else flags
+        yield ["--ip6tables=false"] if filtering else ["--iptables=false", "--ip-masq=false", "--ip-forward=false"]
     finally:
         if filtering:
             subprocess.run(["iptables-restore"], input=rules, text=True, check=False)
             FORWARDING.write_text(forwarding)
         if not bridged and shutil.which("ip"):
             subprocess.run(["ip", "link", "delete", "docker0"], capture_output=True, check=False)
-
-
-@contextmanager
-def _variable(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        os.environ.pop(name)
-        if before is not None:
-            os.environ[name] = before
 
 
 def _output(*command: str) -> str:

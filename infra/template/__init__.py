@@ -1,0 +1,4 @@
+"""Programs -> template.yaml."""
+
+from infra.template.template import build as build
+from infra.template.template import render as render

@@ -1,0 +1,253 @@
+"""A program's function with its log group, queues, events and policies; and the catalogue function."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from handler.api.shared import SHARED_PATHS
+from handler.config import FunctionSettings, Sqs
+from handler.requeue import DEAD_LETTER_QUEUE
+from handler.secrets import EXTENSION_PORT, SECRETS
+from infra.project import CATALOGUE_HANDLER, HANDLER, Function, Project, logical_name
+from infra.template.syntax import Intrinsic, get_att, if_, ref, sub
+
+# "Set the visibility timeout to at least six times the function timeout"; the DLQ keeps what failed for 14 days.
+# https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
+VISIBILITY_FACTOR = 6
+DLQ_RETENTION_SECONDS = 14 * 24 * 3600
+_EXTENSION_LAYER = ":layer:AWS-Parameters-and-Secrets-Lambda-Extension"
+# It answers from memory: 256 MB is the CPU that its import of FastAPI wants.
+_CATALOGUE_MEMORY_MB, _CATALOGUE_TIMEOUT_SECONDS = 256, 10
+CATALOGUE_CONCURRENCY = 5
+
+
+def function_resources(project: Project, function: Function, code: str) -> dict[str, Any]:
+    """Everything that one program has of its own."""
+    name, settings = logical_name(function.name), function.settings
+    properties: dict[str, Any] = {
+        **_package(project, f"{name}Function", code, HANDLER),
+        "Description": f"DSPy program {function.name}",
+        "MemorySize": settings.memory_mb,
+        "Timeout": settings.timeout_seconds,
+        **({"Architectures": [settings.architecture]} if settings.architecture else {}),
+        **(
+            {"EphemeralStorage": {"Size": settings.ephemeral_storage_mb}} if settings.ephemeral_storage_mb > 512 else {}
+        ),
+        **_snap_start(settings),
+        "LoggingConfig": {"LogFormat": "JSON", "LogGroup": ref(f"{name}LogGroup")},
+        "Environment": {"Variables": _variables(project, function)},
+        **({"Layers": project.config.lambda_.layers} if project.config.lambda_.layers else {}),
+        **_policies(project, function),
+    }
+    if settings.reserved_concurrency is not None:
+        properties["ReservedConcurrentExecutions"] = if_("Reserve", settings.reserved_concurrency)
+    properties["EventInvokeConfig"] = {
+        "MaximumRetryAttempts": settings.retry_attempts,
+        "MaximumEventAgeInSeconds": settings.maximum_event_age_seconds,
+        "DestinationConfig": {"OnFailure": {"Type": "SQS", "Destination": get_att("OnFailureQueue.Arn")}},
+    }
+    if settings.http and project.config.lambda_.api.kind == "url":
+        properties["FunctionUrlConfig"] = function_url(project)
+    if events := _events(project, function):
+        properties["Events"] = events
+    return {
+        f"{name}Function": _function(project, f"{name}Function", properties),
+        f"{name}LogGroup": log_group(project),
+        **(_queues(project, function) if settings.sqs else {}),
+    }
+
+
+def catalogue_resources(project: Project, code: str) -> dict[str, Any]:
+    """The function that serves the shared GET routes, and answers browsers' preflight requests to a REST API."""
+    properties: dict[str, Any] = {
+        **_package(project, "CatalogueFunction", code, CATALOGUE_HANDLER),
+        "Description": f"What {project.config.app_id} offers: programs, health, OpenAPI",
+        "MemorySize": _CATALOGUE_MEMORY_MB,
+        "Timeout": _CATALOGUE_TIMEOUT_SECONDS,
+        "LoggingConfig": {"LogFormat": "JSON", "LogGroup": ref("CatalogueLogGroup")},
+        "ReservedConcurrentExecutions": if_("Reserve", CATALOGUE_CONCURRENCY),
+    }
+    api = project.config.lambda_.api
+    if api.kind == "url":
+        properties["FunctionUrlConfig"] = function_url(project)
+    else:
+        routes = {_event_name(path): _route(project, path, "GET") for path in SHARED_PATHS}
+        if api.kind == "rest" and project.config.server.cors_origins:
+            paths = [*SHARED_PATHS, *(f"/{f.name}" for f in project.functions.values() if f.settings.http)]
+            routes |= {f"{_event_name(path)}Preflight": _preflight(project, path) for path in paths}
+        properties["Events"] = routes
+    return {
+        "CatalogueFunction": _function(project, "CatalogueFunction", properties),
+        "CatalogueLogGroup": log_group(project),
+    }
+
+
+def function_url(project: Project) -> dict[str, Any]:
+    """A function URL's settings."""
+    cors = {"AllowOrigins": project.config.server.cors_origins, "AllowMethods": ["*"], "AllowHeaders": ["*"]}
+    return {
+        "AuthType": "NONE" if project.config.lambda_.api.auth == "none" else "AWS_IAM",
+        **({"Cors": cors} if project.config.server.cors_origins else {}),
+    }
+
+
+def log_group(project: Project) -> dict[str, Any]:
+    """A log group with the project's retention."""
+    settings = project.config.lambda_
+    key = {"KmsKeyId": settings.kms_key_arn} if settings.kms_key_arn else {}
+    return {"Type": "AWS::Logs::LogGroup", "Properties": {"RetentionInDays": settings.log_retention_days, **key}}
+
+
+def queue_encryption(project: Project) -> dict[str, Any]:
+    """How a queue is encrypted: with the project's key, or with SQS's own."""
+    key = project.config.lambda_.kms_key_arn
+    return {"KmsMasterKeyId": key} if key else {"SqsManagedSseEnabled": True}
+
+
+def _function(project: Project, logical_id: str, properties: dict[str, Any]) -> dict[str, Any]:
+    settings = project.config.lambda_
+    if settings.package_type == "Zip":
+        # The Makefile beside the template has the rule `build-%`.
+        metadata: dict[str, Any] = {"BuildMethod": "makefile", "ContextPath": "."}
+    else:
+        metadata = {"DockerContext": f"dist/{logical_id}", "Dockerfile": "Dockerfile", "DockerTag": logical_id.lower()}
+    return {"Type": "AWS::Serverless::Function", "Metadata": metadata, "Properties": properties}
+
+
+def _package(project: Project, logical_id: str, code: str, handler: str) -> dict[str, Any]:
+    if project.config.lambda_.package_type == "Zip":
+        return {"CodeUri": code, "Handler": handler}
+    return {"PackageType": "Image", "ImageConfig": {"Command": [handler]}}
+
+
+def _snap_start(settings: FunctionSettings) -> dict[str, Any]:
+    if not settings.snap_start:
+        return {}
+    # Of published versions only; every change of a property, too, shall publish one.
+    alias = {"AutoPublishAlias": "live", "AutoPublishAliasAllProperties": True}
+    return {"SnapStart": {"ApplyOn": "PublishedVersions"}, **alias}
+
+
+def _variables(project: Project, function: Function) -> dict[str, Any]:
+    name, settings, config = logical_name(function.name), function.settings, project.config
+    variables: dict[str, Any] = dict(function.environment)
+    if settings.http:
+        variables["DSPY_LAMBDA_SOURCES"] = "http"
+    if settings.sqs and settings.sqs.invalid_to_dead_letter_queue:
+        variables[DEAD_LETTER_QUEUE] = ref(f"{name}DeadLetterQueue")
+    if secrets := project.secrets(function):
+        variables[SECRETS] = sub(" ".join(f"{variable}={place}" for variable, place in secrets.items()))
+        variables["DSPY_LAMBDA_SECRETS_VERSION"] = ref("SecretsVersion")
+        # Empty on AWS, where the secret fills them; there, so that `sam local` hands over this machine's.
+        variables |= dict.fromkeys(secrets, "")
+        if any(_EXTENSION_LAYER in layer for layer in config.lambda_.layers):
+            variables[EXTENSION_PORT] = "2773"
+    if config.lambda_.tracing == "otel":
+        variables["AWS_LAMBDA_EXEC_WRAPPER"] = "/opt/otel-instrument"
+    return variables
+
+
+def _policies(project: Project, function: Function) -> dict[str, Any]:
+    """What the function may do beyond writing its logs and reading its queue, which SAM grants."""
+    name, sqs = logical_name(function.name), function.settings.sqs
+    statements = [_secret_statement(place) for place in project.secrets(function).values()]
+    if sqs and sqs.backoff_seconds:
+        statements.append(_allow("sqs:ChangeMessageVisibility", get_att(f"{name}Queue.Arn")))
+    if sqs and sqs.invalid_to_dead_letter_queue:
+        statements.append(_allow("sqs:SendMessage", get_att(f"{name}DeadLetterQueue.Arn")))
+    if key := project.config.lambda_.kms_key_arn:
+        statements.append(_allow(["kms:Decrypt", "kms:GenerateDataKey"], key))
+    return {"Policies": [{"Version": "2012-10-17", "Statement": statements}]} if statements else {}
+
+
+def _secret_statement(place: str) -> dict[str, Any]:
+    service, _, name = place.partition("#")[0].partition(":")
+    here = "${AWS::Region}:${AWS::AccountId}"
+    if service == "ssm":
+        arn = f"arn:${{AWS::Partition}}:ssm:{here}:parameter/{name.removeprefix('/')}"
+        return _allow("ssm:GetParameter", sub(arn))
+    # Secrets Manager puts a hyphen and six random characters behind the name.
+    arn = f"arn:${{AWS::Partition}}:secretsmanager:{here}:secret:{name}-??????"
+    return _allow("secretsmanager:GetSecretValue", sub(arn))
+
+
+def _allow(action: str | list[str], resource: str | Intrinsic) -> dict[str, Any]:
+    return {"Effect": "Allow", "Action": action, "Resource": resource}
+
+
+def _events(project: Project, function: Function) -> dict[str, Any]:
+    name, settings = logical_name(function.name), function.settings
+    events: dict[str, Any] = {}
+    if settings.http and project.config.lambda_.api.kind != "url":
+        # ANY, so that the function itself can answer a wrong method with 405.
+        events["Route"] = _route(project, f"/{function.name}", "ANY")
+    if settings.sqs:
+        events["Queue"] = {"Type": "SQS", "Properties": _mapping(name, settings.sqs)}
+    if settings.schedule:
+        event = json.dumps({"program": function.name, "inputs": settings.schedule.inputs})
+        schedule = {
+            "ScheduleExpression": settings.schedule.expression,
+            "Input": event,
+            "DeadLetterConfig": {"Arn": get_att("OnFailureQueue.Arn")},
+        }
+        events["Schedule"] = {"Type": "ScheduleV2", "Properties": schedule}
+    return events
+
+
+def _mapping(name: str, sqs: Sqs) -> dict[str, Any]:
+    mapping: dict[str, Any] = {
+        "Queue": get_att(f"{name}Queue.Arn"),
+        "BatchSize": sqs.batch_size,
+        "FunctionResponseTypes": ["ReportBatchItemFailures"],
+        "ScalingConfig": {"MaximumConcurrency": sqs.maximum_concurrency},
+    }
+    return mapping | ({"MaximumBatchingWindowInSeconds": sqs.window_seconds} if sqs.window_seconds else {})
+
+
+def _route(project: Project, path: str, method: str) -> dict[str, Any]:
+    type_, reference = ("Api", "RestApiId") if project.config.lambda_.api.kind == "rest" else ("HttpApi", "ApiId")
+    return {"Type": type_, "Properties": {"Path": path, "Method": method, reference: ref("Api")}}
+
+
+def _preflight(project: Project, path: str) -> dict[str, Any]:
+    """A browser sends no credentials with its preflight request, and REST's own answer knows one origin only."""
+    route = _route(project, path, "OPTIONS")
+    route["Properties"]["Auth"] = {"Authorizer": "NONE", "ApiKeyRequired": False, "OverrideApiAuth": True}
+    return route
+
+
+def _event_name(path: str) -> str:
+    """/health/live -> HealthLive."""
+    return "".join(part.capitalize() for part in path.replace(".", "/").split("/"))
+
+
+def _queues(project: Project, function: Function) -> dict[str, Any]:
+    name, sqs = logical_name(function.name), function.settings.sqs
+    assert sqs
+    fifo = {"FifoQueue": True, "ContentBasedDeduplication": True} if sqs.fifo else {}
+    redrive = {"deadLetterTargetArn": get_att(f"{name}DeadLetterQueue.Arn"), "maxReceiveCount": sqs.max_receive_count}
+    queue = {
+        **fifo,
+        "VisibilityTimeout": visibility_timeout_seconds(function.settings),
+        "RedrivePolicy": redrive,
+        **queue_encryption(project),
+    }
+    dead = {
+        **({"FifoQueue": True} if sqs.fifo else {}),
+        "MessageRetentionPeriod": DLQ_RETENTION_SECONDS,
+        **queue_encryption(project),
+    }
+    return {f"{name}Queue": kept_queue(queue), f"{name}DeadLetterQueue": kept_queue(dead)}
+
+
+def visibility_timeout_seconds(settings: FunctionSettings) -> int:
+    """Of a function's queue."""
+    own = settings.sqs.visibility_timeout_seconds if settings.sqs else None
+    return VISIBILITY_FACTOR * settings.timeout_seconds if own is None else own
+
+
+def kept_queue(properties: dict[str, Any]) -> dict[str, Any]:
+    """A queue that outlives its stack, and its program, with the work that is in it."""
+    kept = {"DeletionPolicy": "Retain", "UpdateReplacePolicy": "Retain"}
+    return {"Type": "AWS::SQS::Queue", **kept, "Properties": properties}
