@@ -62,6 +62,18 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=_number(0, 65535), default=8000, help="0 picks a free one")
     serve.set_defaults(run=_serve)
 
+    deploy = commands.add_parser("deploy", help="say what a deployment would do and cost, then do it with the SAM CLI")
+    _add_project(deploy)
+    deploy.add_argument("--dry-run", action="store_true", help="only say it: nothing is written, built or uploaded")
+    deploy.add_argument("--template", type=Path, default=Path("template.yaml"), help="the template's file")
+    deploy.add_argument("--stack-name", metavar="NAME", help="(default: the app_id)")
+    deploy.add_argument("--region", help="(default: of the AWS profile)")
+    deploy.add_argument("--stage", default="prod", help="(default: prod)")
+    deploy.add_argument("--alarm-email", metavar="ADDRESS", help="where alarms go")
+    deploy.add_argument("--secrets-version", metavar="TEXT", help="another one than before, after a rotation")
+    deploy.add_argument("--yes", action="store_true", help="do not ask before the change set is executed")
+    deploy.set_defaults(run=_deploy)
+
     limits = commands.add_parser("limits", help="hold the project's concurrency against each model's quota")
     _add_project(limits)
     limits.set_defaults(run=_limits)
@@ -95,6 +107,8 @@ def _add_local(parser: argparse.ArgumentParser) -> None:
 
 
 def _template(options: argparse.Namespace) -> int:
+    from infra.checks import check
+    from infra.cost import cost_table
     from infra.project import load_project
     from infra.template import render
     from infra.template.beside import write_beside
@@ -103,8 +117,10 @@ def _template(options: argparse.Namespace) -> int:
     if project.failed:
         reasons = "; ".join(f"{name}: {why}" for name, why in project.failed.items())
         raise ConfigError(f"programs that cannot be loaded have no function: {reasons}")
+    check(project)
     to_stdout = str(options.output) == "-"
     text = render(project, Path() if to_stdout else options.output.parent)
+    print(cost_table(project), file=sys.stderr)
     if to_stdout:
         sys.stdout.write(text)
     else:
@@ -138,6 +154,12 @@ def _serve(options: argparse.Namespace) -> int:
     os.environ.update(own)  # programs read theirs when they are called, too
     with model_variables(options.model_server, project) as variables:
         return run_serve(options, own | variables)
+
+
+def _deploy(options: argparse.Namespace) -> int:
+    from infra.deploy.command import run_deploy
+
+    return run_deploy(options)
 
 
 def _limits(options: argparse.Namespace) -> int:

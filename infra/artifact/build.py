@@ -25,6 +25,12 @@ from infra.project import CATALOGUE, Function, Project
 
 # Every file of an artifact has this time (2000-01-01), so that the same inputs give the same zip.
 _TIME = 946_684_800
+# The same artifact on the runtime's own base image; the template names the handler.
+_DOCKERFILE = """\
+ARG BASE=public.ecr.aws/lambda/python:{python}
+FROM ${{BASE}}
+COPY task/ /var/task/
+"""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ def build(project: Project, name: str, target: Target, output: Path, say: Callab
     """
     if project.failed:
         raise ConfigError("; ".join(f"program {name} cannot be loaded: {why}" for name, why in project.failed.items()))
+    is_image = project.config.lambda_.package_type == "Image"
     requirements = read_requirements(project.root)
     reasons = {f.name: why_litellm(project, f) for f in project.functions.values()}
     locked = lock(project.root, requirements, _floor(project, target), litellm=any(reasons.values()))
@@ -56,15 +63,18 @@ def build(project: Project, name: str, target: Target, output: Path, say: Callab
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
         staged = Path(folder) / "artifact"
-        staged.mkdir()
+        task = staged / "task" if is_image else staged
+        task.mkdir(parents=True)
         if name == CATALOGUE:
-            _stage_catalogue(project, tree, staged)
+            _stage_catalogue(project, tree, task)
         else:
             if reasons[name]:
                 say(f"{name} needs LiteLLM, about 90 MB and 2 s at its first call: {'; '.join(reasons[name])}")
-            _stage_program(project, project.functions[name], tree, requirements, bool(reasons[name]), staged)
-        size = measure(staged)
-        _check(name, size, UNZIPPED_LIMIT if project.config.lambda_.package_type == "Zip" else IMAGE_LIMIT)
+            _stage_program(project, project.functions[name], tree, requirements, bool(reasons[name]), task)
+        if is_image:
+            (staged / "Dockerfile").write_text(_DOCKERFILE.format(python=target.python), encoding="utf-8")
+        size = measure(task)
+        _check(name, size, IMAGE_LIMIT if is_image else UNZIPPED_LIMIT)
         _publish(staged, output)
     return Built(output, size)
 
@@ -142,7 +152,7 @@ def _publish(staged: Path, output: Path) -> None:
     """Put the finished artifact into its place, which may be there and empty, or an older artifact."""
     if output.exists():
         found = {path.name for path in output.iterdir()}
-        if found and "handler" not in found:
+        if found and not found & {"handler", "Dockerfile"}:
             raise ConfigError(f"{output}: is not empty and no artifact; name another --output.")
         for path in output.iterdir():
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -10,29 +10,35 @@ from handler.errors import ConfigError
 from infra.artifact.build import build
 from infra.artifact.size import IMAGE_LIMIT, UNZIPPED_LIMIT
 from infra.artifact.target import Target
+from infra.checks import check
 from infra.project import CATALOGUE, Project, load_project, logical_name
 
 
 def run_build(options: argparse.Namespace) -> int:
     """Build one function, or all that the template has."""
     project = load_project(options.project)
-    output: Path = options.output or Path("dist")
-    if options.function is not None:
-        names = {find_function(project, options.function): output}
+    check(project)
+    if options.function is None:
+        build_all(project, options.output or Path("dist"), options.python, options.architecture)
     else:
-        names = {name: output / logical_id(name) for name in function_names(project)}
-    settings = project.config.lambda_
-    limit = UNZIPPED_LIMIT if settings.package_type == "Zip" else IMAGE_LIMIT
-    for name, folder in names.items():
-        own = settings.function(name).architecture if name != CATALOGUE else None
-        target = Target(
-            options.python or settings.runtime.removeprefix("python"),
-            options.architecture or own or settings.architecture,
-        )
-        built = build(project, name, target, folder, lambda line: print(line, file=sys.stderr))
-        print(f"{logical_id(name)} (Python {target.python}, {target.architecture}): {folder}")
-        print(built.size.table(limit))
+        name = find_function(project, options.function)
+        _build(project, name, options.output or Path("dist") / logical_id(name), options.python, options.architecture)
     return 0
+
+
+def build_all(project: Project, output: Path, python: str | None = None, architecture: str | None = None) -> None:
+    """Build every function into `output/<logical id>`, where the template of container images looks for them."""
+    for name in function_names(project):
+        _build(project, name, output / logical_id(name), python, architecture)
+
+
+def _build(project: Project, name: str, output: Path, python: str | None, architecture: str | None) -> None:
+    settings = project.config.lambda_
+    own = settings.function(name).architecture if name != CATALOGUE else None
+    target = Target(python or settings.runtime.removeprefix("python"), architecture or own or settings.architecture)
+    built = build(project, name, target, output, lambda line: print(line, file=sys.stderr))
+    print(f"{logical_id(name)} (Python {target.python}, {target.architecture}): {output}")
+    print(built.size.table(UNZIPPED_LIMIT if settings.package_type == "Zip" else IMAGE_LIMIT))
 
 
 def function_names(project: Project) -> list[str]:

@@ -18,7 +18,7 @@ from infra.local.front import Front
 from infra.local.function import Function
 from infra.local.queues import REGION, EventSourceMapping, Queue, QueueServer
 from infra.project import CATALOGUE, HANDLER, Project, logical_name, read_dotenv
-from infra.template.functions import visibility_timeout_seconds
+from infra.template.queues import visibility_timeout_seconds
 
 
 def _silent(_: str, __: str) -> None:

@@ -23,7 +23,7 @@ from handler.config import Sqs
 from infra.local.environment import MAX_REQUEST_BYTES
 from infra.local.events import ACCOUNT
 from infra.local.function import Function, Throttled
-from infra.template.functions import DLQ_RETENTION_SECONDS
+from infra.template.queues import DLQ_RETENTION_SECONDS
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient

@@ -1,7 +1,8 @@
-"""What `sam build` needs beside a template: the Makefile's rule, and samconfig.toml. Never over a file of the user's."""
+"""What `sam build` needs beside a template: the Makefile's rule, and samconfig.toml. A user's own files stay."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +35,11 @@ resolve_s3 = true
 {images}"""
 
 
+def stack_name(project: Project) -> str:
+    """The app_id as CloudFormation takes it: letters, digits and hyphens."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", project.config.app_id).strip("-")
+
+
 def write_beside(project: Project, folder: Path, say: Callable[[str], None]) -> None:
     """Write what is missing beside the template; what is there stays, and `say` tells what it lacks."""
     settings = project.config.lambda_
@@ -47,8 +53,7 @@ def write_beside(project: Project, folder: Path, say: Callable[[str], None]) -> 
     samconfig = folder / "samconfig.toml"
     if not any(folder.glob("samconfig.*")):
         images = "resolve_image_repos = true\n" if settings.package_type == "Image" else ""
-        stack = "".join(c if c.isalnum() else "-" for c in project.config.app_id).strip("-")
-        samconfig.write_text(_SAMCONFIG.format(stack=stack, images=images), encoding="utf-8")
+        samconfig.write_text(_SAMCONFIG.format(stack=stack_name(project), images=images), encoding="utf-8")
         say(f"wrote {samconfig}")
     elif samconfig.is_file() and "build_in_source" not in samconfig.read_text(encoding="utf-8"):
         say(f"{samconfig}: set build_in_source = true under [default.build.parameters], or each build copies all.")

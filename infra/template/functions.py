@@ -1,4 +1,4 @@
-"""A program's function with its log group, queues, events and policies; and the catalogue function."""
+"""A program's function with what it is triggered by and what it writes to; and the catalogue function."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from handler.config import FunctionSettings, Sqs
 from handler.requeue import DEAD_LETTER_QUEUE
 from handler.secrets import EXTENSION_PORT, SECRETS
 from infra.project import CATALOGUE_HANDLER, HANDLER, Function, Project, logical_name
-from infra.template.syntax import Intrinsic, get_att, if_, ref, sub
+from infra.template.queues import program_queues
+from infra.template.roles import catalogue_role, program_role
+from infra.template.syntax import get_att, if_, ref, sub
 
-# "Set the visibility timeout to at least six times the function timeout"; the DLQ keeps what failed for 14 days.
-# https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
-VISIBILITY_FACTOR = 6
-DLQ_RETENTION_SECONDS = 14 * 24 * 3600
 _EXTENSION_LAYER = ":layer:AWS-Parameters-and-Secrets-Lambda-Extension"
 # It answers from memory: 256 MB is the CPU that its import of FastAPI wants.
 _CATALOGUE_MEMORY_MB, _CATALOGUE_TIMEOUT_SECONDS = 256, 10
@@ -28,6 +26,7 @@ def function_resources(project: Project, function: Function, code: str) -> dict[
     properties: dict[str, Any] = {
         **_package(project, f"{name}Function", code, HANDLER),
         "Description": f"DSPy program {function.name}",
+        "Role": get_att(f"{name}Role.Arn"),
         "MemorySize": settings.memory_mb,
         "Timeout": settings.timeout_seconds,
         **({"Architectures": [settings.architecture]} if settings.architecture else {}),
@@ -38,7 +37,6 @@ def function_resources(project: Project, function: Function, code: str) -> dict[
         "LoggingConfig": {"LogFormat": "JSON", "LogGroup": ref(f"{name}LogGroup")},
         "Environment": {"Variables": _variables(project, function)},
         **({"Layers": project.config.lambda_.layers} if project.config.lambda_.layers else {}),
-        **_policies(project, function),
     }
     if settings.reserved_concurrency is not None:
         properties["ReservedConcurrentExecutions"] = if_("Reserve", settings.reserved_concurrency)
@@ -53,8 +51,9 @@ def function_resources(project: Project, function: Function, code: str) -> dict[
         properties["Events"] = events
     return {
         f"{name}Function": _function(project, f"{name}Function", properties),
+        f"{name}Role": program_role(project, function),
         f"{name}LogGroup": log_group(project),
-        **(_queues(project, function) if settings.sqs else {}),
+        **program_queues(project, function),
     }
 
 
@@ -63,6 +62,7 @@ def catalogue_resources(project: Project, code: str) -> dict[str, Any]:
     properties: dict[str, Any] = {
         **_package(project, "CatalogueFunction", code, CATALOGUE_HANDLER),
         "Description": f"What {project.config.app_id} offers: programs, health, OpenAPI",
+        "Role": get_att("CatalogueRole.Arn"),
         "MemorySize": _CATALOGUE_MEMORY_MB,
         "Timeout": _CATALOGUE_TIMEOUT_SECONDS,
         "LoggingConfig": {"LogFormat": "JSON", "LogGroup": ref("CatalogueLogGroup")},
@@ -79,6 +79,7 @@ def catalogue_resources(project: Project, code: str) -> dict[str, Any]:
         properties["Events"] = routes
     return {
         "CatalogueFunction": _function(project, "CatalogueFunction", properties),
+        "CatalogueRole": catalogue_role(project),
         "CatalogueLogGroup": log_group(project),
     }
 
@@ -97,12 +98,6 @@ def log_group(project: Project) -> dict[str, Any]:
     settings = project.config.lambda_
     key = {"KmsKeyId": settings.kms_key_arn} if settings.kms_key_arn else {}
     return {"Type": "AWS::Logs::LogGroup", "Properties": {"RetentionInDays": settings.log_retention_days, **key}}
-
-
-def queue_encryption(project: Project) -> dict[str, Any]:
-    """How a queue is encrypted: with the project's key, or with SQS's own."""
-    key = project.config.lambda_.kms_key_arn
-    return {"KmsMasterKeyId": key} if key else {"SqsManagedSseEnabled": True}
 
 
 def _function(project: Project, logical_id: str, properties: dict[str, Any]) -> dict[str, Any]:
@@ -146,34 +141,6 @@ def _variables(project: Project, function: Function) -> dict[str, Any]:
     if config.lambda_.tracing == "otel":
         variables["AWS_LAMBDA_EXEC_WRAPPER"] = "/opt/otel-instrument"
     return variables
-
-
-def _policies(project: Project, function: Function) -> dict[str, Any]:
-    """What the function may do beyond writing its logs and reading its queue, which SAM grants."""
-    name, sqs = logical_name(function.name), function.settings.sqs
-    statements = [_secret_statement(place) for place in project.secrets(function).values()]
-    if sqs and sqs.backoff_seconds:
-        statements.append(_allow("sqs:ChangeMessageVisibility", get_att(f"{name}Queue.Arn")))
-    if sqs and sqs.invalid_to_dead_letter_queue:
-        statements.append(_allow("sqs:SendMessage", get_att(f"{name}DeadLetterQueue.Arn")))
-    if key := project.config.lambda_.kms_key_arn:
-        statements.append(_allow(["kms:Decrypt", "kms:GenerateDataKey"], key))
-    return {"Policies": [{"Version": "2012-10-17", "Statement": statements}]} if statements else {}
-
-
-def _secret_statement(place: str) -> dict[str, Any]:
-    service, _, name = place.partition("#")[0].partition(":")
-    here = "${AWS::Region}:${AWS::AccountId}"
-    if service == "ssm":
-        arn = f"arn:${{AWS::Partition}}:ssm:{here}:parameter/{name.removeprefix('/')}"
-        return _allow("ssm:GetParameter", sub(arn))
-    # Secrets Manager puts a hyphen and six random characters behind the name.
-    arn = f"arn:${{AWS::Partition}}:secretsmanager:{here}:secret:{name}-??????"
-    return _allow("secretsmanager:GetSecretValue", sub(arn))
-
-
-def _allow(action: str | list[str], resource: str | Intrinsic) -> dict[str, Any]:
-    return {"Effect": "Allow", "Action": action, "Resource": resource}
 
 
 def _events(project: Project, function: Function) -> dict[str, Any]:
@@ -220,34 +187,3 @@ def _preflight(project: Project, path: str) -> dict[str, Any]:
 def _event_name(path: str) -> str:
     """/health/live -> HealthLive."""
     return "".join(part.capitalize() for part in path.replace(".", "/").split("/"))
-
-
-def _queues(project: Project, function: Function) -> dict[str, Any]:
-    name, sqs = logical_name(function.name), function.settings.sqs
-    assert sqs
-    fifo = {"FifoQueue": True, "ContentBasedDeduplication": True} if sqs.fifo else {}
-    redrive = {"deadLetterTargetArn": get_att(f"{name}DeadLetterQueue.Arn"), "maxReceiveCount": sqs.max_receive_count}
-    queue = {
-        **fifo,
-        "VisibilityTimeout": visibility_timeout_seconds(function.settings),
-        "RedrivePolicy": redrive,
-        **queue_encryption(project),
-    }
-    dead = {
-        **({"FifoQueue": True} if sqs.fifo else {}),
-        "MessageRetentionPeriod": DLQ_RETENTION_SECONDS,
-        **queue_encryption(project),
-    }
-    return {f"{name}Queue": kept_queue(queue), f"{name}DeadLetterQueue": kept_queue(dead)}
-
-
-def visibility_timeout_seconds(settings: FunctionSettings) -> int:
-    """Of a function's queue."""
-    own = settings.sqs.visibility_timeout_seconds if settings.sqs else None
-    return VISIBILITY_FACTOR * settings.timeout_seconds if own is None else own
-
-
-def kept_queue(properties: dict[str, Any]) -> dict[str, Any]:
-    """A queue that outlives its stack, and its program, with the work that is in it."""
-    kept = {"DeletionPolicy": "Retain", "UpdateReplacePolicy": "Retain"}
-    return {"Type": "AWS::SQS::Queue", **kept, "Properties": properties}

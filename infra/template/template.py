@@ -6,13 +6,15 @@ import os
 from pathlib import Path
 from typing import Any
 
+from handler.errors import ConfigError
 from infra.project import Project
+from infra.template.alarms import alarm_resources, alarm_topic
 from infra.template.api import api_parameters, api_resources
 from infra.template.dashboard import dashboard, queries
 from infra.template.extra import merge_extra
 from infra.template.functions import catalogue_resources, function_resources
-from infra.template.operations import alarm_resources, alarm_topic, on_failure_queue
 from infra.template.outputs import outputs
+from infra.template.queues import on_failure_queue
 from infra.template.syntax import dump, ref, sub
 
 HEADER = """\
@@ -34,16 +36,13 @@ def build(project: Project, folder: Path) -> dict[str, Any]:
     """
     code = os.path.relpath(project.root, folder.resolve())
     functions = project.functions.values()
-    resources: dict[str, Any] = api_resources(project)
-    for function in functions:
-        resources |= function_resources(project, function, code)
-    resources |= catalogue_resources(project, code) if project.has_api else {}
-    resources |= on_failure_queue(project)
+    parts = [api_resources(project)]
+    parts += [function_resources(project, function, code) for function in functions]
+    parts += [catalogue_resources(project, code)] if project.has_api else []
+    parts += [on_failure_queue(project)]
     if project.config.lambda_.alarms:
-        resources |= alarm_topic(project)
-        for function in functions:
-            resources |= alarm_resources(project, function)
-    resources |= dashboard(project) | queries(project)
+        parts += [alarm_topic(project), *(alarm_resources(project, function) for function in functions)]
+    parts += [dashboard(project), queries(project)]
     template = {
         "AWSTemplateFormatVersion": "2010-09-09",
         "Transform": "AWS::Serverless-2016-10-31",
@@ -51,10 +50,19 @@ def build(project: Project, folder: Path) -> dict[str, Any]:
         "Parameters": _parameters(project),
         "Conditions": _conditions(project),
         "Globals": _globals(project),
-        "Resources": resources,
+        "Resources": _join(parts),
         "Outputs": outputs(project),
     }
     return merge_extra(template, project)
+
+
+def _join(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    joined: dict[str, Any] = {}
+    for part in parts:
+        if shared := sorted(set(part) & set(joined)):
+            raise ConfigError(f"two resources would share the logical id {shared[0]}; rename the program it is of.")
+        joined |= part
+    return joined
 
 
 def _parameters(project: Project) -> dict[str, Any]:

@@ -1,23 +1,17 @@
-"""What tells that something goes wrong: alarms, their topic, and the queue of failed asynchronous invocations."""
+"""What tells that something goes wrong: alarms and their topic."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from infra.project import Function, Project, logical_name
-from infra.template.functions import DLQ_RETENTION_SECONDS, kept_queue, queue_encryption, visibility_timeout_seconds
+from infra.template.queues import visibility_timeout_seconds
 from infra.template.syntax import get_att, if_, ref, sub
 
 _FIVE_MINUTES, _DAY = 300, 86_400
 # Of the timeout, and of the reserved concurrency.
 _NEAR_THE_LIMIT = 0.8
 _ERROR_PERCENT = 1
-
-
-def on_failure_queue(project: Project) -> dict[str, Any]:
-    """Where asynchronous invocations and schedules end that failed for good; Lambda drops them otherwise."""
-    queue = {"MessageRetentionPeriod": DLQ_RETENTION_SECONDS, **queue_encryption(project)}
-    return {"OnFailureQueue": kept_queue(queue)}
 
 
 def alarm_topic(project: Project) -> dict[str, Any]:

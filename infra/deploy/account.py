@@ -1,0 +1,93 @@
+"""What only the AWS account knows: quotas, secrets, the log role, the stack that is there. Asked, never changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+
+@dataclass(frozen=True)
+class Account:
+    """The answers.
+
+    Attributes:
+        concurrency: Lambda's quota in this region.
+        unreserved: how much of it no function has reserved yet.
+        has_api_logs_role: whether API Gateway may write logs already.
+        missing_secrets: places (`ssm:NAME`, `secretsmanager:NAME`) that hold nothing.
+        deployed: the stack's processed template; None if there is no stack.
+    """
+
+    id: str
+    region: str
+    concurrency: int
+    unreserved: int
+    has_api_logs_role: bool
+    missing_secrets: list[str]
+    deployed: dict[str, Any] | None = field(repr=False)
+
+
+class NotAsked(Exception):
+    """The account cannot be asked; the text says why."""
+
+
+def ask(region: str | None, stack: str, secrets: set[str]) -> Account:
+    """Ask the account that the environment's credentials are of.
+
+    Raises:
+        NotAsked: no credentials, no region, no network or no permission.
+    """
+    try:
+        session = boto3.Session(region_name=region)
+        if session.region_name is None:
+            raise NotAsked("no region; say --region, or set AWS_REGION")
+        if session.get_credentials() is None:
+            raise NotAsked("no AWS credentials; sign in, or set AWS_PROFILE")
+        limits = session.client("lambda").get_account_settings()["AccountLimit"]
+        return Account(
+            id=session.client("sts").get_caller_identity()["Account"],
+            region=session.region_name,
+            concurrency=limits["ConcurrentExecutions"],
+            unreserved=limits["UnreservedConcurrentExecutions"],
+            has_api_logs_role=bool(session.client("apigateway").get_account().get("cloudwatchRoleArn")),
+            missing_secrets=sorted(place for place in secrets if _is_missing(session, place)),
+            deployed=_deployed(session, stack),
+        )
+    except ClientError as error:
+        # The service's message may quote the signed request.
+        raise NotAsked(f"{error.operation_name}: {error.response['Error']['Code']}") from None
+    except BotoCoreError as error:
+        raise NotAsked(str(error)) from None
+
+
+def _is_missing(session: boto3.Session, place: str) -> bool:
+    service, _, name = place.partition("#")[0].partition(":")
+    try:
+        if service == "ssm":
+            session.client("ssm").get_parameter(Name=name, WithDecryption=False)
+        else:
+            session.client("secretsmanager").describe_secret(SecretId=name)
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("ParameterNotFound", "ResourceNotFoundException"):
+            return True
+        raise
+    return False
+
+
+def _deployed(session: boto3.Session, stack: str) -> dict[str, Any] | None:
+    try:
+        body = session.client("cloudformation").get_template(StackName=stack, TemplateStage="Processed")
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "ValidationError":
+            return None
+        raise
+    found: Any = body["TemplateBody"]
+    if isinstance(found, str):
+        from samtranslator.yaml_helper import yaml_parse
+
+        found = yaml_parse(found)
+    deployed: dict[str, Any] = found
+    return deployed

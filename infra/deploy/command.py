@@ -1,0 +1,145 @@
+"""`dspy-lambda deploy`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from handler.errors import ConfigError
+from infra.artifact.command import build_all
+from infra.checks import ACCOUNT_CONCURRENCY, UNRESERVED, check, reserved_total
+from infra.cost import cost_table
+from infra.deploy.account import Account, NotAsked, ask
+from infra.deploy.changes import changes
+from infra.deploy.translate import translate
+from infra.limits import report
+from infra.project import Project, load_project
+from infra.template import render
+from infra.template.beside import stack_name, write_beside
+
+_FLAGS = ("--capabilities", "CAPABILITY_IAM", "--no-fail-on-empty-changeset")
+_OPEN = "OPEN TO THE WORLD (auth: none stands in the config)"
+
+
+def run_deploy(options: argparse.Namespace) -> int:
+    """Print the page; without `--dry-run` write the template, build and deploy."""
+    project = load_project(options.project)
+    stack = options.stack_name or stack_name(project)
+    text = render(project, options.template.parent)
+    places = {
+        place.replace("${Stage}", options.stage)
+        for f in project.functions.values()
+        for place in project.secrets(f).values()
+    }
+    try:
+        account: Account | None = ask(options.region, stack, places)
+        why = ""
+    except NotAsked as error:
+        account, why = None, str(error)
+    reserve = account is None or account.concurrency > UNRESERVED
+    if reserve:
+        check(project, account.unreserved + _reserved_by(account) if account else ACCOUNT_CONCURRENCY)
+    parameters = _parameters(options, project, account, reserve)
+    translated = translate(text, parameters, options.region or "us-east-1")
+    print(_page(project, stack, account, why, reserve))
+    print("\nchange set" + ("" if account else " (as for a new stack: the account was not asked)"))
+    print(
+        "\n".join(f"  {line}" for line in changes(account.deployed if account else None, translated))
+        or "  nothing but code"
+    )
+    missing = account.missing_secrets if account else []
+    for place in missing:
+        print(f"\nno value yet for {place}; put it there, and nowhere else:\n  {_how_to_put(place)}")
+    if options.dry_run:
+        return 1 if missing else 0
+    if account is None:
+        print(f"dspy-lambda: not deployed: {why}", file=sys.stderr)
+        return 1
+    if missing:
+        print("dspy-lambda: not deployed: functions without their keys would fail at init", file=sys.stderr)
+        return 1
+    return _deploy(options, project, stack, account, text, parameters)
+
+
+def _deploy(
+    options: argparse.Namespace, project: Project, stack: str, account: Account, text: str, parameters: dict[str, str]
+) -> int:
+    sam = shutil.which("sam")
+    if sam is None:
+        raise ConfigError("the SAM CLI is not on PATH; install it: pip install aws-sam-cli")
+    folder: Path = options.template.parent
+    options.template.write_text(text, encoding="utf-8")
+    write_beside(project, folder, lambda line: print(line, file=sys.stderr))
+    if project.config.lambda_.package_type == "Image":
+        build_all(project, folder / "dist")
+    overrides = [f"ParameterKey={key},ParameterValue={value}" for key, value in parameters.items()]
+    repositories = ["--resolve-image-repos"] if project.config.lambda_.package_type == "Image" else []
+    confirm = ["--no-confirm-changeset"] if options.yes else ["--confirm-changeset"]
+    where = ["--stack-name", stack, "--region", account.region]
+    commands = [
+        [sam, "build", "--template", str(options.template)],
+        [sam, "deploy", *where, "--resolve-s3", *repositories, *_FLAGS, *confirm, "--parameter-overrides", *overrides],
+    ]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+    for command in commands:
+        print(f"\n$ {' '.join(command)}", flush=True)
+        if status := subprocess.run(command, cwd=folder, env=environment, check=False).returncode:
+            return 1 if status != 130 else status
+    return 0
+
+
+def _parameters(
+    options: argparse.Namespace, project: Project, account: Account | None, reserve: bool
+) -> dict[str, str]:
+    parameters = {"Stage": options.stage, "ReserveConcurrency": str(reserve).lower()}
+    if project.config.lambda_.alarms and options.alarm_email:
+        parameters["AlarmEmail"] = options.alarm_email
+    if project.has_api and project.config.lambda_.api.kind == "rest":
+        owned = account is None or "ApiLogsRole" in (account.deployed or {}).get("Resources", {})
+        needed = account is None or not account.has_api_logs_role or owned
+        parameters["CreateApiLogsRole"] = str(needed).lower()
+    if options.secrets_version:
+        parameters["SecretsVersion"] = options.secrets_version
+    return parameters
+
+
+def _reserved_by(account: Account) -> int:
+    """What the deployed stack has reserved itself."""
+    total = 0
+    for resource in (account.deployed or {}).get("Resources", {}).values():
+        found = resource.get("Properties", {}).get("ReservedConcurrentExecutions", 0)
+        if isinstance(found, dict):
+            found = next((item for item in found.get("Fn::If", []) if isinstance(item, int)), 0)
+        total += int(found)
+    return total
+
+
+def _page(project: Project, stack: str, account: Account | None, why: str, reserve: bool) -> str:
+    api = project.config.lambda_.api
+    where = f"account {account.id}, {account.region}" if account else f"account not asked: {why}"
+    lines = [f"stack {stack}: {len(project.functions)} programs, {where}", ""]
+    if project.has_api:
+        throttle = f"{api.throttle.rate:g} requests/s, bursts of {api.throttle.burst}"
+        lines.append(f"api         {api.kind}; {_OPEN if api.auth == 'none' else f'auth: {api.auth}'}; {throttle}")
+    quota = f"of the account's {account.concurrency}, {account.unreserved} of them free" if account else ""
+    state = (
+        f"{reserved_total(project)} reserved {quota}" if reserve else "nothing reserved: the account's quota is too low"
+    )
+    lines += [f"concurrency {state}", "", "limits", *_indented(report(project)[0])]
+    lines += ["", "worst case", *_indented(cost_table(project))]
+    return "\n".join(lines)
+
+
+def _indented(text: str) -> list[str]:
+    return [f"  {line}" for line in text.splitlines()]
+
+
+def _how_to_put(place: str) -> str:
+    service, _, name = place.partition("#")[0].partition(":")
+    if service == "ssm":
+        return f"aws ssm put-parameter --type SecureString --name {name} --value file:///dev/stdin"
+    return f"aws secretsmanager create-secret --name {name} --secret-string file:///dev/stdin"
