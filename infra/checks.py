@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from handler.config import CONFIG_FILE
 from handler.errors import ConfigError
 from infra.project import Function, Project
-from infra.template.functions import CATALOGUE_CONCURRENCY
+from infra.template.functions import reserved_total
 from infra.template.queues import VISIBILITY_FACTOR, visibility_timeout_seconds
 
 # Lambda's default quota of an account and region, and what it keeps unreserved.
@@ -33,12 +33,6 @@ def check(project: Project, account_concurrency: int = ACCOUNT_CONCURRENCY) -> N
         found += [f"programs.{function.name}: {problem}" for problem in _function(project, function)]
     if found:
         raise ConfigError("\n".join(f"{project.root / CONFIG_FILE}: {problem}" for problem in found))
-
-
-def reserved_total(project: Project) -> int:
-    """What the stack takes from the account's concurrency."""
-    catalogue = CATALOGUE_CONCURRENCY if project.has_api else 0
-    return catalogue + sum(f.settings.reserved_concurrency or 0 for f in project.functions.values())
 
 
 def resource_count(project: Project) -> int:

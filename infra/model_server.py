@@ -1,6 +1,6 @@
 """An OpenAI-compatible model server for demo, tests and benchmarks: it answers any DSPy program in its own format.
 
-Every text answer is `<model>: <first input>`, so that a misrouted call shows. It listens on loopback only.
+Every text answer is `<model>: <first input>`, so that a misrouted call shows. It listens on loopback by default.
 
     with ModelServer(delay_seconds=0.5) as server:
         dspy.LM("openai/any-name", api_base=server.url, api_key="none")
@@ -215,13 +215,15 @@ def _as_text(value: Any) -> str:
 
 
 class ModelServer:
-    """A model server in a process of its own, on a free loopback port, for the length of a `with` block.
+    """A model server in a process of its own, on a free port, for the length of a `with` block.
 
     Args:
+        host: where it listens; containers reach it with "0.0.0.0" only. `address` and `url` name loopback all the same.
         behaviour: fields of `Behaviour`; change them later with `behave`.
     """
 
-    def __init__(self, **behaviour: Any) -> None:
+    def __init__(self, *, host: str = "127.0.0.1", **behaviour: Any) -> None:
+        self._host = host
         self._behaviour = Behaviour(**behaviour)
         self.address = ""
 
@@ -233,7 +235,7 @@ class ModelServer:
     def __enter__(self) -> Self:
         # Its standard input is a pipe from here: should this process die, the server reads its end and stops too.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "infra.model_server", "--port", "0", "--until-stdin-closes"],
+            [sys.executable, "-m", "infra.model_server", "--host", self._host, "--port", "0", "--until-stdin-closes"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -273,11 +275,11 @@ class ModelServer:
             return result
 
 
-async def serve(app: web.Application, port: int, until_stdin_closes: bool) -> None:
-    """Serve on loopback; print the address once it can be called."""
+async def serve(app: web.Application, host: str, port: int, until_stdin_closes: bool) -> None:
+    """Serve until told to stop; print the address once it can be called."""
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", port, backlog=2048)
+    site = web.TCPSite(runner, host, port, backlog=2048)
     await site.start()
     with contextlib.suppress(BrokenPipeError):  # who asked for it is gone already; standard input tells
         print(f"model server http://127.0.0.1:{runner.addresses[0][1]}/v1", flush=True)
@@ -291,13 +293,14 @@ async def serve(app: web.Application, port: int, until_stdin_closes: bool) -> No
 def main() -> None:
     """Run a model server in the foreground."""
     parser = argparse.ArgumentParser(prog="python -m infra.model_server", description=main.__doc__)
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 to be reached from containers")
     parser.add_argument("--port", type=int, default=8001)
     parser.add_argument("--delay", type=float, default=0.0, metavar="SECONDS")
     parser.add_argument("--until-stdin-closes", action="store_true")
     arguments = parser.parse_args()
     app = ModelApp(Behaviour(delay_seconds=arguments.delay)).application()
     try:
-        asyncio.run(serve(app, arguments.port, arguments.until_stdin_closes))
+        asyncio.run(serve(app, arguments.host, arguments.port, arguments.until_stdin_closes))
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from handler.errors import ConfigError
 from infra.artifact.command import build_all
-from infra.checks import ACCOUNT_CONCURRENCY, UNRESERVED, check, reserved_total
+from infra.checks import ACCOUNT_CONCURRENCY, UNRESERVED, check
 from infra.cost import cost_table
 from infra.deploy.account import Account, NotAsked, ask
 from infra.deploy.changes import changes
@@ -20,6 +20,7 @@ from infra.limits import report
 from infra.project import Project, load_project
 from infra.template import render
 from infra.template.beside import stack_name, write_beside
+from infra.template.functions import reserved_total
 
 _FLAGS = ("--capabilities", "CAPABILITY_IAM", "--no-fail-on-empty-changeset")
 _OPEN = "OPEN TO THE WORLD (auth: none stands in the config)"
@@ -95,7 +96,9 @@ def _deploy(
 def _parameters(
     options: argparse.Namespace, project: Project, account: Account | None, reserve: bool
 ) -> dict[str, str]:
-    parameters = {"Stage": options.stage, "ReserveConcurrency": str(reserve).lower()}
+    parameters = {"Stage": options.stage}
+    if reserved_total(project):
+        parameters["ReserveConcurrency"] = str(reserve).lower()
     if project.config.lambda_.alarms and options.alarm_email:
         parameters["AlarmEmail"] = options.alarm_email
     if project.has_api and project.config.lambda_.api.kind == "rest":

@@ -17,7 +17,7 @@ from infra.template.syntax import get_att, if_, ref, sub
 _EXTENSION_LAYER = ":layer:AWS-Parameters-and-Secrets-Lambda-Extension"
 # It answers from memory: 256 MB is the CPU that its import of FastAPI wants.
 _CATALOGUE_MEMORY_MB, _CATALOGUE_TIMEOUT_SECONDS = 256, 10
-CATALOGUE_CONCURRENCY = 5
+_CATALOGUE_CONCURRENCY = 5
 
 
 def function_resources(project: Project, function: Function, code: str) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def catalogue_resources(project: Project, code: str) -> dict[str, Any]:
         "MemorySize": _CATALOGUE_MEMORY_MB,
         "Timeout": _CATALOGUE_TIMEOUT_SECONDS,
         "LoggingConfig": {"LogFormat": "JSON", "LogGroup": ref("CatalogueLogGroup")},
-        "ReservedConcurrentExecutions": if_("Reserve", CATALOGUE_CONCURRENCY),
+        "ReservedConcurrentExecutions": if_("Reserve", _CATALOGUE_CONCURRENCY),
     }
     api = project.config.lambda_.api
     if api.kind == "url":
@@ -82,6 +82,12 @@ def catalogue_resources(project: Project, code: str) -> dict[str, Any]:
         "CatalogueRole": catalogue_role(project),
         "CatalogueLogGroup": log_group(project),
     }
+
+
+def reserved_total(project: Project) -> int:
+    """What the stack takes from the account's concurrency."""
+    catalogue = _CATALOGUE_CONCURRENCY if project.has_api else 0
+    return catalogue + sum(f.settings.reserved_concurrency or 0 for f in project.functions.values())
 
 
 def function_url(project: Project) -> dict[str, Any]:
@@ -180,7 +186,11 @@ def _route(project: Project, path: str, method: str) -> dict[str, Any]:
 def _preflight(project: Project, path: str) -> dict[str, Any]:
     """A browser sends no credentials with its preflight request, and REST's own answer knows one origin only."""
     route = _route(project, path, "OPTIONS")
-    route["Properties"]["Auth"] = {"Authorizer": "NONE", "ApiKeyRequired": False, "OverrideApiAuth": True}
+    match project.config.lambda_.api.auth:
+        case "api_key":
+            route["Properties"]["Auth"] = {"ApiKeyRequired": False}
+        case "iam" | "jwt":
+            route["Properties"]["Auth"] = {"Authorizer": "NONE"}
     return route
 
 

@@ -12,7 +12,7 @@ from infra.template.alarms import alarm_resources, alarm_topic
 from infra.template.api import api_parameters, api_resources
 from infra.template.dashboard import dashboard, queries
 from infra.template.extra import merge_extra
-from infra.template.functions import catalogue_resources, function_resources
+from infra.template.functions import catalogue_resources, function_resources, reserved_total
 from infra.template.outputs import outputs
 from infra.template.queues import on_failure_queue
 from infra.template.syntax import dump, ref, sub
@@ -66,7 +66,6 @@ def _join(parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _parameters(project: Project) -> dict[str, Any]:
-    flag = {"Type": "String", "AllowedValues": ["true", "false"], "Default": "true"}
     parameters: dict[str, Any] = {
         "Stage": {
             "Type": "String",
@@ -74,16 +73,19 @@ def _parameters(project: Project) -> dict[str, Any]:
             "AllowedPattern": "[A-Za-z0-9_]{1,32}",
             "Description": "The API's stage, and {stage} in the names of secrets",
         },
-        "ReserveConcurrency": {
-            **flag,
-            "Description": "false in new accounts, whose quota of 10 leaves nothing to reserve",
-        },
         "SecretsVersion": {
             "Type": "String",
             "Default": "1",
             "Description": "Change it after a secret was rotated: every environment starts anew and reads it again",
         },
     }
+    if reserved_total(project):
+        parameters["ReserveConcurrency"] = {
+            "Type": "String",
+            "AllowedValues": ["true", "false"],
+            "Default": "true",
+            "Description": "false in new accounts, whose quota of 10 leaves nothing to reserve",
+        }
     if project.config.lambda_.alarms:
         parameters["AlarmEmail"] = {
             "Type": "String",
@@ -94,7 +96,9 @@ def _parameters(project: Project) -> dict[str, Any]:
 
 
 def _conditions(project: Project) -> dict[str, Any]:
-    conditions: dict[str, Any] = {"Reserve": {"Fn::Equals": [ref("ReserveConcurrency"), "true"]}}
+    conditions: dict[str, Any] = {}
+    if reserved_total(project):
+        conditions["Reserve"] = {"Fn::Equals": [ref("ReserveConcurrency"), "true"]}
     if project.config.lambda_.alarms:
         conditions["HasAlarmEmail"] = {"Fn::Not": [{"Fn::Equals": [ref("AlarmEmail"), ""]}]}
     if "CreateApiLogsRole" in api_parameters(project):

@@ -1,0 +1,46 @@
+"""The configs that every tool is shown: all kinds of API and auth, with and without queues, schedules, and the rest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_POOL = "arn:aws:cognito-idp:us-east-1:123456789012:userpool/us-east-1_abcdefghi"
+_KEY = "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-555555555555"
+_LAYER = "arn:aws:lambda:us-east-1:123456789012:layer:aws-otel-python:1"
+_EXTENSION = "arn:aws:lambda:us-east-1:123456789012:layer:AWS-Parameters-and-Secrets-Lambda-Extension:12"
+_QUEUE = {"batch_size": 20, "window_seconds": 3, "maximum_concurrency": 4, "invalid_to_dead_letter_queue": True}
+_JWT = {"issuer": "https://issuer.example.com/", "audience": ["app"]}
+
+# name -> (the config's `lambda` section, and its `server` section)
+MATRIX: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "rest-iam": ({"defaults": {"sqs": _QUEUE}}, {}),
+    "rest-api-key": ({"api": {"auth": "api_key", "requests_per_day": 5000}}, {"cors_origins": ["https://a.example"]}),
+    "rest-jwt": (
+        {"api": {"auth": "jwt", "user_pool_arn": _POOL}},
+        {"cors_origins": ["https://a.example", "https://b.example"]},
+    ),
+    "rest-open": ({"api": {"auth": "none"}, "runtime": "python3.11", "alarms": False}, {}),
+    "http-iam": ({"api": {"kind": "http"}, "defaults": {"sqs": {"fifo": True}}}, {}),
+    "http-jwt": ({"api": {"kind": "http", "auth": "jwt", **_JWT}}, {"cors_origins": ["https://a.example"]}),
+    "url-iam": ({"api": {"kind": "url"}, "runtime": "python3.12"}, {"cors_origins": ["https://a.example"]}),
+    "url-open": ({"api": {"kind": "url", "auth": "none"}}, {}),
+    "queue-only": ({"defaults": {"http": False, "sqs": _QUEUE, "reserved_concurrency": None}}, {}),
+    "schedule": (
+        {"defaults": {"schedule": {"expression": "rate(1 hour)", "inputs": {"question": "q"}}, "http": False}},
+        {},
+    ),
+    "image": ({"package_type": "Image", "architecture": "arm64", "defaults": {"sqs": _QUEUE}}, {}),
+    "everything": (
+        {
+            "tracing": "otel",
+            "layers": [_LAYER, _EXTENSION],
+            "kms_key_arn": _KEY,
+            "vpc": {"subnet_ids": ["subnet-1234abcd"], "security_group_ids": ["sg-1234abcd"]},
+            "secrets": {"OPENAI_API_KEY": "secretsmanager:app/{stage}/openai#key", "OTHER": "ssm:/app/other"},
+            "log_retention_days": 365,
+            "defaults": {"sqs": _QUEUE, "snap_start": True, "secrets": ["OTHER"], "architecture": "arm64"},
+        },
+        {},
+    ),
+    "xray": ({"tracing": "xray", "defaults": {"ephemeral_storage_mb": 2048}}, {}),
+}

@@ -1,0 +1,83 @@
+import pytest
+
+from infra.cli import main
+from infra.project import load_project
+from infra.template import build, render
+from infra.template.syntax import Intrinsic, dump, load, ref
+from tests.support import ECHO
+
+EXTRA = """
+Resources:
+  Table:
+    Type: AWS::DynamoDB::Table
+    Properties:
+      TableName: !Sub "${AWS::StackName}-table"
+      Tags: !If [Reserve, [{Key: a, Value: !Ref Stage}], !Ref AWS::NoValue]
+  EchoFunction:
+    Properties:
+      MemorySize: 2048
+      Description: null
+      Environment:
+        Variables:
+          TABLE: !Ref Table
+  EchoRole:
+    Properties:
+      Policies:
+        - PolicyName: table
+          PolicyDocument:
+            Version: "2012-10-17"
+            Statement: [{Effect: Allow, Action: dynamodb:GetItem, Resource: !GetAtt Table.Arn}]
+Outputs:
+  TableName:
+    Value: !Ref Table
+"""
+
+
+@pytest.fixture
+def project(make_project):
+    root = make_project({"echo": ECHO})
+    (root / "template.extra.yaml").write_text(EXTRA)
+    return root
+
+
+def test_the_users_additions_are_merged(project):
+    template = build(load_project(project), project)
+    function = template["Resources"]["EchoFunction"]["Properties"]
+    assert function["MemorySize"] == 2048
+    assert "Description" not in function
+    assert function["Environment"]["Variables"]["TABLE"] == ref("Table")
+    assert function["Environment"]["Variables"]["DSPY_LAMBDA_PROGRAM"] == "Echo"
+    policies = template["Resources"]["EchoRole"]["Properties"]["Policies"]
+    assert [policy["PolicyName"] for policy in policies] == ["function", "table"]
+    assert {"TableName", "ApiUrl"} <= set(template["Outputs"])
+
+
+def test_generating_again_loses_nothing(project):
+    assert render(load_project(project), project) == render(load_project(project), project)
+    assert "!Sub ${AWS::StackName}-table" in render(load_project(project), project).replace("'", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("- a list", "must be a mapping"),
+        ("Ressources: {}", "there are: Parameters"),
+        ("Resources: [", "cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_addition_is_refused(project, capsys, text, says):
+    (project / "template.extra.yaml").write_text(text)
+    assert main(["template", "--project", str(project), "--output", "-"]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_an_empty_file_adds_nothing(project):
+    (project / "template.extra.yaml").write_text("# nothing yet\n")
+    assert "Table" not in build(load_project(project), project)["Resources"]
+
+
+def test_intrinsics_survive_a_round_trip():
+    text = 'A: !Ref B\nC: !If\n  - X\n  - !GetAtt D.Arn\n  - !Sub ["${E}", {E: !Ref F}]\nG: !Join ["", [a, b]]\n'
+    once = load(text)
+    assert load(dump(once)) == once
+    assert once["C"].value[1] == Intrinsic("!GetAtt", "D.Arn")

@@ -1,0 +1,362 @@
+import json
+import os
+
+import pytest
+
+from infra.cli import main
+from infra.project import load_project
+from infra.template import build, render
+from infra.template.syntax import Intrinsic, get_att, if_, load, ref, sub
+from tests.conftest import QUICKSTART, ROOT
+from tests.infra.template.matrix import MATRIX
+from tests.support import AECHO, ECHO
+
+SQS = {"batch_size": 20, "window_seconds": 3, "maximum_concurrency": 7, "max_receive_count": 9}
+
+
+def template(project):
+    return build(load_project(project), project)
+
+
+def resources(project):
+    return template(project)["Resources"]
+
+
+def variables(found, name="EchoFunction"):
+    return found[name]["Properties"]["Environment"]["Variables"]
+
+
+def statements(found, role="EchoRole"):
+    (policy,) = found[role]["Properties"]["Policies"]
+    return [(s["Action"], s["Resource"]) for s in policy["PolicyDocument"]["Statement"]]
+
+
+@pytest.fixture
+def make(make_project):
+    """The resources of a project with one program, by its `lambda` section."""
+
+    def build_from(settings=None, modules=None, **config):
+        return resources(make_project(modules or {"echo": ECHO}, **{"lambda": settings or {}}, **config))
+
+    return build_from
+
+
+def test_the_committed_template_is_what_the_generator_writes():
+    assert render(load_project(QUICKSTART), ROOT) == (ROOT / "template.yaml").read_text(), "run: make template"
+
+
+def test_each_program_has_its_function_with_route_queue_and_limits(make):
+    defaults = {
+        "timeout_seconds": 20,
+        "memory_mb": 300,
+        "reserved_concurrency": 9,
+        "architecture": "arm64",
+        "ephemeral_storage_mb": 1024,
+        "sqs": SQS,
+    }
+    found = make({"defaults": defaults, "log_retention_days": 7}, {"echo": ECHO, "aecho": AECHO})
+    functions = {name for name, resource in found.items() if resource["Type"] == "AWS::Serverless::Function"}
+    assert functions == {"EchoFunction", "AEchoFunction", "CatalogueFunction"}
+    function = found["EchoFunction"]["Properties"]
+    assert (function["Timeout"], function["MemorySize"], function["Architectures"]) == (20, 300, ["arm64"])
+    assert function["EphemeralStorage"] == {"Size": 1024}
+    assert function["ReservedConcurrentExecutions"] == if_("Reserve", 9)
+    assert variables(found)["DSPY_LAMBDA_PROGRAM"] == "Echo"
+    assert variables(found)["DSPY_LAMBDA_MODULE"].endswith(".modules.echo")
+    assert function["Events"]["Route"]["Properties"]["Path"] == "/Echo"
+    mapping = function["Events"]["Queue"]["Properties"]
+    assert mapping["ScalingConfig"] == {"MaximumConcurrency": 7}
+    assert (mapping["BatchSize"], mapping["MaximumBatchingWindowInSeconds"]) == (20, 3)
+    assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    queue = found["EchoQueue"]["Properties"]
+    assert (queue["VisibilityTimeout"], queue["SqsManagedSseEnabled"]) == (120, True)
+    assert queue["RedrivePolicy"]["maxReceiveCount"] == 9
+    assert found["EchoDeadLetterQueue"]["Properties"]["MessageRetentionPeriod"] == 1_209_600
+    assert found["EchoLogGroup"]["Properties"]["RetentionInDays"] == 7
+    assert function["LoggingConfig"]["LogGroup"] == ref("EchoLogGroup")
+
+
+def test_queues_outlive_the_stack(make):
+    found = make({"defaults": {"sqs": {}}})
+    queues = [resource for resource in found.values() if resource["Type"] == "AWS::SQS::Queue"]
+    assert len(queues) == 3
+    assert all(queue["DeletionPolicy"] == queue["UpdateReplacePolicy"] == "Retain" for queue in queues)
+
+
+def test_a_program_without_a_queue_has_none_of_its_parts(make):
+    found = make({"alarms": False})
+    echo = {"EchoFunction", "EchoRole", "EchoLogGroup"}
+    assert {name for name in found if name.startswith("Echo")} == echo
+    assert set(found["EchoFunction"]["Properties"]["Events"]) == {"Route"}
+    assert not any(isinstance(r, Intrinsic) and "Queue" in r.value for _, r in statements(found)[2:])
+
+
+def test_a_program_without_http_has_no_route_and_a_project_of_such_no_api(make):
+    found = make({"defaults": {"http": False, "sqs": {}}})
+    assert "Api" not in found
+    assert "CatalogueFunction" not in found
+    assert "Route" not in found["EchoFunction"]["Properties"]["Events"]
+    assert "DSPY_LAMBDA_SOURCES" not in variables(found)
+
+
+def test_a_fifo_queue_and_a_schedule(make):
+    settings = {"sqs": {"fifo": True}, "schedule": {"expression": "rate(1 hour)", "inputs": {"question": "q"}}}
+    found = make({"defaults": settings})
+    assert found["EchoQueue"]["Properties"]["FifoQueue"] is True
+    assert found["EchoDeadLetterQueue"]["Properties"]["FifoQueue"] is True
+    schedule = found["EchoFunction"]["Properties"]["Events"]["Schedule"]["Properties"]
+    assert json.loads(schedule["Input"]) == {"program": "Echo", "inputs": {"question": "q"}}
+    assert schedule["DeadLetterConfig"] == {"Arn": get_att("OnFailureQueue.Arn")}
+
+
+def test_what_fails_asynchronously_goes_to_the_on_failure_queue(make):
+    found = make({"defaults": {"retry_attempts": 1, "maximum_event_age_seconds": 600}})
+    config = found["EchoFunction"]["Properties"]["EventInvokeConfig"]
+    assert (config["MaximumRetryAttempts"], config["MaximumEventAgeInSeconds"]) == (1, 600)
+    assert config["DestinationConfig"]["OnFailure"]["Destination"] == get_att("OnFailureQueue.Arn")
+    assert ("sqs:SendMessage", get_att("OnFailureQueue.Arn")) in statements(found)
+
+
+def test_only_names_of_secrets_are_in_the_template_and_each_function_may_read_its_own(make_project):
+    registry = {
+        "fast": {"model": "openai/a", "env": "FAST_KEY"},
+        "strong": {"model": "openai/b", "env": "STRONG_KEY"},
+    }
+    settings = {"secrets": {"STRONG_KEY": "secretsmanager:app/{stage}#key"}, "defaults": {"secrets": ["DB"]}}
+    project = make_project(
+        {"echo": ECHO, "aecho": AECHO},
+        app_id="app",
+        models={"default": "fast", "registry": registry},
+        program_models={"AEcho": "strong"},
+        **{"lambda": settings},
+    )
+    found = resources(project)
+    assert variables(found)["DSPY_LAMBDA_SECRETS"] == sub("FAST_KEY=ssm:/app/${Stage}/FAST_KEY DB=ssm:/app/${Stage}/DB")
+    strong = sub("STRONG_KEY=secretsmanager:app/${Stage}#key DB=ssm:/app/${Stage}/DB")
+    assert variables(found, "AEchoFunction")["DSPY_LAMBDA_SECRETS"] == strong
+    assert {variables(found)["FAST_KEY"], variables(found)["DB"]} == {""}
+    assert "STRONG_KEY" not in variables(found)
+    arn = "arn:${AWS::Partition}:ssm:${AWS::Region}:${AWS::AccountId}:parameter/app/${Stage}/"
+    granted = [s for s in statements(found) if "ssm" in str(s) or "secretsmanager" in str(s)]
+    assert granted == [("ssm:GetParameter", sub(arn + "FAST_KEY")), ("ssm:GetParameter", sub(arn + "DB"))]
+    secret = "arn:${AWS::Partition}:secretsmanager:${AWS::Region}:${AWS::AccountId}:secret:app/${Stage}-??????"
+    assert ("secretsmanager:GetSecretValue", sub(secret)) in statements(found, "AEchoRole")
+
+
+def test_a_function_may_touch_its_own_things_and_no_more(make):
+    found = make({"defaults": {"sqs": {"invalid_to_dead_letter_queue": True}, "secrets": []}})
+    assert [(action if isinstance(action, str) else action[0], r.value) for action, r in statements(found)][:4] == [
+        ("logs:CreateLogStream", "EchoLogGroup.Arn"),
+        ("sqs:SendMessage", "OnFailureQueue.Arn"),
+        ("sqs:ReceiveMessage", "EchoQueue.Arn"),
+        ("sqs:SendMessage", "EchoDeadLetterQueue.Arn"),
+    ]
+    assert variables(found)["DSPY_LAMBDA_DEAD_LETTER_QUEUE_URL"] == ref("EchoDeadLetterQueue")
+    assert statements(found, "CatalogueRole") == [
+        (["logs:CreateLogStream", "logs:PutLogEvents"], get_att("CatalogueLogGroup.Arn"))
+    ]
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_no_resource_is_named_by_a_star_but_where_aws_knows_no_other(make_project, name):
+    settings, server = MATRIX[name]
+    found = resources(make_project({"echo": ECHO}, server=server, **{"lambda": settings}))
+    for role in (r for r in found if r.endswith("Role") and r != "ApiLogsRole"):
+        wide = [action for action, resource in statements(found, role) if resource == "*"]
+        assert all(all(a.startswith(("ec2:", "xray:")) for a in actions) for actions in wide)
+
+
+POOL = "arn:aws:cognito-idp:us-east-1:1:userpool/x"
+JWT = {
+    "JwtConfiguration": {"issuer": "https://i", "audience": ["a"]},
+    "IdentitySource": "$request.header.Authorization",
+}
+PLAN = {
+    "CreateUsagePlan": "PER_API",
+    "Throttle": {"RateLimit": 7, "BurstLimit": 9},
+    "Quota": {"Limit": 5, "Period": "DAY"},
+}
+
+
+@pytest.mark.parametrize(
+    ("api", "auth"),
+    [
+        ({}, {"DefaultAuthorizer": "AWS_IAM", "InvokeRole": "NONE"}),
+        ({"kind": "rest", "auth": "none"}, None),
+        (
+            {"auth": "api_key", "throttle": {"rate": 7, "burst": 9}, "requests_per_day": 5},
+            {"ApiKeyRequired": True, "UsagePlan": PLAN},
+        ),
+        (
+            {"auth": "jwt", "user_pool_arn": POOL},
+            {"Authorizers": {"Jwt": {"UserPoolArn": POOL}}, "DefaultAuthorizer": "Jwt"},
+        ),
+        ({"kind": "http"}, {"EnableIamAuthorizer": True, "DefaultAuthorizer": "AWS_IAM"}),
+        (
+            {"kind": "http", "auth": "jwt", "issuer": "https://i", "audience": ["a"]},
+            {"Authorizers": {"Jwt": JWT}, "DefaultAuthorizer": "Jwt"},
+        ),
+        ({"kind": "http", "auth": "none"}, None),
+    ],
+)
+def test_an_api_is_open_only_where_the_config_says_so(make, api, auth):
+    assert make({"api": api})["Api"]["Properties"].get("Auth") == auth
+
+
+def test_a_function_url_is_closed_unless_the_config_opens_it(make):
+    for auth, type_ in (("iam", "AWS_IAM"), ("none", "NONE")):
+        found = make({"api": {"kind": "url", "auth": auth}})
+        for function in ("EchoFunction", "CatalogueFunction"):
+            assert found[function]["Properties"]["FunctionUrlConfig"] == {"AuthType": type_}
+        assert "Api" not in found
+
+
+def test_an_api_throttles_and_writes_access_logs(make):
+    throttle = {"throttle": {"rate": 7, "burst": 9}}
+    rest = make({"api": throttle})["Api"]["Properties"]
+    assert (rest["MethodSettings"][0]["ThrottlingRateLimit"], rest["MethodSettings"][0]["ThrottlingBurstLimit"]) == (
+        7,
+        9,
+    )
+    http = make({"api": {"kind": "http", **throttle}})["Api"]["Properties"]
+    assert http["DefaultRouteSettings"]["ThrottlingBurstLimit"] == 9
+    for log in (rest["AccessLogSetting"], http["AccessLogSettings"]):
+        assert log["DestinationArn"] == get_att("ApiLogGroup.Arn")
+        assert json.loads(log["Format"])["requestId"] == "$context.requestId"
+
+
+def test_a_throttle_behind_rest_is_mapped_to_429_with_retry_after_and_an_unknown_path_to_404(make):
+    responses = make()["Api"]["Properties"]["GatewayResponses"]
+    assert responses["THROTTLED"]["StatusCode"] == responses["INTEGRATION_FAILURE"]["StatusCode"] == 429
+    assert responses["THROTTLED"]["ResponseParameters"]["Headers"]["Retry-After"] == "'1'"
+    assert responses["MISSING_AUTHENTICATION_TOKEN"]["StatusCode"] == 404
+    assert all(json.loads(r["ResponseTemplates"]["application/json"])["request_id"] for r in responses.values())
+
+
+def test_the_catalogue_function_serves_the_shared_routes(make):
+    events = make()["CatalogueFunction"]["Properties"]["Events"]
+    routes = {(e["Properties"]["Method"], e["Properties"]["Path"]) for e in events.values()}
+    shared = ("/programs", "/health/live", "/health/ready", "/openapi.json", "/docs")
+    assert routes == {("GET", path) for path in shared}
+
+
+def test_a_browsers_preflight_needs_no_credentials(make):
+    origins = {"cors_origins": ["https://a", "https://b"]}
+    catalogue = make(server=origins)["CatalogueFunction"]["Properties"]
+    preflights = [e["Properties"] for e in catalogue["Events"].values() if e["Properties"]["Method"] == "OPTIONS"]
+    assert "/Echo" in {route["Path"] for route in preflights}
+    assert all(route["Auth"]["Authorizer"] == "NONE" for route in preflights)
+    http = make({"api": {"kind": "http"}}, server=origins)["Api"]["Properties"]
+    assert http["CorsConfiguration"]["AllowOrigins"] == ["https://a", "https://b"]
+    url = make({"api": {"kind": "url"}}, server=origins)["EchoFunction"]["Properties"]["FunctionUrlConfig"]
+    assert url["Cors"]["AllowOrigins"] == ["https://a", "https://b"]
+
+
+def test_snap_start_is_one_setting(make):
+    function = make({"defaults": {"snap_start": True}})["EchoFunction"]["Properties"]
+    assert function["SnapStart"] == {"ApplyOn": "PublishedVersions"}
+    assert function["AutoPublishAlias"] == "live"
+    assert "SnapStart" not in make()["EchoFunction"]["Properties"]
+
+
+def test_alarms_watch_what_facts_ask_for_and_can_be_switched_off(make):
+    settings = {"defaults": {"sqs": {}, "timeout_seconds": 100, "daily_cost_usd": 2.5}}
+    found = make(settings)
+    alarms = {n.removeprefix("Echo").removesuffix("Alarm"): r["Properties"] for n, r in found.items() if "Alarm" in n}
+    alarms.pop("AlarmTopic", None)
+    assert {name: alarm["Threshold"] for name, alarm in alarms.items() if "Threshold" in alarm} == {
+        "Errors": 1,
+        "Failures": 1,
+        "Throttles": 0,
+        "Duration": 80_000.0,
+        "Concurrency": 8.0,
+        "DeadLetter": 0,
+        "Age": 600,
+        "Spend": 2.5,
+        "OnFailure": 0,
+    }
+    assert all(a["AlarmActions"] == [ref("AlarmTopic")] for a in alarms.values() if "Threshold" in a)
+    assert not any("Alarm" in name for name in make({**settings, "alarms": False}))
+
+
+def test_the_dashboard_is_json_that_shows_every_program(make):
+    found = make({"defaults": {"sqs": {}}}, {"echo": ECHO, "aecho": AECHO})
+    body = json.loads(found["Dashboard"]["Properties"]["DashboardBody"].value)
+    titles = {widget["properties"]["title"] for widget in body["widgets"]}
+    assert {"Calls", "Throttles", "Dead-letter queue", "Duration p99 (ms)"} <= titles
+    for widget in body["widgets"]:
+        assert len(widget["properties"]["metrics"]) == 2
+    places = [(w["x"], w["y"]) for w in body["widgets"]]
+    assert len(set(places)) == len(places)
+
+
+def test_logical_ids_stay_when_a_program_is_added(make):
+    before = make(modules={"echo": ECHO})
+    after = make(modules={"echo": ECHO, "aecho": AECHO})
+    assert {name for name in before if name not in after} == set()
+    assert all(name.startswith("AEcho") for name in after.keys() - before.keys())
+
+
+def test_the_code_is_found_from_wherever_the_template_lies(make_project, tmp_path):
+    project = make_project({"echo": ECHO})
+    found = build(load_project(project), tmp_path / "infra" / "sam")["Resources"]
+    assert found["EchoFunction"]["Properties"]["CodeUri"] == os.path.join("..", "..", project.name)
+    assert found["EchoFunction"]["Metadata"] == {"BuildMethod": "makefile", "ContextPath": "."}
+
+
+def test_an_image_has_its_context_where_build_puts_it(make):
+    function = make({"package_type": "Image"})["EchoFunction"]
+    assert function["Metadata"]["DockerContext"] == "dist/EchoFunction"
+    assert function["Properties"]["ImageConfig"] == {"Command": ["handler.main.lambda_handler"]}
+    assert not {"Runtime", "Handler", "CodeUri"} & set(function["Properties"])
+
+
+@pytest.mark.parametrize(
+    ("config", "modules", "says"),
+    [
+        ({"lambda": {"api": {"kind": "http", "auth": "jwt"}}}, {"echo": ECHO}, "needs issuer"),
+        ({"lambda": {"api": {"auth": "jwt"}}}, {"echo": ECHO}, "needs user_pool_arn"),
+        ({"lambda": {"api": {"kind": "http", "auth": "api_key"}}}, {"echo": ECHO}, "REST APIs only"),
+        ({"lambda": {"programs": {"Nope": {}}}}, {"echo": ECHO}, "lambda.programs.Nope: no such program"),
+        ({"program_models": {"Nope": "fast"}}, {"echo": ECHO}, "program_models.Nope: no such program"),
+        ({}, {"a": ECHO, "b": ECHO.replace("Echo", "Ec_ho")}, "share the logical id EchoFunction"),
+        ({}, {"a": ECHO.replace("Echo", "Catalogue")}, "CatalogueFunction"),
+        ({"lambda": {"defaults": {"sqs": {}}}}, {"a": ECHO.replace("Echo", "OnFailure")}, "OnFailureQueue"),
+        ({}, {"echo": ECHO, "broken": "import nothing_of_that_name\n" + AECHO}, "AEcho"),
+        ({"lambda": {"defaults": {"sqs": {"maximum_concurrency": 20}}}}, {"echo": ECHO}, "raise reserved_concurrency"),
+    ],
+)
+def test_a_project_that_has_no_template_is_exit_2_and_writes_nothing(make_project, capsys, config, modules, says):
+    project = make_project(modules, **config)
+    assert main(["template", "--project", str(project), "--output", str(project / "template.yaml")]) == 2
+    assert says in capsys.readouterr().err
+    assert not {"template.yaml", "Makefile", "samconfig.toml"} & {path.name for path in project.iterdir()}
+
+
+def test_the_template_can_go_to_stdout_and_the_worst_case_to_stderr(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert main(["template", "--project", str(QUICKSTART), "--output", "-"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == (ROOT / "template.yaml").read_text()
+    assert "USD a month at worst" in captured.err
+
+
+def test_the_text_is_yaml_with_short_intrinsics():
+    found = load((ROOT / "template.yaml").read_text())
+    mapping = found["Resources"]["AnswerFunction"]["Properties"]["Events"]["Queue"]["Properties"]
+    assert mapping["Queue"] == get_att("AnswerQueue.Arn")
+
+
+def test_what_sam_build_needs_is_written_beside_and_nothing_of_the_users_is_overwritten(make_project, capsys):
+    project = make_project({"echo": ECHO})
+    command = ["template", "--project", str(project), "--output", str(project / "template.yaml")]
+    assert main(command) == 0
+    assert "build-%:" in (project / "Makefile").read_text()
+    assert "build_in_source = true" in (project / "samconfig.toml").read_text()
+    (project / "Makefile").write_text("all:\n")
+    (project / "samconfig.toml").write_text("version = 0.1\n")
+    assert main(command) == 0
+    assert (project / "Makefile").read_text() == "all:\n"
+    told = capsys.readouterr().err
+    assert "has no rule 'build-%:'" in told
+    assert "set build_in_source = true" in told

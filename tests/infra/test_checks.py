@@ -1,0 +1,119 @@
+import pytest
+
+from handler.errors import ConfigError
+from infra.checks import check, resource_count
+from infra.deploy.translate import translate
+from infra.project import load_project
+from infra.template import render
+from infra.template.functions import reserved_total
+from tests.conftest import QUICKSTART
+from tests.infra.template.matrix import MATRIX
+from tests.support import ECHO
+
+
+@pytest.fixture
+def refused(make_project):
+    """What is wrong with a project of one program, by its `lambda` section and other keys of the config."""
+
+    def refuse(settings, module=ECHO, **config):
+        with pytest.raises(ConfigError) as error:
+            check(load_project(make_project({"echo": module}, **{"lambda": settings}, **config)))
+        return str(error.value)
+
+    return refuse
+
+
+def test_the_quickstart_and_the_matrix_may_be_deployed(make_project):
+    check(load_project(QUICKSTART))
+    for settings, server in MATRIX.values():
+        check(load_project(make_project({"echo": ECHO}, server=server, **{"lambda": settings})))
+
+
+def test_an_event_source_mapping_that_outruns_its_function(refused):
+    says = refused({"defaults": {"sqs": {"maximum_concurrency": 11}}})
+    assert "programs.Echo: sqs.maximum_concurrency: 11 is above reserved_concurrency 10" in says
+    assert "raise reserved_concurrency to 11" in says
+
+
+def test_a_maximum_concurrency_below_2_is_refused_by_the_config_itself(make_project):
+    project = make_project({"echo": ECHO}, **{"lambda": {"defaults": {"sqs": {"maximum_concurrency": 1}}}})
+    with pytest.raises(ConfigError, match="maximum_concurrency"):
+        load_project(project)
+
+
+@pytest.mark.parametrize("sqs", [{"batch_size": 11}, {"batch_size": 11, "window_seconds": 1, "fifo": True}])
+def test_a_batch_that_lambda_would_refuse_is_refused_by_the_config_itself(make_project, sqs):
+    with pytest.raises(ConfigError, match="batch_size"):
+        load_project(make_project({"echo": ECHO}, **{"lambda": {"defaults": {"sqs": sqs}}}))
+
+
+def test_a_visibility_timeout_in_which_a_record_would_be_worked_on_twice(refused):
+    says = refused({"defaults": {"timeout_seconds": 50, "sqs": {"visibility_timeout_seconds": 299}}})
+    assert "299 is below 6 x timeout_seconds" in says
+    assert "set 300" in says
+
+
+def test_a_receive_count_that_a_few_throttles_use_up(refused):
+    assert "max_receive_count: 3" in refused({"defaults": {"sqs": {"max_receive_count": 3}}})
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"defaults": {"snap_start": True, "ephemeral_storage_mb": 513}}, "ephemeral_storage_mb: 512"),
+        ({"defaults": {"snap_start": True}, "runtime": "python3.11"}, "python3.13"),
+        ({"defaults": {"snap_start": True}, "package_type": "Image"}, "package_type: Zip"),
+        ({"tracing": "otel"}, "lambda.layers"),
+        ({"package_type": "Image", "layers": ["arn:aws:lambda:us-east-1:1:layer:x:1"]}, "container image takes none"),
+    ],
+)
+def test_what_lambda_cannot_combine(refused, settings, says):
+    assert says in refused(settings)
+
+
+@pytest.mark.parametrize(("base", "is_refused"), [("http://127.0.0.1:8000/v1", False), ("http://localhost/v1", False)])
+def test_a_literal_key_may_stand_there_for_a_server_of_this_machine(make_project, base, is_refused):
+    registry = {"fast": {"model": "openai/a", "api_key": "unused", "api_base": base}}
+    check(load_project(make_project({"echo": ECHO}, models={"default": "fast", "registry": registry})))
+
+
+@pytest.mark.parametrize(
+    "base", [None, "https://api.example.com/v1", "http://127.0.0.1.example.com", "http://10.0.0.1"]
+)
+def test_a_literal_key_for_any_other_server_is_refused_and_not_shown(refused, base):
+    registry = {"fast": {"model": "openai/a", "api_key": "sk-planted", "api_base": base}}
+    says = refused({}, models={"default": "fast", "registry": registry})
+    assert "models.registry.fast.api_key" in says
+    assert "FAST_API_KEY" in says
+    assert "sk-planted" not in says
+
+
+def test_what_the_account_must_keep_unreserved(make_project):
+    project = load_project(make_project({"echo": ECHO}, **{"lambda": {"defaults": {"reserved_concurrency": 896}}}))
+    assert reserved_total(project) == 901
+    with pytest.raises(ConfigError, match="reserve 901 together, and an account with 1000 must keep 100"):
+        check(project)
+    check(project, account_concurrency=1001)
+
+
+@pytest.mark.parametrize("app_id", ["", "ä", "a b", "x" * 65, "-a"])
+def test_an_app_id_that_names_nothing_on_aws(refused, app_id):
+    assert "app_id" in refused({}, app_id=app_id)
+
+
+def test_a_program_whose_name_aws_does_not_take(refused):
+    assert "rename the class" in refused({}, module=ECHO.replace("class Echo", "class Übung"))
+
+
+def test_more_programs_than_a_stack_takes(make_project):
+    modules = {"echo": "\n".join(ECHO.replace("class Echo", f"class Echo{n}") for n in range(25))}
+    project = load_project(make_project(modules, **{"lambda": {"defaults": {"reserved_concurrency": None}}}))
+    with pytest.raises(ConfigError, match="alarms: false"):
+        check(project)
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_the_count_of_resources_is_an_upper_bound(make_project, name):
+    settings, server = MATRIX[name]
+    project = load_project(make_project({"echo": ECHO}, server=server, **{"lambda": settings}))
+    assert len(translate(render(project, project.root), {})["Resources"]) <= resource_count(project)
