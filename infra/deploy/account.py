@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,7 +47,7 @@ def ask(region: str | None, stack: str, secrets: set[str]) -> Account:
             raise NotAsked("no region; say --region, or set AWS_REGION")
         if session.get_credentials() is None:
             raise NotAsked("no AWS credentials; sign in, or set AWS_PROFILE")
-        limits = session.client("lambda").get_account_settings()["AccountLimit"]
+        limits = account_limits(session)
         return Account(
             id=session.client("sts").get_caller_identity()["Account"],
             region=session.region_name,
@@ -61,6 +62,12 @@ def ask(region: str | None, stack: str, secrets: set[str]) -> Account:
         raise NotAsked(f"{error.operation_name}: {error.response['Error']['Code']}") from None
     except BotoCoreError as error:
         raise NotAsked(str(error)) from None
+
+
+def account_limits(session: boto3.Session) -> Mapping[str, Any]:
+    """Lambda's `ConcurrentExecutions` and `UnreservedConcurrentExecutions` in the session's region."""
+    limits: Mapping[str, Any] = session.client("lambda").get_account_settings()["AccountLimit"]
+    return limits
 
 
 def _is_missing(session: boto3.Session, place: str) -> bool:

@@ -20,7 +20,7 @@ from infra.limits import report
 from infra.project import Project, load_project
 from infra.template import render
 from infra.template.beside import stack_name, write_beside
-from infra.template.functions import reserved_total
+from infra.template.functions import reserved_total, reserves
 
 _FLAGS = ("--capabilities", "CAPABILITY_IAM", "--no-fail-on-empty-changeset")
 _OPEN = "OPEN TO THE WORLD (auth: none stands in the config)"
@@ -97,7 +97,7 @@ def _parameters(
     options: argparse.Namespace, project: Project, account: Account | None, reserve: bool
 ) -> dict[str, str]:
     parameters = {"Stage": options.stage}
-    if reserved_total(project):
+    if reserves(project):
         parameters["ReserveConcurrency"] = str(reserve).lower()
     if project.config.lambda_.alarms and options.alarm_email:
         parameters["AlarmEmail"] = options.alarm_email

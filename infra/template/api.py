@@ -72,6 +72,7 @@ def _rest_api(project: Project, access_log: dict[str, Any]) -> dict[str, Any]:
     }
     auth = _rest_auth(project)
     return {
+        "Name": sub("${AWS::StackName}"),
         "StageName": ref("Stage"),
         "EndpointConfiguration": {"Type": "REGIONAL"},
         "MethodSettings": [everything],
@@ -164,6 +165,7 @@ def _http_api(project: Project, access_log: dict[str, Any]) -> dict[str, Any]:
         auth = {"Authorizers": {"Jwt": jwt}, "DefaultAuthorizer": "Jwt"}
     cors = {"AllowOrigins": origins, "AllowMethods": ["*"], "AllowHeaders": ["*"]}
     return {
+        "Name": sub("${AWS::StackName}"),
         "StageName": "$default",
         "DefaultRouteSettings": {
             "ThrottlingRateLimit": api.throttle.rate,

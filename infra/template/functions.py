@@ -84,6 +84,11 @@ def catalogue_resources(project: Project, code: str) -> dict[str, Any]:
     }
 
 
+def reserves(project: Project) -> bool:
+    """Whether any function reserves concurrency (of which 0 is an amount, too: nothing runs)."""
+    return project.has_api or any(f.settings.reserved_concurrency is not None for f in project.functions.values())
+
+
 def reserved_total(project: Project) -> int:
     """What the stack takes from the account's concurrency."""
     catalogue = _CATALOGUE_CONCURRENCY if project.has_api else 0

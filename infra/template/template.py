@@ -12,7 +12,7 @@ from infra.template.alarms import alarm_resources, alarm_topic
 from infra.template.api import api_parameters, api_resources
 from infra.template.dashboard import dashboard, queries
 from infra.template.extra import merge_extra
-from infra.template.functions import catalogue_resources, function_resources, reserved_total
+from infra.template.functions import catalogue_resources, function_resources, reserves
 from infra.template.outputs import outputs
 from infra.template.queues import on_failure_queue
 from infra.template.syntax import dump, ref, sub
@@ -79,7 +79,7 @@ def _parameters(project: Project) -> dict[str, Any]:
             "Description": "Change it after a secret was rotated: every environment starts anew and reads it again",
         },
     }
-    if reserved_total(project):
+    if reserves(project):
         parameters["ReserveConcurrency"] = {
             "Type": "String",
             "AllowedValues": ["true", "false"],
@@ -97,7 +97,7 @@ def _parameters(project: Project) -> dict[str, Any]:
 
 def _conditions(project: Project) -> dict[str, Any]:
     conditions: dict[str, Any] = {}
-    if reserved_total(project):
+    if reserves(project):
         conditions["Reserve"] = {"Fn::Equals": [ref("ReserveConcurrency"), "true"]}
     if project.config.lambda_.alarms:
         conditions["HasAlarmEmail"] = {"Fn::Not": [{"Fn::Equals": [ref("AlarmEmail"), ""]}]}

@@ -1,0 +1,34 @@
+from infra.deploy.changes import changes
+from infra.deploy.translate import translate
+from infra.project import load_project
+from infra.template import render
+from tests.support import AECHO, ECHO
+
+
+def translated(make_project, modules=None, **settings):
+    root = make_project(modules or {"echo": ECHO}, app_id="app", **{"lambda": settings})
+    return translate(render(load_project(root), root).replace(root.name, "project"), {})
+
+
+def test_a_new_stack_is_counted_by_kind(make_project):
+    lines = changes(None, translated(make_project))
+    assert "+   2 AWS::Lambda::Function" in lines
+
+
+def test_the_same_again_changes_nothing(make_project):
+    assert changes(translated(make_project), translated(make_project)) == []
+
+
+def test_a_setting_names_resource_and_property(make_project):
+    lines = changes(translated(make_project), translated(make_project, defaults={"memory_mb": 512}))
+    assert lines == ["~ EchoFunction: MemorySize"]
+
+
+def test_a_program_that_comes_and_one_that_goes(make_project):
+    one, two = translated(make_project), translated(make_project, {"echo": ECHO, "aecho": AECHO}, defaults={"sqs": {}})
+    assert "+ AEchoFunction (AWS::Lambda::Function)" in changes(one, two)
+    gone = changes(two, one)
+    assert "- AEchoFunction (AWS::Lambda::Function): DELETED" in gone
+    assert "- AEchoQueue (AWS::SQS::Queue): stays, outside the stack" in gone
+    # Programs that stay are not touched by one that goes; the dashboard and the queries are over all of them.
+    assert {line.split()[1].rstrip(":") for line in gone if line.startswith("~ Echo")} <= {"EchoRole", "EchoFunction"}

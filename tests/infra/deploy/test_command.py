@@ -1,0 +1,143 @@
+import json
+import os
+import stat
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from infra.cli import main
+from tests.support import ECHO
+
+
+@pytest.fixture
+def project(make_project):
+    return make_project({"echo": ECHO}, app_id="app", **{"lambda": {"defaults": {"sqs": {}}}})
+
+
+@pytest.fixture
+def deploy(project, tmp_path):
+    def run(*arguments):
+        return main(["deploy", "--project", str(project), "--template", str(project / "template.yaml"), *arguments])
+
+    return run
+
+
+@pytest.fixture
+def limits(monkeypatch):
+    """Lambda's quotas, which moto does not know."""
+    found = {"ConcurrentExecutions": 1000, "UnreservedConcurrentExecutions": 1000}
+    monkeypatch.setattr("infra.deploy.account.account_limits", lambda session: found)
+    return found
+
+
+@pytest.fixture
+def account(monkeypatch, limits):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws():
+        yield
+
+
+@pytest.fixture
+def key(account):
+    boto3.client("ssm").put_parameter(Name="/app/prod/OPENAI_API_KEY", Type="SecureString", Value="sk-planted")
+
+
+@pytest.fixture
+def sam(monkeypatch, tmp_path):
+    """A `sam` that notes what it was called with; its calls."""
+    log = tmp_path / "sam.log"
+    program = tmp_path / "bin" / "sam"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$PWD $*" >> {log}\n[ ! -e {tmp_path}/fail-$1 ]\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    return lambda: log.read_text().splitlines() if log.exists() else []
+
+
+def test_without_credentials_the_page_says_so_and_a_dry_run_is_done(deploy, project, capsys, monkeypatch):
+    for name in list(os.environ):
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(project))
+    assert deploy("--dry-run", "--region", "us-east-1") == 0
+    page = capsys.readouterr().out
+    assert "account not asked: no AWS credentials" in page
+    assert "rest; auth: iam" in page
+    assert "USD a month at worst" in page
+    assert "calls at once" in page
+    assert "AWS::Lambda::Function" in page
+    assert deploy("--region", "us-east-1") == 1
+    assert not (project / "template.yaml").exists()
+
+
+def test_a_dry_run_touches_nothing_and_names_the_missing_secret(deploy, project, capsys, account, sam):
+    before = sorted(project.rglob("*"))
+    assert deploy("--dry-run") == 1
+    page = capsys.readouterr().out
+    assert "account 123456789012, us-east-1" in page
+    assert "no value yet for ssm:/app/prod/OPENAI_API_KEY" in page
+    assert "aws ssm put-parameter --type SecureString --name /app/prod/OPENAI_API_KEY" in page
+    assert sorted(project.rglob("*")) == before
+    assert boto3.client("cloudformation").list_stacks()["StackSummaries"] == []
+    assert sam() == []
+
+
+def test_a_key_that_is_there_is_not_read(deploy, capsys, key):
+    assert deploy("--dry-run") == 0
+    captured = capsys.readouterr()
+    assert "no value yet" not in captured.out
+    assert "sk-planted" not in captured.out + captured.err
+
+
+def test_sam_is_called_with_the_right_arguments(deploy, project, key, sam):
+    assert deploy("--yes", "--alarm-email", "me@example.com", "--stack-name", "other") == 0
+    built, deployed = sam()
+    assert built == f"{project} build --template {project / 'template.yaml'}"
+    for argument in (
+        "deploy --stack-name other --region us-east-1 --resolve-s3 --capabilities CAPABILITY_IAM",
+        "--no-confirm-changeset",
+        "ParameterKey=AlarmEmail,ParameterValue=me@example.com",
+        "ParameterKey=ReserveConcurrency,ParameterValue=true",
+        "ParameterKey=CreateApiLogsRole,ParameterValue=true",
+    ):
+        assert argument in deployed
+    assert (project / "template.yaml").exists()
+
+
+def test_a_failed_build_is_not_deployed(deploy, project, key, sam, tmp_path):
+    (tmp_path / "fail-build").touch()
+    assert deploy("--yes") == 1
+    assert len(sam()) == 1
+
+
+def test_without_its_key_nothing_is_deployed(deploy, capsys, account, sam):
+    assert deploy("--yes") == 1
+    assert "not deployed: functions without their keys" in capsys.readouterr().err
+    assert sam() == []
+
+
+def test_an_account_too_small_to_reserve_from_reserves_nothing(deploy, capsys, key, limits, sam):
+    limits |= {"ConcurrentExecutions": 10, "UnreservedConcurrentExecutions": 10}
+    assert deploy("--yes") == 0
+    assert "nothing reserved: the account's quota is too low" in capsys.readouterr().out
+    assert "ParameterKey=ReserveConcurrency,ParameterValue=false" in sam()[1]
+
+
+def test_an_account_that_could_not_keep_100_unreserved_is_exit_2(deploy, capsys, key, limits, sam):
+    limits["UnreservedConcurrentExecutions"] = 110
+    assert deploy("--yes") == 2
+    assert "must keep 100 unreserved" in capsys.readouterr().err
+    assert sam() == []
+
+
+def test_what_changes_in_a_stack_that_is_there(deploy, project, capsys, key):
+    stack = {"Resources": {"OldQueue": {"Type": "AWS::SQS::Queue", "Properties": {}}}}
+    boto3.client("cloudformation").create_stack(StackName="app", TemplateBody=json.dumps(stack))
+    assert deploy("--dry-run") == 0
+    page = capsys.readouterr().out
+    assert "- OldQueue (AWS::SQS::Queue): DELETED" in page
+    assert "+ EchoFunction (AWS::Lambda::Function)" in page
