@@ -118,6 +118,7 @@ class FunctionSettings(_Section):
     snap_start: bool = False
     reserved_concurrency: Annotated[int, Field(ge=0)] | None = 10
     http: bool = True
+    preconnect: bool = False  # open a connection to the provider during init
     secrets: list[_Variable] = []  # beyond its model's key
     # Of asynchronous invocations and schedules; what fails after that goes to the on-failure queue.
     retry_attempts: Annotated[int, Field(ge=0, le=2)] = 2

@@ -13,13 +13,15 @@ from typing import Any, TextIO
 # Before DSPy's first call, or it fetches its price map over the network then: up to 5 s where egress is blocked.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
 
-import dspy
+from handler.fast import quick_stacks, remember_lookups
+
+with quick_stacks():
+    import dspy
 
 from handler.config import load_config
 from handler.discovery import load_programs
 from handler.dispatch import Dispatcher
 from handler.errors import ConfigError
-from handler.fast import remember_lookups
 from handler.loop import PersistentLoop
 from handler.models import build_models
 from handler.programs import FailedProgram, Program
@@ -85,6 +87,13 @@ class Environment:
                     self.use_loop().run_until_complete(lm.aclose())
                 except Exception as error:  # the next call opens its own connections all the same
                     self._warn("old connections cannot be closed", describe(error))
+
+    def use_keys(self, variables: Mapping[str, str]) -> None:
+        """Give the models keys that have changed since; calls under way keep theirs."""
+        for alias, lm in self.dispatcher.models.items():
+            if key := variables.get(self.config.models.registry[alias].env or ""):
+                lm.kwargs["api_key"] = key
+        self._last_used = time.time()
 
     def rest(self) -> None:
         """After an invocation: end what programs left behind, and note the time."""

@@ -8,12 +8,15 @@ from typing import Any
 from handler.environment import Environment
 from handler.secrets import resolve
 from handler.sources import prepare, recognise
+from handler.warm import warm
 
 # Into the process's own variables: programs that make their own LMs look there.
-os.environ.update(resolve(os.environ))
+secrets = resolve(os.environ)
+os.environ.update(secrets)
 # At import, so that a project that cannot be served is a failed init: what Lambda shows best.
 environment = Environment(os.environ)
 prepare(environment, os.environ.get("DSPY_LAMBDA_SOURCES", ""))
+warm(environment, os.environ, secrets)
 
 
 def lambda_handler(event: Any, context: Any) -> Any:

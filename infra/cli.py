@@ -78,6 +78,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_project(limits)
     limits.set_defaults(run=_limits)
 
+    doctor = commands.add_parser("doctor", help="show where a cold start's time goes")
+    _add_project(doctor)
+    doctor.add_argument("--cold-start", action="store_true", required=True, help="of the built artifacts")
+    doctor.add_argument("--function", metavar="NAME", help="a program, or its logical id (default: all)")
+    doctor.add_argument("--rounds", type=_number(1, 100), default=7, help="starts of each (default: 7)")
+    doctor.set_defaults(run=_doctor)
+
     invoke = commands.add_parser("invoke", help="run one event through one execution environment")
     invoke.add_argument("program", nargs="?", metavar="PROGRAM", help="its function (default: one that serves all)")
     invoke.add_argument("--event", required=True, help="a JSON file, or - for stdin")
@@ -169,6 +176,12 @@ def _limits(options: argparse.Namespace) -> int:
     text, exceeded = report(load_project(options.project))
     print(text)
     return EXIT_FAILED if exceeded else 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from infra.doctor.command import run_doctor
+
+    return run_doctor(options)
 
 
 def _invoke(options: argparse.Namespace) -> int:

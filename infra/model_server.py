@@ -54,6 +54,7 @@ class ModelApp:
     def application(self) -> web.Application:
         app = web.Application(client_max_size=64 * 2**20)
         app.router.add_post("/v1/chat/completions", self.complete)
+        app.router.add_get("/v1/models", self.models)
         app.router.add_get("/stats", self.stats)
         app.router.add_post("/behaviour", self.change)
         return app
@@ -74,12 +75,19 @@ class ModelApp:
         self.reset()
         return web.json_response(dataclasses.asdict(self.behaviour))
 
+    async def models(self, request: web.Request) -> web.Response:
+        self._connected(request)
+        return web.json_response({"object": "list", "data": []})
+
+    def _connected(self, request: web.Request) -> None:
+        if request.transport is not None:
+            self.connections.add(request.transport.get_extra_info("peername"))
+
     async def complete(self, request: web.Request) -> web.Response:
         self.requests += 1
         self.in_flight += 1
         self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
-        if request.transport is not None:
-            self.connections.add(request.transport.get_extra_info("peername"))
+        self._connected(request)
         try:
             return await self._complete(request)
         finally:

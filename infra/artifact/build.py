@@ -5,26 +5,28 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 import handler
 from handler.api.shared import MANIFEST
 from handler.config import CONFIG_FILE
 from handler.errors import ConfigError
-from infra.artifact.distributions import Distributions, compile_tree, install
-from infra.artifact.files import project_files
+from infra.artifact.distributions import Distributions, compile_tree, install, only_one
+from infra.artifact.files import TIME, is_artifact, project_files
 from infra.artifact.litellm import why_litellm
-from infra.artifact.lock import CATALOGUE_ROOTS, Requirements, lock, read_requirements
+from infra.artifact.lock import lock
+from infra.artifact.requirements import CATALOGUE_ROOTS, Requirements, read_requirements
 from infra.artifact.size import IMAGE_LIMIT, UNZIPPED_LIMIT, Size, measure
 from infra.artifact.target import Target
 from infra.manifest import manifest
 from infra.project import CATALOGUE, Function, Project
 
-# Every file of an artifact has this time (2000-01-01), so that the same inputs give the same zip.
-_TIME = 946_684_800
 # The same artifact on the runtime's own base image; the template names the handler.
 _DOCKERFILE = """\
 ARG BASE=public.ecr.aws/lambda/python:{python}
@@ -53,14 +55,16 @@ def build(project: Project, name: str, target: Target, output: Path, say: Callab
     """
     if project.failed:
         raise ConfigError("; ".join(f"program {name} cannot be loaded: {why}" for name, why in project.failed.items()))
+    output = output.resolve()
+    _check_place(output)
     is_image = project.config.lambda_.package_type == "Image"
     requirements = read_requirements(project.root)
     reasons = {f.name: why_litellm(project, f) for f in project.functions.values()}
-    locked = lock(project.root, requirements, _floor(project, target), litellm=any(reasons.values()))
-    tree = install(project.root, locked, target)
+    with only_one(project.root):
+        locked = lock(project.root, requirements, _floor(project, target), litellm=any(reasons.values()))
+        tree = install(project.root, locked, target, requirements.indexes)
     if not tree.precompiled:
         say(f"warning: no Python {target.python} on this machine: no bytecode, slower cold starts")
-    output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
         staged = Path(folder) / "artifact"
         task = staged / "task" if is_image else staged
@@ -75,7 +79,7 @@ def build(project: Project, name: str, target: Target, output: Path, say: Callab
             (staged / "Dockerfile").write_text(_DOCKERFILE.format(python=target.python), encoding="utf-8")
         size = measure(task)
         _check(name, size, IMAGE_LIMIT if is_image else UNZIPPED_LIMIT)
-        _publish(staged, output)
+        _publish(staged, output, Path(folder) / "old")
     return Built(output, size)
 
 
@@ -88,7 +92,7 @@ def _floor(project: Project, target: Target) -> str:
 def _stage_program(
     project: Project, function: Function, tree: Distributions, requirements: Requirements, litellm: bool, staged: Path
 ) -> None:
-    roots = requirements.roots(http=function.settings.http) | ({"litellm"} if litellm else set())
+    roots = [*requirements.roots(http=function.settings.http), *([Requirement("litellm")] if litellm else [])]
     _copy_distributions(tree, roots, staged)
     own = _copy_handler(staged)
     for path in project_files(project.root):
@@ -96,21 +100,29 @@ def _stage_program(
         if (staged / path).exists():
             raise ConfigError(f"{project.root / path}: a distribution has a file of that name; rename it.")
         _copy(project.root / path, staged / path)
-    if not (staged / CONFIG_FILE).is_file():
-        raise ConfigError(f"{project.root / CONFIG_FILE}: is ignored by .gitignore or .samignore; a function needs it.")
-    if not (staged / "src").is_dir():
-        raise ConfigError(f"{project.root / 'src'}: is ignored by .gitignore or .samignore; a function needs it.")
+    for path in (Path(CONFIG_FILE), *_imported(project.root)):
+        if path not in own:
+            raise ConfigError(
+                f"{project.root / path}: a function needs it, but an ignore file names it, or its name is one of "
+                "tests and secrets; rename it."
+            )
     _finish(tree, own, staged)
 
 
+def _imported(root: Path) -> list[Path]:
+    """The project's files that its programs were loaded from."""
+    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    return sorted(Path(file).relative_to(root) for file in files if file and Path(file).is_relative_to(root / "src"))
+
+
 def _stage_catalogue(project: Project, tree: Distributions, staged: Path) -> None:
-    _copy_distributions(tree, set(CATALOGUE_ROOTS), staged)
+    _copy_distributions(tree, CATALOGUE_ROOTS, staged)
     own = _copy_handler(staged)
     (staged / MANIFEST).write_text(json.dumps(manifest(project), sort_keys=True), encoding="utf-8")
     _finish(tree, own, staged)
 
 
-def _copy_distributions(tree: Distributions, roots: set[str], staged: Path) -> None:
+def _copy_distributions(tree: Distributions, roots: Iterable[Requirement], staged: Path) -> None:
     for name in sorted(tree.closure(roots)):
         for path in tree.files(name):
             _copy(tree.root / path, staged / path)
@@ -126,7 +138,7 @@ def _copy_handler(staged: Path) -> list[Path]:
 
 def _copy(source: Path, to: Path) -> None:
     to.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, to)
+    shutil.copy(source, to)  # with its rights: some distributions bring executables
 
 
 def _finish(tree: Distributions, own: list[Path], staged: Path) -> None:
@@ -135,8 +147,8 @@ def _finish(tree: Distributions, own: list[Path], staged: Path) -> None:
     if interpreter is not None:
         compile_tree(interpreter, staged, *sorted({path.parts[0] for path in own if path.suffix == ".py"}))
     for path in [*staged.rglob("*"), staged]:
-        path.chmod(0o755 if path.is_dir() else 0o644)
-        os.utime(path, (_TIME, _TIME))
+        path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+        os.utime(path, (TIME, TIME))
 
 
 def _check(name: str, size: Size, limit: int) -> None:
@@ -148,14 +160,24 @@ def _check(name: str, size: Size, limit: int) -> None:
         )
 
 
-def _publish(staged: Path, output: Path) -> None:
-    """Put the finished artifact into its place, which may be there and empty, or an older artifact."""
+def _check_place(output: Path) -> None:
+    """A folder that is empty, an older artifact, or not there yet: nothing else is overwritten."""
+    if output.is_dir() and any(output.iterdir()) and not is_artifact(output):
+        raise ConfigError(f"{output}: is not empty and no artifact; name another --output.")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{output}: {error.strerror}; name another --output.") from None
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"{output}: is a file; name another --output.")
+
+
+def _publish(staged: Path, output: Path, old: Path) -> None:
+    """Put the finished artifact into its place; what is there goes to `old`."""
     if output.exists():
-        found = {path.name for path in output.iterdir()}
-        if found and not found & {"handler", "Dockerfile"}:
-            raise ConfigError(f"{output}: is not empty and no artifact; name another --output.")
+        old.mkdir()
         for path in output.iterdir():
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            path.rename(old / path.name)
         for path in staged.iterdir():
             path.rename(output / path.name)
     else:

@@ -33,12 +33,18 @@ def build_all(project: Project, output: Path, python: str | None = None, archite
 
 
 def _build(project: Project, name: str, output: Path, python: str | None, architecture: str | None) -> None:
-    settings = project.config.lambda_
-    own = settings.function(name).architecture if name != CATALOGUE else None
-    target = Target(python or settings.runtime.removeprefix("python"), architecture or own or settings.architecture)
+    target = target_of(project, name, python, architecture)
     built = build(project, name, target, output, lambda line: print(line, file=sys.stderr))
     print(f"{logical_id(name)} (Python {target.python}, {target.architecture}): {output}")
-    print(built.size.table(UNZIPPED_LIMIT if settings.package_type == "Zip" else IMAGE_LIMIT))
+    is_zip = project.config.lambda_.package_type == "Zip"
+    print(built.size.table(UNZIPPED_LIMIT if is_zip else IMAGE_LIMIT))
+
+
+def target_of(project: Project, name: str, python: str | None = None, architecture: str | None = None) -> Target:
+    """What a function is built for: as said, else as configured."""
+    settings = project.config.lambda_
+    own = settings.function(name).architecture if name != CATALOGUE else None
+    return Target(python or settings.runtime.removeprefix("python"), architecture or own or settings.architecture)
 
 
 def function_names(project: Project) -> list[str]:

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,8 +20,9 @@ from packaging.utils import canonicalize_name
 
 from handler.errors import ConfigError
 from infra.artifact.lock import SELDOM_USED
+from infra.artifact.requirements import NEVER
 from infra.artifact.target import TASK_ROOT, Target
-from infra.artifact.uv import UvError, uv
+from infra.artifact.uv import THIS_PYTHON, UvError, uv
 
 CACHE_FOLDER = ".dspy-lambda"
 _LAYOUT = "1"  # another number when this file would make another tree of the same lock file
@@ -44,14 +45,14 @@ class Distributions:
     target: Target
     precompiled: bool
 
-    def closure(self, roots: set[str]) -> set[str]:
+    def closure(self, roots: Iterable[Requirement]) -> set[str]:
         """The names of all distributions that these need on the target, themselves included.
 
         Raises:
             ConfigError: one of them is not installed.
         """
         found: set[tuple[str, str]] = set()
-        waiting = [(name, "") for name in roots]
+        waiting = [wanted for root in roots for wanted in self._wanted(root, "")]
         while waiting:
             name, extra = waiting.pop()
             if (name, extra) in found:
@@ -60,10 +61,8 @@ class Distributions:
                 raise ConfigError(f"{name} is not among the project's locked requirements; delete the lock file.")
             found.add((name, extra))
             for line in self._known[name].requires or []:
-                requirement = Requirement(line)
-                needed = str(canonicalize_name(requirement.name))
-                if self._applies(requirement, extra) and not (name == "dspy" and needed in SELDOM_USED):
-                    waiting += [(needed, ""), *((needed, wanted) for wanted in requirement.extras)]
+                wanted = self._wanted(Requirement(line), extra)
+                waiting += [w for w in wanted if name != "dspy" or w[0] not in SELDOM_USED]
         return {name for name, _ in found}
 
     def files(self, name: str) -> list[Path]:
@@ -72,6 +71,13 @@ class Distributions:
         kept = [path for path in listed if not _PRUNED.search(path.as_posix())]
         compiled = [bytecode(path, self.target) for path in kept if path.suffix == ".py"]
         return [*(p for p in kept if (self.root / p).is_file()), *(p for p in compiled if (self.root / p).is_file())]
+
+    def _wanted(self, requirement: Requirement, extra: str) -> list[tuple[str, str]]:
+        """A distribution's name, once bare and once with each extra, where this requirement of it applies."""
+        name = str(canonicalize_name(requirement.name))
+        if name in NEVER or not self._applies(requirement, extra):
+            return []
+        return [(name, ""), *((name, wanted) for wanted in requirement.extras)]
 
     def _applies(self, requirement: Requirement, extra: str) -> bool:
         if requirement.marker is None:
@@ -90,8 +96,11 @@ def bytecode(path: Path, target: Target) -> Path:
     return path.parent / "__pycache__" / f"{path.stem}.cpython-{target.python.replace('.', '')}.pyc"
 
 
-def install(project: Path, lock: Path, target: Target) -> Distributions:
-    """The tree of a lock file for a target: from the project's cache, or made now.
+def install(project: Path, lock: Path, target: Target, indexes: tuple[str, ...] = ()) -> Distributions:
+    """The tree of a lock file for a target: from the project's cache, or made now. Call it within `only_one`.
+
+    Args:
+        indexes: arguments of uv, for the places to look besides its own.
 
     Raises:
         ConfigError: a distribution has no wheel for the target.
@@ -100,22 +109,22 @@ def install(project: Path, lock: Path, target: Target) -> Distributions:
     key = hashlib.sha256(repr((lock.read_bytes(), target, interpreter, _LAYOUT)).encode()).hexdigest()[:16]
     cache = project / CACHE_FOLDER
     tree = Distributions(cache / key / "packages", target, precompiled=interpreter is not None)
-    with _only_one(cache):
-        if not tree.root.is_dir():
-            with tempfile.TemporaryDirectory(dir=cache) as folder:
-                _install(lock, target, Path(folder) / "packages")
-                if interpreter:
-                    compile_tree(interpreter, Path(folder) / "packages")
-                (cache / key).mkdir(exist_ok=True)
-                (Path(folder) / "packages").rename(tree.root)
-            _forget_old(cache, key)
+    if not tree.root.is_dir():
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            _install(project, lock, target, indexes, Path(folder) / "packages")
+            if interpreter:
+                compile_tree(interpreter, Path(folder) / "packages")
+            (cache / key).mkdir(exist_ok=True)
+            (Path(folder) / "packages").rename(tree.root)
+        _forget_old(cache, key)
     return tree
 
 
-def _install(lock: Path, target: Target, folder: Path) -> None:
+def _install(project: Path, lock: Path, target: Target, indexes: tuple[str, ...], folder: Path) -> None:
     which = ("--python-version", target.python, "--python-platform", target.platform, "--only-binary", ":all:")
+    what = ("--target", str(folder), "--no-deps", "--require-hashes", "-r", str(lock))
     try:
-        uv("pip", "install", "-q", "--target", str(folder), "--no-deps", "--require-hashes", *which, "-r", str(lock))
+        uv("pip", "install", "-q", *THIS_PYTHON, *what, *which, *indexes, project=project)
     except UvError as error:
         text = str(error)
         if "no wheel" in text or "no usable wheels" in text or "no source distribution" in text.lower():
@@ -140,8 +149,9 @@ def compile_tree(interpreter: str, root: Path, *folders: str) -> None:
 
 
 @contextmanager
-def _only_one(cache: Path) -> Iterator[None]:
-    """`sam build --parallel` builds functions side by side; the first one makes the tree."""
+def only_one(project: Path) -> Iterator[None]:
+    """`sam build --parallel` builds functions side by side; the first one makes lock file and tree."""
+    cache = project / CACHE_FOLDER
     try:
         cache.mkdir(exist_ok=True)
         (cache / ".gitignore").write_text("*\n")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from pathspec import GitIgnoreSpec
+from infra.artifact.ignore import Rule, read_rules
 
-IGNORE_FILES = (".gitignore", ".samignore")
+# Every file of an artifact has this time (2000-01-01), so that the same inputs give the same zip.
+TIME = 946_684_800
+IGNORE_FILES = (".samignore", ".gitignore")  # the first that says anything about a path decides
+Ignores = dict[str, list[tuple[Path, list[Rule]]]]  # of each kind, with their folders, from the top down
 # In .gitignore's own language. The project's ignore files come on top; none of them can bring these back.
-_NEVER = GitIgnoreSpec.from_lines(
+_NEVER = read_rules(
     """\
 .*
-!.python-version
 *.pem
 *.key
 *.p12
@@ -59,52 +62,80 @@ node_modules/
 /dspy-lambda.lock
 /events/
 /README*
-""".splitlines()
+"""
 )
 
 
-def project_files(root: Path) -> Iterator[Path]:
+def project_files(root: Path) -> list[Path]:
     """The files that enter, relative to the project, in a stable order.
 
     Left out: hidden files (`.env` and version control among them), keys and certificates by their usual names, tests,
     logs, build files, and whatever `.gitignore` or `.samignore` names, there or in a folder above it up to the
-    repository's root. A symbolic link enters as what it points to, if that lies in the project.
+    repository's root. A symbolic link stands for what it leads to: files that enter themselves, and nothing else.
     """
-    above = [(folder, spec) for folder in reversed(_repository_above(root)) for spec in _specs(folder)]
-    yield from _walk(root.resolve(), root.resolve(), above)
+    root = root.resolve()
+    above: Ignores = {name: [] for name in IGNORE_FILES}
+    for folder in reversed(_repository_above(root)):
+        above = _with(above, folder)
+    entries = list(_walk(root, root, above))
+    files = {path for path in entries if not (root / path).is_symlink()}
+    linked = {found for link in entries if link not in files for found in _through(root, link, files)}
+    return sorted(files | linked)
 
 
-def _walk(root: Path, folder: Path, inherited: list[tuple[Path, GitIgnoreSpec]]) -> Iterator[Path]:
-    specs = [*inherited, *((folder, spec) for spec in _specs(folder))]
+def is_artifact(folder: Path) -> bool:
+    """Whether this is what a build made: only there is the handler of the year 2000."""
+    places = (folder / "handler", folder / "task" / "handler")
+    return any(p.is_file() and p.stat().st_mtime == TIME for p in (place / "__init__.py" for place in places))
+
+
+def _walk(root: Path, folder: Path, inherited: Ignores) -> Iterator[Path]:
+    ignores = _with(inherited, folder)
     for path in sorted(folder.iterdir()):
         relative = path.relative_to(root)
-        if path.is_symlink() and not path.resolve().is_relative_to(root):
+        if _verdict(_NEVER, relative, path.is_dir()) or _ignored(path, ignores):
             continue
-        if _NEVER.match_file(_name(relative, path)) or _ignored(path, specs):
-            continue
-        if path.is_dir():
-            if not path.is_symlink():
-                yield from _walk(root, path, specs)
-        elif path.is_file():
+        if path.is_symlink() or path.is_file():
             yield relative
+        elif path.is_dir() and not is_artifact(path):
+            yield from _walk(root, path, ignores)
 
 
-def _ignored(path: Path, specs: list[tuple[Path, GitIgnoreSpec]]) -> bool:
-    """By git's rule: the last file that says anything about a path decides."""
-    for base, spec in reversed(specs):
-        decided = spec.check_file(_name(path.relative_to(base), path)).include
-        if decided is not None:
-            return decided
+def _through(root: Path, link: Path, files: set[Path]) -> Iterator[Path]:
+    """A link's own path to each of the files that it leads to."""
+    target = Path(os.path.realpath(root / link))  # Path.resolve raises at a loop
+    if not target.is_relative_to(root) or target in (root / link).parents:
+        return
+    target = target.relative_to(root)
+    for file in files:
+        if file.is_relative_to(target):
+            yield link / file.relative_to(target)
+
+
+def _ignored(path: Path, ignores: Ignores) -> bool:
+    """By git's rule: the last line of the nearest file that speaks about a path decides."""
+    for name in IGNORE_FILES:
+        for folder, rules in reversed(ignores[name]):
+            verdict = _verdict(rules, path.relative_to(folder), path.is_dir())
+            if verdict is not None:
+                return verdict
     return False
 
 
-def _name(relative: Path, path: Path) -> str:
-    return relative.as_posix() + ("/" if path.is_dir() else "")
+def _verdict(rules: list[Rule], relative: Path, is_folder: bool) -> bool | None:
+    matching = (not rule.negated for rule in reversed(rules) if rule.matches(relative.as_posix(), is_folder))
+    return next(matching, None)
 
 
-def _specs(folder: Path) -> list[GitIgnoreSpec]:
-    found = (folder / name for name in IGNORE_FILES)
-    return [GitIgnoreSpec.from_lines(file.read_text(errors="replace").splitlines()) for file in found if file.is_file()]
+def _with(inherited: Ignores, folder: Path) -> Ignores:
+    """The ignore files of a folder on top of those above it."""
+    found = {name: folder / name for name in IGNORE_FILES if (folder / name).is_file()}
+    rules = {name: [(folder, read_rules(_read(path)))] for name, path in found.items()}
+    return {name: [*inherited[name], *rules.get(name, [])] for name in IGNORE_FILES}
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8-sig", errors="replace")
 
 
 def _repository_above(root: Path) -> list[Path]:

@@ -140,6 +140,8 @@ def _variables(project: Project, function: Function) -> dict[str, Any]:
     variables: dict[str, Any] = dict(function.environment)
     if settings.http:
         variables["DSPY_LAMBDA_SOURCES"] = "http"
+    if settings.preconnect:
+        variables["DSPY_LAMBDA_PRECONNECT"] = "true"
     if settings.sqs and settings.sqs.invalid_to_dead_letter_queue:
         variables[DEAD_LETTER_QUEUE] = ref(f"{name}DeadLetterQueue")
     if secrets := project.secrets(function):

@@ -4,6 +4,7 @@ import asyncio
 import copy
 import functools
 import importlib
+import inspect
 import threading
 from operator import attrgetter
 
@@ -69,3 +70,21 @@ def test_what_fails_on_the_loop_fails_its_call(make_project, make_serve, records
     assert failures(serve(sqs({"question": "q"}))) == ["m0"]
     (call,) = records().calls
     assert (call["outcome"], call["exception_name"]) == ("program_error", "ValueError")
+
+
+def test_a_missing_optional_package_still_names_its_place_without_a_search_for_sources():
+    from dspy.utils.lazy_import import require
+
+    with fast.quick_stacks():
+        missing = require("no_package_of_that_name")
+        assert inspect.stack()[0].code_context is None
+    assert inspect.stack()[0].code_context is not None
+    with pytest.raises(ImportError, match=r"no_package_of_that_name[\s\S]*test_fast\.py"):
+        missing.anything  # noqa: B018
+
+
+def test_dspy_still_asks_for_the_stack_of_each_missing_package():
+    """When it no longer does, `quick_stacks` has nothing left to do."""
+    from dspy.utils import lazy_import
+
+    assert "inspect.stack()" in inspect.getsource(lazy_import.require)

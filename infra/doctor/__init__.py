@@ -1,0 +1,1 @@
+"""`dspy-lambda doctor`: where the time goes."""

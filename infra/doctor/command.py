@@ -1,0 +1,49 @@
+"""`dspy-lambda doctor --cold-start`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from infra.artifact.build import build
+from infra.artifact.command import find_function, function_names, logical_id, target_of
+from infra.artifact.distributions import CACHE_FOLDER
+from infra.artifact.target import Target
+from infra.doctor.cold_start import Runtime, Start, side_by_side
+from infra.project import CATALOGUE, CATALOGUE_HANDLER, HANDLER, Project, load_project
+
+_LARGEST = 10
+
+
+def run_doctor(options: argparse.Namespace) -> int:
+    """Build what is asked for into a temporary folder, start it some times, and print figures."""
+    project = load_project(options.project)
+    names = [find_function(project, options.function)] if options.function else function_names(project)
+    target = target_of(project, names[0])
+    with tempfile.TemporaryDirectory() as folder:
+        starts = {name: start_of(project, name, target, Path(folder)) for name in names}
+        runtime = Runtime(target, project.root / CACHE_FOLDER)
+        bare = next((Start(s.artifact, None, {}) for name, s in starts.items() if name != CATALOGUE), None)
+        both = {**({"": bare} if bare else {}), **starts}
+        seconds = side_by_side(runtime, both, options.rounds)
+        floor = seconds.pop("", None)
+        print(f"Python {target.python}, medians of {options.rounds}; import dspy: {floor or 0:.3f} s")
+        for name, value in seconds.items():
+            ratio = f"  {value / floor:.2f} x import dspy" if floor else ""
+            print(f"\n{logical_id(name)}: ready after {value:.3f} s{ratio}")
+            for package, milliseconds in runtime.imports(starts[name]).most_common(_LARGEST):
+                print(f"  {package:<28}{milliseconds:>6} ms")
+    return 0
+
+
+def start_of(project: Project, name: str, target: Target, folder: Path) -> Start:
+    """Build a function; how it is started, with a key that is none."""
+    artifact = build(project, name, target, folder / logical_id(name), lambda line: print(line, file=sys.stderr)).folder
+    if name == CATALOGUE:
+        return Start(artifact, CATALOGUE_HANDLER, {})
+    function = project.functions[name]
+    keys = dict.fromkeys(project.secrets(function), "none")
+    sources = {"DSPY_LAMBDA_SOURCES": "http"} if function.settings.http else {}
+    return Start(artifact, HANDLER, {**function.environment, **sources, **keys})

@@ -1,0 +1,90 @@
+import os
+import random
+
+import pytest
+
+from handler.warm import after_restore, before_snapshot, preconnect, warm
+from tests.support import AECHO, ECHO
+
+
+@pytest.fixture
+def serve(make_project, make_serve):
+    return lambda source: make_serve(make_project({"program": source}))
+
+
+@pytest.mark.parametrize(("program", "source"), [("Echo", ECHO), ("AEcho", AECHO)])
+def test_the_first_call_finds_its_connection_open(serve, models, program, source):
+    worker = serve(source)
+    before = models.stats()["connections"]
+    preconnect(worker.environment)
+    opened = models.stats()["connections"] - before
+    assert worker.post(f"/{program}", {"question": "q"}).status == 200
+    assert (opened, models.stats()["connections"] - before) == (1, 1)
+    assert models.stats()["requests"] == 1
+
+
+@pytest.mark.parametrize("source", [ECHO, AECHO])
+def test_a_provider_that_cannot_be_reached_holds_init_up_and_fails_nothing(make_project, make_serve, source):
+    worker = make_serve(make_project({"program": source}), DSPY_LAMBDA_API_BASE="http://127.0.0.1:9")
+    preconnect(worker.environment)
+
+
+def test_nothing_is_opened_unless_it_is_asked_for(serve, models):
+    before = models.stats()["connections"]
+    worker = serve(AECHO)
+    warm(worker.environment, {}, {})
+    assert models.stats()["connections"] == before
+    warm(worker.environment, {"DSPY_LAMBDA_PRECONNECT": "true"}, {})
+    assert models.stats()["connections"] == before + 1
+
+
+def test_a_snapshot_holds_no_connection_and_reaches_for_no_network(serve, models):
+    worker = serve(AECHO)
+    assert worker.post("/AEcho", {"question": "q"}).status == 200
+    (lm,) = worker.environment.dispatcher.models.values()
+    assert lm._engine_store
+    before = models.stats()
+    before_snapshot(worker.environment)
+    assert not lm._engine_store
+    assert models.stats()["requests"] == before["requests"]
+    after_restore(worker.environment, ())
+    assert worker.post("/AEcho", {"question": "q"}).status == 200
+
+
+def test_restored_environments_draw_random_numbers_of_their_own(serve):
+    worker = serve(ECHO)
+    random.seed(1)
+    state = random.getstate()
+    after_restore(worker.environment, ())
+    one = random.random()
+    random.setstate(state)
+    after_restore(worker.environment, ())
+    assert random.random() != one
+
+
+def test_a_restored_environment_reads_its_keys_again(serve, models, monkeypatch):
+    worker = serve(AECHO)
+    seen = {}
+
+    def resolve(variables):
+        seen.update(variables)
+        return {"OPENAI_API_KEY": "rotated"}
+
+    monkeypatch.setattr("handler.warm.resolve", resolve)
+    monkeypatch.setenv("OPENAI_API_KEY", "of the snapshot")
+    after_restore(worker.environment, ("OPENAI_API_KEY",))
+    assert seen["OPENAI_API_KEY"] == ""
+    assert os.environ["OPENAI_API_KEY"] == "rotated"
+    (lm,) = worker.environment.dispatcher.models.values()
+    assert lm.kwargs["api_key"] == "rotated"
+    assert worker.post("/AEcho", {"question": "q"}).status == 200
+
+
+def test_the_hooks_are_registered_where_snap_start_is_on(serve, monkeypatch):
+    snapshot_restore_py = pytest.importorskip("snapshot_restore_py", reason="comes with awslambdaric, on Linux")
+    registered = []
+    for hook in ("register_before_snapshot", "register_after_restore"):
+        monkeypatch.setattr(snapshot_restore_py, hook, lambda f, *args: registered.append((f, args)))
+    worker = serve(ECHO)
+    warm(worker.environment, {"AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start"}, {"KEY": "value"})
+    assert registered == [(before_snapshot, (worker.environment,)), (after_restore, (worker.environment, ("KEY",)))]

@@ -1,0 +1,263 @@
+import marshal
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from packaging.requirements import Requirement
+
+from handler.errors import ConfigError
+from infra.artifact import distributions
+from infra.artifact.distributions import CACHE_FOLDER, bytecode, install, only_one
+from infra.artifact.lock import lock
+from infra.artifact.requirements import read_requirements
+from infra.artifact.target import Target
+from tests.infra.artifact.conftest import HERE
+
+ARM = Target("3.13", "arm64")
+
+
+@pytest.fixture
+def root(tmp_path):
+    folder = tmp_path / "project"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def make_tree(root):
+    """Lock requirements, and install them for a target."""
+
+    def make(*own, target=HERE, litellm=False):
+        requirements = replace(read_requirements(root), own=own)
+        with only_one(root):
+            locked = lock(root, requirements, target.python, litellm=litellm)
+            return install(root, locked, target, requirements.indexes)
+
+    return make
+
+
+def closure(tree, *roots):
+    return tree.closure(map(Requirement, roots))
+
+
+def test_a_function_gets_what_its_roots_need_and_no_more(index, make_tree):
+    index.add("one", requires=["two>=1"])
+    index.add("two", requires=["Three_3"])
+    index.add("three-3", requires=["one"])
+    index.add("other")
+    tree = make_tree("one", "other")
+    assert closure(tree, "One") == {"one", "two", "three-3"}
+    assert closure(tree, "other") == {"other"}
+    assert closure(tree) == set()
+
+
+def test_extras_bring_theirs_and_only_where_they_are_wanted(index, make_tree):
+    index.add("one", requires=["two[Fast_Mode]", "plain"])
+    requires = ["base", "quick ; extra == 'fast-mode'", "slow ; extra == 'slow-mode'"]
+    index.add("two", requires=requires, extras=["fast-mode", "slow-mode"])
+    for name in ("plain", "base", "quick", "slow"):
+        index.add(name)
+    tree = make_tree("one", "two[slow-mode]")
+    assert closure(tree, "one") == {"one", "two", "plain", "base", "quick"}
+    assert closure(tree, "two[slow-mode]") == {"two", "base", "slow"}
+    assert closure(tree, "two") == {"two", "base"}
+
+
+def test_markers_are_the_targets_and_not_this_machines(index, make_tree):
+    markers = {
+        "windows": "sys_platform == 'win32'",
+        "linux": "platform_system == 'Linux'",
+        "old": "python_version < '3.12'",
+        "new": "python_full_version >= '3.13'",
+        "arm": "platform_machine == 'aarch64'",
+        "intel": "platform_machine == 'x86_64'",
+    }
+    for name in markers:
+        index.add(name)
+    index.add("one", requires=[f"{name} ; {marker}" for name, marker in markers.items()])
+    tree = make_tree("one", "windows ; sys_platform == 'win32'", target=ARM)
+    assert closure(tree, "one", "windows; sys_platform == 'win32'") == {"one", "linux", "new", "arm"}
+
+
+def test_a_projects_requirement_for_another_platform_is_left_out(index, root, make_tree):
+    """It is in the lock file, which is for all targets, and is not installed for this one."""
+    index.add("one")
+    index.add("windows")
+    (root / "requirements.txt").write_text("one\nwindows ; sys_platform == 'win32'\n")
+    tree = make_tree("one")
+    assert "windows" in (root / "dspy-lambda.lock").read_text()
+    assert tree.closure(read_requirements(root).listed) == {"one"}
+
+
+def test_what_dspy_seldom_uses_is_cut_off_dspy_alone(index, make_tree):
+    index.add("dspy", requires=["litellm", "openai", "base"])
+    index.add("plugin", requires=["openai"])
+    index.add("litellm", requires=["openai"])
+    for name in ("openai", "base"):
+        index.add(name)
+    tree = make_tree("dspy", "plugin", litellm=True)
+    assert closure(tree, "dspy") == {"dspy", "base"}
+    assert closure(tree, "dspy", "plugin") == {"dspy", "base", "plugin", "openai"}
+    assert closure(tree, "dspy", "litellm") == {"dspy", "base", "litellm", "openai"}
+
+
+def test_the_server_that_lambda_replaces_is_needed_by_nothing(index, root, make_tree):
+    index.add("plugin", requires=["dspy-cli", "dspy-lambda"])
+    (root / "requirements.txt").write_text("plugin\n")
+    assert closure(make_tree(), "plugin") == {"plugin"}
+
+
+def test_a_root_that_is_not_locked_is_an_error(index, make_tree):
+    index.add("one")
+    with pytest.raises(ConfigError, match="two is not among the project's locked requirements; delete the lock file"):
+        closure(make_tree("one"), "two")
+
+
+def test_what_no_import_reads_is_pruned(index, make_tree):
+    kept = {"one/data.json": "{}", "one/testing.py": "", "one/contest/x.py": "", "one/LICENSE": "free"}
+    pruned = {
+        "one/tests/test_x.py": "",
+        "one/test/data.json": "{}",
+        "one/x.pyi": "",
+        "one/x.c": "",
+        "one/x.pyx": "",
+        "one/py.typed": "",
+        "one-1.0.dist-info/top_level.txt": "one",
+        "one-1.0.dist-info/sboms/x.json": "{}",
+    }
+    index.add("one", files=kept | pruned)
+    tree = make_tree("one")
+    found = {path.as_posix() for path in tree.files("one")}
+    assert {path for path in found if "__pycache__" not in path} == {
+        *kept,
+        "one/__init__.py",
+        "one-1.0.dist-info/METADATA",
+    }
+    assert bytecode(tree.root.joinpath("one/testing.py").relative_to(tree.root), HERE).as_posix() in found
+
+
+def test_only_what_a_distribution_lists_is_its_own(index, make_tree):
+    index.add("one", files={"shared/one.py": ""})
+    index.add("two", files={"shared/two.py": ""})
+    tree = make_tree("one", "two")
+    assert {path.name for path in tree.files("one") if path.suffix == ".py"} == {"__init__.py", "one.py"}
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+def test_bytecode_is_the_targets_never_checked_and_knows_its_place_on_lambda(index, make_tree, python):
+    target = Target(python, "arm64")
+    interpreter = target.interpreter()
+    if interpreter is None:
+        pytest.skip(f"no Python {python} on this machine: its bytecode is not looked at")
+    index.add("one", files={"one/deep/x.py": "def f():\n    return 1\n", "one/template.py": "{{ no Python }}"})
+    tree = make_tree("one", target=target)
+    assert tree.precompiled
+    files = {path.as_posix() for path in tree.files("one")}
+    compiled = f"one/deep/__pycache__/x.cpython-{python.replace('.', '')}.pyc"
+    assert compiled in files
+    assert "one/template.py" in files
+    assert not [path for path in files if "template.cpython" in path]
+    data = (tree.root / compiled).read_bytes()
+    print_magic = "import importlib.util as u; print(u.MAGIC_NUMBER.hex())"
+    magic = subprocess.run([interpreter, "-c", print_magic], capture_output=True, text=True, check=True)
+    assert data[:4].hex() == magic.stdout.strip()
+    assert int.from_bytes(data[4:8], "little") == 1, "hash-based, unchecked"
+    print_name = "import marshal, sys; print(marshal.loads(sys.stdin.buffer.read()).co_filename)"
+    name = subprocess.run([interpreter, "-c", print_name], input=data[16:], capture_output=True, check=True)
+    assert name.stdout.decode().strip() == "/var/task/one/deep/x.py"
+
+
+def test_bytecode_is_told_apart_from_this_pythons(index, make_tree):
+    index.add("one")
+    tree = make_tree("one")
+    (compiled,) = (path for path in tree.files("one") if path.suffix == ".pyc")
+    assert compiled.name == f"__init__.{sys.implementation.cache_tag}.pyc"
+    assert marshal.loads((tree.root / compiled).read_bytes()[16:]).co_filename == "/var/task/one/__init__.py"
+
+
+def test_without_the_targets_python_there_is_no_bytecode(index, make_tree, monkeypatch):
+    index.add("one")
+    monkeypatch.setattr(Target, "_candidates", lambda self: iter(()))
+    other = next(v for v in ("3.13", "3.12") if v != HERE.python)
+    tree = make_tree("one", target=Target(other, "x86_64"))
+    assert not tree.precompiled
+    assert not [path for path in tree.files("one") if path.suffix == ".pyc"]
+    assert not list(tree.root.rglob("*.pyc"))
+
+
+@pytest.mark.parametrize(
+    "tag", ["py3-none-win_amd64", "cp311-cp311-manylinux_2_17_aarch64", "py3-none-manylinux_2_17_x86_64"]
+)
+def test_a_distribution_without_a_wheel_for_the_target_is_named_with_the_way_out(index, root, make_tree, tag):
+    index.add("native", tag=tag)
+    (root / "requirements.txt").write_text("native\n")
+    with pytest.raises(ConfigError) as raised:
+        make_tree(target=ARM)
+    assert str(raised.value).startswith("native==1.0 has no wheel for Python 3.13 on arm64;")
+    assert "lambda.package_type: Image" in str(raised.value)
+    assert {path.name for path in (root / CACHE_FOLDER).iterdir()} == {".gitignore", "lock"}
+
+
+@pytest.mark.usefixtures("pypi")
+@pytest.mark.parametrize("name", ["docopt==0.6.2", "pywin32==306"], ids=["source only", "Windows only"])
+def test_a_real_distribution_without_a_wheel_is_named(root, make_tree, name):
+    (root / "requirements.txt").write_text(f"{name}\n")
+    with pytest.raises(ConfigError, match=re.escape(f"{name} has no wheel for Python 3.13 on arm64")) as raised:
+        make_tree(target=ARM)
+    assert "lambda.package_type: Image" in str(raised.value)
+
+
+def test_the_newest_glibc_that_a_runtime_has_counts(index, make_tree):
+    index.add("modern", tag="py3-none-manylinux_2_28_aarch64")
+    assert closure(make_tree("modern", target=ARM), "modern") == {"modern"}
+    with pytest.raises(ConfigError, match=r"modern==1\.0 has no wheel for Python 3\.11"):
+        make_tree("modern", target=Target("3.11", "arm64"))
+
+
+def test_a_wheel_that_is_gone_is_an_error(index, make_tree):
+    index.add("one")
+    make_tree("one")
+    (index.folder / "one-1.0-py3-none-any.whl").unlink()
+    with pytest.raises(ConfigError, match="the locked requirements cannot be installed"):
+        make_tree("one", target=Target("3.12", "arm64"))
+
+
+def test_the_places_that_a_requirements_txt_names_are_where_it_is_installed_from(index, root, make_tree):
+    (index.folder / "uv.toml").write_text("no-index = true\n")
+    index.add("private")
+    (root / "requirements.txt").write_text("-f ../wheels\nprivate\n")
+    assert closure(make_tree(), "private") == {"private"}
+
+
+def test_a_tree_is_made_once_for_a_lock_file_and_a_target(index, make_tree, monkeypatch):
+    index.add("one")
+    first = make_tree("one")
+    monkeypatch.setattr(distributions, "uv", None)
+    assert make_tree("one").root == first.root
+    monkeypatch.undo()
+
+
+def test_another_lock_file_or_target_makes_another_tree_and_the_oldest_goes(index, root, make_tree):
+    index.add("one")
+    trees = [make_tree("one", target=Target(p, a)).root for p in ("3.12", "3.13") for a in ("arm64", "x86_64")]
+    for age, tree in enumerate(trees):
+        os.utime(tree.parent, (age, age))
+    assert all(tree.is_dir() for tree in trees)
+    index.add("two")
+    newest = make_tree("one", "two").root
+    assert [tree.is_dir() for tree in [*trees, newest]] == [False, True, True, True, True]
+
+
+def test_the_cache_is_under_no_version_control(index, root, make_tree):
+    index.add("one")
+    make_tree("one")
+    assert (root / CACHE_FOLDER / ".gitignore").read_text() == "*\n"
+
+
+def test_a_cache_that_cannot_be_made_is_an_error(root):
+    (root / CACHE_FOLDER).write_text("a file")
+    with pytest.raises(ConfigError, match=r"\.dspy-lambda: .*cache belongs there"), only_one(root):
+        pass

@@ -1,0 +1,244 @@
+import os
+import shutil
+import subprocess
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from infra.artifact import files
+from infra.artifact.files import project_files
+from tests.infra.artifact.conftest import contents
+from tests.support import ECHO
+
+SECRET = "sk-planted-0123456789"
+
+# Where a secret may lie, and the ignore files that name its place.
+PLANTED = {
+    "dotenv": (".env", {}),
+    "dotenv of a stage": (".env.prod", {}),
+    "dotenv by suffix": ("prod.env", {}),
+    "dotenv in a package": ("src/package/.env", {}),
+    "version control": (".git/config", {}),
+    "version control of a part": ("src/package/.git/config", {}),
+    "AWS credentials": (".aws/credentials", {}),
+    "credentials by name": ("src/package/credentials.json", {}),
+    "secrets by name": ("secrets.yaml", {}),
+    "client secret": ("src/client_secret_web.json", {}),
+    "certificate": ("certificates/server.pem", {}),
+    "private key": ("src/package/server.key", {}),
+    "SSH key": ("id_rsa", {}),
+    "tests": ("tests/data.txt", {}),
+    "tests in a package": ("src/package/tests/data.txt", {}),
+    "a test": ("src/package/test_echo.py", {}),
+    "logs": ("logs/today.txt", {}),
+    "a log": ("src/package/debug.log", {}),
+    "bytecode": ("src/package/__pycache__/echo.cpython-313.pyc", {}),
+    "bytecode of old": ("src/package/echo.pyc", {}),
+    "environment": (".venv/lib/data.txt", {}),
+    "environment, not hidden": ("venv/lib/data.txt", {}),
+    "the build's cache": (".dspy-lambda/key/packages/data.txt", {}),
+    "SAM's cache": (".aws-sam/build/data.txt", {}),
+    "sample events": ("events/rest.json", {}),
+    ".gitignore": ("notes.txt", {".gitignore": "notes.txt"}),
+    ".gitignore with byte order mark": ("notes.txt", {".gitignore": "\ufeffnotes.txt\r\n"}),
+    ".gitignore with a line that is no pattern": ("notes.txt", {".gitignore": "!\n[z-a\nnotes.txt"}),
+    ".gitignore of a folder": ("data/notes.txt", {".gitignore": "/data/"}),
+    "nested .gitignore": ("src/package/notes.txt", {"src/package/.gitignore": "*.txt"}),
+    ".gitignore above": ("data/notes.txt", {"../../.gitignore": "notes.txt"}),
+    ".gitignore above, by path": ("data/notes.txt", {"../../.gitignore": "/apps/project/data"}),
+    ".samignore": ("notes.txt", {".samignore": "notes.txt"}),
+    ".samignore above": ("notes.txt", {"../.samignore": "notes.txt"}),
+    ".samignore against a nested .gitignore": ("a/b.csv", {".samignore": "*.csv", "a/.gitignore": "*\n!*.csv"}),
+    "brought back in vain": (".env", {".gitignore": "!.env", ".samignore": "!.env"}),
+    "brought back in an ignored folder": ("data/notes.txt", {".gitignore": "data/\n!data/notes.txt"}),
+    "below a folder that is brought back": ("conf/a.local", {".gitignore": "*.local\n!conf"}),
+}
+
+
+@pytest.fixture
+def project(make_project, tmp_path):
+    """A project in a repository's folder `apps`."""
+    root = tmp_path / "repository" / "apps" / "project"
+    root.parent.mkdir(parents=True)
+    (tmp_path / "repository" / ".git").mkdir()
+    return make_project({"echo": ECHO}).rename(root)
+
+
+def write(root, path, text):
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    (root / path).write_text(text)
+
+
+def names(root):
+    return [path.as_posix() for path in project_files(root)]
+
+
+@pytest.mark.parametrize("place", PLANTED)
+def test_a_secret_does_not_enter(project, place):
+    path, ignores = PLANTED[place]
+    write(project, path, SECRET)
+    for name, text in ignores.items():
+        write(project, name, text)
+    entering = project_files(project)
+    assert not [p for p in entering if SECRET in (project / p).read_text()]
+    assert project / "dspy.config.yaml" in [project / p for p in entering]
+
+
+def test_no_planted_secret_is_in_a_built_artifact(project, quick_build):
+    for path, ignores in PLANTED.values():
+        write(project, path, f"# {SECRET}")
+        for name, text in ignores.items():
+            rules = project / name
+            write(project, name, f"{rules.read_text() if rules.is_file() else ''}{text}\n")
+    (project / "innocent.txt").symlink_to(project / ".env")
+    write(project, "src/prompts.md", "Be brief.")
+    (project / "src" / "package").mkdir(exist_ok=True)
+    found = contents(quick_build(project).folder)
+    assert not [path for path, data in found.items() if SECRET.encode() in data]
+    assert found["src/prompts.md"] == b"Be brief."
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "state.json",
+        "src/package/prompts.txt",
+        "src/package/modules/examples.csv",
+        "data/deep/er/index.bin",
+        "src/package/build/events/README.md",
+        "src/package/token.txt",
+        "helper.py",
+    ],
+)
+def test_what_a_program_reads_enters(project, path):
+    write(project, path, "data")
+    assert path in names(project)
+
+
+def test_build_files_stay_out(project):
+    for name in ("template.yaml", "samconfig.toml", "Makefile", "requirements.txt", "pyproject.toml", "README.md"):
+        write(project, name, "text")
+    write(project, "dist/x.txt", "text")
+    assert all(name == "dspy.config.yaml" or name.startswith("src/") for name in names(project))
+
+
+def test_a_negated_rule_keeps_what_it_names(project):
+    write(project, ".gitignore", "*.txt\n!kept.txt\n/data/*\n!/data/open\n")
+    for path in ("kept.txt", "lost.txt", "data/closed/a.md", "data/open/a.md"):
+        write(project, path, "text")
+    assert {"kept.txt", "data/open/a.md"} < set(names(project))
+    assert not {"lost.txt", "data/closed/a.md"} & set(names(project))
+
+
+def test_samignore_decides_where_both_speak(project):
+    write(project, ".gitignore", "state.json\nboth.json")
+    write(project, ".samignore", "!state.json")
+    for path in ("state.json", "both.json"):
+        write(project, path, "{}")
+    assert "state.json" in names(project)
+    assert "both.json" not in names(project)
+
+
+def test_ignore_files_above_the_repository_mean_nothing(project):
+    write(project, "../../../.gitignore", "*")
+    assert "dspy.config.yaml" in names(project)
+
+
+def test_a_project_outside_a_repository_has_no_ignore_files_above(project):
+    (project.parent.parent / ".git").rmdir()
+    write(project, "../.gitignore", "*")
+    assert "dspy.config.yaml" in names(project)
+
+
+def test_a_link_stands_for_what_enters_itself_and_for_nothing_else(project, tmp_path):
+    write(project, "data/deep/prompts.txt", "text")
+    write(project, "data/.env", SECRET)
+    write(project, "hidden.txt", SECRET)
+    write(project, ".gitignore", "hidden.txt")
+    write(tmp_path, "elsewhere/passwords.txt", SECRET)
+    links = {
+        "src/prompts.txt": project / "data" / "deep" / "prompts.txt",
+        "src/data": project / "data",
+        "src/data2": project / "src" / "data",
+        "env.txt": project / "data" / ".env",
+        "visible.txt": project / "hidden.txt",
+        "elsewhere.txt": tmp_path / "elsewhere" / "passwords.txt",
+        "elsewhere": tmp_path / "elsewhere",
+        "broken": project / "nothing",
+        "loop": project / "loop",
+        "src/up": project,
+    }
+    for path, target in links.items():
+        (project / path).symlink_to(target)
+    entering = [name for name in names(project) if not name.endswith((".py", ".yaml"))]
+    assert entering == [
+        "data/deep/prompts.txt",
+        "src/data/deep/prompts.txt",
+        "src/data2/deep/prompts.txt",
+        "src/prompts.txt",
+    ]
+
+
+def test_an_older_artifact_in_the_project_does_not_enter(project, quick_build):
+    before = names(project)
+    quick_build(project, output=project / "out" / "EchoFunction")
+    assert names(project) == before
+
+
+PARTS = st.sampled_from(["a", "b", "c", "*", "**", "?", "[ab]", "[!a]", "[b-]", "*.txt", "c*", "\\a", "x.txt", "***"])
+PATTERNS = st.builds(
+    lambda negated, rooted, parts, folder: f"{negated}{rooted}{'/'.join(parts)}{folder}",
+    st.sampled_from(["", "", "!"]),
+    st.sampled_from(["", "/"]),
+    st.lists(PARTS, min_size=1, max_size=3),
+    st.sampled_from(["", "", "/"]),
+)
+# Not ** beside other characters: git itself takes `a**/b` for `a**` + `/b` or not, by the letters before it.
+JUNK = st.text("ab!#?[]^-\\ /c.", max_size=6)
+IGNORE = st.lists(PATTERNS | JUNK, max_size=4).map("\n".join)
+FILES = st.sets(
+    st.lists(st.sampled_from(["a", "b", "c", "x.txt", "b.txt", "]", "!a"]), min_size=1, max_size=4).map(tuple)
+)
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed: its rules are not compared with ours")
+    folder = tmp_path_factory.mktemp("repository")
+    subprocess.run(["git", "init", "-q", str(folder)], check=True)
+    return folder
+
+
+def git_ignores(repository, paths):
+    """The paths that git ignores."""
+    call = ["git", "-C", str(repository), "-c", "core.excludesFile=/dev/null", "check-ignore", "--no-index", "-z"]
+    done = subprocess.run([*call, "--stdin"], input="\0".join(paths).encode(), capture_output=True, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    return {path for path in done.stdout.decode().split("\0") if path}
+
+
+@settings(max_examples=150, deadline=None)
+@given(paths=FILES, ignores=st.dictionaries(st.sampled_from(["", "a", "b", "a/b"]), IGNORE, min_size=1, max_size=3))
+def test_git_decides_the_same(repository, paths, ignores):
+    for entry in repository.iterdir():
+        if entry.name != ".git":
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    made = set()
+    for parts in sorted(paths, key=len, reverse=True):
+        path = "/".join(parts)
+        if not os.path.lexists(repository / path):
+            try:
+                write(repository, path, "text")
+            except OSError:  # a part of it is a file already
+                continue
+            made.add(path)
+    for folder, text in ignores.items():
+        if (repository / folder).is_dir():
+            write(repository, f"{folder}/.gitignore" if folder else ".gitignore", text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "_NEVER", [])
+        entering = set(names(repository))
+    ours = {path for path in made if path not in entering}
+    assert ours == git_ignores(repository, made)

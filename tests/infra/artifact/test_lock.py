@@ -1,0 +1,191 @@
+import re
+from dataclasses import replace
+
+import pytest
+
+from handler.errors import ConfigError
+from infra.artifact import lock as lock_module
+from infra.artifact.lock import LOCK_FILE, lock
+from infra.artifact.requirements import read_requirements
+from infra.artifact.uv import uv
+
+
+@pytest.fixture
+def root(tmp_path):
+    folder = tmp_path / "project"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def dspy(index):
+    """A small world: DSPy needs LiteLLM and openai, as it does, and one thing more."""
+    index.add("dspy", "3.4.1", ["litellm", "openai", "figures"])
+    index.add("litellm", requires=["tokens"])
+    for name in ("openai", "figures", "tokens"):
+        index.add(name)
+    return index
+
+
+def locked(root, *, litellm=False, python="3.12"):
+    requirements = replace(read_requirements(root), own=("dspy>=3",))
+    return lock(root, requirements, python, litellm=litellm).read_text()
+
+
+def names(text):
+    return set(re.findall(r"^([a-z-]+)==", text, re.MULTILINE))
+
+
+def test_the_handlers_requirements_are_enough_for_a_project_without_its_own(dspy, root):
+    assert names(locked(root)) == {"dspy", "figures"}
+
+
+def test_a_projects_own_are_there_with_what_they_require_and_with_hashes(dspy, root):
+    dspy.add("plain", requires=["deeper"])
+    dspy.add("deeper")
+    (root / "requirements.txt").write_text("plain\n")
+    text = locked(root)
+    assert names(text) == {"dspy", "figures", "plain", "deeper"}
+    assert len(re.findall("--hash=sha256:[0-9a-f]{64}", text)) == 4
+
+
+def test_litellm_brings_what_it_needs(dspy, root):
+    assert names(locked(root, litellm=True)) == {"dspy", "figures", "litellm", "openai", "tokens"}
+
+
+@pytest.mark.parametrize(
+    ("own", "kept"),
+    [
+        ("dspy", set()),
+        ("dspy\nplain", set()),
+        ("openai", {"openai"}),
+        ("wants-openai", {"wants-openai", "openai"}),
+        ("litellm", {"litellm", "tokens"}),
+        ("deep", {"deep", "wants-litellm", "litellm", "tokens"}),
+        ("litellm; sys_platform == 'win32'", {"litellm", "tokens"}),
+    ],
+)
+def test_what_dspy_seldom_uses_stays_where_the_project_needs_it_itself(dspy, root, own, kept):
+    dspy.add("plain")
+    dspy.add("wants-openai", requires=["openai>=1"])
+    dspy.add("wants-litellm", requires=["litellm"])
+    dspy.add("deep", requires=["wants-litellm", "dspy"])
+    (root / "requirements.txt").write_text(own)
+    assert names(locked(root)) - {"plain"} == {"dspy", "figures"} | kept
+
+
+def test_the_server_that_lambda_replaces_is_never_there(dspy, root):
+    dspy.add("dspy-cli", requires=["server"])
+    dspy.add("dspy-lambda", requires=["server"])
+    dspy.add("server")
+    dspy.add("plugin", requires=["dspy-cli"])
+    (root / "pyproject.toml").write_text(
+        '[project]\nname = "x"\nversion = "1"\ndependencies = ["dspy-cli", "dspy-lambda", "plugin"]\n'
+    )
+    assert names(locked(root)) == {"dspy", "figures", "plugin"}
+
+
+def test_it_is_made_anew_when_its_inputs_change_and_not_otherwise(dspy, root, monkeypatch):
+    dspy.add("plain")
+    (root / "requirements.txt").write_text("-r more.txt\n")
+    (root / "more.txt").write_text("plain\n")
+    calls = []
+    monkeypatch.setattr(lock_module, "uv", lambda *arguments, **more: calls.append(arguments) or uv(*arguments, **more))
+
+    def times():
+        calls.clear()
+        locked(root)
+        return len(calls)
+
+    assert times() == 2
+    assert times() == 0
+    (root / "more.txt").write_text("plain\nfigures\n")
+    assert times() == 2
+    assert times() == 0
+    first = (root / LOCK_FILE).read_text()
+    locked(root, litellm=True)
+    locked(root, python="3.11")
+    assert (root / LOCK_FILE).read_text() != first
+    assert times() == 2
+    assert (root / LOCK_FILE).read_text() == first
+
+
+def test_versions_stay_until_the_file_is_deleted(dspy, root):
+    dspy.add("plain")
+    (root / "requirements.txt").write_text("plain\n")
+    locked(root)
+    dspy.add("plain", "2.0")
+    dspy.add("figures", "2.0")
+    (root / "requirements.txt").write_text("plain>=2\n")
+    text = locked(root)
+    assert "plain==2.0" in text
+    assert "figures==1.0" in text
+    (root / LOCK_FILE).unlink()
+    assert "figures==2.0" in locked(root)
+
+
+def test_the_projects_own_uv_lock_holds(dspy, root):
+    dspy.add("plain")
+    (root / "pyproject.toml").write_text(
+        '[project]\nname = "x"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["plain", "dspy"]\n'
+    )
+    uv("lock", "--project", str(root))
+    dspy.add("plain", "2.0")
+    assert "plain==1.0" in locked(root)
+    uv("lock", "--project", str(root), "--upgrade")
+    assert "plain==2.0" in locked(root)
+
+
+def test_requirements_that_contradict_each_other_are_explained(dspy, root):
+    dspy.add("figures", "2.0")
+    dspy.add("strict", requires=["figures>=2"])
+    (root / "requirements.txt").write_text("strict\nfigures<2\n")
+    with pytest.raises(ConfigError, match=r"cannot be resolved for Python 3.12") as raised:
+        locked(root)
+    assert "strict" in str(raised.value)
+    assert "figures>=2" in str(raised.value)
+    assert not (root / LOCK_FILE).exists()
+
+
+@pytest.mark.parametrize("line", ["nothing-of-that-name", "plain==9", "-e ."])
+def test_what_cannot_be_found_is_an_error_and_writes_nothing(dspy, root, line):
+    dspy.add("plain")
+    (root / "requirements.txt").write_text(line)
+    with pytest.raises(ConfigError):
+        locked(root)
+    assert list(root.iterdir()) == [root / "requirements.txt"]
+
+
+def test_a_uv_lock_that_is_none_is_an_error(dspy, root):
+    (root / "uv.lock").write_text("no lock file")
+    with pytest.raises(ConfigError, match=r"uv\.lock: uv cannot export it"):
+        locked(root)
+
+
+def test_no_address_of_an_index_is_in_it(dspy, root):
+    dspy.add("plain")
+    (root / "requirements.txt").write_text(
+        f"--find-links {dspy.folder}\n--extra-index-url http://user:password@127.0.0.1:9/simple\nplain\n"
+    )
+    text = locked(root)
+    assert "plain==1.0" in text
+    assert not re.search(r"://|password|find-links|index|wheels", text)
+
+
+def test_the_projects_settings_hold_wherever_the_command_is_called(dspy, root, monkeypatch):
+    monkeypatch.delenv("UV_CONFIG_FILE")
+    dspy.add("private-of-this-test")
+    (root / "uv.toml").write_text((dspy.folder / "uv.toml").read_text())
+    (root / "requirements.txt").write_text("private-of-this-test\n")
+    assert "private-of-this-test" in names(locked(root))
+
+
+def test_a_place_that_cannot_be_written_to_is_an_error(dspy, root):
+    (root / f"{LOCK_FILE}.new").mkdir()
+    with pytest.raises(ConfigError, match=r"dspy-lambda\.lock: .*version control"):
+        locked(root)
+
+
+def test_uv_needs_no_python_on_the_path(dspy, root, monkeypatch):
+    monkeypatch.setenv("PATH", str(root))
+    assert names(locked(root)) == {"dspy", "figures"}

@@ -1,0 +1,136 @@
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from packaging.requirements import Requirement
+
+from handler.errors import ConfigError
+from infra.artifact.requirements import Requirements, read_requirements
+
+
+def listed(root):
+    return [str(requirement) for requirement in read_requirements(root).listed]
+
+
+def test_the_handlers_own_requirements_are_there_without_the_commands(tmp_path):
+    found = read_requirements(tmp_path)
+    names = {Requirement(line).name for line in found.own}
+    assert {"dspy", "fastapi", "mangum", "aws-lambda-powertools"} <= names
+    assert not names & {"moto", "boto3", "uv", "awslambdaric"}
+    assert (found.project, found.listed, found.files) == (None, (), ())
+
+
+def test_pyproject_goes_before_requirements_txt(tmp_path):
+    (tmp_path / "requirements.txt").write_text("plain\n")
+    assert listed(tmp_path) == ["plain"]
+    (tmp_path / "pyproject.toml").write_text("[tool.ruff]\nline-length = 100\n")
+    assert listed(tmp_path) == ["plain"]
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\ndependencies = ["better[fast]>=2"]\n')
+    assert listed(tmp_path) == ["better[fast]>=2"]
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\ndependencies = []\n')
+    assert listed(tmp_path) == []
+
+
+ODD = """\
+# a comment
+--extra-index-url https://user:password@example.com/simple
+--pre
+
+plain
+pinned==1.0  # why
+Some_Name.Extra[one, two]>=1,<2 ; python_version < "4"
+hashed==2.0 \\
+    --hash=sha256:aa \\
+    --hash=sha256:bb
+one-line==3.0 --hash=sha256:cc
+addressed @ https://example.com/addressed-1.0-py3-none-any.whl#sha256=dd
+-r more/others.txt
+-c limits.txt
+"""
+
+
+def test_the_lines_that_a_requirements_txt_may_have(tmp_path):
+    (tmp_path / "more").mkdir()
+    (tmp_path / "requirements.txt").write_text(ODD)
+    (tmp_path / "more" / "others.txt").write_text("other\n--requirement=../requirements.txt\n--find-links ../wheels\n")
+    (tmp_path / "limits.txt").write_text("limited<3\n")
+    (tmp_path / "wheels").mkdir()
+    found = read_requirements(tmp_path)
+    assert [str(requirement) for requirement in found.listed] == [
+        "plain",
+        "pinned==1.0",
+        'Some_Name.Extra[one,two]<2,>=1; python_version < "4"',
+        "hashed==2.0",
+        "one-line==3.0",
+        "addressed @ https://example.com/addressed-1.0-py3-none-any.whl#sha256=dd",
+        "other",
+    ]
+    assert {path.name for path in found.files} == {"requirements.txt", "others.txt", "limits.txt"}
+    assert found.indexes[:2] == ("--extra-index-url", "https://user:password@example.com/simple")
+    assert found.indexes[2:] == ("--find-links", str(tmp_path / "wheels"))
+
+
+@pytest.mark.parametrize(
+    ("file", "data", "says"),
+    [
+        ("pyproject.toml", b"[project\n", "pyproject.toml: cannot be read"),
+        ("pyproject.toml", b"\xff\xfe[\x00", "pyproject.toml: cannot be read: it is not UTF-8"),
+        ("pyproject.toml", b'[project]\ndependencies = "requests"', "must be a list"),
+        ("pyproject.toml", b"[project]\ndependencies = [1]", "must be a list"),
+        ("pyproject.toml", b'[project]\ndependencies = ["not a requirement"]', "'not a requirement'"),
+        ("requirements.txt", "plain\n".encode("utf-16"), "requirements.txt: cannot be read: it is not UTF-8"),
+        ("requirements.txt", b"-r nowhere.txt", "nowhere.txt: cannot be read: No such file"),
+        ("requirements.txt", b"./folder", "'./folder' is no requirement"),
+        ("requirements.txt", b"https://example.com/a.whl", "`name @ address`"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path, file, data, says):
+    (tmp_path / file).write_bytes(data)
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        read_requirements(tmp_path)
+
+
+def test_a_project_section_of_another_kind_is_not_the_projects(tmp_path):
+    (tmp_path / "pyproject.toml").write_text("project = 3\n")
+    assert listed(tmp_path) == []
+
+
+NAMES = st.from_regex(r"[A-Za-z]([A-Za-z0-9._-]{0,8}[A-Za-z0-9])?", fullmatch=True)
+EXTRAS = st.lists(st.from_regex(r"[a-z]{1,4}", fullmatch=True), max_size=2).map(
+    lambda extras: f"[{','.join(extras)}]" if extras else ""
+)
+LINES = st.builds(
+    lambda name, extras, version, marker: (f"{name}{extras}{version}", marker),
+    NAMES,
+    EXTRAS,
+    st.sampled_from(["", "==1.0", ">=1,<2", "~=1.4", " != 3", "==1.*"]),
+    st.sampled_from(["", "; python_version > '3'", " ; sys_platform=='linux' and extra=='x'"]),
+)
+NOISE = st.sampled_from(
+    ["", "   ", "# comment", "#comment==1", "--pre", "-e ./own", "--index-url https://example.com/simple", "-i=x"]
+)
+ENDS = st.sampled_from(["", "  ", " # comment", " --hash=sha256:aa", " \\\n  --hash=sha256:aa \\\n  --hash=sha256:bb"])
+
+
+@given(st.lists(st.tuples(NOISE, LINES, ENDS), max_size=5))
+def test_a_requirements_txt_is_read_as_its_requirements(tmp_path_factory, lines):
+    folder = tmp_path_factory.getbasetemp()
+    text = "".join(f"{noise}\n{plain}{marker}{end}\n" for noise, (plain, marker), end in lines)
+    (folder / "requirements.txt").write_text(text)
+    assert listed(folder) == [str(Requirement(plain + marker)) for _, (plain, marker), _ in lines]
+
+
+def test_a_function_starts_from_what_it_needs():
+    requirements = Requirements(
+        ("dspy>=3", "fastapi", "mangum>=0.22", "pyyaml"),
+        listed=tuple(map(Requirement, ["dspy-cli", "DSPy_Lambda[cli]", "requests[socks]>=2"])),
+    )
+    assert [str(root) for root in requirements.roots(http=True)] == [
+        "dspy>=3",
+        "fastapi",
+        "mangum>=0.22",
+        "pyyaml",
+        "requests[socks]>=2",
+    ]
+    assert {root.name for root in requirements.roots(http=False)} == {"dspy", "pyyaml", "requests"}
