@@ -26,7 +26,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from infra.artifact.command import target_of
+from infra.artifact.distributions import CACHE_FOLDER, compile_tree
+from infra.artifact.size import measure
+from infra.artifact.target import Target
+from infra.artifact.uv import uv
+from infra.doctor.cold_start import Runtime, Start, side_by_side
+from infra.doctor.command import start_of
 from infra.model_server import ModelServer
+from infra.project import CATALOGUE, Project, load_project
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -78,6 +88,58 @@ class Bench:
         lines += [f"| {' | '.join(str(cell) for cell in row)} |" for row in rows]
         self.sections.append("\n".join(lines))
         print("\n".join(lines), flush=True)
+
+
+def artifacts(bench: Bench) -> None:
+    """Process start to the first request for work, from built artifacts under the real runtime client; and sizes."""
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        project = copy_of_the_quickstart(work / "http")
+        queue_only = copy_of_the_quickstart(work / "sqs", http=False)
+        target = target_of(project, "Answer")
+        runtime = Runtime(target, project.root / CACHE_FOLDER)
+        http, catalogue = (start_of(project, name, target, work / "out") for name in ("Answer", CATALOGUE))
+        sqs = start_of(queue_only, "Answer", target, work / "out-sqs")
+        starts = {
+            "`import dspy`": Start(http.artifact, None),
+            "`import dspy`, all that it requires installed": Start(plain_installation(target, work / "plain"), None),
+            "a program, SQS only": sqs,
+            "a program, HTTP": http,
+            "`import fastapi`": Start(catalogue.artifact, None, package="fastapi"),
+            "the catalogue function": catalogue,
+        }
+        seconds = side_by_side(runtime, starts, max(bench.rounds, 9))
+        sizes = {name: measure(start.artifact) for name, start in starts.items() if start.handler}
+    floor, fastapi = seconds["`import dspy`"], seconds["`import fastapi`"]
+    rows = []
+    for name, value in seconds.items():
+        size = sizes.get(name)
+        megabytes = [f"{size.unzipped / 1e6:.1f}", f"{size.zipped / 1e6:.1f}"] if size else ["", ""]
+        rows.append([name, f"{value:.3f}", f"{value / floor:.2f}", f"{value / fastapi:.2f}", *megabytes])
+    for name, what in (("SQS", "a program, SQS only"), ("HTTP", "a program, HTTP")):
+        bench.ratios[f"cold start from the artifact, {name}"] = seconds[what] / floor
+    bench.ratios["cold start of the catalogue function"] = seconds["the catalogue function"] / fastapi
+    head = ["", "ready s", "of `import dspy`", "of `import fastapi`", "MB unzipped", "MB zipped"]
+    note = f"The quickstart built for Python {target.python}, under awslambdaric; everything has its bytecode."
+    bench.table("Artifacts and their cold starts", head, rows, note)
+
+
+def copy_of_the_quickstart(folder: Path, http: bool = True) -> Project:
+    """The quickstart under another name, called over HTTP or only through its queues."""
+    shutil.copytree(QUICKSTART, folder, ignore=shutil.ignore_patterns(".*"))
+    config = yaml.safe_load((folder / "dspy.config.yaml").read_text())
+    config["lambda"]["defaults"]["http"] = http
+    (folder / "dspy.config.yaml").write_text(yaml.safe_dump(config))
+    return load_project(folder)
+
+
+def plain_installation(target: Target, folder: Path) -> Path:
+    """DSPy as pip would install it."""
+    interpreter = target.interpreter()
+    assert interpreter
+    uv("pip", "install", "-q", "--target", str(folder), "--python", interpreter, f"dspy=={version('dspy')}")
+    compile_tree(interpreter, folder)
+    return folder
 
 
 def cold_start(bench: Bench) -> None:
@@ -346,7 +408,7 @@ def main() -> int:
     given = parser.parse_args()
     with ModelServer() as models:
         bench = Bench(models, given.rounds, given.bench_python)
-        for part in (cold_start, calls, batches, fan_out_and_answering, users):
+        for part in (artifacts, cold_start, calls, batches, fan_out_and_answering, users):
             models.behave()
             part(bench)
     stress(bench)

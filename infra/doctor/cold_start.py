@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,17 +21,18 @@ from infra.artifact.target import Target
 from infra.artifact.uv import UvError, uv
 
 _SECONDS = 60.0
-_IMPORT_DSPY = "import dspy, os; os.write(1, b'.'); os._exit(0)"
+_IMPORT = "import {package}, os; os.write(1, b'.'); os._exit(0)"
 _LINE = re.compile(r"import time:\s+(\d+) \|\s+\d+ \|\s*([\w.]+)")
 
 
 @dataclass(frozen=True)
 class Start:
-    """What is started: an artifact's handler, or (without one) `import dspy` with its bytecode and nothing else."""
+    """What is started: an artifact's handler, or (as a floor to hold it against) the import of one package there."""
 
     artifact: Path
     handler: str | None
-    variables: dict[str, str]
+    variables: dict[str, str] = field(default_factory=dict)
+    package: str = "dspy"
 
 
 class Runtime:
@@ -49,6 +50,7 @@ class Runtime:
         self._interpreter = interpreter
         self._client = cache.resolve() / f"awslambdaric-{target.python}"
         if not self._client.is_dir():
+            cache.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=cache) as folder:
                 place = Path(folder) / "client"
                 try:
@@ -66,7 +68,7 @@ class Runtime:
         """
         if start.handler is None:
             begin = time.perf_counter()
-            process = self._spawn(["-c", _IMPORT_DSPY], start, {})
+            process = self._spawn(["-c", _IMPORT.format(package=start.package)], start, {})
             assert process.stdout
             process.stdout.read(1)
             seconds = time.perf_counter() - begin

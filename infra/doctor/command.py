@@ -25,7 +25,7 @@ def run_doctor(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         starts = {name: start_of(project, name, target, Path(folder)) for name in names}
         runtime = Runtime(target, project.root / CACHE_FOLDER)
-        bare = next((Start(s.artifact, None, {}) for name, s in starts.items() if name != CATALOGUE), None)
+        bare = next((Start(s.artifact, None) for name, s in starts.items() if name != CATALOGUE), None)
         both = {**({"": bare} if bare else {}), **starts}
         seconds = side_by_side(runtime, both, options.rounds)
         floor = seconds.pop("", None)
@@ -42,7 +42,7 @@ def start_of(project: Project, name: str, target: Target, folder: Path) -> Start
     """Build a function; how it is started, with a key that is none."""
     artifact = build(project, name, target, folder / logical_id(name), lambda line: print(line, file=sys.stderr)).folder
     if name == CATALOGUE:
-        return Start(artifact, CATALOGUE_HANDLER, {})
+        return Start(artifact, CATALOGUE_HANDLER)
     function = project.functions[name]
     keys = dict.fromkeys(project.secrets(function), "none")
     sources = {"DSPY_LAMBDA_SOURCES": "http"} if function.settings.http else {}
