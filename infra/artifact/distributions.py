@@ -22,7 +22,7 @@ from handler.errors import ConfigError
 from infra.artifact.lock import SELDOM_USED
 from infra.artifact.requirements import NEVER
 from infra.artifact.target import TASK_ROOT, Target
-from infra.artifact.uv import THIS_PYTHON, UvError, uv
+from infra.artifact.uv import THIS_PYTHON, UvError, uv, without_wheel
 
 CACHE_FOLDER = ".dspy-lambda"
 _LAYOUT = "1"  # another number when this file would make another tree of the same lock file
@@ -126,15 +126,8 @@ def _install(project: Path, lock: Path, target: Target, indexes: tuple[str, ...]
     try:
         uv("pip", "install", "-q", *THIS_PYTHON, *what, *which, *indexes, project=project)
     except UvError as error:
-        text = str(error)
-        if "no wheel" in text or "no usable wheels" in text or "no source distribution" in text.lower():
-            named = re.findall(r"\b([A-Za-z0-9._-]+==[A-Za-z0-9.+!-]+)", text)
-            raise ConfigError(
-                f"{named[0] if named else 'a requirement'} has no wheel for Python {target.python} on "
-                f"{target.architecture}; take a version that has, another architecture or runtime, or a container "
-                f"image (lambda.package_type: Image) that builds it.\n{text}"
-            ) from None
-        raise ConfigError(f"the locked requirements cannot be installed: {text}") from None
+        no_wheel = without_wheel(str(error), f"Python {target.python} on {target.architecture}")
+        raise ConfigError(no_wheel or f"the locked requirements cannot be installed: {error}") from None
 
 
 def compile_tree(interpreter: str, root: Path, *folders: str) -> None:

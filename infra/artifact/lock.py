@@ -9,7 +9,7 @@ from pathlib import Path
 
 from handler.errors import ConfigError
 from infra.artifact.requirements import NEVER, Requirements
-from infra.artifact.uv import THIS_PYTHON, UvError, uv
+from infra.artifact.uv import THIS_PYTHON, UvError, uv, without_wheel
 
 LOCK_FILE = "dspy-lambda.lock"
 # DSPy requires both, but imports LiteLLM for models without a native engine only, and openai for Databricks
@@ -72,7 +72,8 @@ def _compile(root: Path, work: Path, python: str, left_out: frozenset[str], *arg
     try:
         return uv("pip", "compile", "-q", *common, *arguments, project=root)
     except UvError as error:
-        raise ConfigError(f"the project's requirements cannot be resolved for Python {python}:\n{error}") from None
+        contradiction = f"the project's requirements cannot be resolved for Python {python}:\n{error}"
+        raise ConfigError(without_wheel(str(error), f"Python {python}") or contradiction) from None
 
 
 def _digest(root: Path, requirements: Requirements, python: str, litellm: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,3 +32,15 @@ def uv(*arguments: str, project: Path | None = None) -> str:
     if done.returncode:
         raise UvError(done.stderr.strip() or f"uv {arguments[0]}: exit status {done.returncode}")
     return done.stdout.strip()
+
+
+def without_wheel(said: str, target: str) -> str | None:
+    """What to say where uv finds no wheel of a distribution for a target; None where it said something else."""
+    if not re.search(r"no (usable )?wheels?\b|no source distribution", said, re.IGNORECASE):
+        return None
+    named = re.search(r"\b[A-Za-z0-9._-]+==[A-Za-z0-9.+!-]+", said)
+    return (
+        f"{named[0] if named else 'a requirement'} has no wheel for {target}; take a version that has, another "
+        "architecture or runtime, a wheel that you build (its folder: --find-links in requirements.txt), or a "
+        f"container image (lambda.package_type: Image) that builds it.\n{said}"
+    )

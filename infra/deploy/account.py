@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
+
+DEFAULT_STAGE = "prod"  # the template's own
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Account:
         has_api_logs_role: whether API Gateway may write logs already.
         missing_secrets: places (`ssm:NAME`, `secretsmanager:NAME`) that hold nothing.
         deployed: the stack's processed template; None if there is no stack.
+        parameters: the values that the stack was deployed with.
     """
 
     id: str
@@ -29,14 +32,18 @@ class Account:
     has_api_logs_role: bool
     missing_secrets: list[str]
     deployed: dict[str, Any] | None = field(repr=False)
+    parameters: dict[str, str]
 
 
 class NotAsked(Exception):
     """The account cannot be asked; the text says why."""
 
 
-def ask(region: str | None, stack: str, secrets: set[str]) -> Account:
+def ask(region: str | None, stack: str, places: Callable[[str], set[str]]) -> Account:
     """Ask the account that the environment's credentials are of.
+
+    Args:
+        places: tells where a stage's secrets are, for the stage that is deployed.
 
     Raises:
         NotAsked: no credentials, no region, no network or no permission.
@@ -48,6 +55,8 @@ def ask(region: str | None, stack: str, secrets: set[str]) -> Account:
         if session.get_credentials() is None:
             raise NotAsked("no AWS credentials; sign in, or set AWS_PROFILE")
         limits = account_limits(session)
+        parameters = _parameters(session, stack)
+        secrets = places(parameters.get("Stage", DEFAULT_STAGE))
         return Account(
             id=session.client("sts").get_caller_identity()["Account"],
             region=session.region_name,
@@ -56,6 +65,7 @@ def ask(region: str | None, stack: str, secrets: set[str]) -> Account:
             has_api_logs_role=bool(session.client("apigateway").get_account().get("cloudwatchRoleArn")),
             missing_secrets=sorted(place for place in secrets if _is_missing(session, place)),
             deployed=_deployed(session, stack),
+            parameters=parameters,
         )
     except ClientError as error:
         # The service's message may quote the signed request.
@@ -82,6 +92,18 @@ def _is_missing(session: boto3.Session, place: str) -> bool:
             return True
         raise
     return False
+
+
+def _parameters(session: boto3.Session, stack: str) -> dict[str, str]:
+    try:
+        found = session.client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0].get("Parameters", [])
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "ValidationError":
+            return {}
+        raise
+    values = {parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in found}
+    # CloudFormation shows a NoEcho parameter's value as asterisks.
+    return {key: value for key, value in values.items() if set(value) != {"*"}}
 
 
 def _deployed(session: boto3.Session, stack: str) -> dict[str, Any] | None:

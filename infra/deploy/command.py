@@ -13,7 +13,7 @@ from handler.errors import ConfigError
 from infra.artifact.command import build_all
 from infra.checks import ACCOUNT_CONCURRENCY, UNRESERVED, check
 from infra.cost import cost_table
-from infra.deploy.account import Account, NotAsked, ask
+from infra.deploy.account import DEFAULT_STAGE, Account, NotAsked, ask
 from infra.deploy.changes import changes
 from infra.deploy.translate import translate
 from infra.limits import report
@@ -31,16 +31,11 @@ def run_deploy(options: argparse.Namespace) -> int:
     project = load_project(options.project)
     stack = options.stack_name or stack_name(project)
     text = render(project, options.template.parent)
-    places = {
-        place.replace("${Stage}", options.stage)
-        for f in project.functions.values()
-        for place in project.secrets(f).values()
-    }
+    account: Account | None = None
     try:
-        account: Account | None = ask(options.region, stack, places)
-        why = ""
+        account, why = ask(options.region, stack, lambda stage: _places(project, options.stage or stage)), ""
     except NotAsked as error:
-        account, why = None, str(error)
+        why = str(error)
     reserve = account is None or account.concurrency > UNRESERVED
     if reserve:
         check(project, account.unreserved + _reserved_by(account) if account else ACCOUNT_CONCURRENCY)
@@ -48,22 +43,24 @@ def run_deploy(options: argparse.Namespace) -> int:
     translated = translate(text, parameters, options.region or "us-east-1")
     print(_page(project, stack, account, why, reserve))
     print("\nchange set" + ("" if account else " (as for a new stack: the account was not asked)"))
-    print(
-        "\n".join(f"  {line}" for line in changes(account.deployed if account else None, translated))
-        or "  nothing but code"
-    )
+    lines = changes(account.deployed if account else None, translated)
+    print("\n".join(f"  {line}" for line in lines or ["nothing but code"]))
     missing = account.missing_secrets if account else []
     for place in missing:
         print(f"\nno value yet for {place}; put it there, and nowhere else:\n  {_how_to_put(place)}")
     if options.dry_run:
         return 1 if missing else 0
-    if account is None:
-        print(f"dspy-lambda: not deployed: {why}", file=sys.stderr)
-        return 1
-    if missing:
-        print("dspy-lambda: not deployed: functions without their keys would fail at init", file=sys.stderr)
+    if account is None or missing:
+        reason = why if account is None else "functions without their keys would fail at init"
+        print(f"dspy-lambda: not deployed: {reason}", file=sys.stderr)
         return 1
     return _deploy(options, project, stack, account, text, parameters)
+
+
+def _places(project: Project, stage: str) -> set[str]:
+    """Where all functions' secrets are, in a stage."""
+    found = {place for function in project.functions.values() for place in project.secrets(function).values()}
+    return {place.replace("${Stage}", stage) for place in found}
 
 
 def _deploy(
@@ -82,7 +79,7 @@ def _deploy(
     confirm = ["--no-confirm-changeset"] if options.yes else ["--confirm-changeset"]
     where = ["--stack-name", stack, "--region", account.region]
     commands = [
-        [sam, "build", "--template", str(options.template)],
+        [sam, "build", "--template", str(options.template.resolve())],
         [sam, "deploy", *where, "--resolve-s3", *repositories, *_FLAGS, *confirm, "--parameter-overrides", *overrides],
     ]
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
@@ -96,17 +93,19 @@ def _deploy(
 def _parameters(
     options: argparse.Namespace, project: Project, account: Account | None, reserve: bool
 ) -> dict[str, str]:
-    parameters = {"Stage": options.stage}
+    """The template's parameters: as said, else as deployed, else as the account needs them."""
+    before = account.parameters if account else {}
+    parameters = {"Stage": options.stage or before.get("Stage", DEFAULT_STAGE)}
     if reserves(project):
         parameters["ReserveConcurrency"] = str(reserve).lower()
-    if project.config.lambda_.alarms and options.alarm_email:
-        parameters["AlarmEmail"] = options.alarm_email
+    if project.config.lambda_.alarms and (address := options.alarm_email or before.get("AlarmEmail")):
+        parameters["AlarmEmail"] = address
     if project.has_api and project.config.lambda_.api.kind == "rest":
         owned = account is None or "ApiLogsRole" in (account.deployed or {}).get("Resources", {})
         needed = account is None or not account.has_api_logs_role or owned
         parameters["CreateApiLogsRole"] = str(needed).lower()
-    if options.secrets_version:
-        parameters["SecretsVersion"] = options.secrets_version
+    if version := options.secrets_version or before.get("SecretsVersion"):
+        parameters["SecretsVersion"] = version
     return parameters
 
 

@@ -1,0 +1,37 @@
+"""A model behind a function URL, for `make verify-aws`: the text of a Lambda function, so it stands alone."""
+
+import json
+import os
+import re
+import time
+
+import boto3
+
+KEY = boto3.client("ssm").get_parameter(Name=os.environ["MOCK_KEY"], WithDecryption=True)["Parameter"]["Value"]
+
+
+def handler(event, context):  # type: ignore[no-untyped-def]
+    """OpenAI's chat completions; "sleep N" in the prompt waits, "limit" refuses with Retry-After: 7."""
+    if event["headers"].get("authorization") != "Bearer " + KEY:
+        return {"statusCode": 401, "body": json.dumps({"error": {"message": "wrong key"}})}
+    request = json.loads(event["body"])
+    text = request["messages"][-1]["content"]
+    if found := re.search(r"sleep (\d+)", text):
+        time.sleep(int(found[1]))
+    if "limit" in text:
+        return {"statusCode": 429, "headers": {"retry-after": "7"}, "body": json.dumps({"error": {"message": "slow"}})}
+    answer = "[[ ## answer ## ]]\nyes\n\n[[ ## completed ## ]]"
+    return {
+        "statusCode": 200,
+        "headers": {"content-type": "application/json"},
+        "body": json.dumps(
+            {
+                "id": "mock",
+                "object": "chat.completion",
+                "created": 0,
+                "model": request["model"],
+                "choices": [{"index": 0, "message": {"role": "assistant", "content": answer}, "finish_reason": "stop"}],
+                "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4},
+            }
+        ),
+    }
