@@ -1,4 +1,4 @@
-# make setup|demo|test|stress|serve|check|lint|format|template|lock. Needs Python 3.11+ and make, nothing else.
+# make setup|demo|test|test-sam|verify-aws|stress|serve|bench|check|lint|format|template|lock. Needs Python 3.11+ and make, nothing else.
 SHELL := /bin/sh
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -8,7 +8,7 @@ TOOLS := .venv-tools/bin
 PROJECT ?= examples/quickstart
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
 
-.PHONY: setup tools demo test stress serve bench check lint format template lock clean
+.PHONY: setup tools demo test test-sam verify-aws stress serve bench check lint format template lock clean
 
 setup: .venv/ready
 tools: .venv-tools/ready
@@ -34,6 +34,14 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+# Needs the SAM CLI (make tools) and, for `sam local`, Docker: it installs and starts one where it is root on Debian.
+test-sam: setup tools
+	$(BIN)/python -m pytest -q tests/sam
+
+# Needs an AWS account: deploys a stack, checks it, deletes it.
+verify-aws: setup tools
+	PATH="$(HERE)/$(TOOLS):$(HERE)/$(BIN):$$PATH" $(BIN)/python -m infra.verify
 
 stress: setup
 	STRESS_SCALE=10 $(BIN)/python -m pytest -q tests/stress
@@ -69,6 +77,7 @@ build-%: | $(HERE)/.venv/ready
 check: lint tools
 	SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 $(TOOLS)/sam validate --lint --template template.yaml
 	$(TOOLS)/cfn-lint --regions us-east-1 -- template.yaml
+	$(TOOLS)/checkov -f template.yaml --config-file infra/checkov.yaml 2>/dev/null
 
 lock:
 	$(BIN)/$(LOCK) pyproject.toml --extra cli --group dev -o requirements/dev.txt
@@ -77,4 +86,4 @@ lock:
 	echo uv | $(BIN)/$(LOCK) - -o requirements/uv.txt
 
 clean:
-	rm -rf .venv .venv-tools .venv-bench .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-tools .venv-bench .aws-sam dist examples/quickstart/.dspy-lambda .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,58 @@
+"""AWS's and others' linters on the template of every config of the matrix."""
+
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import yaml
+
+from infra.project import load_project
+from infra.template import render
+from tests.conftest import ROOT
+from tests.infra.template.matrix import MATRIX
+from tests.sam.sam import SAM, variables
+from tests.support import ECHO
+
+TOOLS = SAM.parent
+pytestmark = pytest.mark.skipif(not SAM.exists(), reason="needs the SAM CLI, cfn-lint and checkov: make tools")
+
+
+@pytest.fixture(scope="module")
+def templates(tmp_path_factory):
+    """The templates' files."""
+    written = []
+    for name, (settings, server) in MATRIX.items():
+        root = tmp_path_factory.mktemp(name)
+        project = make(root, name, settings, server)
+        (root / "template.yaml").write_text(render(load_project(project), root))
+        written.append(root / "template.yaml")
+    return [*written, ROOT / "template.yaml"]
+
+
+def make(root, name, settings, server):
+    modules = root / "src" / f"matrix_{name.replace('-', '_')}" / "modules"
+    modules.mkdir(parents=True)
+    (modules / "echo.py").write_text("import dspy\n" + ECHO)
+    registry = {"fast": {"model": "openai/gpt-4.1-nano", "env": "OPENAI_API_KEY"}}
+    config = {"app_id": name, "models": {"default": "fast", "registry": registry}, "server": server, "lambda": settings}
+    (root / "dspy.config.yaml").write_text(yaml.safe_dump(config))
+    return root
+
+
+def run(*command):
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, env=variables())
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_cfn_lint(templates):
+    run(TOOLS / "cfn-lint", "--regions", "us-east-1", "--", *templates)
+
+
+def test_checkov(templates):
+    files = [argument for template in templates for argument in ("-f", template)]
+    run(TOOLS / "checkov", *files, "--config-file", ROOT / "infra" / "checkov.yaml")
+
+
+def test_sam_validate(templates):
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda template: run(TOOLS / "sam", "validate", "--lint", "--template", template), templates))
