@@ -58,7 +58,7 @@ def main() -> int:
 
 async def run(local: LocalLambda, log: Log) -> list[str]:
     """HTTP, then SQS, then the logs of one call; what was not as expected."""
-    async with local, local.mappings(visibility_seconds=1) as server, local.front("rest", 0) as address:
+    async with local, local.mappings(visibility_seconds=2) as server, local.front("rest", 0) as address:
         problems = await over_http(address, log)
         problems += await through_sqs(local, server, log)
     problems += show_one_call(log)
