@@ -58,8 +58,9 @@ async def _serve(project: Project, options: argparse.Namespace, variables: dict[
         try:
             async with local.mappings(options.visibility_timeout) as server, local.front(kind, options.port) as address:
                 print(f"ready {address} ({kind} events)")
-                for name in project.functions:
-                    print(f"  POST {address}/{name}")
+                for function in project.functions.values():
+                    if function.settings.http:
+                        print(f"  POST {address}/{function.name}")
                 if local.queues:
                     print(f"SQS {server.address}")
                 for queue in local.queues.values():

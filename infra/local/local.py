@@ -68,7 +68,7 @@ class LocalLambda:
     @contextlib.asynccontextmanager
     async def front(self, kind: str, port: int) -> AsyncIterator[str]:
         """Serve HTTP; yields the address."""
-        functions = {name: self.function(name) for name in self._project.functions}
+        functions = {name: self.function(name) for name, f in self._project.functions.items() if f.settings.http}
         front = Front(kind, functions, self.function(CATALOGUE))
         try:
             yield await front.start(port)

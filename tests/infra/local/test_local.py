@@ -112,6 +112,16 @@ def test_the_sample_events_get_the_same_answers_as_from_the_handler(make_local, 
     assert answers == {name: serve(event(name)) for name in answers}
 
 
+def test_a_program_without_http_has_no_route(make_project, make_local):
+    project = make_project({"aecho": AECHO}, **{"lambda": {"programs": {"AEcho": {"http": False}}}})
+
+    async def run():
+        async with make_local(project) as local, local.front("rest", 0) as address:
+            return await asyncio.to_thread(status_of, http_request(f"{address}/AEcho", b"{}"))
+
+    assert asyncio.run(run()) == 404
+
+
 def test_a_timeout_kills_the_process_and_the_next_event_starts_another(make_project, make_local, lines):
     settings = {"defaults": {"timeout_seconds": 1}}
     project = make_project({"sleeper": SLEEPER}, **{"lambda": settings})
@@ -350,6 +360,13 @@ def command(*arguments):
 
 def http_request(url, body):
     return urllib.request.Request(url, body, {"Content-Type": "application/json"})
+
+
+def status_of(request):
+    try:
+        return urllib.request.urlopen(request).status
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 def wait_for(path_has, seconds=10.0):
