@@ -64,6 +64,8 @@ class Environment:
         self._last_used = time.time()
         self.requeue = Requeue(settings, self._warn)
         self.integration_seconds = _integration_seconds(settings)
+        # `sam local start-api` gives every REST event the time of its own start. aws-sam-cli issue 9279.
+        self.believes_epochs = settings.get("AWS_SAM_LOCAL") != "true"
         fast = settings.get("DSPY_LAMBDA_FAST", "true").lower() != "false"
         if fast:
             remember_lookups()

@@ -25,18 +25,21 @@ def resolve(variables: Mapping[str, str]) -> dict[str, str]:
         ConfigError: one cannot be read; says which and what to do, and nothing of a value.
     """
     wanted = dict(entry.partition("=")[::2] for entry in variables.get(SECRETS, "").split())
-    return {name: _read(name, place, variables) for name, place in wanted.items() if not variables.get(name)}
+    port, found = variables.get(EXTENSION_PORT), {}
+    for variable, place in wanted.items():
+        if variables.get(variable):
+            continue
+        address, _, key = place.partition("#")
+        service, _, name = address.partition(":")
+        text = _from_extension(service, name, port, variables) if port else None
+        if text is None:
+            port = None  # one that is not there keeps only the first waiting
+            text = _from_service(variable, service, name)
+        found[variable] = _pick(variable, address, text, key) if key else text
+    return found
 
 
-def _read(variable: str, place: str, variables: Mapping[str, str]) -> str:
-    address, _, key = place.partition("#")
-    service, _, name = address.partition(":")
-    port = variables.get(EXTENSION_PORT)
-    text = _from_extension(service, name, port, variables) if port else None
-    if text is None:
-        text = _from_service(variable, service, name)
-    if not key:
-        return text
+def _pick(variable: str, address: str, text: str, key: str) -> str:
     try:
         return str(json.loads(text)[key])
     except (ValueError, KeyError, TypeError):
@@ -53,7 +56,10 @@ def _from_service(variable: str, service: str, name: str) -> str:
     try:
         if service == "ssm":
             return parameters.get_parameter(name, decrypt=True)
-        return str(parameters.get_secret(name))
+        value = parameters.get_secret(name)
+        return value.decode() if isinstance(value, bytes) else str(value)
+    except UnicodeDecodeError:
+        raise ConfigError(f"{variable}: the secret {service}:{name} is no text.") from None
     except (GetParameterError, BotoCoreError) as error:
         cause = error.__cause__ or error.__context__ or error
         response = getattr(cause, "response", {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -13,6 +14,8 @@ from starlette.requests import Request
 from handler.api.problems import MEDIA_TYPE, call_error
 from handler.errors import ProgramFailed
 
+# It logs a line for each request; the call's record has more.
+logging.getLogger("mangum").setLevel(logging.WARNING)
 Scope = MutableMapping[str, Any]
 Asgi = Callable[[Scope, Callable[..., Any], Callable[..., Awaitable[None]]], Awaitable[None]]
 

@@ -53,7 +53,7 @@ def seconds_for(environment: Environment, context: Any, source: str, epoch_ms: f
     left: float = context.get_remaining_time_in_millis() / 1000
     limit = environment.integration_seconds.get(source)
     if limit is not None:
-        age = 0.0 if epoch_ms is None else time.time() - epoch_ms / 1000
+        age = time.time() - epoch_ms / 1000 if epoch_ms is not None and environment.believes_epochs else 0.0
         left = min(left, limit - age) if 0 <= age < _FRESH_SECONDS else min(left, limit)
     # A function with a very short timeout keeps most of it for the program.
     reserve = min(environment.reserve_seconds, left / 5) + min(records * _RESERVE_SECONDS_PER_RECORD, left / 4)

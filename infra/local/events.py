@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 
+from handler.api.shared import SHARED_PATHS
+
 ACCOUNT = "123456789012"
 STAGE = "prod"
 _TEXT = ("text/", "application/json", "application/javascript", "application/xml")
@@ -98,7 +100,10 @@ def _parameters(query: str) -> dict[str, list[str]]:
 def http_event(request: Request, stage: str = "$default") -> dict[str, Any]:
     """An HTTP API (v2) event; a named stage stands in the path, as it does on AWS."""
     path = request.path if stage == "$default" else f"/{stage}{request.path}"
-    return _version_2(request, path, "local.execute-api.us-east-1.amazonaws.com", stage)
+    event = _version_2(request, path, "local.execute-api.us-east-1.amazonaws.com", stage)
+    method = "GET" if request.path in SHARED_PATHS else "ANY"
+    event["routeKey"] = event["requestContext"]["routeKey"] = f"{method} {request.path}"
+    return event
 
 
 def url_event(request: Request) -> dict[str, Any]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, replace
 
 from aiohttp import web
 
+from handler.api.shared import SHARED_PATHS
 from infra.local.environment import Answer
-from infra.local.events import EVENTS, MalformedAnswer, Request, Response, response
+from infra.local.events import EVENTS, STAGE, MalformedAnswer, Request, Response, response
 from infra.local.function import Function, RequestTooLarge, Throttled
+from infra.template.gateway import REFUSALS, RETRY_AFTER_SECONDS, Refusal
 
 # REST integrations end after 29 s, HTTP API's after 30 s; a function URL lasts as long as its function.
 INTEGRATION_SECONDS = {"rest": 29.0, "http": 30.0}
-SHARED_PATHS = ("/programs", "/health/live", "/health/ready", "/openapi.json", "/docs")
 _MAX_BODY_BYTES = 10 * 2**20
 
 
@@ -22,19 +24,18 @@ _MAX_BODY_BYTES = 10 * 2**20
 class _Own:
     """A gateway's own answers."""
 
-    throttled: tuple[int, dict[str, object]]
-    function_error: tuple[int, dict[str, object]]
-    timed_out: tuple[int, dict[str, object]]
-    not_found: tuple[int, dict[str, object]]
+    throttled: Refusal | tuple[int, dict[str, object]]
+    function_error: Refusal | tuple[int, dict[str, object]]
+    timed_out: Refusal | tuple[int, dict[str, object]]
+    not_found: Refusal | tuple[int, dict[str, object]]
 
 
 _OWN = {
-    # The first and last as the template's GatewayResponses map them.
     "rest": _Own(
-        (429, {"title": "Too many requests", "status": 429}),
+        REFUSALS["THROTTLED"],
         (502, {"message": "Internal server error"}),
-        (504, {"message": "Endpoint request timed out"}),
-        (404, {"title": "Not found", "status": 404}),
+        REFUSALS["INTEGRATION_TIMEOUT"],
+        REFUSALS["MISSING_AUTHENTICATION_TOKEN"],
     ),
     "http": _Own(
         (503, {"message": "Service Unavailable"}),
@@ -97,30 +98,47 @@ class Front:
     async def answer(self, request: Request) -> Response:
         """The whole way of one request."""
         own = _OWN[self._kind]
+        request = self._without_stage(request)
         function = self._route(request)
         if function is None:
-            return _json(*own.not_found)
+            return _refuse(own.not_found)
         event = json.dumps(EVENTS[self._kind](request), ensure_ascii=False).encode(errors="replace")
         try:
             async with asyncio.timeout(INTEGRATION_SECONDS.get(self._kind)):
                 answer: Answer = await function.invoke(event)
         except Throttled:
-            return _json(*own.throttled, headers=[("Retry-After", "1")] if own.throttled[0] == 429 else [])
+            return _refuse(own.throttled)
         except RequestTooLarge:
             return _json(413, {"message": "Request Too Long"})
         except TimeoutError:
-            return _json(*own.timed_out)
+            return _refuse(own.timed_out)
         if answer.error is not None:
-            return _json(*own.function_error)
+            return _refuse(own.function_error)
         try:
             return response(self._kind, answer.payload)
         except MalformedAnswer:
-            return _json(*own.function_error)
+            return _refuse(own.function_error)
+
+    def _without_stage(self, request: Request) -> Request:
+        """A REST API's addresses begin with its stage; here they may."""
+        rest, stage = self._kind == "rest", f"/{STAGE}/"
+        if not (rest and request.path.startswith(stage)):
+            return request
+        return replace(request, path=request.path.removeprefix(f"/{STAGE}"))
 
     def _route(self, request: Request) -> Function | None:
-        if request.path in SHARED_PATHS and request.method in ("GET", "HEAD"):
-            return self._catalogue
+        if request.path in SHARED_PATHS:
+            return self._catalogue if request.method == "GET" else None
         return self._functions.get(request.path.removeprefix("/"))
+
+
+def _refuse(refusal: Refusal | tuple[int, dict[str, object]]) -> Response:
+    if isinstance(refusal, Refusal):
+        seconds = refusal.retry_after_seconds
+        headers = [("Retry-After", str(seconds))] if seconds else []
+        return _json(refusal.status, refusal.body(str(uuid.uuid4())), headers)
+    status, body = refusal
+    return _json(status, body, [("Retry-After", str(RETRY_AFTER_SECONDS))] if status == 429 else [])
 
 
 def _json(status: int, body: dict[str, object], headers: list[tuple[str, str]] | None = None) -> Response:

@@ -7,9 +7,9 @@ from typing import Any
 
 from infra.project import Project
 from infra.template.functions import log_group
+from infra.template.gateway import REFUSALS
 from infra.template.syntax import get_att, ref, sub
 
-RETRY_AFTER_SECONDS = 1
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-logging.html
 _LOG_ROLE = "arn:${AWS::Partition}:iam::aws:policy/service-role/AmazonAPIGatewayPushToCloudWatchLogs"
 _LOGGED = {
@@ -102,34 +102,19 @@ def _rest_auth(project: Project) -> dict[str, Any]:
 
 
 def _gateway_responses(project: Project) -> dict[str, Any]:
-    """The gateway's own answers, in the words of the functions'."""
     origins = project.config.server.cors_origins
     # A gateway response knows one origin only.
     cors = {"Access-Control-Allow-Origin": f"'{origins[0]}'"} if len(origins) == 1 else {}
-
-    def answer(status: int, title: str, detail: str | None = None, **headers: str) -> dict[str, Any]:
-        about = {"title": title, "status": status, "detail": detail or title, "request_id": "$context.requestId"}
-        body = json.dumps(about)
-        sent = headers | cors
-        return {
-            "StatusCode": status,
-            **({"ResponseParameters": {"Headers": sent}} if sent else {}),
-            "ResponseTemplates": {"application/json": body},
+    responses = {}
+    for kind, refusal in REFUSALS.items():
+        seconds = refusal.retry_after_seconds
+        headers = {**({"Retry-After": f"'{seconds}'"} if seconds else {}), **cors}
+        responses[kind] = {
+            "StatusCode": refusal.status,
+            **({"ResponseParameters": {"Headers": headers}} if headers else {}),
+            "ResponseTemplates": {"application/json": json.dumps(refusal.body("$context.requestId"))},
         }
-
-    # The gateway tells an unknown path and an unsigned request apart as little.
-    unknown = "No such path, or the request is not signed" if project.config.lambda_.api.auth == "iam" else None
-    # A throttled function reaches a REST client as the gateway's own 500 otherwise.
-    busy = answer(429, "Too many requests", **{"Retry-After": f"'{RETRY_AFTER_SECONDS}'"})
-    return {
-        "THROTTLED": busy,
-        "QUOTA_EXCEEDED": answer(429, "Quota exceeded", **{"Retry-After": "'3600'"}),
-        "INTEGRATION_FAILURE": busy,
-        "INTEGRATION_TIMEOUT": answer(504, "The deadline came first"),
-        "MISSING_AUTHENTICATION_TOKEN": answer(404, "Not found", unknown),
-        "UNAUTHORIZED": answer(401, "Unauthorized"),
-        "ACCESS_DENIED": answer(403, "Forbidden"),
-    }
+    return responses
 
 
 def _logs_role() -> dict[str, Any]:

@@ -98,6 +98,11 @@ def local(quickstart: Path, _model_server: ModelServer) -> Iterator[Local]:
         yield running
 
 
+def artifact(root: Path, function: str) -> Path:
+    """What `sam build` made for a function."""
+    return root / ".aws-sam" / "build" / function
+
+
 def functions_of(root: Path) -> list[str]:
     """The logical ids of the functions in a project's template."""
     return re.findall(r"^  (\w+):\n    Type: AWS::Serverless::Function", (root / "template.yaml").read_text(), re.M)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
-from typing import Any
 
 from infra.local.environment import Answer
 from infra.local.local import LocalLambda
-from infra.project import load_project
+from infra.project import Project, load_project
 
 
 @dataclass(frozen=True)
@@ -26,29 +25,41 @@ class Local:
     addresses: dict[str, str]
     _lambda: LocalLambda
     _loop: asyncio.AbstractEventLoop
+    _stop: asyncio.Event
 
     def invoke(self, program: str, event: bytes) -> Answer:
         """Invoke a program's function."""
-        return _wait(self._lambda.function(program).invoke(event), self._loop)
+        return asyncio.run_coroutine_threadsafe(self._lambda.function(program).invoke(event), self._loop).result(60)
+
+    def stop(self) -> None:
+        """End it."""
+        self._loop.call_soon_threadsafe(self._stop.set)
 
 
 @contextmanager
 def local_lambda(root: Path, variables: dict[str, str]) -> Iterator[Local]:
     """Run a project's functions and its HTTP fronts, on an event loop in a thread of its own."""
-    loop = asyncio.new_event_loop()
-    thread = Thread(target=loop.run_forever)
-    thread.start()
-    stack = AsyncExitStack()
-    try:
-        running = _wait(stack.enter_async_context(LocalLambda(load_project(root), variables)), loop)
-        addresses = {k: _wait(stack.enter_async_context(running.front(k, 0)), loop) for k in ("rest", "http")}
-        yield Local(addresses, running, loop)
-    finally:
-        _wait(stack.aclose(), loop)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+    started: Future[Local] = Future()
+    project = load_project(root)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(asyncio.run, _run(project, variables, started))
+        wait((running, started), 60, FIRST_COMPLETED)
+        if running.done():
+            running.result()
+        local = started.result(0)
+        try:
+            yield local
+        finally:
+            local.stop()
+            running.result()
 
 
-def _wait(work: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> Any:
-    return asyncio.run_coroutine_threadsafe(work, loop).result(60)
+async def _run(project: Project, variables: dict[str, str], started: Future[Local]) -> None:
+    stop = asyncio.Event()
+    async with (
+        LocalLambda(project, variables) as running,
+        running.front("rest", 0) as rest,
+        running.front("http", 0) as http,
+    ):
+        started.set_result(Local({"rest": rest, "http": http}, running, asyncio.get_running_loop(), stop))
+        await stop.wait()

@@ -1,6 +1,5 @@
 """`sam build` of a user's project: what is in the artifacts, and that they start on the Python they are for."""
 
-import os
 import subprocess
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from tests.conftest import EVENTS
 from tests.sam.answers import of_payload
 from tests.sam.base_image import NoBaseImage, interpreter
-from tests.sam.conftest import EXTRA, SECRET, functions_of
+from tests.sam.conftest import EXTRA, SECRET, artifact, functions_of
 from tests.sam.sam import LOCAL, command, dspy_lambda, sam
 
 FUNCTIONS = ["AnswerFunction", "PerspectivesFunction", "SummariseFunction", "TriageFunction", "CatalogueFunction"]
@@ -26,36 +25,36 @@ def python(request):
 def artifacts(built, python):
     root = built() if python[0] == "3.13" else built(("runtime: python3.13", f"runtime: python{python[0]}"))
     assert functions_of(root) == FUNCTIONS
-    return {name: root / ".aws-sam" / "build" / name for name in FUNCTIONS}
+    return {name: artifact(root, name) for name in FUNCTIONS}
 
 
 def test_every_function_is_built_with_bytecode_of_its_python(artifacts, python):
     suffix = f".cpython-{python[0].replace('.', '')}.pyc"
-    for artifact in artifacts.values():
-        sources = {path.relative_to(artifact) for path in (artifact / "handler").rglob("*.py")}
+    for folder in artifacts.values():
+        sources = list((folder / "handler").rglob("*.py"))
         assert sources
-        assert all((artifact / p.parent / "__pycache__" / f"{p.stem}{suffix}").is_file() for p in sources)
-        assert all(path.name.endswith(suffix) for path in artifact.rglob("*.pyc"))
+        assert all((path.parent / "__pycache__" / f"{path.stem}{suffix}").is_file() for path in sources)
+        assert all(path.name.endswith(suffix) for path in folder.rglob("*.pyc"))
 
 
 def test_what_no_function_needs_or_may_have_stays_out(artifacts):
-    for artifact in artifacts.values():
-        assert not (artifact / "litellm").exists()
-        assert not list(artifact.rglob(".env"))
-        assert not [path for path in artifact.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+    for folder in artifacts.values():
+        assert not (folder / "litellm").exists()
+        assert not list(folder.rglob(".env"))
+        assert not [path for path in folder.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
     assert not (artifacts["CatalogueFunction"] / "dspy").exists()
 
 
 @pytest.mark.parametrize("function", ["AnswerFunction", "CatalogueFunction"])
 def test_an_artifact_starts_with_nothing_but_itself(artifacts, python, function):
-    artifact = artifacts[function]
+    folder = artifacts[function]
     module = "handler.catalogue" if function == "CatalogueFunction" else "handler.main"
     code = f"import {module} as m; print(m.__file__)"
-    variables = {"PYTHONPATH": str(artifact), "LAMBDA_TASK_ROOT": str(artifact), "OPENAI_API_KEY": "k", "HOME": "/tmp"}
+    variables = {"PYTHONPATH": str(folder), "LAMBDA_TASK_ROOT": str(folder), "OPENAI_API_KEY": "k", "HOME": "/tmp"}
     words = [python[1], "-S", "-B", "-c", code]
     started = subprocess.run(words, env=variables, cwd="/", capture_output=True, text=True, check=False)
     assert started.returncode == 0, started.stderr
-    assert started.stdout.splitlines()[-1] == str(artifact.joinpath(*module.split("."))) + ".py"
+    assert started.stdout.splitlines()[-1] == str(folder.joinpath(*module.split("."))) + ".py"
 
 
 def test_a_container_image_is_built_and_answers(make_copy, image):
@@ -71,4 +70,3 @@ def test_a_container_image_is_built_and_answers(make_copy, image):
         if listed:
             command(root, "docker", "image", "rm", "--force", *listed)
     assert (answer["statusCode"], answer["body"]) == (200, {"answer": "gpt-4.1-nano: What is the capital of France?"})
-    assert os.path.getsize(root / "dist" / "AnswerFunction" / "Dockerfile")

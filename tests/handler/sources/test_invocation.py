@@ -59,6 +59,10 @@ def test_reserve_and_integration_limit_can_be_set(left):
     assert left("url", 900_000, DSPY_LAMBDA_DEADLINE_RESERVE_MS="5000") == pytest.approx(895)
 
 
+def test_the_clock_of_sam_local_stands_still_and_is_not_believed(left):
+    assert left("rest", 900_000, age=40, AWS_SAM_LOCAL="true") == pytest.approx(28.5)
+
+
 def test_a_batch_keeps_back_what_its_records_take_to_be_answered(make_project, make_serve, records):
     source = """
     class Left(dspy.Module):
