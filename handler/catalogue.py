@@ -28,12 +28,15 @@ def _load() -> LambdaApp:
 _app = _load()
 
 
-def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+def lambda_handler(event: Any, context: Any) -> dict[str, Any]:
     """Answer one HTTP event.
 
     Raises:
         UnknownEvent: it is none.
     """
-    if kind_of(event) is None:
+    if not isinstance(event, dict) or kind_of(event) is None:
         raise UnknownEvent("The catalogue function takes HTTP events; programs have functions of their own.")
-    return _app.answer(tidy(event), context)
+    try:
+        return _app.answer(tidy(event), context)
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        raise UnknownEvent(f"The event looks like a request but cannot be read: {type(error).__name__}.") from None

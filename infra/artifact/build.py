@@ -73,7 +73,7 @@ def build(project: Project, name: str, target: Target, output: Path, say: Callab
             _stage_catalogue(project, tree, task)
         else:
             if reasons[name]:
-                say(f"{name} needs LiteLLM, about 90 MB and 2 s at its first call: {'; '.join(reasons[name])}")
+                say(f"{name} needs LiteLLM, about 200 MB and 3 s at its first call: {'; '.join(reasons[name])}")
             _stage_program(project, project.functions[name], tree, requirements, bool(reasons[name]), task)
         if is_image:
             (staged / "Dockerfile").write_text(_DOCKERFILE.format(python=target.python), encoding="utf-8")
@@ -118,7 +118,7 @@ def _imported(root: Path) -> list[Path]:
 def _stage_catalogue(project: Project, tree: Distributions, staged: Path) -> None:
     _copy_distributions(tree, CATALOGUE_ROOTS, staged)
     own = _copy_handler(staged)
-    (staged / MANIFEST).write_text(json.dumps(manifest(project), sort_keys=True), encoding="utf-8")
+    (staged / MANIFEST).write_text(json.dumps(manifest(project)), encoding="utf-8")
     _finish(tree, own, staged)
 
 

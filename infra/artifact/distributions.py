@@ -30,7 +30,10 @@ _LAYOUT = "1"  # another number when this file would make another tree of the sa
 _PRUNED = re.compile(
     r"(^|/)(tests?|__pycache__)/|\.(pyi|pyx|pxd|c|h|cpp|hpp|rs|f90|a|la)$|(^|/)py\.typed$"
     r"|\.dist-info/(RECORD|INSTALLER|REQUESTED|WHEEL|direct_url\.json|uv_cache\.json|top_level\.txt|sboms/)|^bin/|^\.\./"
+    r"|^litellm/proxy/(_experimental/out|swagger)/"  # the pages of its own server: 22 MB
 )
+# LiteLLM's server, which it seldom imports a file of: with its bytecode, 15 MB, LiteLLM would not fit into a zip.
+_SERVER = re.compile("litellm/proxy/")
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Distributions:
         """A distribution's files that belong into an artifact, relative to the root, with their bytecode."""
         listed = [Path(str(file)) for file in self._known[name].files or []]
         kept = [path for path in listed if not _PRUNED.search(path.as_posix())]
-        compiled = [bytecode(path, self.target) for path in kept if path.suffix == ".py"]
+        compiled = [bytecode(p, self.target) for p in kept if p.suffix == ".py" and not _SERVER.match(p.as_posix())]
         return [*(p for p in kept if (self.root / p).is_file()), *(p for p in compiled if (self.root / p).is_file())]
 
     def _wanted(self, requirement: Requirement, extra: str) -> list[tuple[str, str]]:

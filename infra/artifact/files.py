@@ -71,7 +71,8 @@ def project_files(root: Path) -> list[Path]:
 
     Left out: hidden files (`.env` and version control among them), keys and certificates by their usual names, tests,
     logs, build files, and whatever `.gitignore` or `.samignore` names, there or in a folder above it up to the
-    repository's root. A symbolic link stands for what it leads to: files that enter themselves, and nothing else.
+    repository's root; only that they name a folder above the project means nothing. A symbolic link stands for what
+    it leads to: files that enter themselves, and nothing else.
     """
     root = root.resolve()
     above: Ignores = {name: [] for name in IGNORE_FILES}

@@ -58,7 +58,7 @@ def read_requirements(root: Path) -> Requirements:
     own = tuple(sorted(line for line in required if "extra ==" not in line))
     pyproject, plain = root / "pyproject.toml", root / "requirements.txt"
     if pyproject.is_file():
-        listed = _dependencies(pyproject)
+        listed = _dependencies(pyproject, is_alone=not plain.is_file())
         if listed is not None:
             return Requirements(own, pyproject, tuple(_parse(line, pyproject) for line in listed), (pyproject,))
     if plain.is_file():
@@ -66,12 +66,18 @@ def read_requirements(root: Path) -> Requirements:
     return Requirements(own)
 
 
-def _dependencies(path: Path) -> list[str] | None:
+def _dependencies(path: Path, *, is_alone: bool) -> list[str] | None:
     try:
-        section = tomllib.loads(_read(path)).get("project", {})
+        whole = tomllib.loads(_read(path))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: cannot be read: {error}.") from None
-    listed = section.get("dependencies") if isinstance(section, dict) else None
+    section = whole.get("project", {})
+    section = section if isinstance(section, dict) else {}
+    listed = section.get("dependencies")
+    tool = whole.get("tool", {})
+    elsewhere = "dependencies" in section.get("dynamic", []) or "dependencies" in tool.get("poetry", {})
+    if listed is None and elsewhere and is_alone:
+        raise ConfigError(f"{path}: has no project.dependencies; list them there, or export them as requirements.txt.")
     if listed is not None and not (isinstance(listed, list) and all(isinstance(line, str) for line in listed)):
         raise ConfigError(f"{path}: project.dependencies: must be a list of requirements.")
     return listed

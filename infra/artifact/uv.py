@@ -41,6 +41,5 @@ def without_wheel(said: str, target: str) -> str | None:
     named = re.search(r"\b[A-Za-z0-9._-]+==[A-Za-z0-9.+!-]+", said)
     return (
         f"{named[0] if named else 'a requirement'} has no wheel for {target}; take a version that has, another "
-        "architecture or runtime, a wheel that you build (its folder: --find-links in requirements.txt), or a "
-        f"container image (lambda.package_type: Image) that builds it.\n{said}"
+        f"architecture or runtime, or a wheel that you build (its folder: --find-links in requirements.txt).\n{said}"
     )

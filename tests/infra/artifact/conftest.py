@@ -113,6 +113,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+def top(folder):
+    """The names that can be imported from an artifact."""
+    return {path.name for path in folder.iterdir() if not path.name.endswith(".dist-info")}
+
+
 @pytest.fixture(scope="session")
 def pypi(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Skip, aloud, where PyPI cannot be reached."""

@@ -180,6 +180,11 @@ def test_a_link_stands_for_what_enters_itself_and_for_nothing_else(project, tmp_
     ]
 
 
+def test_a_project_in_an_ignored_folder_can_be_built_all_the_same(project):
+    write(project, "../../.gitignore", "apps/\n")
+    assert "dspy.config.yaml" in names(project)
+
+
 def test_an_older_artifact_in_the_project_does_not_enter(project, quick_build):
     before = names(project)
     quick_build(project, output=project / "out" / "EchoFunction")

@@ -91,6 +91,17 @@ def test_what_cannot_be_read_is_named(tmp_path, file, data, says):
         read_requirements(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "text", ['[project]\nname = "x"\ndynamic = ["dependencies"]\n', '[tool.poetry.dependencies]\ndspy = "*"\n']
+)
+def test_requirements_that_stand_elsewhere_are_asked_for_and_not_left_out_silently(tmp_path, text):
+    (tmp_path / "pyproject.toml").write_text(text)
+    with pytest.raises(ConfigError, match=r"export them as requirements\.txt"):
+        read_requirements(tmp_path)
+    (tmp_path / "requirements.txt").write_text("requests\n")
+    assert [requirement.name for requirement in read_requirements(tmp_path).listed] == ["requests"]
+
+
 def test_a_project_section_of_another_kind_is_not_the_projects(tmp_path):
     (tmp_path / "pyproject.toml").write_text("project = 3\n")
     assert listed(tmp_path) == []

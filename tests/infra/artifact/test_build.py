@@ -1,0 +1,170 @@
+"""Artifacts of stand-ins: quick, because all distributions are empty."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from handler.errors import ConfigError
+from infra.artifact import build as build_module
+from infra.artifact.files import TIME
+from infra.artifact.target import Target
+from infra.project import CATALOGUE
+from tests.infra.artifact.conftest import HERE, contents, top
+from tests.support import AECHO, ECHO
+
+
+def test_an_artifact_holds_the_handler_the_project_and_the_distributions(make_project, quick_build):
+    project = make_project({"echo": ECHO})
+    built = quick_build(project)
+    assert {"handler", "src", "dspy.config.yaml", "dspy", "fastapi", "mangum", "pyyaml"} < top(built.folder)
+    assert not {"infra", "litellm", "openai", "tokenizers", "tests"} & top(built.folder)
+    compiled = f"src/{project.name}/modules/__pycache__/echo.{sys.implementation.cache_tag}.pyc"
+    assert compiled in contents(built.folder)
+
+
+def test_each_function_holds_only_what_it_needs(make_project, quick_build, stand_ins):
+    settings = {"programs": {"AEcho": {"http": False}}}
+    project = make_project({"echo": ECHO, "aecho": AECHO}, **{"lambda": settings})
+    found = {name: top(quick_build(project, name, project / name).folder) for name in ("Echo", "AEcho")}
+    assert found["Echo"] - found["AEcho"] == {"fastapi", "mangum"}
+    catalogue = quick_build(project, CATALOGUE, project / "catalogue").folder
+    assert top(catalogue) == {"handler", "catalogue.json", "fastapi", "mangum"}
+
+
+def test_a_projects_own_requirements_are_there(make_project, quick_build, stand_ins):
+    stand_ins.add("fast", requires=["quick ; extra == 'extra'"], extras=["extra"])
+    stand_ins.add("quick")
+    project = make_project({"echo": ECHO})
+    (project / "requirements.txt").write_text("fast[extra]\nabsent ; sys_platform == 'win32'\n")
+    stand_ins.add("absent")
+    found = top(quick_build(project).folder)
+    assert {"fast", "quick"} < found
+    assert "absent" not in found
+
+
+def test_litellm_is_put_in_with_a_word_where_a_model_needs_it(make_project, quick_build):
+    registry = {"fast": {"model": "openai/a"}, "strong": {"model": "bedrock/b"}}
+    models = {"default": "fast", "registry": registry}
+    project = make_project({"echo": ECHO, "aecho": AECHO}, models=models, program_models={"AEcho": "strong"})
+    said = []
+    assert {"litellm", "tokenizers", "openai"} & top(quick_build(project, "Echo", said=said).folder) == set()
+    assert said == []
+    assert {"litellm", "tokenizers"} < top(quick_build(project, "AEcho", said=said).folder)
+    (line,) = said
+    assert "AEcho needs LiteLLM, about 200 MB and 3 s" in line
+    assert "models.registry.strong: bedrock/b" in line
+
+
+def test_no_bytecode_is_said(make_project, quick_build, monkeypatch):
+    monkeypatch.setattr(Target, "interpreter", lambda self: None)
+    said = []
+    built = quick_build(make_project({"echo": ECHO}), said=said)
+    assert f"no Python {HERE.python} on this machine" in said[0]
+    assert not [path for path in contents(built.folder) if path.endswith(".pyc")]
+
+
+def test_executables_stay_executable_and_all_times_are_the_same(make_project, quick_build):
+    project = make_project({"echo": ECHO})
+    (project / "tool").write_text("#!/bin/sh\n")
+    (project / "tool").chmod(0o700)
+    (project / "data.txt").write_text("data")
+    (project / "data.txt").chmod(0o600)
+    folder = quick_build(project).folder
+    modes = {name: (folder / name).stat().st_mode & 0o777 for name in ("tool", "data.txt", "src")}
+    assert modes == {"tool": 0o755, "data.txt": 0o644, "src": 0o755}
+    assert {path.stat().st_mtime for path in [folder, *folder.rglob("*")]} == {TIME}
+
+
+def test_an_image_has_the_same_artifact_beside_its_dockerfile(make_project, quick_build):
+    built = quick_build(make_project({"echo": ECHO}, **{"lambda": {"package_type": "Image"}}))
+    assert {path.name for path in built.folder.iterdir()} == {"Dockerfile", "task"}
+    assert {"handler", "src", "dspy"} < top(built.folder / "task")
+
+
+def test_an_older_artifact_is_replaced(make_project, quick_build):
+    for kind in ("Zip", "Image"):
+        project = make_project({"echo": ECHO}, **{"lambda": {"package_type": kind}})
+        output = project / "out"
+        (project / "old.txt").write_text("old")
+        quick_build(project, output=output)
+        (project / "old.txt").unlink()
+        (project / "new.txt").write_text("new")
+        quick_build(project, output=output)
+        names = {Path(path).name for path in contents(output)}
+        assert "new.txt" in names
+        assert "old.txt" not in names
+        assert not list(project.glob(".out.*"))
+
+
+def test_an_empty_folder_is_filled_whatever_it_is_called(make_project, quick_build, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    quick_build(make_project({"echo": ECHO}), output=Path())
+    assert {"handler", "src"} < top(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "handler/__init__.py", "Dockerfile", "task/handler/__init__.py"])
+def test_a_folder_that_is_no_artifact_is_left_alone(make_project, quick_build, tmp_path, name):
+    output = tmp_path / "mine"
+    (output / name).parent.mkdir(parents=True)
+    (output / name).write_text("mine")
+    with pytest.raises(ConfigError, match="is not empty and no artifact; name another --output"):
+        quick_build(make_project({"echo": ECHO}), output=output)
+    assert contents(output) == {name: b"mine"}
+
+
+@pytest.mark.parametrize("output", ["file", "file/artifact"])
+def test_a_file_in_the_place_of_the_output_is_an_error(make_project, quick_build, tmp_path, output):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ConfigError, match="name another --output"):
+        quick_build(make_project({"echo": ECHO}), output=tmp_path / output)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_over_the_limit_says_what_is_large_and_where_else_to_go(make_project, quick_build, monkeypatch):
+    monkeypatch.setattr(build_module, "UNZIPPED_LIMIT", 100_000)
+    with pytest.raises(ConfigError) as raised:
+        quick_build(make_project({"echo": ECHO}))
+    first, *table, last = str(raised.value).splitlines()
+    assert first.startswith("Echo: the artifact has ")
+    assert first.endswith("Lambda's limit is 100,000.")
+    assert table[0].split()[0] == "handler"
+    assert any(line.split()[0] == "unzipped" for line in table)
+    assert "lambda.package_type: Image" in last
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["no artifact before", "an older artifact"])
+def test_a_failing_build_leaves_nothing_behind(make_project, quick_build, tmp_path, monkeypatch, there):
+    project, output = make_project({"echo": ECHO}), tmp_path / "outputs" / "artifact"
+    if there:
+        quick_build(project, output=output)
+    before = contents(tmp_path / "outputs")
+    monkeypatch.setattr(build_module, "UNZIPPED_LIMIT", 100)
+    with pytest.raises(ConfigError):
+        quick_build(project, output=output)
+    assert contents(tmp_path / "outputs") == before
+    assert [path.name for path in (tmp_path / "outputs").iterdir()] == (["artifact"] if there else [])
+
+
+@pytest.mark.parametrize("ignored", ["dspy.config.yaml", "src/", "*.py", "echo.py"])
+def test_a_project_that_ignores_what_it_needs_is_an_error(make_project, quick_build, ignored):
+    project = make_project({"echo": ECHO})
+    (project / ".gitignore").write_text(ignored)
+    with pytest.raises(ConfigError, match=r"(dspy\.config\.yaml|echo\.py): a function needs it, but"):
+        quick_build(project)
+
+
+@pytest.mark.parametrize("name", ["echo_test", "secrets"])
+def test_a_module_that_would_be_left_out_by_its_name_is_an_error(make_project, quick_build, name):
+    project = make_project({"echo": f"from . import {name}\n{ECHO}", name: ""})
+    with pytest.raises(ConfigError, match=rf"{name}\.py: a function needs it, but .* rename it"):
+        quick_build(project)
+
+
+def test_a_file_that_a_distribution_has_too_is_an_error(make_project, quick_build, stand_ins):
+    project = make_project({"echo": ECHO})
+    (project / "dspy").mkdir()
+    (project / "dspy" / "__init__.py").write_text("")
+    with pytest.raises(ConfigError, match=r"dspy/__init__\.py: a distribution has a file of that name"):
+        quick_build(project)

@@ -1,0 +1,183 @@
+import subprocess
+import sys
+
+import dspy
+import pytest
+
+from infra.artifact.litellm import uses_litellm, why_litellm
+from infra.project import load_project
+from tests.conftest import QUICKSTART, ROOT
+from tests.support import ECHO
+
+
+@pytest.fixture
+def why(make_project):
+    """Why the only program of a project needs LiteLLM."""
+
+    def ask(module=ECHO, **model):
+        registry = {"fast": {"model": "openai/gpt-4.1-nano", "env": "OPENAI_API_KEY", **model}}
+        project = load_project(make_project({"echo": module}, models={"default": "fast", "registry": registry}))
+        assert not project.failed
+        (function,) = project.functions.values()
+        return why_litellm(project, function)
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "bedrock/model",
+        "vertex_ai/gemini-3",
+        "mistral/mistral-small",
+        "together_ai/llama",
+        "fireworks_ai/llama",
+        "cohere/command",
+        "sagemaker/endpoint",
+        "huggingface/some/model",
+    ],
+)
+def test_a_configured_model_without_an_engine_of_dspys_own_needs_it(why, model):
+    assert why(model=model) == [f"models.registry.fast: {model}"]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "openai/gpt-4.1-nano",
+        "anthropic/model",
+        "gemini/gemini-3",
+        "bedrock-chat:model",
+        "bedrock-anthropic:model",
+        "vertex:model",
+    ],
+)
+def test_a_configured_model_with_an_engine_of_dspys_own_does_not(why, model):
+    assert why(model=model) == []
+
+
+def test_the_settings_of_a_configured_model_count(why):
+    assert why(model_type="text") == ["models.registry.fast: openai/gpt-4.1-nano"]
+    assert why(model_type="responses") == []
+    # Of the handler's own, never handed to dspy.LM.
+    assert why(max_parallel_requests=3, requests_per_minute=60) == []
+    assert why(api_base="http://models.internal/v1", max_tokens=20_000, temperature=1.0) == []
+
+
+def test_only_the_programs_own_model_counts(make_project):
+    registry = {"fast": {"model": "openai/a"}, "strong": {"model": "bedrock/b"}}
+    modules = {"echo": ECHO, "other": ECHO.replace("Echo", "Other")}
+    models = {"default": "fast", "registry": registry}
+    project = load_project(make_project(modules, models=models, program_models={"Other": "strong"}))
+    found = {name: why_litellm(project, function) for name, function in project.functions.items()}
+    assert found == {"Echo": [], "Other": ["models.registry.strong: bedrock/b"]}
+
+
+@pytest.mark.parametrize(
+    ("options", "needed"),
+    [
+        ({}, False),
+        ({"timeout": 3, "n": 2, "api_base": "http://models.internal/v1"}, False),
+        ({"max_parallel_requests": 3}, True),
+        ({"extra_headers": {"X-Team": "a"}}, True),
+        ({"headers": {"X-Team": "a"}}, True),
+        ({"organization": "a"}, True),
+        ({"model_type": "text"}, True),
+        ({"engine": "litellm"}, True),
+    ],
+)
+def test_the_options_of_an_lm_in_code_count(options, needed):
+    assert uses_litellm(dspy.LM("openai/gpt-4.1-nano", **options)) == needed
+
+
+HELD = {
+    "an attribute": ("self.judge = dspy.LM('bedrock/b')", "judge"),
+    "an attribute of another's": ("self.predict.lm = dspy.LM('bedrock/b')", "predict.lm"),
+    "a list": ("self.judges = [dspy.LM('openai/a'), dspy.LM('bedrock/b')]", "judges"),
+    "a tuple in a dict": ("self.judges = {'all': (dspy.LM('bedrock/b'),)}", "judges"),
+    "a sub-module": ("self.inner = Inner()", "inner.judge"),
+    "a sub-module in a dict": ("self.inner = {'a': [Inner()]}", "inner[a][0].judge"),
+    "set_lm": ("self.set_lm(dspy.LM('bedrock/b'))", "predict.lm"),
+}
+MODULE = """
+class _Inner(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.judge = dspy.LM("bedrock/b")
+
+class Echo(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.predict = dspy.Predict("question -> answer")
+        {line}
+
+    def forward(self, question: str) -> dspy.Prediction:
+        return self.predict(question=question)
+"""
+
+
+@pytest.mark.parametrize("place", HELD)
+def test_an_lm_that_a_program_holds_counts(why, place):
+    line, name = HELD[place]
+    assert why(MODULE.format(line=line.replace("Inner", "_Inner"))) == [f"Echo.{name}: bedrock/b"]
+
+
+def test_an_lm_of_the_class_counts(why):
+    module = ECHO.replace("class Echo(dspy.Module):", "class Echo(dspy.Module):\n    judge = dspy.LM('bedrock/b')\n")
+    assert why(module) == ["Echo.judge: bedrock/b"]
+
+
+def test_an_lm_of_the_file_counts(why):
+    (reason,) = why("JUDGES = {'a': dspy.LM('bedrock/b')}\n" + ECHO)
+    assert reason.endswith(".modules.echo.JUDGES: bedrock/b")
+
+
+def test_what_holds_itself_is_looked_through_once(why):
+    line = "self.all = [dspy.LM('bedrock/b')]; self.all.append(self.all); self.map = {}; self.map[1] = {2: self.map}"
+    assert why(MODULE.format(line=line)) == ["Echo.all: bedrock/b"]
+
+
+def test_what_a_program_holds_besides_does_not_count(why):
+    line = "self.judge = dspy.LM('openai/a'); self.name = 'bedrock/b'; self.embed = dspy.Embedder(lambda texts: texts)"
+    assert why(MODULE.format(line=line)) == []
+
+
+def test_a_hosted_embedder_counts(why):
+    line = "self.embed = dspy.Embedder('openai/text-embedding-3-small')"
+    assert why(MODULE.format(line=line)) == ["Echo.embed: openai/text-embedding-3-small"]
+
+
+def test_an_lm_class_of_the_projects_own_does_not_count(why):
+    own = "class _Own(dspy.BaseLM):\n    pass\n"
+    line = "self.judge = _Own('bedrock/b')"
+    assert why(own + MODULE.format(line=line)) == []
+
+
+@pytest.mark.parametrize("name", ["OPENAI_BASE_URL", "OPENAI_API_BASE", "ANTHROPIC_BASE_URL"])
+def test_a_gateway_of_this_machine_does_not_count(why, monkeypatch, name):
+    monkeypatch.setenv(name, "http://127.0.0.1:9/v1")
+    assert why() == []
+    assert why(MODULE.format(line="self.judge = dspy.LM('anthropic/a')")) == []
+    assert sys.modules["os"].environ[name] == "http://127.0.0.1:9/v1"
+
+
+def test_a_key_is_not_needed_to_ask(why, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    assert why(env="A_KEY_THAT_IS_NOT_SET") == []
+
+
+def test_an_lm_that_no_call_can_be_made_with_does_not_count(why):
+    assert why(MODULE.format(line="self.judge = dspy.LM('openai/a', n=-1)")) == []
+
+
+def test_litellm_is_not_imported_by_asking():
+    script = f"""
+import sys
+from infra.artifact.litellm import why_litellm
+from infra.project import load_project
+project = load_project(__import__("pathlib").Path({str(QUICKSTART)!r}))
+print([why_litellm(project, function) for function in project.functions.values()])
+assert not {{"litellm", "openai", "tiktoken"}} & set(sys.modules), sorted(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "[[], [], [], []]\n"), done.stderr
