@@ -119,6 +119,7 @@ class FunctionSettings(_Section):
     reserved_concurrency: Annotated[int, Field(ge=0)] | None = 10
     http: bool = True
     preconnect: bool = False  # open a connection to the provider during init
+    environment: dict[_Variable, str] = {}
     secrets: list[_Variable] = []  # beyond its model's key
     # Of asynchronous invocations and schedules; what fails after that goes to the on-failure queue.
     retry_attempts: Annotated[int, Field(ge=0, le=2)] = 2
@@ -127,6 +128,14 @@ class FunctionSettings(_Section):
     daily_cost_usd: Annotated[float, Field(gt=0)] | None = 10.0
     sqs: Annotated[Literal[False] | Sqs, BeforeValidator(_no_true)] = False
     schedule: Schedule | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in self.environment:
+            # https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime
+            if name.startswith(("AWS_", "LAMBDA_", "_")):
+                raise ValueError(f"environment: {name} is Lambda's own; take another name")
+        return self
 
 
 class Throttle(_Section):

@@ -40,8 +40,9 @@ class Function:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that narrow the handler to this program."""
-        return {"DSPY_LAMBDA_PROGRAM": self.name, "DSPY_LAMBDA_MODULE": self.module}
+        """Its own variables, and those that narrow the handler to this program."""
+        narrowed = {"DSPY_LAMBDA_PROGRAM": self.name, "DSPY_LAMBDA_MODULE": self.module}
+        return {**self.settings.environment, **narrowed}
 
 
 @dataclass(frozen=True)

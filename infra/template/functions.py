@@ -74,8 +74,9 @@ def catalogue_resources(project: Project, code: str) -> dict[str, Any]:
     else:
         routes = {_event_name(path): _route(project, path, "GET") for path in SHARED_PATHS}
         if api.kind == "rest" and project.config.server.cors_origins:
-            paths = [*SHARED_PATHS, *(f"/{f.name}" for f in project.functions.values() if f.settings.http)]
-            routes |= {f"{_event_name(path)}Preflight": _preflight(project, path) for path in paths}
+            called = [name for name, function in project.functions.items() if function.settings.http]
+            routes |= {f"{_event_name(path)}Preflight": _preflight(project, path) for path in SHARED_PATHS}
+            routes |= {f"To{logical_name(name)}Preflight": _preflight(project, f"/{name}") for name in called}
         properties["Events"] = routes
     return {
         "CatalogueFunction": _function(project, "CatalogueFunction", properties),

@@ -244,12 +244,18 @@ def test_a_browsers_preflight_needs_no_credentials(make):
     origins = {"cors_origins": ["https://a", "https://b"]}
     catalogue = make(server=origins)["CatalogueFunction"]["Properties"]
     preflights = [e["Properties"] for e in catalogue["Events"].values() if e["Properties"]["Method"] == "OPTIONS"]
-    assert "/Echo" in {route["Path"] for route in preflights}
+    assert len({route["Path"] for route in preflights} | {"/Echo"}) == len(preflights) == 6
     assert all(route["Auth"]["Authorizer"] == "NONE" for route in preflights)
     http = make({"api": {"kind": "http"}}, server=origins)["Api"]["Properties"]
     assert http["CorsConfiguration"]["AllowOrigins"] == ["https://a", "https://b"]
     url = make({"api": {"kind": "url"}}, server=origins)["EchoFunction"]["Properties"]["FunctionUrlConfig"]
     assert url["Cors"]["AllowOrigins"] == ["https://a", "https://b"]
+
+
+def test_a_functions_own_variables_do_not_replace_what_narrows_it(make):
+    own = {"LEVEL": "high", "DSPY_LAMBDA_PROGRAM": "Other"}
+    found = variables(make({"defaults": {"environment": own}}))
+    assert (found["LEVEL"], found["DSPY_LAMBDA_PROGRAM"]) == ("high", "Echo")
 
 
 def test_snap_start_is_one_setting(make):
@@ -318,6 +324,7 @@ def test_an_image_has_its_context_where_build_puts_it(make):
         ({"lambda": {"api": {"auth": "jwt"}}}, {"echo": ECHO}, "needs user_pool_arn"),
         ({"lambda": {"api": {"kind": "http", "auth": "api_key"}}}, {"echo": ECHO}, "REST APIs only"),
         ({"lambda": {"programs": {"Nope": {}}}}, {"echo": ECHO}, "lambda.programs.Nope: no such program"),
+        ({"lambda": {"defaults": {"environment": {"AWS_REGION": "x"}}}}, {"echo": ECHO}, "AWS_REGION is Lambda's own"),
         ({"program_models": {"Nope": "fast"}}, {"echo": ECHO}, "program_models.Nope: no such program"),
         ({}, {"a": ECHO, "b": ECHO.replace("Echo", "Ec_ho")}, "share the logical id EchoFunction"),
         ({}, {"a": ECHO.replace("Echo", "Catalogue")}, "CatalogueFunction"),
