@@ -29,6 +29,14 @@ HERE = Target("{}.{}".format(*sys.version_info), "arm64" if platform.machine() i
 Build = Callable[..., Built]
 
 
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An empty project folder."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    return folder
+
+
 @dataclass(frozen=True)
 class Index:
     """A folder of wheels: all that uv can find."""

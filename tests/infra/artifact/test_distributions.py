@@ -21,13 +21,6 @@ ARM = Target("3.13", "arm64")
 
 
 @pytest.fixture
-def root(tmp_path):
-    folder = tmp_path / "project"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
 def make_tree(root):
     """Lock requirements, and install them for a target."""
 

@@ -11,13 +11,6 @@ from infra.artifact.uv import uv
 
 
 @pytest.fixture
-def root(tmp_path):
-    folder = tmp_path / "project"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
 def dspy(index):
     """A small world: DSPy needs LiteLLM and openai, as it does, and one thing more."""
     index.add("dspy", "3.4.1", ["litellm", "openai", "figures"])
