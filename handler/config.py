@@ -185,6 +185,7 @@ class Lambda(_Section):
     secrets: dict[_Variable, Annotated[str, Field(pattern=_PARAMETER)]] = {}
     log_retention_days: Literal[1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 3653] = 30
     tracing: Literal["xray", "otel"] | None = None
+    account_concurrency: Annotated[int, Field(ge=10)] = 1000  # Lambda's quota in the account, if it was raised
     layers: list[Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:lambda:")]] = []
     kms_key_arn: Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:kms:")] | None = None
     vpc: Vpc | None = None

@@ -15,6 +15,8 @@ from typing import Any
 from handler.config import Sqs
 from handler.errors import CallError
 
+# https://docs.aws.amazon.com/lambda/latest/dg/snapstart-activate.html#snapstart-credentials
+_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
 DEAD_LETTER_QUEUE = "DSPY_LAMBDA_DEAD_LETTER_QUEUE_URL"
 _AT_MOST = 10  # entries of one batch request
 _LONGEST_SECONDS = 43_200  # SQS: 12 hours from the record's receipt
@@ -41,8 +43,8 @@ class Requeue:
 
     @property
     def possible(self) -> bool:
-        """Whether there are credentials, as Lambda puts them into the environment."""
-        return bool(self._variables.get("AWS_ACCESS_KEY_ID"))
+        """Whether there are credentials, as Lambda puts them into the environment: with SnapStart, by their address."""
+        return any(self._variables.get(name) for name in _CREDENTIALS)
 
     def settle(self, failures: list[Failure], settings: Sqs) -> set[int]:
         """Send what is invalid to the dead-letter queue, if so configured; let the rest come back in time.

@@ -25,7 +25,8 @@ def resolve(variables: Mapping[str, str]) -> dict[str, str]:
         ConfigError: one cannot be read; says which and what to do, and nothing of a value.
     """
     wanted = dict(entry.partition("=")[::2] for entry in variables.get(SECRETS, "").split())
-    port, found = variables.get(EXTENSION_PORT), {}
+    # The extension asks for the session token, which a function with SnapStart does not have.
+    port, found = variables.get(EXTENSION_PORT) if variables.get("AWS_SESSION_TOKEN") else None, {}
     for variable, place in wanted.items():
         if variables.get(variable):
             continue
@@ -35,8 +36,16 @@ def resolve(variables: Mapping[str, str]) -> dict[str, str]:
         if text is None:
             port = None  # one that is not there keeps only the first waiting
             text = _from_service(variable, service, name)
-        found[variable] = _pick(variable, address, text, key) if key else text
+        found[variable] = _clean(variable, _pick(variable, address, text, key) if key else text)
     return found
+
+
+def _clean(variable: str, text: str) -> str:
+    """Without the line end that a terminal or an editor puts behind a value; it would break every request's header."""
+    text = text.strip()
+    if not text:
+        raise ConfigError(f"{variable}: its secret is empty; put the key there.")
+    return text
 
 
 def _pick(variable: str, address: str, text: str, key: str) -> str:
@@ -55,8 +64,8 @@ def _from_service(variable: str, service: str, name: str) -> str:
 
     try:
         if service == "ssm":
-            return parameters.get_parameter(name, decrypt=True)
-        value = parameters.get_secret(name)
+            return parameters.get_parameter(name, decrypt=True, force_fetch=True)
+        value = parameters.get_secret(name, force_fetch=True)  # no cache may outlive a snapshot
         return value.decode() if isinstance(value, bytes) else str(value)
     except UnicodeDecodeError:
         raise ConfigError(f"{variable}: the secret {service}:{name} is no text.") from None

@@ -10,11 +10,9 @@ from handler.config import CONFIG_FILE
 from handler.errors import ConfigError
 from infra.project import Function, Project
 from infra.template.functions import reserved_total
-from infra.template.queues import VISIBILITY_FACTOR, visibility_timeout_seconds
+from infra.template.queues import VISIBILITY_FACTOR, least_visibility_timeout_seconds, visibility_timeout_seconds
 
-# Lambda's default quota of an account and region, and what it keeps unreserved.
-# https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
-ACCOUNT_CONCURRENCY = 1000
+# "100 must remain unreserved". https://docs.aws.amazon.com/lambda/latest/dg/configuration-concurrency.html
 UNRESERVED = 100
 # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
 _MAX_RESOURCES = 500
@@ -22,13 +20,21 @@ _ENVIRONMENT_BYTES = 4096
 _MAX_VISIBILITY = 43_200
 
 
-def check(project: Project, account_concurrency: int = ACCOUNT_CONCURRENCY) -> None:
+def check(project: Project, concurrency: int | None = None) -> None:
     """Refuse what can be deployed and should not be.
+
+    Args:
+        concurrency: what the account has for the project, where it was asked; else what the config says. 0 where
+            nothing is to be reserved.
 
     Raises:
         ConfigError: all that is wrong, each with its fix, one a line.
     """
-    found = [*_project(project), *_concurrency(project, account_concurrency)]
+    if project.failed:
+        reasons = "; ".join(f"{name}: {why}" for name, why in project.failed.items())
+        raise ConfigError(f"programs that cannot be loaded have no function: {reasons}")
+    concurrency = project.config.lambda_.account_concurrency if concurrency is None else concurrency
+    found = [*_project(project), *(_concurrency(project, concurrency) if concurrency else [])]
     for function in project.functions.values():
         found += [f"programs.{function.name}: {problem}" for problem in _function(project, function)]
     if found:
@@ -43,10 +49,10 @@ def resource_count(project: Project) -> int:
 
 def _project(project: Project) -> list[str]:
     found = []
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", project.config.app_id):
+    if not re.fullmatch(r"(?!aws|ssm)[A-Za-z][A-Za-z0-9_.-]{0,63}", project.config.app_id, re.I):
         found.append(
             "app_id: names secrets and the stack; use 1 to 64 of A-Z, a-z, 0-9, hyphen, dot and underscore, "
-            "beginning with a letter or digit"
+            "beginning with a letter, and not with aws or ssm"
         )
     for alias, model in project.config.models.registry.items():
         if model.api_key is not None and not _is_loopback(model.api_base):
@@ -69,7 +75,7 @@ def _concurrency(project: Project, account_concurrency: int) -> list[str]:
     return [
         f"reserved_concurrency: the functions reserve {total} together, and an account with {account_concurrency} "
         f"must keep {UNRESERVED} unreserved: lower them to {max(0, account_concurrency - UNRESERVED)} in all, set some "
-        "to null, or have the quota raised (deploy with ReserveConcurrency=false until then)"
+        "to null, or have the quota raised and say so in lambda.account_concurrency"
     ]
 
 
@@ -84,11 +90,11 @@ def _function(project: Project, function: Function) -> list[str]:
             f"{settings.reserved_concurrency}: throttled records would use up their receives and end in the DLQ; "
             f"raise reserved_concurrency to {sqs.maximum_concurrency} or more"
         )
-    visibility, least = visibility_timeout_seconds(settings), VISIBILITY_FACTOR * settings.timeout_seconds
+    visibility, least = visibility_timeout_seconds(settings), least_visibility_timeout_seconds(settings)
     if sqs and visibility < least:
         found.append(
-            f"sqs.visibility_timeout_seconds: {visibility} is below {VISIBILITY_FACTOR} x timeout_seconds: a record "
-            f"would come back while it is worked on; set {least} or leave it out"
+            f"sqs.visibility_timeout_seconds: {visibility} is below {VISIBILITY_FACTOR} x timeout_seconds + "
+            f"window_seconds: a record would come back while it is worked on; set {least} or leave it out"
         )
     if sqs and sqs.max_receive_count < 5:
         found.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -72,9 +73,13 @@ def _parser() -> argparse.ArgumentParser:
     deploy.add_argument("--template", type=Path, default=Path("template.yaml"), help="the template's file")
     deploy.add_argument("--stack-name", metavar="NAME", help="(default: the app_id)")
     deploy.add_argument("--region", help="(default: of the AWS profile)")
-    deploy.add_argument("--stage", help="(default: as deployed, else prod)")
-    deploy.add_argument("--alarm-email", metavar="ADDRESS", help="where alarms go (default: as deployed)")
-    deploy.add_argument("--secrets-version", metavar="TEXT", help="another one than before, after a rotation")
+    deploy.add_argument("--stage", type=_word, help="(default: as deployed, else prod)")
+    deploy.add_argument("--alarm-email", type=_word, metavar="ADDRESS", help="where alarms go (default: as deployed)")
+    deploy.add_argument("--reserve-concurrency", choices=("true", "false"), help="(default: as deployed)")
+    deploy.add_argument(
+        "--parameter", action="append", type=_pair, default=[], metavar="KEY=VALUE", help="of template.extra.yaml's own"
+    )
+    deploy.add_argument("--secrets-version", type=_word, metavar="WORD", help="another one, after a rotation")
     deploy.add_argument("--yes", action="store_true", help="do not ask before the change set is executed")
     deploy.set_defaults(run=_deploy)
 
@@ -107,6 +112,19 @@ def _number(least: int, most: int) -> Callable[[str], int]:
     return number
 
 
+def _word(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.+@-]+", text):
+        raise argparse.ArgumentTypeError("letters, digits and _ . + @ - only")
+    return text
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, _, value = text.partition("=")
+    if not key.isalnum() or not value or re.search(r"[\s,\"']", value):
+        raise argparse.ArgumentTypeError("must be KEY=VALUE, without blanks, commas and quotes")
+    return key, value
+
+
 def _add_project(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--project", type=Path, default=Path("."), metavar="DIR", help="the DSPy project's folder")
 
@@ -125,9 +143,6 @@ def _template(options: argparse.Namespace) -> int:
     from infra.template.beside import write_beside
 
     project = load_project(options.project)
-    if project.failed:
-        reasons = "; ".join(f"{name}: {why}" for name, why in project.failed.items())
-        raise ConfigError(f"programs that cannot be loaded have no function: {reasons}")
     check(project)
     to_stdout = str(options.output) == "-"
     text = render(project, Path() if to_stdout else options.output.parent)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from infra.checks import ACCOUNT_CONCURRENCY
 from infra.project import Function, Project
 from infra.template.alarms import alarm_resources, alarm_topic
 
@@ -28,10 +27,10 @@ class WorstCase:
 
 def worst_case(project: Project) -> list[WorstCase]:
     """memory x timeout x concurrency, each program's function without a pause for 30 days."""
-    found = []
+    found, account = [], project.config.lambda_.account_concurrency
     for function in project.functions.values():
         settings = function.settings
-        concurrency = ACCOUNT_CONCURRENCY if settings.reserved_concurrency is None else settings.reserved_concurrency
+        concurrency = account if settings.reserved_concurrency is None else settings.reserved_concurrency
         invocations = concurrency * _MONTH_SECONDS / settings.timeout_seconds
         gigabytes = settings.memory_mb / 1024
         rate = _PER_GB_SECOND[settings.architecture or project.config.lambda_.architecture]
@@ -42,9 +41,12 @@ def worst_case(project: Project) -> list[WorstCase]:
 
 def monthly_base(project: Project) -> float:
     """What the stack costs a month without a single call: alarms and dashboard; metrics begin with the first calls."""
-    alarms = len(alarm_topic(project)) - 1 + sum(len(alarm_resources(project, f)) for f in project.functions.values())
-    alarms *= project.config.lambda_.alarms
-    return alarms * _PER_ALARM + _PER_DASHBOARD + _METRICS_PER_PROGRAM * len(project.functions) * _PER_METRIC
+    resources = [alarm_topic(project), *(alarm_resources(project, f) for f in project.functions.values())]
+    alarms = [r["Properties"] for part in resources for r in part.values() if r["Type"] == "AWS::CloudWatch::Alarm"]
+    # An alarm is billed for each metric that it reads.
+    read = sum(max(1, sum("MetricStat" in query for query in alarm.get("Metrics", []))) for alarm in alarms)
+    custom = _METRICS_PER_PROGRAM * len(project.functions)
+    return read * project.config.lambda_.alarms * _PER_ALARM + _PER_DASHBOARD + custom * _PER_METRIC
 
 
 def cost_table(project: Project) -> str:

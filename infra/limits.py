@@ -13,8 +13,6 @@ from __future__ import annotations
 
 from infra.project import Function, Project
 
-ACCOUNT_CONCURRENCY = 1000  # Lambda's default quota, where a function reserves nothing
-
 
 def report(project: Project) -> tuple[str, bool]:
     """The table, and whether any quota would be exceeded."""
@@ -26,7 +24,7 @@ def report(project: Project) -> tuple[str, bool]:
             continue
         total = environments = 0
         for function in users:
-            count, each = _environments(function), _calls_each(project, function, model.max_parallel_requests)
+            count, each = _environments(project, function), _calls_each(project, function, model.max_parallel_requests)
             lines.append(f"{alias:<14}{function.name:<16}{count:>12}{each:>12}{count * each:>15}")
             total += count * each
             environments += count
@@ -48,9 +46,9 @@ def report(project: Project) -> tuple[str, bool]:
     return "\n".join(lines), exceeded
 
 
-def _environments(function: Function) -> int:
+def _environments(project: Project, function: Function) -> int:
     reserved = function.settings.reserved_concurrency
-    return ACCOUNT_CONCURRENCY if reserved is None else reserved
+    return project.config.lambda_.account_concurrency if reserved is None else reserved
 
 
 def _calls_each(project: Project, function: Function, most: int | None) -> int:

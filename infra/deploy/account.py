@@ -10,6 +10,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 DEFAULT_STAGE = "prod"  # the template's own
+_DENIED = ("AccessDenied", "AccessDeniedException")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def ask(region: str | None, stack: str, places: Callable[[str], set[str]]) -> Ac
             region=session.region_name,
             concurrency=limits["ConcurrentExecutions"],
             unreserved=limits["UnreservedConcurrentExecutions"],
-            has_api_logs_role=bool(session.client("apigateway").get_account().get("cloudwatchRoleArn")),
+            has_api_logs_role=_has_api_logs_role(session),
             missing_secrets=sorted(place for place in secrets if _is_missing(session, place)),
             deployed=_deployed(session, stack),
             parameters=parameters,
@@ -81,17 +82,27 @@ def account_limits(session: boto3.Session) -> Mapping[str, Any]:
 
 
 def _is_missing(session: boto3.Session, place: str) -> bool:
+    """Whether nothing is there. Who deploys need not be allowed to read a key, nor to ask: then it is believed."""
     service, _, name = place.partition("#")[0].partition(":")
     try:
         if service == "ssm":
-            session.client("ssm").get_parameter(Name=name, WithDecryption=False)
-        else:
-            session.client("secretsmanager").describe_secret(SecretId=name)
+            named: Any = [{"Key": "Name", "Option": "Equals", "Values": [name]}]
+            return not session.client("ssm").describe_parameters(ParameterFilters=named)["Parameters"]
+        session.client("secretsmanager").describe_secret(SecretId=name)
     except ClientError as error:
-        if error.response["Error"]["Code"] in ("ParameterNotFound", "ResourceNotFoundException"):
-            return True
-        raise
+        if error.response["Error"]["Code"] not in ("ResourceNotFoundException", *_DENIED):
+            raise
+        return error.response["Error"]["Code"] == "ResourceNotFoundException"
     return False
+
+
+def _has_api_logs_role(session: boto3.Session) -> bool:
+    try:
+        return bool(session.client("apigateway").get_account().get("cloudwatchRoleArn"))
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in _DENIED:
+            raise
+        return False
 
 
 def _parameters(session: boto3.Session, stack: str) -> dict[str, str]:

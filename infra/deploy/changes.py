@@ -23,7 +23,8 @@ def changes(deployed: dict[str, Any] | None, new: dict[str, Any]) -> list[str]:
         if paths := _differing(before[name], after[name]):
             lines.append(f"~ {name}: {', '.join(paths)}")
     for name in sorted(before.keys() - after.keys()):
-        fate = "stays, outside the stack" if before[name].get("DeletionPolicy") == "Retain" else "DELETED"
+        is_kept = str(before[name].get("DeletionPolicy")).startswith("Retain")
+        fate = "stays, outside the stack" if is_kept else "DELETED"
         lines.append(f"- {name} ({before[name]['Type']}): {fate}")
     return lines
 

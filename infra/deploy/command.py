@@ -11,7 +11,7 @@ from pathlib import Path
 
 from handler.errors import ConfigError
 from infra.artifact.command import build_all
-from infra.checks import ACCOUNT_CONCURRENCY, UNRESERVED, check
+from infra.checks import UNRESERVED, check
 from infra.cost import cost_table
 from infra.deploy.account import DEFAULT_STAGE, Account, NotAsked, ask
 from infra.deploy.changes import changes
@@ -22,7 +22,6 @@ from infra.template import render
 from infra.template.beside import stack_name, write_beside
 from infra.template.functions import reserved_total, reserves
 
-_FLAGS = ("--capabilities", "CAPABILITY_IAM", "--no-fail-on-empty-changeset")
 _OPEN = "OPEN TO THE WORLD (auth: none stands in the config)"
 
 
@@ -36,9 +35,9 @@ def run_deploy(options: argparse.Namespace) -> int:
         account, why = ask(options.region, stack, lambda stage: _places(project, options.stage or stage)), ""
     except NotAsked as error:
         why = str(error)
-    reserve = account is None or account.concurrency > UNRESERVED
-    if reserve:
-        check(project, account.unreserved + _reserved_by(account) if account else ACCOUNT_CONCURRENCY)
+    reserve = _reserve(options, account)
+    available = account.unreserved + _reserved_by(account) if account else None
+    check(project, available if reserve else 0)
     parameters = _parameters(options, project, account, reserve)
     translated = translate(text, parameters, options.region or "us-east-1")
     print(_page(project, stack, account, why, reserve))
@@ -75,12 +74,12 @@ def _deploy(
     if project.config.lambda_.package_type == "Image":
         build_all(project, folder / "dist")
     overrides = [f"ParameterKey={key},ParameterValue={value}" for key, value in parameters.items()]
-    repositories = ["--resolve-image-repos"] if project.config.lambda_.package_type == "Image" else []
     confirm = ["--no-confirm-changeset"] if options.yes else ["--confirm-changeset"]
     where = ["--stack-name", stack, "--region", account.region]
     commands = [
         [sam, "build", "--template", str(options.template.resolve())],
-        [sam, "deploy", *where, "--resolve-s3", *repositories, *_FLAGS, *confirm, "--parameter-overrides", *overrides],
+        # Where artifacts go and what capabilities are granted stands in samconfig.toml, which may be the user's.
+        [sam, "deploy", *where, "--no-fail-on-empty-changeset", *confirm, "--parameter-overrides", *overrides],
     ]
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
     for command in commands:
@@ -101,16 +100,27 @@ def _parameters(
     if project.config.lambda_.alarms and (address := options.alarm_email or before.get("AlarmEmail")):
         parameters["AlarmEmail"] = address
     if project.has_api and project.config.lambda_.api.kind == "rest":
-        owned = account is None or "ApiLogsRole" in (account.deployed or {}).get("Resources", {})
-        needed = account is None or not account.has_api_logs_role or owned
+        # Once this stack's, it stays this stack's: as false it would go, with the account still pointing to it.
+        is_ours = before.get("CreateApiLogsRole") == "true"
+        needed = account is None or is_ours or not account.has_api_logs_role
         parameters["CreateApiLogsRole"] = str(needed).lower()
     if version := options.secrets_version or before.get("SecretsVersion"):
         parameters["SecretsVersion"] = version
+    parameters |= dict(options.parameter)
     return parameters
+
+
+def _reserve(options: argparse.Namespace, account: Account | None) -> bool:
+    """Whether concurrency is reserved: as said, else as deployed, else where the account's quota allows it."""
+    before = account.parameters.get("ReserveConcurrency") if account else None
+    said = options.reserve_concurrency or before
+    return said == "true" if said else account is None or account.concurrency > UNRESERVED
 
 
 def _reserved_by(account: Account) -> int:
     """What the deployed stack has reserved itself."""
+    if account.parameters.get("ReserveConcurrency") != "true":
+        return 0
     total = 0
     for resource in (account.deployed or {}).get("Resources", {}).values():
         found = resource.get("Properties", {}).get("ReservedConcurrentExecutions", 0)
@@ -126,10 +136,13 @@ def _page(project: Project, stack: str, account: Account | None, why: str, reser
     lines = [f"stack {stack}: {len(project.functions)} programs, {where}", ""]
     if project.has_api:
         throttle = f"{api.throttle.rate:g} requests/s, bursts of {api.throttle.burst}"
-        lines.append(f"api         {api.kind}; {_OPEN if api.auth == 'none' else f'auth: {api.auth}'}; {throttle}")
+        limit = "no throttle but concurrency" if api.kind == "url" else throttle
+        lines.append(f"api         {api.kind}; {_OPEN if api.auth == 'none' else f'auth: {api.auth}'}; {limit}")
     quota = f"of the account's {account.concurrency}, {account.unreserved} of them free" if account else ""
     state = (
-        f"{reserved_total(project)} reserved {quota}" if reserve else "nothing reserved: the account's quota is too low"
+        f"{reserved_total(project)} reserved {quota}"
+        if reserve
+        else "nothing reserved (--reserve-concurrency true, once the account's quota is above 100)"
     )
     lines += [f"concurrency {state}", "", "limits", *_indented(report(project)[0])]
     lines += ["", "worst case", *_indented(cost_table(project))]
@@ -141,7 +154,13 @@ def _indented(text: str) -> list[str]:
 
 
 def _how_to_put(place: str) -> str:
-    service, _, name = place.partition("#")[0].partition(":")
-    if service == "ssm":
-        return f"aws ssm put-parameter --type SecureString --name {name} --value file:///dev/stdin"
-    return f"aws secretsmanager create-secret --name {name} --secret-string file:///dev/stdin"
+    """From the keyboard, without an echo, a history or a line end."""
+    address, _, key = place.partition("#")
+    service, _, name = address.partition(":")
+    value = f'printf \'{{"%s": "%s"}}\' {key} "$KEY"' if key else 'printf %s "$KEY"'
+    put = (
+        f"aws ssm put-parameter --type SecureString --overwrite --name {name} --value file:///dev/stdin"
+        if service == "ssm"
+        else f"aws secretsmanager create-secret --name {name} --secret-string file:///dev/stdin"
+    )
+    return f"read -rs KEY; {value} | {put}"

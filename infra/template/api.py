@@ -68,7 +68,6 @@ def _rest_api(project: Project, access_log: dict[str, Any]) -> dict[str, Any]:
         "HttpMethod": "*",
         "ThrottlingRateLimit": throttle.rate,
         "ThrottlingBurstLimit": throttle.burst,
-        "MetricsEnabled": True,
     }
     auth = _rest_auth(project)
     return {
@@ -125,7 +124,7 @@ def _logs_role() -> dict[str, Any]:
             {"Effect": "Allow", "Principal": {"Service": "apigateway.amazonaws.com"}, "Action": "sts:AssumeRole"}
         ],
     }
-    kept = {"Condition": "ApiLogsRole", "DeletionPolicy": "Retain", "UpdateReplacePolicy": "Retain"}
+    kept = {"Condition": "ApiLogsRole", "DeletionPolicy": "RetainExceptOnCreate", "UpdateReplacePolicy": "Retain"}
     role = {"AssumeRolePolicyDocument": trust, "ManagedPolicyArns": [sub(_LOG_ROLE)]}
     return {
         "ApiLogsRole": {"Type": "AWS::IAM::Role", **kept, "Properties": role},
@@ -155,7 +154,6 @@ def _http_api(project: Project, access_log: dict[str, Any]) -> dict[str, Any]:
         "DefaultRouteSettings": {
             "ThrottlingRateLimit": api.throttle.rate,
             "ThrottlingBurstLimit": api.throttle.burst,
-            "DetailedMetricsEnabled": True,
         },
         "AccessLogSettings": access_log,
         **({"Auth": auth} if auth else {}),

@@ -9,6 +9,7 @@ from typing import Any
 from infra.project import Function, Project, logical_name
 from infra.template.syntax import ref, sub
 
+DASHBOARD = "${AWS::StackName}-${AWS::Region}"  # dashboards are of an account, not of a region
 _WIDTH, _HEIGHT = 8, 6
 Series = Callable[[Function], list[Any]]
 
@@ -41,7 +42,7 @@ def dashboard(project: Project) -> dict[str, Any]:
     for position, widget in enumerate(widgets):
         widget |= {"x": position % 3 * _WIDTH, "y": position // 3 * _HEIGHT, "width": _WIDTH, "height": _HEIGHT}
     body = json.dumps({"widgets": widgets}, indent=1)
-    properties = {"DashboardName": sub("${AWS::StackName}"), "DashboardBody": sub(body)}
+    properties = {"DashboardName": sub(DASHBOARD), "DashboardBody": sub(body)}
     return {"Dashboard": {"Type": "AWS::CloudWatch::Dashboard", "Properties": properties}}
 
 

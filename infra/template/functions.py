@@ -73,7 +73,8 @@ def catalogue_resources(project: Project, code: str) -> dict[str, Any]:
         properties["FunctionUrlConfig"] = function_url(project)
     else:
         routes = {_event_name(path): _route(project, path, "GET") for path in SHARED_PATHS}
-        if api.kind == "rest" and project.config.server.cors_origins:
+        # An HTTP API answers them itself, but not before an authorizer has refused them.
+        if project.config.server.cors_origins and (api.kind == "rest" or api.auth != "none"):
             called = [name for name, function in project.functions.items() if function.settings.http]
             routes |= {f"{_event_name(path)}Preflight": _preflight(project, path) for path in SHARED_PATHS}
             routes |= {f"To{logical_name(name)}Preflight": _preflight(project, f"/{name}") for name in called}
@@ -132,7 +133,8 @@ def _snap_start(settings: FunctionSettings) -> dict[str, Any]:
     if not settings.snap_start:
         return {}
     # Of published versions only; every change of a property, too, shall publish one.
-    alias = {"AutoPublishAlias": "live", "AutoPublishAliasAllProperties": True}
+    # A version that is not used any more would be billed on: its snapshot is kept.
+    alias = {"AutoPublishAlias": "live", "AutoPublishAliasAllProperties": True, "VersionDeletionPolicy": "Delete"}
     return {"SnapStart": {"ApplyOn": "PublishedVersions"}, **alias}
 
 
@@ -167,11 +169,10 @@ def _events(project: Project, function: Function) -> dict[str, Any]:
         events["Queue"] = {"Type": "SQS", "Properties": _mapping(name, settings.sqs)}
     if settings.schedule:
         event = json.dumps({"program": function.name, "inputs": settings.schedule.inputs})
-        schedule = {
-            "ScheduleExpression": settings.schedule.expression,
-            "Input": event,
-            "DeadLetterConfig": {"Arn": get_att("OnFailureQueue.Arn")},
-        }
+        schedule: dict[str, Any] = {"ScheduleExpression": settings.schedule.expression, "Input": event}
+        if not project.config.lambda_.kms_key_arn:
+            # The role that SAM makes for the schedule may not use a key.
+            schedule["DeadLetterConfig"] = {"Arn": get_att("OnFailureQueue.Arn")}
         events["Schedule"] = {"Type": "ScheduleV2", "Properties": schedule}
     return events
 
@@ -192,7 +193,7 @@ def _route(project: Project, path: str, method: str) -> dict[str, Any]:
 
 
 def _preflight(project: Project, path: str) -> dict[str, Any]:
-    """A browser sends no credentials with its preflight request, and REST's own answer knows one origin only."""
+    """A browser sends no credentials with its preflight request; and REST's own answer would know one origin only."""
     route = _route(project, path, "OPTIONS")
     match project.config.lambda_.api.auth:
         case "api_key":

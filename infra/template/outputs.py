@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from infra.project import Project, logical_name
+from infra.template.dashboard import DASHBOARD
 from infra.template.syntax import get_att, ref, sub
 
 
@@ -22,11 +23,13 @@ def outputs(project: Project) -> dict[str, Any]:
         name = logical_name(function.name)
         if function.settings.http and kind == "url":
             found[f"{name}Url"] = {"Value": get_att(f"{name}FunctionUrl.FunctionUrl")}
-        found[f"{name}FunctionName"] = {"Value": ref(f"{name}Function")}
+        # With SnapStart only the alias has the snapshot, the retries and the on-failure queue.
+        alias = ".Alias" if function.settings.snap_start else ""
+        found[f"{name}FunctionName"] = {"Value": ref(f"{name}Function{alias}")}
         if function.settings.sqs:
             found[f"{name}QueueUrl"] = {"Value": ref(f"{name}Queue")}
             found[f"{name}DeadLetterQueueUrl"] = {"Value": ref(f"{name}DeadLetterQueue")}
     found["OnFailureQueueUrl"] = {"Value": ref("OnFailureQueue")}
     console = "https://${AWS::Region}.console.aws.amazon.com/cloudwatch/home?region=${AWS::Region}"
-    found["DashboardUrl"] = {"Value": sub(f"{console}#dashboards:name=${{AWS::StackName}}")}
+    found["DashboardUrl"] = {"Value": sub(f"{console}#dashboards:name={DASHBOARD}")}
     return found

@@ -8,7 +8,8 @@ from handler.config import FunctionSettings
 from infra.project import Function, Project, logical_name
 from infra.template.syntax import get_att
 
-# "Set the visibility timeout to at least six times the function timeout"; the DLQ keeps what failed for 14 days.
+# "Set the visibility timeout to at least six times the function timeout, plus MaximumBatchingWindowInSeconds"; the DLQ
+# keeps what failed for 14 days.
 # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
 VISIBILITY_FACTOR = 6
 DLQ_RETENTION_SECONDS = 14 * 24 * 3600
@@ -41,7 +42,13 @@ def on_failure_queue(project: Project) -> dict[str, Any]:
 def visibility_timeout_seconds(settings: FunctionSettings) -> int:
     """Of a function's queue."""
     own = settings.sqs.visibility_timeout_seconds if settings.sqs else None
-    return VISIBILITY_FACTOR * settings.timeout_seconds if own is None else own
+    return least_visibility_timeout_seconds(settings) if own is None else own
+
+
+def least_visibility_timeout_seconds(settings: FunctionSettings) -> int:
+    """What AWS advises: records are invisible while a batch is gathered, too."""
+    window = settings.sqs.window_seconds if settings.sqs else 0
+    return VISIBILITY_FACTOR * settings.timeout_seconds + window
 
 
 def _dead_letters(project: Project, fifo: dict[str, Any]) -> dict[str, Any]:
@@ -54,5 +61,6 @@ def _encryption(project: Project) -> dict[str, Any]:
 
 
 def _kept(properties: dict[str, Any]) -> dict[str, Any]:
-    kept = {"DeletionPolicy": "Retain", "UpdateReplacePolicy": "Retain"}
+    # A first deployment that fails leaves nothing behind.
+    kept = {"DeletionPolicy": "RetainExceptOnCreate", "UpdateReplacePolicy": "Retain"}
     return {"Type": "AWS::SQS::Queue", **kept, "Properties": properties}

@@ -6,9 +6,12 @@ import argparse
 import secrets
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import boto3
+from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.cli import main as dspy_lambda
 from infra.verify.checks import CHECKS, Stack, run_checks
@@ -52,23 +55,35 @@ def report(stack: Stack) -> int:
 
 
 def clean_up(session: boto3.Session, name: str, parameter: str) -> None:
-    """Delete the stack, what the template keeps when its stack goes (queues, the log role), and the parameter."""
-    cloudformation, sqs = session.client("cloudformation"), session.client("sqs")
+    """Delete the stack, what the template keeps when its stack goes (queues, the log role), and the parameter.
+
+    Each step is tried, whatever became of those before it. What SAM uploaded stays in its bucket.
+    """
     print(f"deleting {name}", file=sys.stderr)
-    try:
+    cloudformation, sqs = session.client("cloudformation"), session.client("sqs")
+    found: list[tuple[str, str, str]] = []
+    with _reported("listing the stack"):
         resources = cloudformation.describe_stack_resources(StackName=name)["StackResources"]
-    except cloudformation.exceptions.ClientError:
-        resources = []
-    cloudformation.delete_stack(StackName=name)
-    cloudformation.get_waiter("stack_delete_complete").wait(StackName=name)
-    for resource in resources:
-        if "PhysicalResourceId" not in resource:
-            continue
-        if resource["ResourceType"] == "AWS::SQS::Queue":
-            sqs.delete_queue(QueueUrl=resource["PhysicalResourceId"])
-        if resource["LogicalResourceId"] == "ApiLogsRole":
-            _delete_logs_role(session, resource["PhysicalResourceId"])
-    session.client("ssm").delete_parameter(Name=parameter)
+        found = [(r["ResourceType"], r["LogicalResourceId"], r.get("PhysicalResourceId", "")) for r in resources]
+    with _reported("deleting the stack"):
+        cloudformation.delete_stack(StackName=name)
+        cloudformation.get_waiter("stack_delete_complete").wait(StackName=name)
+    for kind, logical_id, physical_id in found:
+        with _reported(f"deleting {logical_id}"):
+            if kind == "AWS::SQS::Queue" and physical_id:
+                sqs.delete_queue(QueueUrl=physical_id)
+            if logical_id == "ApiLogsRole" and physical_id:
+                _delete_logs_role(session, physical_id)
+    with _reported("deleting the parameter"):
+        session.client("ssm").delete_parameter(Name=parameter)
+
+
+@contextmanager
+def _reported(step: str) -> Iterator[None]:
+    try:
+        yield
+    except (BotoCoreError, ClientError) as error:
+        print(f"{step}: {error}", file=sys.stderr)
 
 
 def _delete_logs_role(session: boto3.Session, role: str) -> None:

@@ -144,8 +144,8 @@ def metrics_arrive(stack: Stack) -> Seen:
             Period=3600,
             Statistics=["Sum"],
         )["Datapoints"]
-        if found and found[0]["Sum"] >= 10:
-            return True, f"{found[0]['Sum']:.0f} calls"
+        if (calls := sum(point["Sum"] for point in found)) >= 10:
+            return True, f"{calls:.0f} calls"
     return False, "no metric after 5 minutes"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from infra.template.syntax import dump, get_att, sub
+from infra.template.syntax import dump, get_att, ref, sub
 
 PROGRAM = "Answer"
 _MODULE = '''\
@@ -63,6 +63,7 @@ def _extra(key: str) -> dict[str, object]:
         "Timeout": 60,
         # An LM sends a bearer token and no signature: the mock checks that token itself, and lives for minutes.
         "FunctionUrlConfig": {"AuthType": "NONE"},
+        "LoggingConfig": {"LogGroup": ref("MockLogGroup")},
         "Environment": {"Variables": {"MOCK_KEY": key}},
         "Policies": [{"Statement": [{"Effect": "Allow", "Action": "ssm:GetParameter", "Resource": sub(arn + key)}]}],
     }
@@ -70,6 +71,7 @@ def _extra(key: str) -> dict[str, object]:
     return {
         "Resources": {
             "MockFunction": {"Type": "AWS::Serverless::Function", "Properties": mock},
+            "MockLogGroup": {"Type": "AWS::Logs::LogGroup", "Properties": {"RetentionInDays": 1}},
             f"{PROGRAM}Function": {"Properties": {"Environment": base}},
         },
         "Outputs": {"MockUrl": {"Value": get_att("MockFunctionUrl.FunctionUrl")}},

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from handler.config import Sqs
 from handler.errors import ModelUnavailable, ProgramFailed, RateLimited
-from handler.requeue import DEAD_LETTER_QUEUE, Failure, pause_seconds
+from handler.requeue import DEAD_LETTER_QUEUE, Failure, Requeue, pause_seconds
 from infra.local.queues import Queue, QueueServer
 from tests.support import AECHO, Context, failures
 
@@ -151,6 +151,12 @@ def test_a_record_is_reported_unless_the_dead_letter_queue_has_it(server, queue,
     assert time.monotonic() - begin < 9
     (warning,) = [line for line in records().lines if line.get("level") == "WARNING"]
     assert warning["message"] in ("SQS refused", "there is no dead-letter queue to move invalid records to")
+
+
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_FULL_URI"])
+def test_credentials_are_keys_or_with_snap_start_an_address(name):
+    assert Requeue({name: "there"}, lambda *_: None).possible
+    assert not Requeue({name: ""}, lambda *_: None).possible
 
 
 def test_without_credentials_or_time_nothing_is_asked_of_sqs(server, queue, make_worker, models, records):

@@ -201,6 +201,7 @@ def answers(path, headers):
     return 400, b"bad request"
 
 
+SESSION = {"AWS_SESSION_TOKEN": "session"}
 PLACES = {SECRETS: "A=ssm:/a/b+c B=secretsmanager:app/x@y#key", "AWS_SESSION_TOKEN": "session"}
 VALUES = {"A": f"{VALUE} of /a/b+c", "B": f"{VALUE} of app/x@y"}
 
@@ -241,7 +242,7 @@ def hangs(path, headers):
 def test_where_the_extension_has_no_answer_the_sdk_is_asked(serve, aws, answer):
     aws.parameter("/a", VALUE)
     port, begin = serve(answer), time.monotonic()
-    assert resolve({SECRETS: "A=ssm:/a", EXTENSION_PORT: str(port)}) == {"A": VALUE}
+    assert resolve({**SESSION, SECRETS: "A=ssm:/a", EXTENSION_PORT: str(port)}) == {"A": VALUE}
     assert 0.9 < time.monotonic() - begin < 30
 
 
@@ -254,14 +255,14 @@ def test_an_extension_without_an_answer_keeps_only_the_first_secret_waiting(serv
 
     for name in ("/a", "/b"):
         aws.parameter(name, VALUE)
-    found = resolve({SECRETS: "A=ssm:/a B=ssm:/b", EXTENSION_PORT: str(serve(refuse))})
+    found = resolve({**SESSION, SECRETS: "A=ssm:/a B=ssm:/b", EXTENSION_PORT: str(serve(refuse))})
     assert found == {"A": VALUE, "B": VALUE}
     assert len(asked) == 1
 
 
 def test_where_there_is_no_extension_the_sdk_is_asked(aws):
     aws.parameter("/a", VALUE)
-    assert resolve({SECRETS: "A=ssm:/a", EXTENSION_PORT: "9"}) == {"A": VALUE}
+    assert resolve({**SESSION, SECRETS: "A=ssm:/a", EXTENSION_PORT: "9"}) == {"A": VALUE}
 
 
 START = """
@@ -296,3 +297,25 @@ def test_a_function_whose_secret_cannot_be_read_fails_at_init_with_the_reason(aw
     done = subprocess.run([sys.executable, "-c", START], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "ConfigError: OPENAI_API_KEY: ssm:/none cannot be read" in done.stderr.splitlines()[-1]
+
+
+def test_the_line_end_of_a_terminal_is_not_part_of_a_key(aws):
+    aws.parameter("/a", f"{VALUE}\n")
+    assert resolve({SECRETS: "A=ssm:/a"}) == {"A": VALUE}
+
+
+def test_a_value_that_was_changed_is_read_anew(aws):
+    """As it must be when a snapshot is restored."""
+    aws.parameter("/a", "old")
+    assert resolve({SECRETS: "A=ssm:/a"}) == {"A": "old"}
+    aws.parameter("/a", "new")
+    assert resolve({SECRETS: "A=ssm:/a"}) == {"A": "new"}
+
+
+def test_without_a_session_token_the_extension_is_not_asked(aws, serve):
+    """A function with SnapStart has none, and the extension wants it."""
+    aws.parameter("/a", VALUE)
+    asked = []
+    port = serve(lambda *request: asked.append(request))
+    assert resolve({SECRETS: "A=ssm:/a", EXTENSION_PORT: str(port)}) == {"A": VALUE}
+    assert asked == []

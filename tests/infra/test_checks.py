@@ -47,6 +47,20 @@ def test_a_batch_that_lambda_would_refuse_is_refused_by_the_config_itself(make_p
         load_project(make_project({"echo": ECHO}, **{"lambda": {"defaults": {"sqs": sqs}}}))
 
 
+def test_the_window_counts_as_work(refused):
+    sqs = {"batch_size": 20, "window_seconds": 300, "visibility_timeout_seconds": 60}
+    assert "set 360" in refused({"defaults": {"timeout_seconds": 10, "sqs": sqs}})
+
+
+def test_an_account_whose_quota_was_raised(make_project):
+    settings = {"account_concurrency": 3000, "defaults": {"reserved_concurrency": 2000}}
+    check(load_project(make_project({"echo": ECHO}, **{"lambda": settings})))
+
+
+def test_a_program_that_cannot_be_loaded(refused):
+    assert "Echo" in refused({}, module="import nothing_of_that_name\n" + ECHO)
+
+
 def test_a_visibility_timeout_in_which_a_record_would_be_worked_on_twice(refused):
     says = refused({"defaults": {"timeout_seconds": 50, "sqs": {"visibility_timeout_seconds": 299}}})
     assert "299 is below 6 x timeout_seconds" in says
@@ -93,10 +107,11 @@ def test_what_the_account_must_keep_unreserved(make_project):
     assert reserved_total(project) == 901
     with pytest.raises(ConfigError, match="reserve 901 together, and an account with 1000 must keep 100"):
         check(project)
-    check(project, account_concurrency=1001)
+    check(project, concurrency=1001)
+    check(project, concurrency=0)  # nothing is to be reserved
 
 
-@pytest.mark.parametrize("app_id", ["", "ä", "a b", "x" * 65, "-a"])
+@pytest.mark.parametrize("app_id", ["", "ä", "a b", "x" * 65, "-a", "1a", "aws-app", "SSM"])
 def test_an_app_id_that_names_nothing_on_aws(refused, app_id):
     assert "app_id" in refused({}, app_id=app_id)
 

@@ -80,7 +80,7 @@ def test_a_dry_run_touches_nothing_and_names_the_missing_secret(deploy, project,
     page = capsys.readouterr().out
     assert "account 123456789012, us-east-1" in page
     assert "no value yet for ssm:/app/prod/OPENAI_API_KEY" in page
-    assert "aws ssm put-parameter --type SecureString --name /app/prod/OPENAI_API_KEY" in page
+    assert "aws ssm put-parameter --type SecureString --overwrite --name /app/prod/OPENAI_API_KEY" in page
     assert sorted(project.rglob("*")) == before
     assert boto3.client("cloudformation").list_stacks()["StackSummaries"] == []
     assert sam() == []
@@ -98,7 +98,7 @@ def test_sam_is_called_with_the_right_arguments(deploy, project, key, sam):
     built, deployed = sam()
     assert built == f"{project} build --template {project / 'template.yaml'}"
     for argument in (
-        "deploy --stack-name other --region us-east-1 --resolve-s3 --capabilities CAPABILITY_IAM",
+        "deploy --stack-name other --region us-east-1",
         "--no-confirm-changeset",
         "ParameterKey=AlarmEmail,ParameterValue=me@example.com",
         "ParameterKey=ReserveConcurrency,ParameterValue=true",
@@ -123,7 +123,7 @@ def test_without_its_key_nothing_is_deployed(deploy, capsys, account, sam):
 def test_an_account_too_small_to_reserve_from_reserves_nothing(deploy, capsys, key, limits, sam):
     limits |= {"ConcurrentExecutions": 10, "UnreservedConcurrentExecutions": 10}
     assert deploy("--yes") == 0
-    assert "nothing reserved: the account's quota is too low" in capsys.readouterr().out
+    assert "nothing reserved (--reserve-concurrency true" in capsys.readouterr().out
     assert "ParameterKey=ReserveConcurrency,ParameterValue=false" in sam()[1]
 
 
@@ -132,6 +132,47 @@ def test_an_account_that_could_not_keep_100_unreserved_is_exit_2(deploy, capsys,
     assert deploy("--yes") == 2
     assert "must keep 100 unreserved" in capsys.readouterr().err
     assert sam() == []
+
+
+def test_what_was_said_once_holds_until_something_else_is_said(deploy, key, sam):
+    """And a log role that the account had before is left alone for ever."""
+    kept = {
+        "Stage": "prod",
+        "AlarmEmail": "me@example.com",
+        "CreateApiLogsRole": "false",
+        "ReserveConcurrency": "false",
+    }
+    boto3.client("apigateway").update_account(
+        patchOperations=[{"op": "replace", "path": "/cloudwatchRoleArn", "value": "arn:aws:iam::123456789012:role/x"}]
+    )
+    stack = {
+        "Parameters": {name: {"Type": "String"} for name in kept},
+        "Resources": {"ApiLogsRole": {"Type": "AWS::SQS::Queue", "Properties": {}}},
+    }
+    boto3.client("cloudformation").create_stack(
+        StackName="app",
+        TemplateBody=json.dumps(stack),
+        Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in kept.items()],
+    )
+    assert deploy("--yes", "--reserve-concurrency", "true", "--parameter", "Mine=yes") == 0
+    for name, value in {**kept, "ReserveConcurrency": "true", "Mine": "yes"}.items():
+        assert f"ParameterKey={name},ParameterValue={value}" in sam()[1]
+
+
+def test_own_checks_hold_where_nothing_is_reserved_too(make_project, capsys, key, limits, sam):
+    limits |= {"ConcurrentExecutions": 10, "UnreservedConcurrentExecutions": 10}
+    sqs = {"visibility_timeout_seconds": 1}
+    project = make_project({"echo": ECHO}, app_id="app", **{"lambda": {"defaults": {"sqs": sqs}}})
+    assert main(["deploy", "--project", str(project), "--template", str(project / "template.yaml")]) == 2
+    assert "visibility_timeout_seconds" in capsys.readouterr().err
+    assert not (project / "template.yaml").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--secrets-version", "a b"], ["--parameter", "Mine=a,b"], ["--stage", "a/b"]])
+def test_what_sam_could_not_read_is_a_usage_error(deploy, arguments):
+    with pytest.raises(SystemExit) as error:
+        deploy("--dry-run", *arguments)
+    assert error.value.code == 2
 
 
 def test_what_changes_in_a_stack_that_is_there(deploy, project, capsys, key):

@@ -69,7 +69,7 @@ def test_each_program_has_its_function_with_route_queue_and_limits(make):
     assert (mapping["BatchSize"], mapping["MaximumBatchingWindowInSeconds"]) == (20, 3)
     assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
     queue = found["EchoQueue"]["Properties"]
-    assert (queue["VisibilityTimeout"], queue["SqsManagedSseEnabled"]) == (120, True)
+    assert (queue["VisibilityTimeout"], queue["SqsManagedSseEnabled"]) == (123, True)  # the window counts
     assert queue["RedrivePolicy"]["maxReceiveCount"] == 9
     assert found["EchoDeadLetterQueue"]["Properties"]["MessageRetentionPeriod"] == 1_209_600
     assert found["EchoLogGroup"]["Properties"]["RetentionInDays"] == 7
@@ -80,7 +80,7 @@ def test_queues_outlive_the_stack(make):
     found = make({"defaults": {"sqs": {}}})
     queues = [resource for resource in found.values() if resource["Type"] == "AWS::SQS::Queue"]
     assert len(queues) == 3
-    assert all(queue["DeletionPolicy"] == queue["UpdateReplacePolicy"] == "Retain" for queue in queues)
+    assert all((q["DeletionPolicy"], q["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain") for q in queues)
 
 
 def test_a_program_without_a_queue_has_none_of_its_parts(make):
@@ -246,8 +246,11 @@ def test_a_browsers_preflight_needs_no_credentials(make):
     preflights = [e["Properties"] for e in catalogue["Events"].values() if e["Properties"]["Method"] == "OPTIONS"]
     assert len({route["Path"] for route in preflights} | {"/Echo"}) == len(preflights) == 6
     assert all(route["Auth"]["Authorizer"] == "NONE" for route in preflights)
-    http = make({"api": {"kind": "http"}}, server=origins)["Api"]["Properties"]
-    assert http["CorsConfiguration"]["AllowOrigins"] == ["https://a", "https://b"]
+    http = make({"api": {"kind": "http"}}, server=origins)
+    assert http["Api"]["Properties"]["CorsConfiguration"]["AllowOrigins"] == ["https://a", "https://b"]
+    assert "ToEchoPreflight" in http["CatalogueFunction"]["Properties"]["Events"]
+    is_open = make({"api": {"kind": "http", "auth": "none"}}, server=origins)
+    assert "ToEchoPreflight" not in is_open["CatalogueFunction"]["Properties"]["Events"]
     url = make({"api": {"kind": "url"}}, server=origins)["EchoFunction"]["Properties"]["FunctionUrlConfig"]
     assert url["Cors"]["AllowOrigins"] == ["https://a", "https://b"]
 
