@@ -66,7 +66,11 @@ def test_the_checks_hold_on_the_local_lambda(mock, tmp_path, monkeypatch):
     )
 
     async def run():
-        async with LocalLambda(project, variables) as local, local.mappings(2) as server, local.front("rest", 0) as url:
+        async with (
+            LocalLambda(project, variables) as local,
+            local.mappings(30) as server,
+            local.front("rest", 0) as url,
+        ):
             monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", server.address)
             queue = local.queues["Answer"]
             outputs = {"ApiUrl": url, "AnswerQueueUrl": queue.url, "AnswerDeadLetterQueueUrl": queue.dead_letter_url}
