@@ -81,6 +81,7 @@ def rest_event(request: Request, resource: str | None = None) -> dict[str, Any]:
             "path": f"/{STAGE}{request.path}",
             "protocol": "HTTP/1.1",
             "requestId": str(uuid.uuid4()),
+            "requestTime": time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime()),
             "requestTimeEpoch": int(time.time() * 1000),
             "resourcePath": resource,
             "stage": STAGE,

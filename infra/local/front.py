@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import uuid
 from dataclasses import dataclass, replace
 
@@ -89,7 +90,10 @@ class Front:
             method=incoming.method,
             path=incoming.path,
             query=incoming.raw_path.partition("?")[2],
-            headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in incoming.raw_headers],
+            headers=[
+                *((name.decode("latin-1"), value.decode("latin-1")) for name, value in incoming.raw_headers),
+                *_forwarded(incoming),
+            ],
             body=body,
             source_ip=incoming.remote or "127.0.0.1",
         )
@@ -130,6 +134,18 @@ class Front:
         if request.path in SHARED_PATHS:
             return self._catalogue if request.method == "GET" else None
         return self._functions.get(request.path.removeprefix("/"))
+
+
+def _forwarded(incoming: web.Request) -> list[tuple[str, str]]:
+    """What a gateway adds to a request."""
+    port = incoming.transport.get_extra_info("sockname")[1] if incoming.transport else 0
+    now = format(int(time.time()), "08x")
+    return [
+        ("X-Forwarded-For", incoming.remote or "127.0.0.1"),
+        ("X-Forwarded-Port", str(port)),
+        ("X-Forwarded-Proto", "http"),
+        ("X-Amzn-Trace-Id", f"Root=1-{now}-{uuid.uuid4().hex[:24]}"),
+    ]
 
 
 def _refuse(refusal: Refusal | tuple[int, dict[str, object]]) -> Response:

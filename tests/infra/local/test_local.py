@@ -18,7 +18,8 @@ from botocore.exceptions import EndpointConnectionError
 
 from infra.cli import main
 from infra.local.environment import MAX_REQUEST_BYTES
-from infra.local.events import Request
+from infra.local.events import EVENTS as EVENTS_OF
+from infra.local.events import Request, rest_event
 from infra.local.front import Front
 from infra.local.function import RequestTooLarge, Throttled
 from infra.local.local import CATALOGUE, LocalLambda
@@ -110,6 +111,21 @@ def test_the_sample_events_get_the_same_answers_as_from_the_handler(make_local, 
     answers = asyncio.run(run())
     assert len(answers) == 9
     assert answers == {name: serve(event(name)) for name in answers}
+
+
+def test_the_front_adds_what_a_gateway_adds(make_project, make_local, monkeypatch):
+    project = make_project({"aecho": AECHO})
+    seen = []
+    monkeypatch.setitem(EVENTS_OF, "rest", lambda request: seen.append(request) or rest_event(request))
+
+    async def run():
+        async with make_local(project) as local, local.front("rest", 0) as address:
+            await asyncio.to_thread(status_of, http_request(f"{address}/AEcho", b"{}"))
+
+    asyncio.run(run())
+    headers = dict(seen[0].headers)
+    assert (headers["X-Forwarded-For"], headers["X-Forwarded-Proto"]) == ("127.0.0.1", "http")
+    assert headers["X-Amzn-Trace-Id"].startswith("Root=1-")
 
 
 def test_a_program_without_http_has_no_route(make_project, make_local):
