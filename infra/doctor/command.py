@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import platform
 import sys
 import tempfile
 from pathlib import Path
@@ -21,7 +22,9 @@ def run_doctor(options: argparse.Namespace) -> int:
     """Build what is asked for into a temporary folder, start it some times, and print figures."""
     project = load_project(options.project)
     names = [find_function(project, options.function)] if options.function else function_names(project)
-    target = target_of(project, names[0])
+    # Of this machine's architecture: what is built for another cannot be started here, and imports the same.
+    machine = "arm64" if platform.machine() in ("arm64", "aarch64") else "x86_64"
+    target = target_of(project, names[0], architecture=machine)
     with tempfile.TemporaryDirectory() as folder:
         starts = {name: start_of(project, name, target, Path(folder)) for name in names}
         runtime = Runtime(target, project.root / CACHE_FOLDER)
@@ -40,7 +43,9 @@ def run_doctor(options: argparse.Namespace) -> int:
 
 def start_of(project: Project, name: str, target: Target, folder: Path) -> Start:
     """Build a function; how it is started, with a key that is none."""
-    artifact = build(project, name, target, folder / logical_id(name), lambda line: print(line, file=sys.stderr)).folder
+    built = build(project, name, target, folder / logical_id(name), lambda line: print(line, file=sys.stderr))
+    is_image = project.config.lambda_.package_type == "Image"
+    artifact = built.folder / "task" if is_image else built.folder
     if name == CATALOGUE:
         return Start(artifact, CATALOGUE_HANDLER)
     function = project.functions[name]

@@ -1,0 +1,67 @@
+import pytest
+
+from handler.errors import ConfigError
+from infra.artifact.target import Target
+from infra.cli import main
+from infra.doctor.cold_start import Runtime, Start, side_by_side
+from tests.infra.artifact.conftest import HERE
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory):
+    try:
+        return Runtime(HERE, tmp_path_factory.mktemp("cache"))
+    except ConfigError as error:
+        pytest.skip(f"needs awslambdaric from PyPI: {error}")
+
+
+@pytest.fixture
+def start(tmp_path):
+    """An artifact of one module with that text."""
+
+    def make(text):
+        (tmp_path / "app.py").write_text(text)
+        return Start(tmp_path, "app.handler", {"KEY": "value"})
+
+    return make
+
+
+def test_ready_is_when_the_runtime_client_asks_for_work(runtime, start):
+    slow = start("import os, time\ntime.sleep(0.4)\ndef handler(event, context): return os.environ['KEY']\n")
+    assert runtime.seconds(slow) > 0.4
+
+
+def test_a_package_alone_is_the_floor(runtime, start, tmp_path):
+    (tmp_path / "package.py").write_text("import time\ntime.sleep(0.2)\n")
+    found = side_by_side(
+        runtime,
+        {"floor": Start(tmp_path, None, package="package"), "all": start("import package\ndef handler(e, c): pass\n")},
+        rounds=1,
+    )
+    assert found["all"] > found["floor"] > 0.2
+
+
+def test_an_init_that_fails_says_why(runtime, start):
+    with pytest.raises(ConfigError, match=r"init failed[\s\S]*no key, no start"):
+        runtime.seconds(start("raise RuntimeError('no key, no start')\n"))
+
+
+def test_imports_are_told_by_package(runtime, start, tmp_path):
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").write_text("from package import part\n")
+    (tmp_path / "package" / "part.py").write_text("import time\ntime.sleep(0.05)\n")
+    spent = runtime.imports(start("import package\ndef handler(e, c): pass\n"))
+    assert spent["package"] >= 50
+    assert spent.most_common(1)[0][0] == "package"
+
+
+def test_a_python_that_is_not_here_cannot_be_measured(tmp_path):
+    with pytest.raises(ConfigError, match=r"no Python 3\.99"):
+        Runtime(Target("3.99", "x86_64"), tmp_path)
+
+
+def test_the_command_asks_what_to_look_at(capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["doctor"])
+    assert error.value.code == 2
+    assert "--cold-start" in capsys.readouterr().err
