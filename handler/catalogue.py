@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from handler.api.events import kind_of, tidy
+from handler.api.events import kind_of
 from handler.api.lambda_app import LambdaApp
 from handler.api.shared import MANIFEST, create_shared_app
 from handler.errors import UnknownEvent
@@ -36,7 +36,4 @@ def lambda_handler(event: Any, context: Any) -> dict[str, Any]:
     """
     if not isinstance(event, dict) or kind_of(event) is None:
         raise UnknownEvent("The catalogue function takes HTTP events; programs have functions of their own.")
-    try:
-        return _app.answer(tidy(event), context)
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        raise UnknownEvent(f"The event looks like a request but cannot be read: {type(error).__name__}.") from None
+    return _app.answer(event, context)

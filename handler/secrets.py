@@ -18,6 +18,13 @@ EXTENSION_PORT = "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT"
 _EXTENSION_SECONDS, _PAUSE_SECONDS = 1.0, 0.05
 
 
+def split_place(place: str) -> tuple[str, str, str]:
+    """Service (`ssm` or `secretsmanager`), name and key (empty for the whole text) of a secret's place."""
+    address, _, key = place.partition("#")
+    service, _, name = address.partition(":")
+    return service, name, key
+
+
 def resolve(variables: Mapping[str, str]) -> dict[str, str]:
     """The values of the variables that DSPY_LAMBDA_SECRETS names and that are not set already.
 
@@ -30,13 +37,12 @@ def resolve(variables: Mapping[str, str]) -> dict[str, str]:
     for variable, place in wanted.items():
         if variables.get(variable):
             continue
-        address, _, key = place.partition("#")
-        service, _, name = address.partition(":")
+        service, name, key = split_place(place)
         text = _from_extension(service, name, port, variables) if port else None
         if text is None:
             port = None  # one that is not there keeps only the first waiting
             text = _from_service(variable, service, name)
-        found[variable] = _clean(variable, _pick(variable, address, text, key) if key else text)
+        found[variable] = _clean(variable, _pick(variable, f"{service}:{name}", text, key) if key else text)
     return found
 
 

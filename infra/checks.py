@@ -17,7 +17,6 @@ UNRESERVED = 100
 # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
 _MAX_RESOURCES = 500
 _ENVIRONMENT_BYTES = 4096
-_MAX_VISIBILITY = 43_200
 
 
 def check(project: Project, concurrency: int | None = None) -> None:
@@ -30,9 +29,7 @@ def check(project: Project, concurrency: int | None = None) -> None:
     Raises:
         ConfigError: all that is wrong, each with its fix, one a line.
     """
-    if project.failed:
-        reasons = "; ".join(f"{name}: {why}" for name, why in project.failed.items())
-        raise ConfigError(f"programs that cannot be loaded have no function: {reasons}")
+    project.require_loaded()
     concurrency = project.config.lambda_.account_concurrency if concurrency is None else concurrency
     found = [*_project(project), *(_concurrency(project, concurrency) if concurrency else [])]
     for function in project.functions.values():

@@ -42,7 +42,8 @@ class Function:
     def environment(self) -> dict[str, str]:
         """Its own variables, and those that narrow the handler to this program."""
         narrowed = {"DSPY_LAMBDA_PROGRAM": self.name, "DSPY_LAMBDA_MODULE": self.module}
-        return {**self.settings.environment, **narrowed}
+        sources = {"DSPY_LAMBDA_SOURCES": "http"} if self.settings.http else {}
+        return {**self.settings.environment, **narrowed, **sources}
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,21 @@ class Project:
     def has_api(self) -> bool:
         """Whether any program is called over HTTP."""
         return any(function.settings.http for function in self.functions.values())
+
+    def require_loaded(self) -> None:
+        """Refuse a project with programs that cannot be loaded.
+
+        Raises:
+            ConfigError: naming them, and why.
+        """
+        if self.failed:
+            reasons = "; ".join(f"{name}: {why}" for name, why in self.failed.items())
+            raise ConfigError(f"programs that cannot be loaded have no function: {reasons}")
+
+    @property
+    def function_names(self) -> list[str]:
+        """Every function that the template has: the programs', and the catalogue's where there is an API."""
+        return [*self.functions, *([CATALOGUE] if self.has_api else [])]
 
     def secrets(self, function: Function) -> dict[str, str]:
         """Variable -> where a function finds its value: its model's key, and what its own settings name.
@@ -138,6 +154,11 @@ def _variables(root: Path) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def logical_id(name: str) -> str:
+    """A function's logical id in the template, by its program's name or as `CATALOGUE`."""
+    return f"{'Catalogue' if name == CATALOGUE else logical_name(name)}Function"
 
 
 def logical_name(program: str) -> str:

@@ -11,8 +11,9 @@ from mangum import Mangum
 from mangum.adapter import DEFAULT_TEXT_MIME_TYPES
 from starlette.requests import Request
 
+from handler.api.events import kind_of, tidy
 from handler.api.problems import MEDIA_TYPE, call_error
-from handler.errors import ProgramFailed
+from handler.errors import ProgramFailed, UnknownEvent
 
 # It logs a line for each request; the call's record has more.
 logging.getLogger("mangum").setLevel(logging.WARNING)
@@ -33,9 +34,18 @@ class LambdaApp:
         self._mangum = Mangum(self._run, lifespan="off", text_mime_types=[*DEFAULT_TEXT_MIME_TYPES, MEDIA_TYPE])
 
     def answer(self, event: dict[str, Any], context: Any, **scope: Any) -> dict[str, Any]:
-        """The answer to one HTTP event, in the shape of its source; `scope` goes into the request's."""
+        """The answer to one HTTP event, in the shape of its source; `scope` goes into the request's.
+
+        Raises:
+            UnknownEvent: the event looks like a request but lacks a part that every real one has.
+        """
         self._scope = {**scope, "request_id": context.aws_request_id}
-        return self._mangum(event, context)
+        try:
+            return self._mangum(tidy(event), context)
+        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+            reason = f"{type(error).__name__} on {error}" if isinstance(error, KeyError) else type(error).__name__
+            kind = kind_of(event)
+            raise UnknownEvent(f"The event looks like a {kind} request but cannot be read as one: {reason}.") from None
 
     async def _run(self, scope: Scope, receive: Callable[..., Any], send: Callable[..., Awaitable[None]]) -> None:
         scope.update(self._scope)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from handler.api.events import correlation_id_of, epoch_ms_of, kind_of, tidy
+from handler.api.events import correlation_id_of, epoch_ms_of, kind_of
 from handler.environment import Environment
-from handler.errors import UnknownEvent
 from handler.sources.invocation import begin
 
 if TYPE_CHECKING:
@@ -40,8 +39,4 @@ def handle(environment: Environment, event: dict[str, Any], context: Any) -> Any
     correlation_id, epoch_ms = correlation_id_of(event), epoch_ms_of(event)
     with begin(environment, context, kind, correlation_id=correlation_id, epoch_ms=epoch_ms) as invocation:
         environment.use_loop()
-        try:
-            return app.answer(tidy(event), context, invocation=invocation)
-        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-            reason = f"{type(error).__name__} on {error}" if isinstance(error, KeyError) else type(error).__name__
-            raise UnknownEvent(f"The event looks like a {kind} request but cannot be read as one: {reason}.") from None
+        return app.answer(event, context, invocation=invocation)

@@ -53,8 +53,7 @@ def build(project: Project, name: str, target: Target, output: Path, say: Callab
     Raises:
         ConfigError: it cannot be built, or would not fit.
     """
-    if project.failed:
-        raise ConfigError("; ".join(f"program {name} cannot be loaded: {why}" for name, why in project.failed.items()))
+    project.require_loaded()
     output = output.resolve()
     _check_place(output)
     is_image = project.config.lambda_.package_type == "Image"
@@ -143,9 +142,8 @@ def _copy(source: Path, to: Path) -> None:
 
 def _finish(tree: Distributions, own: list[Path], staged: Path) -> None:
     """Precompile what is not of a distribution, and give every file the same time and rights."""
-    interpreter = tree.target.interpreter() if tree.precompiled else None
-    if interpreter is not None:
-        compile_tree(interpreter, staged, *sorted({path.parts[0] for path in own if path.suffix == ".py"}))
+    if tree.interpreter is not None:
+        compile_tree(tree.interpreter, staged, *sorted({path.parts[0] for path in own if path.suffix == ".py"}))
     for path in [*staged.rglob("*"), staged]:
         path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
         os.utime(path, (TIME, TIME))

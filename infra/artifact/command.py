@@ -11,7 +11,7 @@ from infra.artifact.build import build
 from infra.artifact.size import IMAGE_LIMIT, UNZIPPED_LIMIT
 from infra.artifact.target import Target
 from infra.checks import check
-from infra.project import CATALOGUE, Project, load_project, logical_name
+from infra.project import CATALOGUE, Project, load_project, logical_id
 
 
 def run_build(options: argparse.Namespace) -> int:
@@ -28,7 +28,7 @@ def run_build(options: argparse.Namespace) -> int:
 
 def build_all(project: Project, output: Path, python: str | None = None, architecture: str | None = None) -> None:
     """Build every function into `output/<logical id>`, where the template of container images looks for them."""
-    for name in function_names(project):
+    for name in project.function_names:
         _build(project, name, output / logical_id(name), python, architecture)
 
 
@@ -47,24 +47,13 @@ def target_of(project: Project, name: str, python: str | None = None, architectu
     return Target(python or settings.runtime.removeprefix("python"), architecture or own or settings.architecture)
 
 
-def function_names(project: Project) -> list[str]:
-    """Every function that the template has: the programs', and the catalogue's where there is an API."""
-    api = any(function.settings.http for function in project.functions.values())
-    return [*project.functions, *([CATALOGUE] if api else [])]
-
-
-def logical_id(name: str) -> str:
-    """A function's logical id in the template."""
-    return "CatalogueFunction" if name == CATALOGUE else f"{logical_name(name)}Function"
-
-
 def find_function(project: Project, wanted: str) -> str:
     """A function by its program's name or its logical id.
 
     Raises:
         ConfigError: there is none.
     """
-    names = function_names(project)
+    names = project.function_names
     for name in names:
         if wanted in (name, logical_id(name)):
             return name

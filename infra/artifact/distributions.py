@@ -41,12 +41,19 @@ class Distributions:
     """An installed tree.
 
     Attributes:
-        root: its folder; its files are precompiled if `precompiled`.
+        root: its folder.
+        interpreter: the target's own Python on this machine, which its files are precompiled with; None if there is
+            none, and no bytecode.
     """
 
     root: Path
     target: Target
-    precompiled: bool
+    interpreter: str | None
+
+    @property
+    def precompiled(self) -> bool:
+        """Whether the files have their bytecode."""
+        return self.interpreter is not None
 
     def closure(self, roots: Iterable[Requirement]) -> set[str]:
         """The names of all distributions that these need on the target, themselves included.
@@ -111,7 +118,7 @@ def install(project: Path, lock: Path, target: Target, indexes: tuple[str, ...] 
     interpreter = target.interpreter()
     key = hashlib.sha256(repr((lock.read_bytes(), target, interpreter, _LAYOUT)).encode()).hexdigest()[:16]
     cache = project / CACHE_FOLDER
-    tree = Distributions(cache / key / "packages", target, precompiled=interpreter is not None)
+    tree = Distributions(cache / key / "packages", target, interpreter)
     if not tree.root.is_dir():
         with tempfile.TemporaryDirectory(dir=cache) as folder:
             _install(project, lock, target, indexes, Path(folder) / "packages")

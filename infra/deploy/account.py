@@ -9,6 +9,8 @@ from typing import Any
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
+from handler.secrets import split_place
+
 DEFAULT_STAGE = "prod"  # the template's own
 _DENIED = ("AccessDenied", "AccessDeniedException")
 
@@ -83,7 +85,7 @@ def account_limits(session: boto3.Session) -> Mapping[str, Any]:
 
 def _is_missing(session: boto3.Session, place: str) -> bool:
     """Whether nothing is there. Who deploys need not be allowed to read a key, nor to ask: then it is believed."""
-    service, _, name = place.partition("#")[0].partition(":")
+    service, name, _ = split_place(place)
     try:
         if service == "ssm":
             named: Any = [{"Key": "Name", "Option": "Equals", "Values": [name]}]

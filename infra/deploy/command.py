@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from handler.errors import ConfigError
+from handler.secrets import split_place
 from infra.artifact.command import build_all
 from infra.checks import UNRESERVED, check
 from infra.cost import cost_table
@@ -155,8 +156,7 @@ def _indented(text: str) -> list[str]:
 
 def _how_to_put(place: str) -> str:
     """From the keyboard, without an echo, a history or a line end."""
-    address, _, key = place.partition("#")
-    service, _, name = address.partition(":")
+    service, name, key = split_place(place)
     value = f'printf \'{{"%s": "%s"}}\' {key} "$KEY"' if key else 'printf %s "$KEY"'
     put = (
         f"aws ssm put-parameter --type SecureString --overwrite --name {name} --value file:///dev/stdin"

@@ -9,11 +9,11 @@ import tempfile
 from pathlib import Path
 
 from infra.artifact.build import build
-from infra.artifact.command import find_function, function_names, logical_id, target_of
+from infra.artifact.command import find_function, target_of
 from infra.artifact.distributions import CACHE_FOLDER
 from infra.artifact.target import Target
 from infra.doctor.cold_start import Runtime, Start, side_by_side
-from infra.project import CATALOGUE, CATALOGUE_HANDLER, HANDLER, Project, load_project
+from infra.project import CATALOGUE, CATALOGUE_HANDLER, HANDLER, Project, load_project, logical_id
 
 _LARGEST = 10
 
@@ -21,7 +21,7 @@ _LARGEST = 10
 def run_doctor(options: argparse.Namespace) -> int:
     """Build what is asked for into a temporary folder, start it some times, and print figures."""
     project = load_project(options.project)
-    names = [find_function(project, options.function)] if options.function else function_names(project)
+    names = [find_function(project, options.function)] if options.function else project.function_names
     # Of this machine's architecture: what is built for another cannot be started here, and imports the same.
     machine = "arm64" if platform.machine() in ("arm64", "aarch64") else "x86_64"
     target = target_of(project, names[0], architecture=machine)
@@ -50,5 +50,4 @@ def start_of(project: Project, name: str, target: Target, folder: Path) -> Start
         return Start(artifact, CATALOGUE_HANDLER)
     function = project.functions[name]
     keys = dict.fromkeys(project.secrets(function), "none")
-    sources = {"DSPY_LAMBDA_SOURCES": "http"} if function.settings.http else {}
-    return Start(artifact, HANDLER, {**function.environment, **sources, **keys})
+    return Start(artifact, HANDLER, {**function.environment, **keys})

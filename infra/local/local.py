@@ -17,7 +17,7 @@ from infra.local.environment import Settings
 from infra.local.front import Front
 from infra.local.function import Function
 from infra.local.queues import REGION, EventSourceMapping, Queue, QueueServer
-from infra.project import CATALOGUE, HANDLER, Project, logical_name, read_dotenv
+from infra.project import CATALOGUE, HANDLER, Project, logical_id, logical_name, read_dotenv
 from infra.template.queues import visibility_timeout_seconds
 
 
@@ -109,7 +109,7 @@ class LocalLambda:
     def _make(self, name: str) -> Function:
         known = self._project.functions.get(name)
         settings = known.settings if known else self._project.config.lambda_.defaults
-        logical = f"{logical_name(name) if known else 'Catalogue'}Function"
+        logical = logical_id(name)
         variables = self._lambda_variables(logical, settings.memory_mb) | (known.environment if known else {})
         return Function(
             Settings(

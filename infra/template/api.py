@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from infra.project import Project
-from infra.template.functions import log_group
+from infra.template.functions import cors, log_group
 from infra.template.gateway import REFUSALS
 from infra.template.syntax import get_att, ref, sub
 
@@ -147,7 +147,6 @@ def _http_api(project: Project, access_log: dict[str, Any]) -> dict[str, Any]:
             "IdentitySource": "$request.header.Authorization",
         }
         auth = {"Authorizers": {"Jwt": jwt}, "DefaultAuthorizer": "Jwt"}
-    cors = {"AllowOrigins": origins, "AllowMethods": ["*"], "AllowHeaders": ["*"]}
     return {
         "Name": sub("${AWS::StackName}"),
         "StageName": "$default",
@@ -157,5 +156,5 @@ def _http_api(project: Project, access_log: dict[str, Any]) -> dict[str, Any]:
         },
         "AccessLogSettings": access_log,
         **({"Auth": auth} if auth else {}),
-        **({"CorsConfiguration": cors} if origins else {}),
+        **({"CorsConfiguration": cors(project)} if origins else {}),
     }

@@ -99,11 +99,15 @@ def reserved_total(project: Project) -> int:
 
 def function_url(project: Project) -> dict[str, Any]:
     """A function URL's settings."""
-    cors = {"AllowOrigins": project.config.server.cors_origins, "AllowMethods": ["*"], "AllowHeaders": ["*"]}
     return {
         "AuthType": "NONE" if project.config.lambda_.api.auth == "none" else "AWS_IAM",
-        **({"Cors": cors} if project.config.server.cors_origins else {}),
+        **({"Cors": cors(project)} if project.config.server.cors_origins else {}),
     }
+
+
+def cors(project: Project) -> dict[str, Any]:
+    """What a function URL or an HTTP API lets browsers of the configured origins do."""
+    return {"AllowOrigins": project.config.server.cors_origins, "AllowMethods": ["*"], "AllowHeaders": ["*"]}
 
 
 def log_group(project: Project) -> dict[str, Any]:
@@ -141,8 +145,6 @@ def _snap_start(settings: FunctionSettings) -> dict[str, Any]:
 def _variables(project: Project, function: Function) -> dict[str, Any]:
     name, settings, config = logical_name(function.name), function.settings, project.config
     variables: dict[str, Any] = dict(function.environment)
-    if settings.http:
-        variables["DSPY_LAMBDA_SOURCES"] = "http"
     if settings.preconnect:
         variables["DSPY_LAMBDA_PRECONNECT"] = "true"
     if settings.sqs and settings.sqs.invalid_to_dead_letter_queue:

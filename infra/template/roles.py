@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from handler.secrets import split_place
 from infra.project import Function, Project, logical_name
 from infra.template.syntax import Intrinsic, get_att, sub
 
@@ -62,7 +63,7 @@ def _role(project: Project, name: str, statements: list[dict[str, Any]]) -> dict
 
 
 def _secret(place: str) -> dict[str, Any]:
-    service, _, name = place.partition("#")[0].partition(":")
+    service, name, _ = split_place(place)
     if service == "ssm":
         arn = f"arn:${{AWS::Partition}}:ssm:{_HERE}:parameter/{name.removeprefix('/')}"
         return _allow("ssm:GetParameter", sub(arn))
