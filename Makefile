@@ -41,7 +41,7 @@ test-sam: setup tools
 
 # Needs an AWS account: deploys a stack, checks it, deletes it.
 verify-aws: setup tools
-	PATH="$(HERE)/$(TOOLS):$(HERE)/$(BIN):$$PATH" $(BIN)/python -m infra.verify
+	PATH="$(HERE)/$(TOOLS):$(HERE)/$(BIN):$$PATH" $(BIN)/python -m dspy_lambda_infra.verify
 
 stress: setup
 	STRESS_SCALE=10 $(BIN)/python -m pytest -q tests/stress
@@ -77,7 +77,7 @@ build-%: | $(HERE)/.venv/ready
 check: lint tools
 	SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 $(TOOLS)/sam validate --lint --template template.yaml
 	$(TOOLS)/cfn-lint --regions us-east-1 -- template.yaml
-	$(TOOLS)/checkov -f template.yaml --config-file infra/checkov.yaml 2>/dev/null
+	$(TOOLS)/checkov -f template.yaml --config-file infra/dspy_lambda_infra/checkov.yaml 2>/dev/null
 
 lock:
 	$(BIN)/$(LOCK) pyproject.toml --extra cli --group dev -o requirements/dev.txt

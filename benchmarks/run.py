@@ -28,15 +28,15 @@ from typing import Any
 
 import yaml
 
-from infra.artifact.command import target_of
-from infra.artifact.distributions import CACHE_FOLDER, compile_tree
-from infra.artifact.size import measure
-from infra.artifact.target import Target
-from infra.artifact.uv import uv
-from infra.doctor.cold_start import Runtime, Start, side_by_side
-from infra.doctor.command import start_of
-from infra.model_server import ModelServer
-from infra.project import CATALOGUE, Project, load_project
+from dspy_lambda_infra.artifact.command import target_of
+from dspy_lambda_infra.artifact.distributions import CACHE_FOLDER, compile_tree
+from dspy_lambda_infra.artifact.size import measure
+from dspy_lambda_infra.artifact.target import Target
+from dspy_lambda_infra.artifact.uv import uv
+from dspy_lambda_infra.doctor.cold_start import Runtime, Start, side_by_side
+from dspy_lambda_infra.doctor.command import start_of
+from dspy_lambda_infra.model_server import ModelServer
+from dspy_lambda_infra.project import CATALOGUE, Project, load_project
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent

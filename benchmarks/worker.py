@@ -56,7 +56,7 @@ def _record(number: int, body: str) -> dict[str, Any]:
 
 def http_event() -> dict[str, Any]:
     """A REST API event for Summarise."""
-    from infra.local.events import Request, rest_event
+    from dspy_lambda_infra.local.events import Request, rest_event
 
     body = json.dumps({"text": "a text", "sentences": 2}).encode()
     return rest_event(Request("POST", "/Summarise", headers=[("Content-Type", "application/json")], body=body))
@@ -66,7 +66,7 @@ def our_handler() -> Callable[[Any, Any], Any]:
     """This project's handler over the quickstart."""
     os.environ |= {"DSPY_LAMBDA_PROJECT": str(ROOT / "examples" / "quickstart"), "OPENAI_API_KEY": "none"}
     os.environ["DSPY_LAMBDA_API_BASE"] = os.environ["MODEL_URL"]
-    from handler.main import lambda_handler
+    from dspy_lambda.main import lambda_handler
 
     return lambda_handler
 
@@ -157,7 +157,7 @@ def _measured(run: Callable[[], Any], count: int) -> dict[str, float]:
 def measure_dispatch(model: str, count: int) -> dict[str, float]:
     """The same call through the dispatcher, with its log record and its metrics."""
     our_handler()
-    from handler.main import environment
+    from dspy_lambda.main import environment
 
     for lm in environment.dispatcher.models.values():
         lm.model = f"openai/{model}"
@@ -214,8 +214,8 @@ def measure_fan_out(count: int) -> dict[str, float]:
 def measure_answering(size: int) -> dict[str, float]:
     """Seconds from the deadline to the answer, when a whole batch is cut off by it: what the reserve is for."""
     handler = our_handler()
-    from handler.main import environment
-    from handler.sources.invocation import seconds_for
+    from dspy_lambda.main import environment
+    from dspy_lambda.sources.invocation import seconds_for
 
     class Short(Context):
         def get_remaining_time_in_millis(self) -> int:

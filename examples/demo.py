@@ -16,11 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from infra.local import sandbox
-from infra.local.local import LocalLambda
-from infra.local.queues import QueueServer
-from infra.model_server import ModelServer
-from infra.project import load_project
+from dspy_lambda_infra.local import sandbox
+from dspy_lambda_infra.local.local import LocalLambda
+from dspy_lambda_infra.local.queues import QueueServer
+from dspy_lambda_infra.model_server import ModelServer
+from dspy_lambda_infra.project import load_project
 
 QUICKSTART = Path(__file__).parent / "quickstart"
 MODEL_SECONDS = 0.3

@@ -17,8 +17,8 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "true"
 import pytest
 import yaml
 
-from handler.environment import Environment
-from infra.model_server import ModelServer
+from dspy_lambda.environment import Environment
+from dspy_lambda_infra.model_server import ModelServer
 from tests.support import Records, Serve
 
 ROOT = Path(__file__).resolve().parent.parent

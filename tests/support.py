@@ -7,9 +7,9 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
-from handler.environment import Environment
-from handler.sources import recognise
-from infra.local.events import EVENTS, Request, Response, response
+from dspy_lambda.environment import Environment
+from dspy_lambda.sources import recognise
+from dspy_lambda_infra.local.events import EVENTS, Request, Response, response
 
 ECHO = """
 class Echo(dspy.Module):

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from handler.api.shared import MANIFEST, SHARED_PATHS
-from infra.local.events import EVENTS, Request, http_event, response, rest_event
-from infra.manifest import manifest
-from infra.project import load_project
+from dspy_lambda.api.shared import MANIFEST, SHARED_PATHS
+from dspy_lambda_infra.local.events import EVENTS, Request, http_event, response, rest_event
+from dspy_lambda_infra.manifest import manifest
+from dspy_lambda_infra.project import load_project
 from tests.conftest import ROOT
 from tests.support import AECHO, ECHO, Context, problem, sqs
 
@@ -22,12 +22,12 @@ class Context:
     aws_request_id = sys.argv[1]
     def get_remaining_time_in_millis(self):
         return 30_000
-import handler.catalogue
+import dspy_lambda.catalogue
 at_init = set(sys.modules)
 answers = []
 for event in json.load(sys.stdin):
     try:
-        answers.append(handler.catalogue.lambda_handler(event, Context()))
+        answers.append(dspy_lambda.catalogue.lambda_handler(event, Context()))
     except Exception as error:
         answers.append([type(error).__name__, str(error)])
 print(json.dumps({"answers": answers, "at_init": sorted(at_init), "modules": sorted(sys.modules)}))
@@ -65,7 +65,8 @@ def ask(project, tmp_path):
 def test_nothing_of_a_program_is_imported_to_answer(ask):
     found = ask(*(rest_event(Request("GET", path)) for path in SHARED_PATHS))
     assert [answer["statusCode"] for answer in found["answers"]] == [200] * len(SHARED_PATHS)
-    heavy = {"dspy", "litellm", "boto3", "botocore", "aws_lambda_powertools", "yaml", "infra", "handler.environment"}
+    heavy = {"dspy", "litellm", "boto3", "botocore", "aws_lambda_powertools", "yaml"}
+    heavy |= {"dspy_lambda_infra", "dspy_lambda.environment"}
     assert not heavy & set(found["modules"])
     assert set(found["modules"]) & {"fastapi", "mangum"}
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from handler.config import load_config
-from handler.errors import ConfigError
+from dspy_lambda.config import load_config
+from dspy_lambda.errors import ConfigError
 from tests.conftest import QUICKSTART
 
 VALID = """

@@ -1,8 +1,8 @@
 import pytest
 
-from handler.config import load_config
-from handler.discovery import load_programs
-from handler.errors import ConfigError
+from dspy_lambda.config import load_config
+from dspy_lambda.discovery import load_programs
+from dspy_lambda.errors import ConfigError
 from tests.support import AECHO, ECHO
 
 
@@ -99,7 +99,7 @@ def test_a_project_without_programs_says_where_they_belong(tmp_path):
         load(tmp_path)
 
 
-@pytest.mark.parametrize("place", ["src/handler", "handler", "src/infra"])
+@pytest.mark.parametrize("place", ["src/dspy_lambda", "dspy_lambda"])
 def test_a_folder_that_would_hide_this_package_is_refused(make_project, place):
     project = make_project({"good": ECHO})
     (project / place).mkdir()

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from handler.errors import DeadlineExceeded, ProgramFailed
+from dspy_lambda.errors import DeadlineExceeded, ProgramFailed
 from tests.support import AECHO, ECHO, Context, failures, sqs
 
 

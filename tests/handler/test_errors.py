@@ -2,7 +2,7 @@ import dspy
 import pytest
 from dspy.utils import exceptions as lm
 
-from handler.errors import InvalidInput, ModelUnavailable, ProgramFailed, RateLimited, from_exception
+from dspy_lambda.errors import InvalidInput, ModelUnavailable, ProgramFailed, RateLimited, from_exception
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The ground that `handler.fast` stands on: a new DSPy that changes it fails here."""
+"""The ground that `dspy_lambda.fast` stands on: a new DSPy that changes it fails here."""
 
 import asyncio
 import copy
@@ -11,7 +11,7 @@ from operator import attrgetter
 import pytest
 from dspy.clients import capabilities, costs, model_metadata
 
-from handler import fast
+from dspy_lambda import fast
 from tests.support import AECHO, failures, sqs
 
 BATCH = sqs(*({"question": f"q{n}"} for n in range(20)))

@@ -39,7 +39,7 @@ def modules(code, **variables):
 )
 def test_a_program_loads_little_more_than_dspy(sources, budget, never):
     floor = modules("import dspy")
-    loaded = modules("import handler.main", DSPY_LAMBDA_SOURCES=sources, **PROGRAM)
+    loaded = modules("import dspy_lambda.main", DSPY_LAMBDA_SOURCES=sources, **PROGRAM)
     assert len(loaded) <= budget * len(floor)
     assert not loaded & (never - floor)
 
@@ -48,6 +48,6 @@ def test_the_catalogue_loads_little_more_than_fastapi(tmp_path):
     manifest = {"title": "x", "description": "", "cors_origins": [], "programs": [], "openapi": {}}
     (tmp_path / "catalogue.json").write_text(json.dumps(manifest))
     floor = modules("import asyncio, fastapi")  # newer ones leave the loop to who runs it
-    loaded = modules("import handler.catalogue", LAMBDA_TASK_ROOT=str(tmp_path))
+    loaded = modules("import dspy_lambda.catalogue", LAMBDA_TASK_ROOT=str(tmp_path))
     assert len(loaded) <= 1.1 * len(floor)
     assert not loaded & {"dspy", "boto3", "aws_lambda_powertools", "yaml"}

@@ -7,9 +7,9 @@ from dspy.utils.exceptions import LMRateLimitError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handler.config import ModelSettings
-from handler.errors import DeadlineExceeded
-from handler.limits import ModelLimit
+from dspy_lambda.config import ModelSettings
+from dspy_lambda.errors import DeadlineExceeded
+from dspy_lambda.limits import ModelLimit
 from tests.support import AECHO, ECHO, Context, failures, sqs
 
 
@@ -124,7 +124,7 @@ def test_turns_are_never_lost_and_never_exceeded(kinds, most):
 
 def test_requests_a_minute_are_spread_and_what_cannot_wait_is_a_rate_limit(monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr("handler.limits.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("dspy_lambda.limits.time.monotonic", lambda: now[0])
     turns = limit(requests_per_minute=3)
     assert [turns._pause(None) for _ in range(3)] == [0, 0, 0]
     now[0] += 10
@@ -138,7 +138,7 @@ def test_requests_a_minute_are_spread_and_what_cannot_wait_is_a_rate_limit(monke
 
 def test_tokens_a_minute_wait_for_old_ones_to_pass(monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr("handler.limits.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("dspy_lambda.limits.time.monotonic", lambda: now[0])
     turns = limit(tokens_per_minute=100)
     turns.spent(60)
     now[0] += 20

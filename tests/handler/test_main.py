@@ -24,7 +24,7 @@ def getaddrinfo(host, *rest, **more):
     return socket.getaddrinfo_real(host, *rest, **more)
 socket.getaddrinfo = getaddrinfo
 
-from handler.main import environment, lambda_handler
+from dspy_lambda.main import environment, lambda_handler
 at_init = list(reached)
 
 class Context:
@@ -57,7 +57,7 @@ def test_a_function_loads_only_what_it_needs_and_reaches_only_its_model(models):
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout.splitlines()[-1])
     loaded = set(seen["modules"])
-    assert not loaded & {"litellm", "boto3", "botocore.client", "aws_xray_sdk", "infra", "moto", "uvicorn"}
+    assert not loaded & {"litellm", "boto3", "botocore.client", "aws_xray_sdk", "dspy_lambda_infra", "moto", "uvicorn"}
     assert {name for name in loaded if name.startswith("quickstart.modules.")} == {"quickstart.modules.answer"}
     assert seen["at_init"] == []
     assert {"127.0.0.1"} >= {place if isinstance(place, str) else place[0] for place in seen["reached"]}

@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from handler.errors import ConfigError
+from dspy_lambda.errors import ConfigError
 from tests.support import AECHO, ECHO, Context
 
 REGISTRY = {

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import PydanticSerializationError
 
-from handler.errors import InvalidInput
-from handler.payload import MAX_BODY_BYTES, read_json, read_value, to_outputs
+from dspy_lambda.errors import InvalidInput
+from dspy_lambda.payload import MAX_BODY_BYTES, read_json, read_value, to_outputs
 
 JSON = st.recursive(
     st.none()

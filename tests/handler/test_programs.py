@@ -1,9 +1,9 @@
 import dspy
 import pytest
 
-from handler.config import load_config
-from handler.discovery import load_programs
-from handler.programs import choose_entry
+from dspy_lambda.config import load_config
+from dspy_lambda.discovery import load_programs
+from dspy_lambda.programs import choose_entry
 from tests.support import ECHO
 
 

@@ -6,9 +6,9 @@ import dspy
 import pydantic
 import pytest
 
-from handler.errors import InvalidInput
-from handler.programs import choose_entry
-from handler.schemas import Schemas, schemas_of
+from dspy_lambda.errors import InvalidInput
+from dspy_lambda.programs import choose_entry
+from dspy_lambda.schemas import Schemas, schemas_of
 
 
 def schemas(program: dspy.Module) -> Schemas:

@@ -14,9 +14,9 @@ import boto3
 import pytest
 from aws_lambda_powertools.utilities import parameters
 
-from handler.errors import ConfigError
-from handler.secrets import EXTENSION_PORT, SECRETS, resolve
-from infra.local.queues import QueueServer
+from dspy_lambda.errors import ConfigError
+from dspy_lambda.secrets import EXTENSION_PORT, SECRETS, resolve
+from dspy_lambda_infra.local.queues import QueueServer
 from tests.conftest import QUICKSTART, ROOT
 
 VALUE = "sk-value-0123456789"
@@ -267,7 +267,7 @@ def test_where_there_is_no_extension_the_sdk_is_asked(aws):
 
 START = """
 import os, sys
-import handler.main
+import dspy_lambda.main
 print("boto3" in sys.modules, "aws_lambda_powertools.utilities.parameters" in sys.modules)
 assert os.environ["OPENAI_API_KEY"] == os.environ["EXPECTED"]
 """

@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from handler.warm import after_restore, before_snapshot, preconnect, warm
+from dspy_lambda.warm import after_restore, before_snapshot, preconnect, warm
 from tests.support import AECHO, ECHO
 
 
@@ -70,7 +70,7 @@ def test_a_restored_environment_reads_its_keys_again(serve, models, monkeypatch)
         seen.update(variables)
         return {"OPENAI_API_KEY": "rotated"}
 
-    monkeypatch.setattr("handler.warm.resolve", resolve)
+    monkeypatch.setattr("dspy_lambda.warm.resolve", resolve)
     monkeypatch.setenv("OPENAI_API_KEY", "of the snapshot")
     after_restore(worker.environment, ("OPENAI_API_KEY",))
     assert seen["OPENAI_API_KEY"] == ""

@@ -1,11 +1,11 @@
 import pytest
 
-from handler.errors import ConfigError
-from infra.checks import check, resource_count
-from infra.deploy.translate import translate
-from infra.project import load_project
-from infra.template import render
-from infra.template.functions import reserved_total
+from dspy_lambda.errors import ConfigError
+from dspy_lambda_infra.checks import check, resource_count
+from dspy_lambda_infra.deploy.translate import translate
+from dspy_lambda_infra.project import load_project
+from dspy_lambda_infra.template import render
+from dspy_lambda_infra.template.functions import reserved_total
 from tests.conftest import QUICKSTART
 from tests.infra.template.matrix import MATRIX
 from tests.support import ECHO

@@ -1,4 +1,4 @@
-from infra.cli import main
+from dspy_lambda_infra.cli import main
 from tests.support import AECHO, ECHO
 
 

@@ -22,7 +22,7 @@ class Server:
         import os
 
         environment = {**os.environ, "OPENAI_API_KEY": "k", "DSPY_LAMBDA_API_BASE": models.url}
-        command = [sys.executable, "-m", "infra.cli", "serve", "--project", str(project), "--port", "0"]
+        command = [sys.executable, "-m", "dspy_lambda_infra.cli", "serve", "--project", str(project), "--port", "0"]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
         )

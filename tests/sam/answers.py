@@ -7,7 +7,7 @@ import json
 from typing import Any
 from urllib.parse import urlsplit
 
-from infra.local.events import Request, Response
+from dspy_lambda_infra.local.events import Request, Response
 
 # Of one invocation or one host: ids, and a traceback's paths and line texts.
 _OWN = {"request_id", "requestId", "stackTrace"}

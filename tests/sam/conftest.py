@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from infra.model_server import ModelServer
+from dspy_lambda_infra.model_server import ModelServer
 from tests.conftest import QUICKSTART
 from tests.sam import base_image, docker
 from tests.sam.local import Local, local_lambda

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.local.environment import Answer
-from infra.local.local import LocalLambda
-from infra.project import Project, load_project
+from dspy_lambda_infra.local.environment import Answer
+from dspy_lambda_infra.local.local import LocalLambda
+from dspy_lambda_infra.project import Project, load_project
 
 
 @dataclass(frozen=True)

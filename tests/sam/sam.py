@@ -42,7 +42,7 @@ def sam(folder: Path, *arguments: str) -> str:
 
 def dspy_lambda(folder: Path, *arguments: str) -> str:
     """Run a command of `dspy-lambda` in that folder; its standard output."""
-    return command(folder, sys.executable, "-m", "infra.cli", *arguments)
+    return command(folder, sys.executable, "-m", "dspy_lambda_infra.cli", *arguments)
 
 
 def command(folder: Path, *words: str) -> str:

@@ -31,7 +31,7 @@ def artifacts(built, python):
 def test_every_function_is_built_with_bytecode_of_its_python(artifacts, python):
     suffix = f".cpython-{python[0].replace('.', '')}.pyc"
     for folder in artifacts.values():
-        sources = list((folder / "handler").rglob("*.py"))
+        sources = list((folder / "dspy_lambda").rglob("*.py"))
         assert sources
         assert all((path.parent / "__pycache__" / f"{path.stem}{suffix}").is_file() for path in sources)
         assert all(path.name.endswith(suffix) for path in folder.rglob("*.pyc"))
@@ -48,7 +48,7 @@ def test_what_no_function_needs_or_may_have_stays_out(artifacts):
 @pytest.mark.parametrize("function", ["AnswerFunction", "CatalogueFunction"])
 def test_an_artifact_starts_with_nothing_but_itself(artifacts, python, function):
     folder = artifacts[function]
-    module = "handler.catalogue" if function == "CatalogueFunction" else "handler.main"
+    module = "dspy_lambda.catalogue" if function == "CatalogueFunction" else "dspy_lambda.main"
     code = f"import {module} as m; print(m.__file__)"
     variables = {"PYTHONPATH": str(folder), "LAMBDA_TASK_ROOT": str(folder), "OPENAI_API_KEY": "k", "HOME": "/tmp"}
     words = [python[1], "-S", "-B", "-c", code]

@@ -40,7 +40,7 @@ def post(artifact, _model_server):
     }
     words = [str(rie), "--runtime-interface-emulator-address", f"127.0.0.1:{port}"]
     words += ["--runtime-api-address", f"127.0.0.1:{runtime_api}"]
-    words += [sys.executable, "-m", "awslambdaric", "handler.main.lambda_handler"]
+    words += [sys.executable, "-m", "awslambdaric", "dspy_lambda.main.lambda_handler"]
     address = f"http://127.0.0.1:{port}/2015-03-31/functions/function/invocations"
 
     def post(event):

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import yaml
 
-from infra.project import load_project
-from infra.template import render
+from dspy_lambda_infra.project import load_project
+from dspy_lambda_infra.template import render
 from tests.conftest import ROOT
 from tests.infra.template.matrix import MATRIX
 from tests.sam.sam import SAM, variables
@@ -50,7 +50,7 @@ def test_cfn_lint(templates):
 
 def test_checkov(templates):
     files = [argument for template in templates for argument in ("-f", template)]
-    run(TOOLS / "checkov", *files, "--config-file", ROOT / "infra" / "checkov.yaml")
+    run(TOOLS / "checkov", *files, "--config-file", ROOT / "infra" / "dspy_lambda_infra" / "checkov.yaml")
 
 
 def test_sam_validate(templates):

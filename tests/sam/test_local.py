@@ -18,8 +18,8 @@ import pytest
 from botocore import UNSIGNED
 from botocore.config import Config
 
-from infra.local.events import Request
-from infra.template.syntax import load
+from dspy_lambda_infra.local.events import Request
+from dspy_lambda_infra.template.syntax import load
 from tests.conftest import EVENTS
 from tests.sam.answers import ask, of_http, of_payload
 from tests.sam.conftest import EXTRA, artifact, functions_of

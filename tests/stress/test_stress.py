@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from infra.local.events import Request
-from infra.local.front import Front
-from infra.local.local import CATALOGUE, LocalLambda
-from infra.project import load_project
+from dspy_lambda_infra.local.events import Request
+from dspy_lambda_infra.local.front import Front
+from dspy_lambda_infra.local.local import CATALOGUE, LocalLambda
+from dspy_lambda_infra.project import load_project
 from tests.conftest import QUICKSTART
 from tests.infra.test_serve import Server
 from tests.stress.conftest import SCALE

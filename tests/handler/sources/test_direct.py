@@ -1,6 +1,6 @@
 import pytest
 
-from handler.errors import (
+from dspy_lambda.errors import (
     DeadlineExceeded,
     InvalidInput,
     ModelUnavailable,

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from handler.errors import UnknownEvent
-from handler.payload import MAX_BODY_BYTES
-from infra.local.events import EVENTS, Request, http_event, response
+from dspy_lambda.errors import UnknownEvent
+from dspy_lambda.payload import MAX_BODY_BYTES
+from dspy_lambda_infra.local.events import EVENTS, Request, http_event, response
 from tests.conftest import QUICKSTART
 from tests.support import AECHO, ECHO, Context, problem
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from infra.local.events import EVENTS, Request
+from dspy_lambda_infra.local.events import EVENTS, Request
 from tests.support import Context, failures, sqs
 
 # Against the invocation's own end, which was taken at the same moment: what the machine needs until the call runs

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from handler.errors import CallError, ConfigError, UnknownEvent
-from handler.sources import prepare
+from dspy_lambda.errors import CallError, ConfigError, UnknownEvent
+from dspy_lambda.sources import prepare
 from tests.conftest import EVENTS, QUICKSTART
 from tests.support import ECHO
 

@@ -3,7 +3,7 @@ import json
 import dspy
 import pytest
 
-from infra.model_server import completion, count_tokens
+from dspy_lambda_infra.model_server import completion, count_tokens
 from tests.conftest import QUICKSTART
 from tests.support import AECHO, ECHO, Context, failures, sqs
 

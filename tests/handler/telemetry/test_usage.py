@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from handler.telemetry.usage import Usage
+from dspy_lambda.telemetry.usage import Usage
 
 REPORTED = SimpleNamespace(usage=SimpleNamespace(input_tokens=7, output_tokens=2))
 SILENT = SimpleNamespace(usage=SimpleNamespace(input_tokens=None, output_tokens=None))

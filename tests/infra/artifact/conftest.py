@@ -18,10 +18,10 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from infra.artifact.build import Built, build
-from infra.artifact.target import Target
-from infra.artifact.uv import UvError, uv
-from infra.project import load_project
+from dspy_lambda_infra.artifact.build import Built, build
+from dspy_lambda_infra.artifact.target import Target
+from dspy_lambda_infra.artifact.uv import UvError, uv
+from dspy_lambda_infra.project import load_project
 from tests.conftest import QUICKSTART
 
 # This Python on this machine's architecture: what is built for it can be run here.
@@ -160,7 +160,7 @@ def command(project: Path, function: str, output: Path) -> list[str]:
     """`dspy-lambda build`, for this Python."""
     target = ["--python", HERE.python, "--architecture", HERE.architecture]
     options = ["--project", str(project), "--function", function, "--output", str(output), *target]
-    return [sys.executable, "-m", "infra.cli", "build", *options]
+    return [sys.executable, "-m", "dspy_lambda_infra.cli", "build", *options]
 
 
 @pytest.fixture(scope="session")

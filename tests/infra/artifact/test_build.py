@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from handler.errors import ConfigError
-from infra.artifact import build as build_module
-from infra.artifact.files import TIME
-from infra.artifact.target import Target
-from infra.project import CATALOGUE
+from dspy_lambda.errors import ConfigError
+from dspy_lambda_infra.artifact import build as build_module
+from dspy_lambda_infra.artifact.files import TIME
+from dspy_lambda_infra.artifact.target import Target
+from dspy_lambda_infra.project import CATALOGUE
 from tests.infra.artifact.conftest import HERE, contents, top
 from tests.support import AECHO, ECHO
 
@@ -17,8 +17,8 @@ from tests.support import AECHO, ECHO
 def test_an_artifact_holds_the_handler_the_project_and_the_distributions(make_project, quick_build):
     project = make_project({"echo": ECHO})
     built = quick_build(project)
-    assert {"handler", "src", "dspy.config.yaml", "dspy", "fastapi", "mangum", "pyyaml"} < top(built.folder)
-    assert not {"infra", "litellm", "openai", "tokenizers", "tests"} & top(built.folder)
+    assert {"dspy_lambda", "src", "dspy.config.yaml", "dspy", "fastapi", "mangum", "pyyaml"} < top(built.folder)
+    assert not {"dspy_lambda_infra", "litellm", "openai", "tokenizers", "tests"} & top(built.folder)
     compiled = f"src/{project.name}/modules/__pycache__/echo.{sys.implementation.cache_tag}.pyc"
     assert compiled in contents(built.folder)
 
@@ -29,7 +29,7 @@ def test_each_function_holds_only_what_it_needs(make_project, quick_build, stand
     found = {name: top(quick_build(project, name, project / name).folder) for name in ("Echo", "AEcho")}
     assert found["Echo"] - found["AEcho"] == {"fastapi", "mangum"}
     catalogue = quick_build(project, CATALOGUE, project / "catalogue").folder
-    assert top(catalogue) == {"handler", "catalogue.json", "fastapi", "mangum"}
+    assert top(catalogue) == {"dspy_lambda", "catalogue.json", "fastapi", "mangum"}
 
 
 def test_a_projects_own_requirements_are_there(make_project, quick_build, stand_ins):
@@ -79,7 +79,7 @@ def test_executables_stay_executable_and_all_times_are_the_same(make_project, qu
 def test_an_image_has_the_same_artifact_beside_its_dockerfile(make_project, quick_build):
     built = quick_build(make_project({"echo": ECHO}, **{"lambda": {"package_type": "Image"}}))
     assert {path.name for path in built.folder.iterdir()} == {"Dockerfile", "task"}
-    assert {"handler", "src", "dspy"} < top(built.folder / "task")
+    assert {"dspy_lambda", "src", "dspy"} < top(built.folder / "task")
 
 
 def test_an_older_artifact_is_replaced(make_project, quick_build):
@@ -101,10 +101,10 @@ def test_an_empty_folder_is_filled_whatever_it_is_called(make_project, quick_bui
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     quick_build(make_project({"echo": ECHO}), output=Path())
-    assert {"handler", "src"} < top(tmp_path / "empty")
+    assert {"dspy_lambda", "src"} < top(tmp_path / "empty")
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "handler/__init__.py", "Dockerfile", "task/handler/__init__.py"])
+@pytest.mark.parametrize("name", ["notes.txt", "dspy_lambda/__init__.py", "Dockerfile", "task/dspy_lambda/__init__.py"])
 def test_a_folder_that_is_no_artifact_is_left_alone(make_project, quick_build, tmp_path, name):
     output = tmp_path / "mine"
     (output / name).parent.mkdir(parents=True)
@@ -129,7 +129,7 @@ def test_over_the_limit_says_what_is_large_and_where_else_to_go(make_project, qu
     first, *table, last = str(raised.value).splitlines()
     assert first.startswith("Echo: the artifact has ")
     assert first.endswith("Lambda's limit is 100,000.")
-    assert table[0].split()[0] == "handler"
+    assert table[0].split()[0] == "dspy_lambda"
     assert any(line.split()[0] == "unzipped" for line in table)
     assert "lambda.package_type: Image" in last
 

@@ -1,9 +1,9 @@
 import pytest
 
-from handler.errors import ConfigError
-from infra.artifact.command import find_function
-from infra.cli import main
-from infra.project import CATALOGUE, load_project
+from dspy_lambda.errors import ConfigError
+from dspy_lambda_infra.artifact.command import find_function
+from dspy_lambda_infra.cli import main
+from dspy_lambda_infra.project import CATALOGUE, load_project
 from tests.infra.artifact.conftest import HERE, contents
 from tests.support import AECHO, ECHO
 

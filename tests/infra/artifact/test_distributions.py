@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from handler.errors import ConfigError
-from infra.artifact import distributions
-from infra.artifact.distributions import CACHE_FOLDER, bytecode, install, only_one
-from infra.artifact.lock import lock
-from infra.artifact.requirements import read_requirements
-from infra.artifact.target import Target
+from dspy_lambda.errors import ConfigError
+from dspy_lambda_infra.artifact import distributions
+from dspy_lambda_infra.artifact.distributions import CACHE_FOLDER, bytecode, install, only_one
+from dspy_lambda_infra.artifact.lock import lock
+from dspy_lambda_infra.artifact.requirements import read_requirements
+from dspy_lambda_infra.artifact.target import Target
 from tests.infra.artifact.conftest import HERE
 
 ARM = Target("3.13", "arm64")

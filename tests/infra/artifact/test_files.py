@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.artifact import files
-from infra.artifact.files import project_files
+from dspy_lambda_infra.artifact import files
+from dspy_lambda_infra.artifact.files import project_files
 from tests.infra.artifact.conftest import contents
 from tests.support import ECHO
 

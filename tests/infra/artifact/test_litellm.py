@@ -4,8 +4,8 @@ import sys
 import dspy
 import pytest
 
-from infra.artifact.litellm import uses_litellm, why_litellm
-from infra.project import load_project
+from dspy_lambda_infra.artifact.litellm import uses_litellm, why_litellm
+from dspy_lambda_infra.project import load_project
 from tests.conftest import QUICKSTART, ROOT
 from tests.support import ECHO
 
@@ -173,8 +173,8 @@ def test_an_lm_that_no_call_can_be_made_with_does_not_count(why):
 def test_litellm_is_not_imported_by_asking():
     script = f"""
 import sys
-from infra.artifact.litellm import why_litellm
-from infra.project import load_project
+from dspy_lambda_infra.artifact.litellm import why_litellm
+from dspy_lambda_infra.project import load_project
 project = load_project(__import__("pathlib").Path({str(QUICKSTART)!r}))
 print([why_litellm(project, function) for function in project.functions.values()])
 assert not {{"litellm", "openai", "tiktoken"}} & set(sys.modules), sorted(sys.modules)

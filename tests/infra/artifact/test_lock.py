@@ -3,11 +3,11 @@ from dataclasses import replace
 
 import pytest
 
-from handler.errors import ConfigError
-from infra.artifact import lock as lock_module
-from infra.artifact.lock import LOCK_FILE, lock
-from infra.artifact.requirements import read_requirements
-from infra.artifact.uv import uv
+from dspy_lambda.errors import ConfigError
+from dspy_lambda_infra.artifact import lock as lock_module
+from dspy_lambda_infra.artifact.lock import LOCK_FILE, lock
+from dspy_lambda_infra.artifact.requirements import read_requirements
+from dspy_lambda_infra.artifact.uv import uv
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from infra.artifact.build import build
-from infra.artifact.size import measure
-from infra.local.events import Request, rest_event
-from infra.project import load_project
+from dspy_lambda_infra.artifact.build import build
+from dspy_lambda_infra.artifact.size import measure
+from dspy_lambda_infra.local.events import Request, rest_event
+from dspy_lambda_infra.project import load_project
 from tests.infra.artifact.conftest import HERE, contents, copy_quickstart, top
 from tests.support import sqs
 
@@ -29,7 +29,7 @@ print(json.dumps({"answers": answers, "files": {name: file for name, file in fil
 """
 
 
-def ask(artifact, events, module="handler.main", **variables):
+def ask(artifact, events, module="dspy_lambda.main", **variables):
     """Run an artifact as Lambda does: nothing but the standard library and itself can be imported."""
     environment = {"PYTHONPATH": str(artifact), "LAMBDA_TASK_ROOT": str(artifact), **variables}
     done = subprocess.run(
@@ -109,7 +109,7 @@ def test_a_function_of_a_queue_has_no_code_of_http(quickstart, models):
 def test_the_catalogue_has_neither_dspy_nor_the_project(quickstart):
     assert not {"dspy", "src", "dspy.config.yaml", "aws_lambda_powertools", "yaml"} & top(quickstart.catalogue)
     assert measure(quickstart.catalogue).unzipped < UNZIPPED / 3
-    found = ask(quickstart.catalogue, [rest_event(Request("GET", "/programs"))], "handler.catalogue")
+    found = ask(quickstart.catalogue, [rest_event(Request("GET", "/programs"))], "dspy_lambda.catalogue")
     (answer,) = found["answers"]
     programs = json.loads(answer["body"])["programs"]
     assert [program["name"] for program in programs] == ["Answer", "Perspectives", "Summarise", "Triage"]

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
-from handler.errors import ConfigError
-from infra.artifact.requirements import Requirements, read_requirements
+from dspy_lambda.errors import ConfigError
+from dspy_lambda_infra.artifact.requirements import Requirements, read_requirements
 
 
 def listed(root):

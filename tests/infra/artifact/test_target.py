@@ -2,9 +2,9 @@ import sys
 
 import pytest
 
-from infra.artifact import target as target_module
-from infra.artifact.target import Target
-from infra.artifact.uv import UvError
+from dspy_lambda_infra.artifact import target as target_module
+from dspy_lambda_infra.artifact.target import Target
+from dspy_lambda_infra.artifact.uv import UvError
 from tests.infra.artifact.conftest import HERE
 
 

@@ -1,7 +1,7 @@
-from infra.deploy.changes import changes
-from infra.deploy.translate import translate
-from infra.project import load_project
-from infra.template import render
+from dspy_lambda_infra.deploy.changes import changes
+from dspy_lambda_infra.deploy.translate import translate
+from dspy_lambda_infra.project import load_project
+from dspy_lambda_infra.template import render
 from tests.support import AECHO, ECHO
 
 

@@ -6,7 +6,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from infra.cli import main
+from dspy_lambda_infra.cli import main
 from tests.support import ECHO
 
 
@@ -27,7 +27,7 @@ def deploy(project, tmp_path):
 def limits(monkeypatch):
     """Lambda's quotas, which moto does not know."""
     found = {"ConcurrentExecutions": 1000, "UnreservedConcurrentExecutions": 1000}
-    monkeypatch.setattr("infra.deploy.account.account_limits", lambda session: found)
+    monkeypatch.setattr("dspy_lambda_infra.deploy.account.account_limits", lambda session: found)
     return found
 
 

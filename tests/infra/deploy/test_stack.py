@@ -9,9 +9,9 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from infra.deploy.translate import translate
-from infra.project import load_project
-from infra.template import render
+from dspy_lambda_infra.deploy.translate import translate
+from dspy_lambda_infra.project import load_project
+from dspy_lambda_infra.template import render
 from tests.conftest import QUICKSTART, ROOT
 from tests.infra.template.matrix import MATRIX
 from tests.support import ECHO
@@ -32,7 +32,7 @@ def aws(monkeypatch):
     with mock_aws():
         archive = io.BytesIO()
         with zipfile.ZipFile(archive, "w") as file:
-            file.writestr("handler/main.py", "")
+            file.writestr("dspy_lambda/main.py", "")
         boto3.client("s3").create_bucket(Bucket="artifacts")
         boto3.client("s3").put_object(Bucket="artifacts", Key="not-uploaded", Body=archive.getvalue())
         yield boto3.client

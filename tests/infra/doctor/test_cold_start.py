@@ -1,9 +1,9 @@
 import pytest
 
-from handler.errors import ConfigError
-from infra.artifact.target import Target
-from infra.cli import main
-from infra.doctor.cold_start import Runtime, Start, side_by_side
+from dspy_lambda.errors import ConfigError
+from dspy_lambda_infra.artifact.target import Target
+from dspy_lambda_infra.cli import main
+from dspy_lambda_infra.doctor.cold_start import Runtime, Start, side_by_side
 from tests.infra.artifact.conftest import HERE
 
 

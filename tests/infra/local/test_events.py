@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from infra.local.events import EVENTS, MalformedAnswer, Request, http_event, response
+from dspy_lambda_infra.local.events import EVENTS, MalformedAnswer, Request, http_event, response
 
 REQUEST = Request(
     "POST",

@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from infra.cli import main
-from infra.local.environment import MAX_REQUEST_BYTES
-from infra.local.events import EVENTS as EVENTS_OF
-from infra.local.events import Request, rest_event
-from infra.local.front import Front
-from infra.local.function import RequestTooLarge, Throttled
-from infra.local.local import CATALOGUE, LocalLambda
-from infra.project import load_project
+from dspy_lambda_infra.cli import main
+from dspy_lambda_infra.local.environment import MAX_REQUEST_BYTES
+from dspy_lambda_infra.local.events import EVENTS as EVENTS_OF
+from dspy_lambda_infra.local.events import Request, rest_event
+from dspy_lambda_infra.local.front import Front
+from dspy_lambda_infra.local.function import RequestTooLarge, Throttled
+from dspy_lambda_infra.local.local import CATALOGUE, LocalLambda
+from dspy_lambda_infra.project import load_project
 from tests.conftest import EVENTS, QUICKSTART
 from tests.support import AECHO, ECHO, Records
 
@@ -364,9 +364,8 @@ def test_a_window_gathers_records_into_one_batch(make_project, make_local, lines
 
 @contextlib.contextmanager
 def command(*arguments):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "infra.cli", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    words = [sys.executable, "-m", "dspy_lambda_infra.cli", *arguments]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         yield process
     finally:
@@ -467,7 +466,7 @@ class Where(dspy.Module):
 
 
 def test_the_portable_runtime_client_serves_as_the_native_one_does(make_project, models, tmp_path, monkeypatch):
-    from infra.local import environment
+    from dspy_lambda_infra.local import environment
 
     folder = str(Path(environment.__file__).parent / "portable")
     monkeypatch.setattr(environment, "_python_path", lambda: {"PYTHONPATH": folder})

@@ -1,9 +1,9 @@
 import pytest
 
-from infra.cli import main
-from infra.project import load_project
-from infra.template import build, render
-from infra.template.syntax import Intrinsic, dump, load, ref
+from dspy_lambda_infra.cli import main
+from dspy_lambda_infra.project import load_project
+from dspy_lambda_infra.template import build, render
+from dspy_lambda_infra.template.syntax import Intrinsic, dump, load, ref
 from tests.support import ECHO
 
 EXTRA = """

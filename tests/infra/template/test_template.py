@@ -3,10 +3,10 @@ import os
 
 import pytest
 
-from infra.cli import main
-from infra.project import load_project
-from infra.template import build, render
-from infra.template.syntax import Intrinsic, get_att, if_, load, ref, sub
+from dspy_lambda_infra.cli import main
+from dspy_lambda_infra.project import load_project
+from dspy_lambda_infra.template import build, render
+from dspy_lambda_infra.template.syntax import Intrinsic, get_att, if_, load, ref, sub
 from tests.conftest import QUICKSTART, ROOT
 from tests.infra.template.matrix import MATRIX
 from tests.support import AECHO, ECHO
@@ -316,7 +316,7 @@ def test_the_code_is_found_from_wherever_the_template_lies(make_project, tmp_pat
 def test_an_image_has_its_context_where_build_puts_it(make):
     function = make({"package_type": "Image"})["EchoFunction"]
     assert function["Metadata"]["DockerContext"] == "dist/EchoFunction"
-    assert function["Properties"]["ImageConfig"] == {"Command": ["handler.main.lambda_handler"]}
+    assert function["Properties"]["ImageConfig"] == {"Command": ["dspy_lambda.main.lambda_handler"]}
     assert not {"Runtime", "Handler", "CodeUri"} & set(function["Properties"])
 
 

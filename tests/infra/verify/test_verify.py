@@ -9,11 +9,11 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from infra.local.local import LocalLambda
-from infra.project import load_project
-from infra.verify import __main__ as verify
-from infra.verify import checks
-from infra.verify.project import write_project
+from dspy_lambda_infra.local.local import LocalLambda
+from dspy_lambda_infra.project import load_project
+from dspy_lambda_infra.verify import __main__ as verify
+from dspy_lambda_infra.verify import checks
+from dspy_lambda_infra.verify.project import write_project
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def mock(credentials, monkeypatch):
     monkeypatch.setenv("MOCK_KEY", "/key")
     with mock_aws():
         boto3.client("ssm").put_parameter(Name="/key", Type="SecureString", Value="the key")
-        from infra.verify.mock import handler
+        from dspy_lambda_infra.verify.mock import handler
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
@@ -93,7 +93,7 @@ def test_a_check_that_breaks_does_not_hold(monkeypatch):
 @pytest.fixture
 def account(credentials, monkeypatch):
     limits = {"ConcurrentExecutions": 1000, "UnreservedConcurrentExecutions": 1000}
-    monkeypatch.setattr("infra.deploy.account.account_limits", lambda session: limits)
+    monkeypatch.setattr("dspy_lambda_infra.deploy.account.account_limits", lambda session: limits)
     with mock_aws():
         yield boto3.client
 

@@ -1,1 +1,0 @@
-"""What runs inside Lambda. Nothing here knows SAM, and nothing here imports `infra`."""

@@ -1,0 +1,1 @@
+"""What runs inside Lambda. Nothing here knows SAM, and nothing here imports `dspy_lambda_infra`."""

@@ -1,0 +1,73 @@
+"""An application as Lambda calls it: wrapped in Mangum, once per environment."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from mangum import Mangum
+from mangum.adapter import DEFAULT_TEXT_MIME_TYPES
+from starlette.requests import Request
+
+from dspy_lambda.api.events import kind_of, tidy
+from dspy_lambda.api.problems import MEDIA_TYPE, call_error
+from dspy_lambda.errors import ProgramFailed, UnknownEvent
+
+# It logs a line for each request; the call's record has more.
+logging.getLogger("mangum").setLevel(logging.WARNING)
+Scope = MutableMapping[str, Any]
+Asgi = Callable[[Scope, Callable[..., Any], Callable[..., Awaitable[None]]], Awaitable[None]]
+
+
+class LambdaApp:
+    """Gives each request its ids and its root path, and Mangum a media type that it would send as base64.
+
+    Args:
+        app: the ASGI application. Mangum takes the event loop that is current when this is called.
+    """
+
+    def __init__(self, app: Asgi) -> None:
+        self._app = app
+        self._scope: dict[str, Any] = {}  # an execution environment has one request at a time
+        self._mangum = Mangum(self._run, lifespan="off", text_mime_types=[*DEFAULT_TEXT_MIME_TYPES, MEDIA_TYPE])
+
+    def answer(self, event: dict[str, Any], context: Any, **scope: Any) -> dict[str, Any]:
+        """The answer to one HTTP event, in the shape of its source; `scope` goes into the request's.
+
+        Raises:
+            UnknownEvent: the event looks like a request but lacks a part that every real one has.
+        """
+        self._scope = {**scope, "request_id": context.aws_request_id}
+        try:
+            return self._mangum(tidy(event), context)
+        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+            reason = f"{type(error).__name__} on {error}" if isinstance(error, KeyError) else type(error).__name__
+            kind = kind_of(event)
+            raise UnknownEvent(f"The event looks like a {kind} request but cannot be read as one: {reason}.") from None
+
+    async def _run(self, scope: Scope, receive: Callable[..., Any], send: Callable[..., Awaitable[None]]) -> None:
+        scope.update(self._scope)
+        scope["root_path"] = _root_path(scope["aws.event"])
+        # Starlette takes the root path off the path: it must stand there, as it does with an HTTP API's stage and
+        # does not with a REST API's.
+        if scope["aws.event"].get("version") != "2.0":
+            scope["path"] = scope["root_path"] + scope["path"]
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            # A program that cancels all tasks that it finds. Mangum would answer in plain text.
+            failed = call_error(Request(scope), ProgramFailed("A program cancelled the whole invocation."))
+            await failed(scope, receive, send)
+
+
+def _root_path(event: dict[str, Any]) -> str:
+    """The stage's prefix. HTTP API has it in the path too, where the router strips it; REST only in the context."""
+    request = event["requestContext"]
+    stage = request.get("stage", "$default")
+    if event.get("version") == "2.0":
+        prefix = f"/{stage}"
+        return prefix if stage != "$default" and event.get("rawPath", "").startswith(f"{prefix}/") else ""
+    full, path = str(request.get("path", "")), str(event.get("path", ""))
+    return full.removesuffix(path) if path and full.endswith(path) else ""

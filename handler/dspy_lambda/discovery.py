@@ -1,0 +1,192 @@
+"""Discovery: the public `dspy.Module` classes of a project in dspy-cli's layout, found and loaded."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+import dspy
+
+from dspy_lambda.config import Config
+from dspy_lambda.errors import ConfigError
+from dspy_lambda.programs import FailedProgram, Program, choose_entry, defined_at
+from dspy_lambda.schemas import schemas_of
+
+_RESERVED = "dspy_lambda"
+_NO_PROGRAMS = re.compile(r"Signature|BaseModel|Enum|TypedDict|NamedTuple|Protocol|Exception|Error")
+
+
+@dataclass(frozen=True)
+class ProgramFile:
+    """A file that may define programs, and the name of the Python module that it is."""
+
+    path: Path
+    module: str
+
+    def class_names(self) -> list[str]:
+        """Public classes that look like programs, read without importing the file."""
+        text = self.path.read_text(encoding="utf-8", errors="replace")
+        try:
+            found = [
+                (node.name, ", ".join(ast.unparse(base) for base in node.bases))
+                for node in ast.walk(ast.parse(text))
+                if isinstance(node, ast.ClassDef)
+            ]
+        except SyntaxError:
+            found = re.findall(r"^class\s+(\w+)\s*\(([^)]*)\)", text, re.MULTILINE)
+        return [name for name, bases in found if bases and name[0] != "_" and not _NO_PROGRAMS.search(bases)]
+
+
+def program_files(project: Path) -> list[ProgramFile]:
+    """The files `src/<package>/modules/*.py` of a project; names with a leading underscore are private.
+
+    Raises:
+        ConfigError: no such folder, or a folder name that would hide this package's own.
+    """
+    source = project / "src"
+    for place in (source / _RESERVED, project / _RESERVED):
+        if place.is_dir() and any(place.rglob("*.py")) and not _is_this_package(place):
+            raise ConfigError(f"{place}: `{_RESERVED}` is the package of dspy-lambda itself; rename the folder.")
+    files = sorted(p for p in source.glob("*/modules/*.py") if not p.name.startswith("_"))
+    if not files:
+        raise ConfigError(f"{project}: no programs; put dspy.Module classes into src/<package>/modules/*.py.")
+    return [ProgramFile(path, ".".join(path.relative_to(source).with_suffix("").parts)) for path in files]
+
+
+def _is_this_package(place: Path) -> bool:
+    return place.resolve() == Path(__file__).resolve().parent
+
+
+def load_programs(
+    project: Path, config: Config, *, only: str | None = None, module: str | None = None
+) -> tuple[dict[str, Program], dict[str, FailedProgram]]:
+    """Import a project's programs: all, or only the one named (and then only its module).
+
+    A module that fails to import fails its own programs and no other's.
+
+    Raises:
+        ConfigError: two programs of one name; or, with `only`, no such program or one that cannot be loaded.
+    """
+    files = program_files(project)
+    source = str(project / "src")
+    if source not in sys.path:
+        sys.path.insert(0, source)
+    if only is not None:
+        files = _files_of(only, files, module)
+    # All are imported before any is made: only then is it known which classes are bases of others.
+    classes = [(file, _import(file)) for file in files]
+    found: dict[str, tuple[Program | FailedProgram, ProgramFile]] = {}
+    for file, imported in classes:
+        for program in _load(file, imported, config):
+            if only not in (None, program.name):
+                continue
+            if program.name in found:
+                other = found[program.name][1].path
+                raise ConfigError(f"{file.path}: program {program.name} is also in {other}; rename one of them.")
+            found[program.name] = (program, file)
+    programs = {name: p for name, (p, _) in found.items() if isinstance(p, Program)}
+    failed = {name: p for name, (p, _) in found.items() if isinstance(p, FailedProgram)}
+    if only is not None and only not in programs:
+        raise ConfigError(_why_not(only, failed, files))
+    return programs, failed
+
+
+def _files_of(only: str, files: list[ProgramFile], module: str | None) -> list[ProgramFile]:
+    if module is not None:
+        chosen = [file for file in files if file.module == module]
+        if not chosen:
+            known = ", ".join(file.module for file in files)
+            raise ConfigError(f"DSPY_LAMBDA_MODULE: no module {module!r}; the project has: {known}.")
+        return chosen
+    named = {file: file.class_names() for file in files}
+    chosen = [file for file, names in named.items() if only in names]
+    if len(chosen) > 1:
+        raise ConfigError(f"{chosen[1].path}: program {only} is also in {chosen[0].path}; rename one of them.")
+    if not chosen:
+        known = ", ".join(sorted(name for names in named.values() for name in names))
+        raise ConfigError(f"DSPY_LAMBDA_PROGRAM: no program {only!r}; the project has: {known}.")
+    return chosen
+
+
+def _why_not(only: str, failed: dict[str, FailedProgram], files: list[ProgramFile]) -> str:
+    if only in failed:
+        return f"program {only} cannot be loaded: {failed[only].error}"
+    return f"DSPY_LAMBDA_PROGRAM: {files[0].path} defines no dspy.Module class named {only!r}."
+
+
+def _import(file: ProgramFile) -> list[type[dspy.Module]] | BaseException:
+    """The program classes of a file, or what its import raised."""
+    try:
+        module = importlib.import_module(file.module)
+    except (Exception, SystemExit) as error:
+        return error
+    found = inspect.getmembers(module, inspect.isclass)
+    return [cls for name, cls in found if name == cls.__name__ and _is_program(cls, file.module)]
+
+
+def _is_program(cls: type, module: str) -> bool:
+    return issubclass(cls, dspy.Module) and cls.__module__ == module and not cls.__name__.startswith("_")
+
+
+def _load(
+    file: ProgramFile, imported: list[type[dspy.Module]] | BaseException, config: Config
+) -> list[Program | FailedProgram]:
+    if isinstance(imported, BaseException):
+        names = file.class_names() or [file.path.stem]
+        return [_failed(name, file, config, imported) for name in names]
+    return [_load_class(cls, file, config) for cls in imported if not _is_only_a_base(cls)]
+
+
+def _is_only_a_base(cls: type[dspy.Module]) -> bool:
+    has_entry = defined_at(cls, "forward") is not None or defined_at(cls, "aforward") is not None
+    return not has_entry and bool(cls.__subclasses__())
+
+
+def _load_class(cls: type[dspy.Module], file: ProgramFile, config: Config) -> Program | FailedProgram:
+    name = cls.__name__
+    try:
+        _check_init(cls)
+        instance = cls()
+        entry = choose_entry(instance)
+        schemas = schemas_of(instance, entry.method)
+    except (Exception, SystemExit) as error:
+        return _failed(name, file, config, error)
+    return Program(name, file.module, config.model_alias(name), instance, entry, schemas)
+
+
+def _check_init(cls: type[dspy.Module]) -> None:
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if needed:
+        raise TypeError(f"a program's __init__ takes no arguments, and this one needs {', '.join(needed)}")
+
+
+def _failed(name: str, file: ProgramFile, config: Config, error: BaseException) -> FailedProgram:
+    return FailedProgram(name, file.module, config.model_alias(name), f"{_place(file, error)}: {_reason(error)}")
+
+
+def _place(file: ProgramFile, error: BaseException) -> str:
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file.path)]
+    return f"{file.path}:{frames[-1].lineno}" if frames else str(file.path)
+
+
+def _reason(error: BaseException) -> str:
+    """The exception's text only where Python or this package wrote it: the user's own may hold what is private."""
+    name = type(error).__name__
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"{name}: {error}; add it to the project's dependencies"
+    if isinstance(error, ImportError | SyntaxError | TypeError):
+        return f"{name}: {error}"
+    if isinstance(error, NameError | AttributeError) and error.name:
+        return f"{name}: {error.name!r}"
+    if name == "PydanticSchemaGenerationError":
+        return "a type hint of its forward or aforward is no type that JSON can fill"
+    return f"{name} while the module was loaded; run it on its own to see the text"

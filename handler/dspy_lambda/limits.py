@@ -1,0 +1,142 @@
+"""A model's limits within one process: parallel requests, requests a minute, tokens a minute."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as Waited
+from contextlib import asynccontextmanager, contextmanager
+
+from dspy.utils.exceptions import LMRateLimitError
+
+from dspy_lambda.config import ModelSettings
+from dspy_lambda.errors import DeadlineExceeded
+
+_MINUTE = 60.0
+
+
+class ModelLimit:
+    """Shared by all calls of a model, on the loop and in threads; first come, first served.
+
+    Whoever waits, waits until its call's deadline. A wait for the minute's quota that would outlast it is a rate
+    limit at once, with the seconds until there is room.
+    """
+
+    def __init__(self, settings: ModelSettings) -> None:
+        self._lock = threading.Lock()
+        self._free = math.inf if settings.max_parallel_requests is None else settings.max_parallel_requests
+        self._waiting: deque[Future[None]] = deque()
+        self._requests_per_minute = settings.requests_per_minute
+        self._tokens_per_minute = settings.tokens_per_minute
+        self._starts: deque[float] = deque(maxlen=settings.requests_per_minute or 1)
+        self._tokens: deque[tuple[float, int]] = deque()
+
+    @contextmanager
+    def turn(self, deadline: float | None) -> Iterator[None]:
+        """A turn to send one request, from a thread. Times are `time.monotonic()`.
+
+        Raises:
+            DeadlineExceeded: no turn before the deadline.
+            LMRateLimitError: the minute is used up until after the deadline.
+        """
+        queued = self._enter()
+        if queued is not None:
+            try:
+                queued.result(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            except Waited:
+                self._leave(queued)
+                raise DeadlineExceeded("The deadline came before a turn at the model.") from None
+        try:
+            time.sleep(self._pause(deadline))
+            yield
+        finally:
+            self._release()
+
+    @asynccontextmanager
+    async def aturn(self, deadline: float | None) -> AsyncIterator[None]:
+        """The same, on the loop: whose deadline cancels it from outside."""
+        queued = self._enter()
+        if queued is not None:
+            try:
+                await asyncio.wrap_future(queued)
+            except asyncio.CancelledError:
+                self._leave(queued)
+                raise
+        try:
+            if pause := self._pause(deadline):
+                await asyncio.sleep(pause)
+            yield
+        finally:
+            self._release()
+
+    def spent(self, tokens: int) -> None:
+        """Count the tokens of an answer against the minute."""
+        if self._tokens_per_minute is not None:
+            with self._lock:
+                self._tokens.append((time.monotonic(), tokens))
+
+    def _enter(self) -> Future[None] | None:
+        """None with a turn taken, or a place in the queue."""
+        with self._lock:
+            if self._free > 0 and not self._waiting:
+                self._free -= 1
+                return None
+            place: Future[None] = Future()
+            self._waiting.append(place)
+            return place
+
+    def _leave(self, place: Future[None]) -> None:
+        """Give a place up, which may have become a turn meanwhile."""
+        place.cancel()
+        with self._lock:
+            if place in self._waiting:
+                self._waiting.remove(place)
+                return
+        if not place.cancelled():
+            self._release()
+
+    def _release(self) -> None:
+        with self._lock:
+            while self._waiting:
+                place = self._waiting.popleft()
+                if place.set_running_or_notify_cancel():
+                    place.set_result(None)
+                    return
+            self._free += 1
+
+    def _pause(self, deadline: float | None) -> float:
+        """Seconds until this minute's quota has room; the start is booked."""
+        if self._requests_per_minute is None and self._tokens_per_minute is None:
+            return 0.0
+        with self._lock:
+            now = time.monotonic()
+            start = max(now, self._next_request(), self._next_tokens(now))
+            if deadline is not None and start >= deadline:
+                raise LMRateLimitError("this process's own limit for the model", retry_after=start - now)
+            self._starts.append(start)
+        return start - now
+
+    def _next_request(self) -> float:
+        if self._requests_per_minute is None or len(self._starts) < self._requests_per_minute:
+            return 0.0
+        return self._starts[0] + _MINUTE
+
+    def _next_tokens(self, now: float) -> float:
+        """When enough of the last minute's tokens are over a minute old."""
+        if self._tokens_per_minute is None:
+            return 0.0
+        while self._tokens and self._tokens[0][0] <= now - _MINUTE:
+            self._tokens.popleft()
+        over = sum(tokens for _, tokens in self._tokens) - self._tokens_per_minute
+        for at, tokens in self._tokens:
+            if over < 0:
+                return 0.0
+            over -= tokens
+            if over < 0:
+                return at + _MINUTE
+        return 0.0

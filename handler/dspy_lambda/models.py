@@ -1,0 +1,135 @@
+"""The LM registry: one LM per alias for the life of the environment, copied for each call."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import random
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Self
+
+import dspy
+from dspy.utils.exceptions import LMError, is_retryable_lm_error
+
+from dspy_lambda.config import CONFIG_FILE, Config, ModelSettings
+from dspy_lambda.errors import ConfigError
+from dspy_lambda.limits import ModelLimit
+from dspy_lambda.telemetry import Call
+
+RETRIES = 3  # as dspy.LM's own default
+_LONGEST_PAUSE_SECONDS = 60.0
+
+
+class ProgramLM(dspy.LM):  # type: ignore[misc]
+    """An alias's LM. A copy belongs to one call: it counts for that call, and retries within its deadline.
+
+    DSPy's own retries know no deadline and honour any Retry-After: an hour's would sleep until Lambda's kill. Here
+    an error whose pause would not fit into the call's time is raised at once, with the provider's Retry-After.
+    """
+
+    call: Call | None = None
+    limit: ModelLimit | None = None
+
+    def for_call(self, call: Call) -> Self:
+        """A copy that shares this LM's connections."""
+        copied: Self = self.copy()
+        copied.call = call
+        return copied
+
+    def update_history(self, entry: dict[str, Any]) -> None:
+        """Count an answered call; keep nothing of it.
+
+        Not left to the context: the LM may be handed to a thread of the program's own, which has none.
+        """
+        if self.call is not None:
+            self.call.usage.add(entry)
+        if self.limit is not None:
+            self.limit.spent(entry["usage"].get("total_tokens") or 0)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        for attempt in itertools.count():
+            try:
+                with nullcontext() if self.limit is None else self.limit.turn(self._deadline):
+                    return super().__call__(*args, **kwargs)
+            except LMError as error:
+                time.sleep(self._pause(error, attempt))
+
+    async def acall(self, *args: Any, **kwargs: Any) -> Any:
+        for attempt in itertools.count():
+            try:
+                async with nullcontext() if self.limit is None else self.limit.aturn(self._deadline):
+                    return await super().acall(*args, **kwargs)
+            except LMError as error:
+                await asyncio.sleep(self._pause(error, attempt))
+
+    def _pause(self, error: LMError, attempt: int) -> float:
+        """Seconds until the next attempt; raises the error where there shall be none."""
+        if self.call is not None:
+            self.call.lm_error = error
+        if attempt >= RETRIES or not is_retryable_lm_error(error) or dspy.settings.send_stream is not None:
+            raise error
+        hint: float | None = error.retry_after
+        if hint is None or not math.isfinite(hint):
+            # Exponential with jitter: all records of a batch that failed together shall not come back together.
+            hint = min(2.0**attempt, _LONGEST_PAUSE_SECONDS) * random.uniform(0.5, 1)  # noqa: S311
+        if self._deadline is not None and time.monotonic() + hint >= self._deadline:
+            raise error
+        return max(0.0, hint)
+
+    @property
+    def _deadline(self) -> float | None:
+        return None if self.call is None else self.call.invocation.deadline
+
+
+def build_models(
+    config: Config, aliases: set[str], project: Path, timeout_seconds: float, variables: Mapping[str, str]
+) -> dict[str, ProgramLM]:
+    """One LM for each alias in use; its connection pool lives and is shared with it.
+
+    `timeout_seconds` bounds each wait for the provider's next byte. DSPy's own default is 600 s, longer than most
+    functions live, and each distinct timeout opens a pool of its own: so there is exactly one.
+
+    Raises:
+        ConfigError: the environment variable that holds a model's key is not set.
+    """
+    return {
+        alias: _build(alias, config.models.registry[alias], project / CONFIG_FILE, timeout_seconds, variables)
+        for alias in sorted(aliases)
+    }
+
+
+def _build(
+    alias: str, settings: ModelSettings, path: Path, timeout_seconds: float, variables: Mapping[str, str]
+) -> ProgramLM:
+    options: dict[str, Any] = {"timeout": timeout_seconds, "num_retries": 0}
+    if key := _api_key(alias, settings, path, variables):
+        options["api_key"] = key
+    if base := variables.get("DSPY_LAMBDA_API_BASE") or settings.api_base:
+        options["api_base"] = base
+    if settings.max_tokens is not None:
+        options["max_tokens"] = settings.max_tokens
+    if settings.temperature is not None:
+        options["temperature"] = settings.temperature
+    try:
+        lm = ProgramLM(settings.model, model_type=settings.model_type, cache=settings.cache, **options)
+    except (ValueError, LMError) as error:
+        raise ConfigError(f"{path}: models.registry.{alias}: {error}") from None
+    if settings.max_parallel_requests or settings.requests_per_minute or settings.tokens_per_minute:
+        lm.limit = ModelLimit(settings)
+    return lm
+
+
+def _api_key(alias: str, settings: ModelSettings, path: Path, variables: Mapping[str, str]) -> str | None:
+    key = variables.get(settings.env) if settings.env else None
+    if not key and settings.api_key is not None:
+        key = settings.api_key.get_secret_value()
+    if not key and settings.env:
+        raise ConfigError(
+            f"{path}: models.registry.{alias}.env: the environment variable {settings.env} is not set; "
+            f"set it (on this machine a line in the project's .env will do)."
+        )
+    return key

@@ -1,0 +1,105 @@
+"""JSON in and JSON out: request bodies to inputs, results to outputs."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from dspy_lambda.errors import InvalidInput
+
+MAX_BODY_BYTES = 6_000_000
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def read_json(body: bytes | str) -> Any:
+    """The JSON value of a request or record body.
+
+    Raises:
+        InvalidInput: 413 over 6,000,000 bytes; 400 where it is empty, not JSON, nested over 200 levels or holds
+            an integer of over 4,300 digits (the parser's limits); 422 where it holds half a surrogate pair.
+    """
+    if isinstance(body, str):
+        try:
+            body = body.encode()
+        except UnicodeEncodeError:
+            raise _half_a_pair() from None
+    if len(body) > MAX_BODY_BYTES:
+        raise InvalidInput(f"The body is over {MAX_BODY_BYTES:,} bytes.", status=413)
+    if not body.strip():
+        raise InvalidInput("The body is empty; send a JSON object.", status=400)
+    try:
+        return from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        if _has_half_a_pair(body):
+            raise _half_a_pair() from None
+        raise InvalidInput(f"The body is not JSON that can be read: {error}.", status=400) from None
+
+
+def read_value(value: Any) -> Any:
+    """A value that the runtime client has parsed already, by the same rules as a body.
+
+    Raises:
+        InvalidInput: as `read_json` does.
+    """
+    try:
+        text = json.dumps(value)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"The inputs cannot be read: {type(error).__name__}.", status=400) from None
+    return read_json(text)
+
+
+def _has_half_a_pair(body: bytes) -> bool:
+    # The strict parser reports half a surrogate pair as broken JSON; the standard library's lets it through.
+    try:
+        json.dumps(json.loads(body), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    except (ValueError, RecursionError):
+        pass
+    return False
+
+
+def _half_a_pair() -> InvalidInput:
+    return InvalidInput("The text holds half of a surrogate pair, which no model can be sent.")
+
+
+def to_outputs(result: Any) -> dict[str, Any]:
+    """A program's result as a JSON object; NaN and infinities become null.
+
+    Raises:
+        PydanticSerializationError, ValueError: the result holds something that JSON cannot.
+    """
+    if hasattr(result, "toDict"):
+        result = result.toDict()
+    try:
+        text = _to_json(result)
+    except (UnicodeEncodeError, PydanticSerializationError):
+        # Half a surrogate pair in a model's answer. The runtime client encodes the answer outside of its own error
+        # handling: that would end the execution environment.
+        text = _to_json(_whole_pairs(result))
+    outputs = from_json(text)
+    return outputs if isinstance(outputs, dict) else {"result": outputs}
+
+
+def _to_json(value: Any) -> bytes:
+    return to_json(value, inf_nan_mode="null", bytes_mode="base64", fallback=_to_dict)
+
+
+def _to_dict(value: Any) -> Any:
+    """A Prediction within the result."""
+    if hasattr(value, "toDict"):
+        return value.toDict()
+    raise TypeError(f"a program's result holds a {type(value).__name__}, which JSON cannot")
+
+
+def _whole_pairs(value: Any) -> Any:
+    if isinstance(value, str):
+        return _SURROGATE.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {_whole_pairs(key): _whole_pairs(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_whole_pairs(item) for item in value]
+    return _whole_pairs(value.toDict()) if hasattr(value, "toDict") else value

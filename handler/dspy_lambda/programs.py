@@ -1,0 +1,110 @@
+"""A program: a `dspy.Module`, looked at once and called many times."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import MethodType
+from typing import Any
+
+import dspy
+
+from dspy_lambda.schemas import Schemas
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The method that serves a program's calls.
+
+    Attributes:
+        name: `forward` or `aforward`.
+        method: what its schemas are read from.
+        is_async: whether it is native async.
+        why: what that was told by.
+    """
+
+    name: str
+    method: Callable[..., Any]
+    is_async: bool
+    why: str
+
+    async def start(self, instance: dspy.Module, inputs: dict[str, Any]) -> Any:
+        """Run a native async call."""
+        if self.name == "aforward":
+            return await instance.acall(**inputs)
+        return await instance(**inputs)
+
+
+@dataclass(frozen=True)
+class Program:
+    """One loaded program. `instance` is shared and never called: calls run on `copy()`."""
+
+    name: str
+    module: str
+    model: str
+    instance: dspy.Module
+    entry: Entry
+    schemas: Schemas
+
+    def copy(self) -> dspy.Module:
+        """A shallow copy, so that what one call sets on `self` stays in that call.
+
+        Not `copy.copy`: `dspy.Module.__getstate__` drops the callbacks that the user gave the program. Methods bound
+        to the instance itself (`dspy.syncify` puts one there) are bound to the copy.
+        """
+        original = self.instance
+        clone = object.__new__(type(original))
+        clone.__dict__.update(original.__dict__)
+        clone.history = []
+        for name, value in original.__dict__.items():
+            if isinstance(value, MethodType) and value.__self__ is original:
+                clone.__dict__[name] = MethodType(value.__func__, clone)
+        return clone
+
+
+@dataclass(frozen=True)
+class FailedProgram:
+    """A program that cannot be called, and why: the text is safe to show."""
+
+    name: str
+    module: str
+    model: str
+    error: str
+
+
+def choose_entry(instance: dspy.Module) -> Entry:
+    """Which method serves the program's calls: decided once, here.
+
+    A program is native async exactly when the class that defines `aforward` stands at or before the class that
+    defines `forward` in its MRO: `hasattr` would take an inherited `aforward` that the program's own `forward`
+    does not go with, and `cls.__dict__` would miss a subclass of an async program.
+    """
+    cls = type(instance)
+    sync_at, async_at = defined_at(cls, "forward"), defined_at(cls, "aforward")
+    own = vars(instance).get("forward")
+    if own is not None:
+        # dspy.syncify puts a synchronous forward(*args, **kwargs) into the instance, in front of its aforward.
+        named = [
+            p for p in inspect.signature(own).parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        ]
+        method = own if named or async_at is None else inspect.getattr_static(cls, "aforward")
+        return Entry("forward", method, _is_async(own), "forward is set on the instance")
+    if async_at is not None and (sync_at is None or async_at <= sync_at):
+        aforward = inspect.getattr_static(cls, "aforward")
+        return Entry("aforward", aforward, True, f"aforward of {cls.__mro__[async_at].__name__}")
+    if sync_at is None:
+        raise TypeError(f"{cls.__name__} defines neither forward nor aforward")
+    forward = inspect.getattr_static(cls, "forward")
+    is_async = _is_async(forward)
+    return Entry(
+        "forward", forward, is_async, f"{'async ' if is_async else ''}forward of {cls.__mro__[sync_at].__name__}"
+    )
+
+
+def _is_async(method: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(inspect.unwrap(method))
+
+
+def defined_at(cls: type, method: str) -> int | None:
+    return next((i for i, base in enumerate(cls.__mro__) if method in vars(base)), None)

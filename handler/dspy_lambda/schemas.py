@@ -1,0 +1,255 @@
+"""What a program takes and gives: from its type hints, and from its signature where hints are missing."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Annotated, Any, NotRequired, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
+from pydantic.fields import FieldInfo
+from typing_extensions import TypedDict
+
+from dspy_lambda.errors import InvalidInput
+
+SCHEMA_REF = "#/components/schemas/{program}.{{model}}"
+# Misfits whose text is, or quotes, what a validator or the caller wrote.
+_QUOTING = {"value_error", "assertion_error", "union_tag_invalid", "is_instance_of"}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The inputs of one program, checked before every call: DSPy itself does not."""
+
+    adapter: TypeAdapter[dict[str, Any]]
+
+    def validate(self, inputs: Any) -> dict[str, Any]:
+        """The keyword arguments for the program. Extra fields are ignored; pydantic's lax mode converts.
+
+        Raises:
+            InvalidInput: with one entry in `errors` for each field that does not fit, never the value itself.
+        """
+        if not isinstance(inputs, dict):
+            misfit = {"loc": [], "msg": "Input should be a JSON object", "type": "dict_type"}
+            raise InvalidInput("The inputs must be a JSON object.", errors=[misfit])
+        try:
+            return self.adapter.validate_python(inputs)
+        except ValidationError as error:
+            misfits = [self._misfit(item) for item in error.errors(include_url=False, include_input=False)]
+        fields = sorted({str(item["loc"][0]) for item in misfits if item["loc"]})
+        raise InvalidInput(f"The inputs do not fit the program: {', '.join(fields)}.", errors=misfits)
+
+    def _misfit(self, item: Any) -> dict[str, Any]:
+        known = item["type"] in _core_errors() and item["type"] not in _QUOTING
+        return {
+            "loc": list(self._declared(item["loc"])),
+            "msg": item["msg"] if known else "Input is not valid for this field",
+            "type": item["type"],
+        }
+
+    def _declared(self, location: tuple[int | str, ...]) -> Iterator[int | str]:
+        """The location up to the first part that the caller wrote: the keys of a dict are inputs too."""
+        for part in location:
+            if isinstance(part, str) and part not in self._names:
+                return
+            yield part
+
+    @cached_property
+    def _names(self) -> set[str]:
+        return set(_property_names(self.json_schema()))
+
+    def json_schema(self, ref_template: str = "#/$defs/{model}") -> dict[str, Any]:
+        """The JSON Schema; of any object where the hints have none."""
+        return _json_schema(self.adapter, ref_template, "validation")
+
+
+@cache
+def _core_errors() -> set[str]:
+    from pydantic_core.core_schema import ErrorType
+
+    return set(get_args(ErrorType))
+
+
+def _property_names(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        yield from schema.get("properties", {})
+        for inner in schema.values():
+            yield from _property_names(inner)
+    elif isinstance(schema, list):
+        for inner in schema:
+            yield from _property_names(inner)
+
+
+def _json_schema(adapter: TypeAdapter[Any], ref_template: str, mode: Any) -> dict[str, Any]:
+    try:
+        return adapter.json_schema(ref_template=ref_template, mode=mode)
+    except PydanticInvalidForJsonSchema:
+        return {"type": "object"}
+
+
+@dataclass(frozen=True)
+class Schemas:
+    """The inputs of one program, and the JSON Schemas of both ways (made only when asked for)."""
+
+    name: str
+    inputs: Inputs
+    outputs: Any
+
+    @property
+    def input_schema(self) -> dict[str, Any]:
+        return self.inputs.json_schema(SCHEMA_REF.format(program=self.name))
+
+    @property
+    def output_schema(self) -> dict[str, Any]:
+        unknown = {"type": "object", "title": f"{self.name}Outputs"}
+        if self.outputs is None:
+            return unknown
+        try:
+            adapter = TypeAdapter(self.outputs)
+        except PydanticSchemaGenerationError:
+            return unknown
+        return _json_schema(adapter, SCHEMA_REF.format(program=self.name), "serialization")
+
+
+def schemas_of(instance: Any, entry: Callable[..., Any]) -> Schemas:
+    """The schemas of a program whose calls go to `entry` (its `forward` or `aforward`).
+
+    Raises:
+        TypeError, NameError, PydanticSchemaGenerationError: a parameter that JSON inputs cannot fill.
+    """
+    name = type(instance).__name__
+    hints = _hints(entry)
+    signatures = _signatures(instance)
+    known = {key: field for signature in reversed(signatures) for key, field in signature.input_fields.items()}
+    parameters = [p for key, p in inspect.signature(entry).parameters.items() if key != "self"]
+    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    fields: dict[str, Any] = {}
+    for parameter in named:
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            if parameter.default is not parameter.empty:
+                continue
+            raise TypeError(f"parameter {parameter.name} is positional-only, and inputs are passed by name")
+        annotation = _from_parameter(parameter, hints, known)
+        # What JSON cannot fill is the program's own affair, if it can do without.
+        if parameter.default is parameter.empty or _has_schema(annotation):
+            fields[parameter.name] = annotation
+    if len(named) < len(parameters) and signatures:
+        # forward(**kwargs), as dspy.Predict itself has it: the signature is all there is. Beside named parameters
+        # its fields may be what forward itself computes.
+        for key, field in signatures[0].input_fields.items():
+            fields.setdefault(key, _from_signature(field, optional=bool(named)))
+    typed = _typed_dict(f"{name}Inputs", fields)
+    return Schemas(name, Inputs(TypeAdapter(typed)), _outputs(name, hints.get("return"), signatures))
+
+
+def _signatures(instance: Any) -> list[Any]:
+    """The program's own signature (as dspy.ReAct has one), or those of its predictors."""
+    own = getattr(instance, "signature", None)
+    if isinstance(own, type) and issubclass(own, BaseModel) and hasattr(own, "input_fields"):
+        return [own]
+    return [predictor.signature for predictor in instance.predictors()]
+
+
+def _hints(entry: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(entry, include_extras=True)
+    except NameError:
+        # Perhaps only the return hint, imported for the type checker alone: nothing depends on that one.
+        function = inspect.unwrap(entry)
+        annotations = {key: hint for key, hint in function.__annotations__.items() if key != "return"}
+        holder = types.SimpleNamespace(__annotations__=annotations)
+        return get_type_hints(holder, globalns=function.__globals__, include_extras=True)
+
+
+def _typed_dict(name: str, fields: dict[str, Any]) -> Any:
+    """A TypedDict and no model class: a program's field may be called `copy`, `json` or `schema`."""
+    make: Any = TypedDict
+    return make(name, fields)
+
+
+def _has_schema(annotation: Any) -> bool:
+    try:
+        TypeAdapter(_typed_dict("Probe", {"field": annotation})).json_schema()
+    except (PydanticSchemaGenerationError, PydanticInvalidForJsonSchema):
+        return False
+    return True
+
+
+def _from_parameter(parameter: inspect.Parameter, hints: dict[str, Any], known: dict[str, FieldInfo]) -> Any:
+    field = known.get(parameter.name)
+    if parameter.name in hints:
+        annotation = _buildable(hints[parameter.name])
+        description = _description(field) if field else None
+        metadata = [Field(description=description)] if description else []
+    elif field is not None:
+        annotation, metadata = _buildable(field.annotation), _metadata(field)
+    else:
+        annotation, metadata = Any, []
+    if parameter.default is not parameter.empty:
+        return NotRequired[_annotated(annotation, [*metadata, _default(parameter.default)])]
+    return _annotated(annotation, metadata)
+
+
+def _from_signature(field: FieldInfo, optional: bool) -> Any:
+    annotation, metadata = _buildable(field.annotation), _metadata(field)
+    if not field.is_required():
+        return NotRequired[_annotated(annotation, [*metadata, _default(field.default)])]
+    annotated = _annotated(annotation, metadata)
+    return NotRequired[annotated] if optional else annotated
+
+
+def _annotated(annotation: Any, metadata: list[Any]) -> Any:
+    return Annotated[(annotation, *metadata)] if metadata else annotation
+
+
+def _metadata(field: FieldInfo) -> list[Any]:
+    """A signature field's constraints (ge, max_length, ...) and its description, without DSPy's own marks."""
+    description = _description(field)
+    return [*field.metadata, *([Field(description=description)] if description else [])]
+
+
+def _description(field: FieldInfo) -> str | None:
+    extra = field.json_schema_extra
+    text = extra.get("desc") if isinstance(extra, dict) else None
+    # DSPy's own placeholder for a field without a description is "${name}".
+    return text if isinstance(text, str) and not text.startswith("${") else None
+
+
+def _default(value: Any) -> Any:
+    # Only shown in the schema: an absent field is not passed, so that Python's or DSPy's own default applies.
+    if value is None or isinstance(value, str | int | float | bool):
+        return Field(json_schema_extra={"default": value})
+    return Field()
+
+
+def _buildable(annotation: Any) -> Any:
+    """`dspy.Image` and its kin take a string through their constructor, which pydantic's validation does not call."""
+    from dspy.adapters.types.base_type import Type
+
+    if not Type.extract_custom_type_from_annotation(annotation):
+        return annotation
+    if isinstance(annotation, type) and issubclass(annotation, Type):
+        build: Any = annotation
+        return Annotated[annotation, BeforeValidator(lambda v: build(v) if isinstance(v, str) else v)]
+    origin, inner = get_origin(annotation), tuple(_buildable(argument) for argument in get_args(annotation))
+    return Union[inner] if origin in (Union, types.UnionType) else origin[inner]  # noqa: UP007 - built at run time
+
+
+def _outputs(name: str, returned: Any, signatures: list[Any]) -> Any:
+    """The type of the outputs, or None where neither hint nor signature tells."""
+    from dspy import Prediction
+
+    if returned is not None and not (isinstance(returned, type) and issubclass(returned, Prediction)):
+        is_object = isinstance(returned, type) and issubclass(returned, BaseModel)
+        if is_object or returned is dict or get_origin(returned) is dict:
+            return returned
+        return _typed_dict(f"{name}Outputs", {"result": returned})
+    if len(signatures) != 1:
+        # Which of several predictors' fields the program returns is not to be known without running it.
+        return None
+    fields = {key: _annotated(f.annotation, _metadata(f)) for key, f in signatures[0].output_fields.items()}
+    return _typed_dict(f"{name}Outputs", fields)

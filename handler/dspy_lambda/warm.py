@@ -1,0 +1,96 @@
+"""What may be done before the first event: connections opened ahead, and SnapStart's snapshot made ready and undone.
+
+https://docs.aws.amazon.com/lambda/latest/dg/snapstart-runtime-hooks-python.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import dspy
+from dspy.clients.execution import _engine, prepare
+
+from dspy_lambda.environment import Environment
+from dspy_lambda.secrets import resolve
+
+_CONNECT_SECONDS = 2.0
+# Nothing listens there: a call ends where the network would begin.
+_NOWHERE = "http://127.0.0.1:9"
+_MESSAGES = [{"role": "user", "content": "?"}]
+
+
+def warm(environment: Environment, variables: Mapping[str, str], secrets: Mapping[str, str]) -> None:
+    """Do what this function is set to do at init.
+
+    Args:
+        secrets: variables that were read from a secret store: a snapshot may outlive their values.
+    """
+    if variables.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
+        # Part of Lambda's runtime, and of awslambdaric.
+        from snapshot_restore_py import register_after_restore, register_before_snapshot
+
+        register_before_snapshot(before_snapshot, environment)
+        register_after_restore(after_restore, environment, tuple(secrets))
+    elif variables.get("DSPY_LAMBDA_PRECONNECT", "").lower() == "true":
+        preconnect(environment)
+
+
+def preconnect(environment: Environment) -> None:
+    """Open a connection to each program's provider, for at most two seconds: a handshake that no caller waits for.
+
+    By a request for the provider's list of models, which costs nothing. Whatever it answers, the connection stays.
+    """
+    for program in environment.programs.values():
+        lm = environment.dispatcher.models[program.model]
+        if program.entry.is_async:
+            with contextlib.suppress(Exception):
+                environment.use_loop().run_until_complete(asyncio.wait_for(_alist_models(lm), _CONNECT_SECONDS))
+        else:
+            # What blocks cannot be ended from outside; the thread is not waited for.
+            thread = threading.Thread(target=_list_models, args=(lm,), daemon=True)
+            thread.start()
+            thread.join(_CONNECT_SECONDS)
+
+
+async def _alist_models(lm: dspy.LM) -> None:
+    await _provider(lm, asynchronous=True).list_models()
+
+
+def _list_models(lm: dspy.LM) -> None:
+    with contextlib.suppress(Exception):
+        _provider(lm, asynchronous=False).list_models()
+
+
+def _provider(lm: dspy.LM, *, asynchronous: bool) -> Any:
+    """The native provider behind an LM, with the connection pool that the LM's calls will use."""
+    engine, request, _ = _engine(lm, prepare(lm, None, _MESSAGES, {}, asynchronous=asynchronous), asynchronous)
+    provider, _ = engine._target(request)
+    return provider
+
+
+def before_snapshot(environment: Environment) -> None:
+    """Run what the first call would run, up to the network; then close what must not be shared."""
+    loop = environment.use_loop()
+    for lm in environment.dispatcher.models.values():
+        nowhere = lm.copy(api_base=_NOWHERE, api_key="none", cache=False)
+        with contextlib.suppress(Exception):
+            loop.run_until_complete(dspy.LM.acall(nowhere, "?"))
+        with contextlib.suppress(Exception):
+            dspy.LM.__call__(nowhere, "?")
+        lm.close()
+        loop.run_until_complete(lm.aclose())
+
+
+def after_restore(environment: Environment, secrets: tuple[str, ...]) -> None:
+    """Every environment that a snapshot becomes: its own random numbers, its own connections, today's keys."""
+    random.seed()
+    environment.use_loop()
+    fresh = resolve({**os.environ, **dict.fromkeys(secrets, "")})
+    os.environ.update(fresh)
+    environment.use_keys(fresh)

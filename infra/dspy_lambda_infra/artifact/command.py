@@ -1,0 +1,60 @@
+"""`dspy-lambda build`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from dspy_lambda.errors import ConfigError
+from dspy_lambda_infra.artifact.build import build
+from dspy_lambda_infra.artifact.size import IMAGE_LIMIT, UNZIPPED_LIMIT
+from dspy_lambda_infra.artifact.target import Target
+from dspy_lambda_infra.checks import check
+from dspy_lambda_infra.project import CATALOGUE, Project, load_project, logical_id
+
+
+def run_build(options: argparse.Namespace) -> int:
+    """Build one function, or all that the template has."""
+    project = load_project(options.project)
+    check(project)
+    if options.function is None:
+        build_all(project, options.output or Path("dist"), options.python, options.architecture)
+    else:
+        name = find_function(project, options.function)
+        _build(project, name, options.output or Path("dist") / logical_id(name), options.python, options.architecture)
+    return 0
+
+
+def build_all(project: Project, output: Path, python: str | None = None, architecture: str | None = None) -> None:
+    """Build every function into `output/<logical id>`, where the template of container images looks for them."""
+    for name in project.function_names:
+        _build(project, name, output / logical_id(name), python, architecture)
+
+
+def _build(project: Project, name: str, output: Path, python: str | None, architecture: str | None) -> None:
+    target = target_of(project, name, python, architecture)
+    built = build(project, name, target, output, lambda line: print(line, file=sys.stderr))
+    print(f"{logical_id(name)} (Python {target.python}, {target.architecture}): {output}")
+    is_zip = project.config.lambda_.package_type == "Zip"
+    print(built.size.table(UNZIPPED_LIMIT if is_zip else IMAGE_LIMIT))
+
+
+def target_of(project: Project, name: str, python: str | None = None, architecture: str | None = None) -> Target:
+    """What a function is built for: as said, else as configured."""
+    settings = project.config.lambda_
+    own = settings.function(name).architecture if name != CATALOGUE else None
+    return Target(python or settings.runtime.removeprefix("python"), architecture or own or settings.architecture)
+
+
+def find_function(project: Project, wanted: str) -> str:
+    """A function by its program's name or its logical id.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    names = project.function_names
+    for name in names:
+        if wanted in (name, logical_id(name)):
+            return name
+    raise ConfigError(f"--function: no function {wanted!r}; there are: {', '.join(map(logical_id, names))}.")

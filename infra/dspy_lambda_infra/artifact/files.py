@@ -1,0 +1,152 @@
+"""Which files of a project enter its artifacts: what programs may read, and nothing secret or of no use there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from dspy_lambda_infra.artifact.ignore import Rule, read_rules
+
+# Every file of an artifact has this time (2000-01-01), so that the same inputs give the same zip.
+TIME = 946_684_800
+IGNORE_FILES = (".samignore", ".gitignore")  # the first that says anything about a path decides
+Ignores = dict[str, list[tuple[Path, list[Rule]]]]  # of each kind, with their folders, from the top down
+# In .gitignore's own language. The project's ignore files come on top; none of them can bring these back.
+_NEVER = read_rules(
+    """\
+.*
+*.pem
+*.key
+*.p12
+*.pfx
+*.keystore
+id_rsa*
+id_ed25519*
+credentials
+credentials.json
+secrets.*
+*secret*.json
+*secret*.yaml
+*secret*.yml
+*secret*.toml
+*.env
+*.log
+logs/
+tests/
+test/
+conftest.py
+test_*.py
+*_test.py
+__pycache__/
+*.py[cod]
+*.egg-info/
+venv/
+env/
+node_modules/
+/build/
+/dist/
+*.sqlite-journal
+*.swp
+*~
+/template*.yaml
+/template*.yml
+/samconfig.*
+/Makefile
+/Dockerfile*
+/docker-compose*
+/requirements*.txt
+/pyproject.toml
+/uv.lock
+/poetry.lock
+/dspy-lambda.lock
+/events/
+/README*
+"""
+)
+
+
+def project_files(root: Path) -> list[Path]:
+    """The files that enter, relative to the project, in a stable order.
+
+    Left out: hidden files (`.env` and version control among them), keys and certificates by their usual names, tests,
+    logs, build files, and whatever `.gitignore` or `.samignore` names, there or in a folder above it up to the
+    repository's root; only that they name a folder above the project means nothing. A symbolic link stands for what
+    it leads to: files that enter themselves, and nothing else.
+    """
+    root = root.resolve()
+    above: Ignores = {name: [] for name in IGNORE_FILES}
+    for folder in reversed(_repository_above(root)):
+        above = _with(above, folder)
+    entries = list(_walk(root, root, above))
+    files = {path for path in entries if not (root / path).is_symlink()}
+    linked = {found for link in entries if link not in files for found in _through(root, link, files)}
+    return sorted(files | linked)
+
+
+def is_artifact(folder: Path) -> bool:
+    """Whether this is what a build made: only there is `dspy_lambda` of the year 2000."""
+    places = (folder / "dspy_lambda", folder / "task" / "dspy_lambda")
+    return any(p.is_file() and p.stat().st_mtime == TIME for p in (place / "__init__.py" for place in places))
+
+
+def _walk(root: Path, folder: Path, inherited: Ignores) -> Iterator[Path]:
+    ignores = _with(inherited, folder)
+    for path in sorted(folder.iterdir()):
+        relative = path.relative_to(root)
+        if _verdict(_NEVER, relative, path.is_dir()) or _ignored(path, ignores):
+            continue
+        if path.is_symlink() or path.is_file():
+            yield relative
+        elif path.is_dir() and not is_artifact(path):
+            yield from _walk(root, path, ignores)
+
+
+def _through(root: Path, link: Path, files: set[Path]) -> Iterator[Path]:
+    """A link's own path to each of the files that it leads to."""
+    target = Path(os.path.realpath(root / link))  # Path.resolve raises at a loop
+    if not target.is_relative_to(root) or target in (root / link).parents:
+        return
+    target = target.relative_to(root)
+    for file in files:
+        if file.is_relative_to(target):
+            yield link / file.relative_to(target)
+
+
+def _ignored(path: Path, ignores: Ignores) -> bool:
+    """By git's rule: the last line of the nearest file that speaks about a path decides."""
+    for name in IGNORE_FILES:
+        for folder, rules in reversed(ignores[name]):
+            verdict = _verdict(rules, path.relative_to(folder), path.is_dir())
+            if verdict is not None:
+                return verdict
+    return False
+
+
+def _verdict(rules: list[Rule], relative: Path, is_folder: bool) -> bool | None:
+    matching = (not rule.negated for rule in reversed(rules) if rule.matches(relative.as_posix(), is_folder))
+    return next(matching, None)
+
+
+def _with(inherited: Ignores, folder: Path) -> Ignores:
+    """The ignore files of a folder on top of those above it."""
+    found = {name: folder / name for name in IGNORE_FILES if (folder / name).is_file()}
+    rules = {name: [(folder, read_rules(_read(path)))] for name, path in found.items()}
+    return {name: [*inherited[name], *rules.get(name, [])] for name in IGNORE_FILES}
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8-sig", errors="replace")
+
+
+def _repository_above(root: Path) -> list[Path]:
+    """The folders above a project up to its repository's root, the nearest first; none outside a repository."""
+    root = root.resolve()
+    if (root / ".git").exists():
+        return []
+    folders: list[Path] = []
+    for folder in root.parents:
+        folders.append(folder)
+        if (folder / ".git").exists():
+            return folders
+    return []

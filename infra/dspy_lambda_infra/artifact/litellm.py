@@ -1,0 +1,82 @@
+"""Which programs would call their model through LiteLLM, told by DSPy's own backend selection, offline."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dspy
+from dspy.clients.engines.litellm_engine import LiteLLMEngine
+from dspy.clients.execution import _engine, prepare
+
+from dspy_lambda.models import build_models
+from dspy_lambda_infra.project import Function, Project
+
+# A gateway in this machine's environment sends calls to LiteLLM here; Lambda's environment is another.
+_GATEWAY = re.compile(r".+_(API_BASE|BASE_URL)")
+
+
+def why_litellm(project: Project, function: Function) -> list[str]:
+    """Why a function needs LiteLLM, in words; empty if it does not.
+
+    Looked at: the model that the config gives the program, and every LM and hosted Embedder that the instantiated
+    program, its class or its file holds. What a program makes within a call cannot be seen from here; DSPy's message
+    then names LiteLLM.
+    """
+    alias = project.config.model_alias(function.name)
+    variables = {model.env: "unset" for model in project.config.models.registry.values() if model.env}
+    with _without_gateways():
+        lms = build_models(project.config, {alias}, project.root, 60, variables)
+        reasons = [f"models.registry.{alias}: {lm.model}" for lm in lms.values() if uses_litellm(lm)]
+        reasons += [
+            f"{place}: {found.model}"
+            for place, value in _attributes(function)
+            for found in _held(value)
+            if isinstance(found, dspy.Embedder) or uses_litellm(found)
+        ]
+    return list(dict.fromkeys(reasons))
+
+
+def _attributes(function: Function) -> Iterator[tuple[str, Any]]:
+    """What a program, its sub-modules and their classes hold, and the file that defines it; each with its place."""
+    if function.program is None:
+        return
+    for path, module in function.program.instance.named_sub_modules():
+        place = f"{function.name}{path.removeprefix('self')}"
+        for owner in (module, *type(module).__mro__):
+            yield from ((f"{place}.{name}", value) for name, value in vars(owner).items())
+    yield from ((f"{function.module}.{name}", value) for name, value in vars(sys.modules[function.module]).items())
+
+
+def uses_litellm(lm: dspy.BaseLM) -> bool:
+    """Whether a plain chat call of this LM would go through LiteLLM."""
+    if not isinstance(lm, dspy.LM):
+        return False
+    try:
+        call = prepare(lm, None, [{"role": "user", "content": "?"}], {})
+    except (ValueError, TypeError):  # no call of it can succeed, whichever way
+        return False
+    engine, _, _ = _engine(lm, call, False)
+    return isinstance(engine, LiteLLMEngine)
+
+
+def _held(value: Any, above: tuple[int, ...] = ()) -> Iterator[Any]:
+    """The LMs and hosted embedders in an attribute's value, which may hold itself."""
+    if isinstance(value, dspy.BaseLM) or (isinstance(value, dspy.Embedder) and isinstance(value.model, str)):
+        yield value
+    elif isinstance(value, dict | list | tuple | set) and id(value) not in above:
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _held(item, (*above, id(value)))
+
+
+@contextmanager
+def _without_gateways() -> Iterator[None]:
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if _GATEWAY.fullmatch(name)}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)

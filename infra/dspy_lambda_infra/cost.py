@@ -1,0 +1,68 @@
+"""What a project may cost at worst, so that nobody learns it from a bill."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dspy_lambda_infra.project import Function, Project
+from dspy_lambda_infra.template.alarms import alarm_resources, alarm_topic
+
+# USD in us-east-1, first tier. https://aws.amazon.com/lambda/pricing/
+_PER_GB_SECOND = {"x86_64": 0.0000166667, "arm64": 0.0000133334}
+_PER_REQUEST = 0.20 / 1_000_000
+# https://aws.amazon.com/cloudwatch/pricing/
+_PER_ALARM, _PER_DASHBOARD, _PER_METRIC = 0.10, 3.00, 0.30
+_METRICS_PER_PROGRAM = 10
+_MONTH_SECONDS = 30 * 24 * 3600
+
+
+@dataclass(frozen=True)
+class WorstCase:
+    """One function with every environment busy for a whole month, each invocation up to its timeout."""
+
+    function: Function
+    concurrency: int
+    usd: float
+
+
+def worst_case(project: Project) -> list[WorstCase]:
+    """memory x timeout x concurrency, each program's function without a pause for 30 days."""
+    found, account = [], project.config.lambda_.account_concurrency
+    for function in project.functions.values():
+        settings = function.settings
+        concurrency = account if settings.reserved_concurrency is None else settings.reserved_concurrency
+        invocations = concurrency * _MONTH_SECONDS / settings.timeout_seconds
+        gigabytes = settings.memory_mb / 1024
+        rate = _PER_GB_SECOND[settings.architecture or project.config.lambda_.architecture]
+        usd = invocations * (gigabytes * settings.timeout_seconds * rate + _PER_REQUEST)
+        found.append(WorstCase(function, concurrency, usd))
+    return found
+
+
+def monthly_base(project: Project) -> float:
+    """What the stack costs a month without a single call: alarms and dashboard; metrics begin with the first calls."""
+    resources = [alarm_topic(project), *(alarm_resources(project, f) for f in project.functions.values())]
+    alarms = [r["Properties"] for part in resources for r in part.values() if r["Type"] == "AWS::CloudWatch::Alarm"]
+    # An alarm is billed for each metric that it reads.
+    read = sum(max(1, sum("MetricStat" in query for query in alarm.get("Metrics", []))) for alarm in alarms)
+    custom = _METRICS_PER_PROGRAM * len(project.functions)
+    return read * project.config.lambda_.alarms * _PER_ALARM + _PER_DASHBOARD + custom * _PER_METRIC
+
+
+def cost_table(project: Project) -> str:
+    """The worst case, program by program, in words."""
+    rows = worst_case(project)
+    lines = [f"{'program':<20}{'memory MB':>10}{'timeout s':>10}{'at once':>9}{'USD a month at worst':>22}"]
+    for row in rows:
+        settings = row.function.settings
+        lines.append(
+            f"{row.function.name:<20}{settings.memory_mb:>10}{settings.timeout_seconds:>10}{row.concurrency:>9}"
+            f"{row.usd:>22,.0f}"
+        )
+    lines.append(f"{'together':<20}{sum(row.usd for row in rows):>51,.0f}")
+    lines.append(
+        f"That is Lambda alone, every environment busy for 30 days at us-east-1 prices. The provider's bill for model "
+        f"calls comes on top (the spend alarms watch it), and up to {monthly_base(project):.2f} USD a month "
+        f"for alarms, the dashboard and custom metrics."
+    )
+    return "\n".join(lines)

@@ -1,0 +1,171 @@
+"""The HTTP front: requests in, events to functions, answers back; and the gateway's own answers where there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from dataclasses import dataclass, replace
+
+from aiohttp import web
+
+from dspy_lambda.api.shared import SHARED_PATHS
+from dspy_lambda_infra.local.environment import Answer
+from dspy_lambda_infra.local.events import EVENTS, STAGE, MalformedAnswer, Request, Response, response
+from dspy_lambda_infra.local.function import Function, RequestTooLarge, Throttled
+from dspy_lambda_infra.template.gateway import REFUSALS, RETRY_AFTER_SECONDS, Refusal
+
+# REST integrations end after 29 s, HTTP API's after 30 s; a function URL lasts as long as its function.
+INTEGRATION_SECONDS = {"rest": 29.0, "http": 30.0}
+_MAX_BODY_BYTES = 10 * 2**20
+
+
+@dataclass(frozen=True)
+class _Own:
+    """A gateway's own answers."""
+
+    throttled: Refusal | tuple[int, dict[str, object]]
+    function_error: Refusal | tuple[int, dict[str, object]]
+    timed_out: Refusal | tuple[int, dict[str, object]]
+    not_found: Refusal | tuple[int, dict[str, object]]
+
+
+_OWN = {
+    "rest": _Own(
+        REFUSALS["THROTTLED"],
+        (502, {"message": "Internal server error"}),
+        REFUSALS["INTEGRATION_TIMEOUT"],
+        REFUSALS["MISSING_AUTHENTICATION_TOKEN"],
+    ),
+    "http": _Own(
+        (503, {"message": "Service Unavailable"}),
+        (500, {"message": "Internal Server Error"}),
+        (503, {"message": "Service Unavailable"}),
+        (404, {"message": "Not Found"}),
+    ),
+    "url": _Own(
+        (429, {"Message": "Rate Exceeded."}),
+        (502, {"Message": "Internal Server Error"}),
+        (504, {"Message": "Gateway Timeout"}),
+        (404, {"Message": "Not Found"}),
+    ),
+}
+
+
+class Front:
+    """Turns requests into events of one kind and answers with what the functions say.
+
+    Args:
+        kind: `rest` (v1), `http` (v2) or `url`.
+        functions: by program name; each serves `/{Program}`.
+        catalogue: the function that serves the shared GET paths.
+    """
+
+    def __init__(self, kind: str, functions: dict[str, Function], catalogue: Function) -> None:
+        self._kind = kind
+        self._functions = functions
+        self._catalogue = catalogue
+
+    async def start(self, port: int) -> str:
+        """Listen on loopback; the address."""
+        app = web.Application(client_max_size=_MAX_BODY_BYTES)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        # Bodies go on as they came: no gateway unpacks gzip.
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5, auto_decompress=False)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", port, backlog=1024).start()
+        return f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        await self._runner.cleanup()
+
+    async def _handle(self, incoming: web.Request) -> web.StreamResponse:
+        try:
+            body = await incoming.read()
+        except web.HTTPRequestEntityTooLarge:
+            return _web(_json(413, {"message": "Request Too Long"}))
+        request = Request(
+            method=incoming.method,
+            path=incoming.path,
+            query=incoming.raw_path.partition("?")[2],
+            headers=[
+                *((name.decode("latin-1"), value.decode("latin-1")) for name, value in incoming.raw_headers),
+                *_forwarded(incoming),
+            ],
+            body=body,
+            source_ip=incoming.remote or "127.0.0.1",
+        )
+        return _web(await self.answer(request))
+
+    async def answer(self, request: Request) -> Response:
+        """The whole way of one request."""
+        own = _OWN[self._kind]
+        request = self._without_stage(request)
+        function = self._route(request)
+        if function is None:
+            return _refuse(own.not_found)
+        event = json.dumps(EVENTS[self._kind](request), ensure_ascii=False).encode(errors="replace")
+        try:
+            async with asyncio.timeout(INTEGRATION_SECONDS.get(self._kind)):
+                answer: Answer = await function.invoke(event)
+        except Throttled:
+            return _refuse(own.throttled)
+        except RequestTooLarge:
+            return _json(413, {"message": "Request Too Long"})
+        except TimeoutError:
+            return _refuse(own.timed_out)
+        if answer.error is not None:
+            return _refuse(own.function_error)
+        try:
+            return response(self._kind, answer.payload)
+        except MalformedAnswer:
+            return _refuse(own.function_error)
+
+    def _without_stage(self, request: Request) -> Request:
+        """A REST API's addresses begin with its stage; here they may."""
+        rest, stage = self._kind == "rest", f"/{STAGE}/"
+        if not (rest and request.path.startswith(stage)):
+            return request
+        return replace(request, path=request.path.removeprefix(f"/{STAGE}"))
+
+    def _route(self, request: Request) -> Function | None:
+        if request.path in SHARED_PATHS:
+            return self._catalogue if request.method == "GET" else None
+        return self._functions.get(request.path.removeprefix("/"))
+
+
+def _forwarded(incoming: web.Request) -> list[tuple[str, str]]:
+    """What a gateway adds to a request."""
+    port = incoming.transport.get_extra_info("sockname")[1] if incoming.transport else 0
+    now = format(int(time.time()), "08x")
+    return [
+        ("X-Forwarded-For", incoming.remote or "127.0.0.1"),
+        ("X-Forwarded-Port", str(port)),
+        ("X-Forwarded-Proto", "http"),
+        ("X-Amzn-Trace-Id", f"Root=1-{now}-{uuid.uuid4().hex[:24]}"),
+    ]
+
+
+def _refuse(refusal: Refusal | tuple[int, dict[str, object]]) -> Response:
+    if isinstance(refusal, Refusal):
+        seconds = refusal.retry_after_seconds
+        headers = [("Retry-After", str(seconds))] if seconds else []
+        return _json(refusal.status, refusal.body(str(uuid.uuid4())), headers)
+    status, body = refusal
+    return _json(status, body, [("Retry-After", str(RETRY_AFTER_SECONDS))] if status == 429 else [])
+
+
+def _json(status: int, body: dict[str, object], headers: list[tuple[str, str]] | None = None) -> Response:
+    return Response(status, [("Content-Type", "application/json"), *(headers or [])], json.dumps(body).encode())
+
+
+def _web(answer: Response) -> web.Response:
+    out = web.Response(status=answer.status, body=answer.body, content_type="application/json")
+    if any(name.lower() == "content-type" for name, _ in answer.headers):
+        del out.headers["Content-Type"]
+    for name, value in answer.headers:
+        if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+            out.headers.add(name, value)
+    return out

@@ -1,0 +1,105 @@
+"""A Lambda function: its execution environments, and as many of them at once as its reserved concurrency allows."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+
+from dspy_lambda_infra.local.environment import MAX_REQUEST_BYTES, Answer, ExecutionEnvironment, Settings, error_payload
+
+# Stands in for the account's unreserved concurrency: each environment is a process of 100 MB.
+UNRESERVED_CONCURRENCY = 10
+
+
+class Throttled(Exception):
+    """All of the function's concurrency is in use."""
+
+
+class RequestTooLarge(Exception):
+    """The event is over 6 MB."""
+
+
+class Function:
+    """Invokes one function. Environments are started when needed and kept for the next event.
+
+    Args:
+        reserved: the most events at once; None for this machine's stand-in for the account's quota.
+    """
+
+    def __init__(self, settings: Settings, reserved: int | None) -> None:
+        self.settings = settings
+        self._limit = UNRESERVED_CONCURRENCY if reserved is None else reserved
+        self._active = 0
+        self._idle: list[ExecutionEnvironment] = []
+        self._all: set[ExecutionEnvironment] = set()
+
+    async def invoke(self, payload: bytes) -> Answer:
+        """Run one event.
+
+        Raises:
+            Throttled: the limit is reached. (Lambda's own answer would be TooManyRequestsException.)
+            RequestTooLarge: the payload is over 6 MB.
+        """
+        if len(payload) > MAX_REQUEST_BYTES:
+            raise RequestTooLarge(f"{len(payload)} bytes")
+        if self._active >= self._limit:
+            raise Throttled(self.settings.name)
+        self._active += 1
+        work = asyncio.create_task(self._invoke(payload))
+        # Lambda finishes an invocation whose caller has gone away; so does this.
+        return await asyncio.shield(work)
+
+    async def _invoke(self, payload: bytes) -> Answer:
+        request_id = str(uuid.uuid4())
+        try:
+            begin = time.perf_counter()
+            environment, failed = await self._environment()
+            if failed is not None:
+                self._report("platform.initReport", request_id, begin, environment, failed)
+                return failed
+            begin = time.perf_counter()
+            answer = await environment.invoke(request_id, payload)
+            self._report("platform.report", request_id, begin, environment, answer)
+            if environment.alive:
+                self._idle.append(environment)
+            else:
+                self._all.discard(environment)
+                await environment.stop()
+            return answer
+        except asyncio.CancelledError:
+            return Answer(error_payload("Runtime.Stopped", "The local Lambda was stopped", request_id), "Stopped")
+        finally:
+            self._active -= 1
+
+    async def _environment(self) -> tuple[ExecutionEnvironment, Answer | None]:
+        while self._idle:
+            environment = self._idle.pop()
+            if environment.alive:
+                return environment, None
+        environment = ExecutionEnvironment(self.settings)
+        self._all.add(environment)
+        failed = await environment.start()
+        if failed is not None:
+            self._all.discard(environment)
+        return environment, failed
+
+    def _report(
+        self, kind: str, request_id: str, begin: float, environment: ExecutionEnvironment, answer: Answer
+    ) -> None:
+        """Lambda's own line on an invocation or a failed init, as it looks in the JSON log format."""
+        metrics = {"durationMs": round((time.perf_counter() - begin) * 1000, 3)}
+        if environment.init_ms:
+            metrics["initDurationMs"], environment.init_ms = round(environment.init_ms, 3), 0.0
+        record = {"requestId": request_id, "status": "error" if answer.error else "success", "metrics": metrics}
+        if answer.error:
+            record |= {"errorType": answer.error, "errorMessage": answer.message}
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self.settings.log(self.settings.name, json.dumps({"time": stamp, "type": kind, "record": record}))
+
+    async def stop(self) -> None:
+        """Stop all environments."""
+        await asyncio.gather(*(environment.stop() for environment in self._all))
+        self._all.clear()
+        self._idle.clear()

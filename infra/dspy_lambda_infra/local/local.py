@@ -1,0 +1,157 @@
+"""A project's functions, API and queues, running."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Self
+
+from dspy_lambda.requeue import DEAD_LETTER_QUEUE
+from dspy_lambda_infra.local import sandbox
+from dspy_lambda_infra.local.environment import Settings
+from dspy_lambda_infra.local.front import Front
+from dspy_lambda_infra.local.function import Function
+from dspy_lambda_infra.local.queues import REGION, EventSourceMapping, Queue, QueueServer
+from dspy_lambda_infra.project import CATALOGUE, HANDLER, Project, logical_id, logical_name, read_dotenv
+from dspy_lambda_infra.template.queues import visibility_timeout_seconds
+
+
+def _silent(_: str, __: str) -> None:
+    """Where nobody asked for logs."""
+
+
+class LocalLambda:
+    """Everything that SAM would deploy of a project, in processes of this machine, for the length of a `with` block.
+
+    Args:
+        project: the project.
+        variables: more environment variables for the functions, over the project's `.env` and this process's own.
+        log: called with a function's name and one line of its output, or of what Lambda itself would log.
+
+    Attributes:
+        url: the HTTP front's address.
+        queues: by program name, with `url` and `dead_letter_url`.
+        writable: why the functions' task root is not read-only here, or None.
+    """
+
+    def __init__(
+        self, project: Project, variables: dict[str, str] | None = None, log: Callable[[str, str], None] = _silent
+    ) -> None:
+        self._project = project
+        self._variables = variables or {}
+        self._log = log
+        # Lambda's functions can write to /tmp and nowhere else.
+        wanted = (p.resolve() for p in (project.root, Path.home(), Path(sys.prefix)) if p.is_dir())
+        folders = tuple(dict.fromkeys(folder for folder in wanted if not _holds_tmp(folder)))
+        self.writable = sandbox.why_not_read_only(folders)
+        self._read_only = () if self.writable else folders
+        self.functions: dict[str, Function] = {}
+        self.queues: dict[str, Queue] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(*(function.stop() for function in self.functions.values()))
+
+    def function(self, name: str) -> Function:
+        """The function of a program, or (for `CATALOGUE`) one that serves them all."""
+        if name not in self.functions:
+            self.functions[name] = self._make(name)
+        return self.functions[name]
+
+    @contextlib.asynccontextmanager
+    async def front(self, kind: str, port: int) -> AsyncIterator[str]:
+        """Serve HTTP; yields the address."""
+        functions = {name: self.function(name) for name, f in self._project.functions.items() if f.settings.http}
+        front = Front(kind, functions, self.function(CATALOGUE))
+        try:
+            yield await front.start(port)
+        finally:
+            await front.stop()
+
+    @contextlib.asynccontextmanager
+    async def mappings(self, visibility_seconds: int | None = None) -> AsyncIterator[QueueServer]:
+        """Make the queues and poll them; yields their server."""
+        server = QueueServer()
+        await asyncio.to_thread(server.start)
+        tasks = []
+        try:
+            for name, function in self._project.functions.items():
+                if sqs := function.settings.sqs:
+                    seconds = visibility_seconds
+                    if seconds is None:
+                        seconds = visibility_timeout_seconds(function.settings)
+                    queue = await asyncio.to_thread(Queue, server.client, logical_name(name), sqs, seconds)
+                    self.queues[name] = queue
+                    self._reach_queues(function.name, server, queue)
+                    mapping = EventSourceMapping(server.client, queue, self.function(name), sqs)
+                    tasks.append(asyncio.create_task(mapping.run()))
+            yield server
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.to_thread(server.stop)
+
+    def _reach_queues(self, name: str, server: QueueServer, queue: Queue) -> None:
+        """Point a function's own SQS requests to the queues here; with its credentials, or some that nobody checks."""
+        variables = self.function(name).settings.variables
+        variables |= {"AWS_ENDPOINT_URL_SQS": server.address, DEAD_LETTER_QUEUE: queue.dead_letter_url}
+        if "AWS_ACCESS_KEY_ID" not in variables:
+            variables |= {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
+
+    def _make(self, name: str) -> Function:
+        known = self._project.functions.get(name)
+        settings = known.settings if known else self._project.config.lambda_.defaults
+        logical = logical_id(name)
+        variables = self._lambda_variables(logical, settings.memory_mb) | (known.environment if known else {})
+        return Function(
+            Settings(
+                name=logical,
+                timeout_seconds=settings.timeout_seconds,
+                memory_mb=settings.memory_mb,
+                task_root=self._project.root,
+                variables=variables,
+                read_only=self._read_only,
+                log=self._log,
+            ),
+            settings.reserved_concurrency,
+        )
+
+    def _lambda_variables(self, function: str, memory_mb: int) -> dict[str, str]:
+        """https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime"""
+        left_out = ("PYTHON", "AWS_LAMBDA_", "DSPY_LAMBDA_PROGRAM", "DSPY_LAMBDA_MODULE")
+        own = {key: value for key, value in os.environ.items() if not key.startswith(left_out)}
+        return {
+            **read_dotenv(self._project.root),
+            **own,
+            **self._variables,
+            "_HANDLER": HANDLER,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_EXECUTION_ENV": f"AWS_Lambda_python{sys.version_info.major}.{sys.version_info.minor}",
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(memory_mb),
+            "AWS_LAMBDA_FUNCTION_NAME": function,
+            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+            "AWS_LAMBDA_LOG_FORMAT": "JSON",
+            "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{function}",
+            "AWS_LAMBDA_LOG_STREAM_NAME": "local",
+            "AWS_REGION": REGION,
+            "DSPY_LAMBDA_PROJECT": str(self._project.root),
+            "LAMBDA_TASK_ROOT": str(self._project.root),
+            "DSPY_LAMBDA_SOURCES": "http",
+            "POWERTOOLS_METRICS_NAMESPACE": "DSPy",
+            "POWERTOOLS_SERVICE_NAME": self._project.config.app_id,
+            "TZ": ":UTC",
+        }
+
+
+def _holds_tmp(folder: Path) -> bool:
+    tmp = Path(tempfile.gettempdir()).resolve()
+    return folder == tmp or folder in tmp.parents

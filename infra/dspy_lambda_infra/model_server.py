@@ -1,0 +1,326 @@
+"""An OpenAI-compatible model server for demo, tests and benchmarks: it answers any DSPy program in its own format.
+
+Every text answer is `<model>: <first input>`, so that a misrouted call shows. It listens on loopback by default.
+
+    with ModelServer(delay_seconds=0.5) as server:
+        dspy.LM("openai/any-name", api_base=server.url, api_key="none")
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import json
+import random
+import re
+import subprocess
+import sys
+import urllib.request
+from typing import Any, Self
+
+from aiohttp import web
+
+
+@dataclasses.dataclass
+class Behaviour:
+    """How the server treats requests. Rates are shares of all requests, drawn in order from `seed`."""
+
+    delay_seconds: float = 0.0
+    error_rate: float = 0.0  # 500
+    rate_limit_rate: float = 0.0  # 429
+    retry_after_seconds: float | None = None  # the 429's header
+    unauthorized_rate: float = 0.0  # 401
+    malformed_rate: float = 0.0  # 200 with a text that fits no adapter
+    drop_rate: float = 0.0  # the connection is closed without an answer
+    hang_rate: float = 0.0  # no answer within 10 minutes
+    seed: int = 0
+
+
+class ModelApp:
+    """The server's state and handlers."""
+
+    def __init__(self, behaviour: Behaviour) -> None:
+        self.behaviour = behaviour
+        self.reset()
+
+    def reset(self) -> None:
+        self.random = random.Random(self.behaviour.seed)
+        self.requests = self.in_flight = self.peak_in_flight = 0
+        self.connections: set[Any] = set()
+        self.per_model: dict[str, int] = {}
+
+    def application(self) -> web.Application:
+        app = web.Application(client_max_size=64 * 2**20)
+        app.router.add_post("/v1/chat/completions", self.complete)
+        app.router.add_get("/v1/models", self.models)
+        app.router.add_get("/stats", self.stats)
+        app.router.add_post("/behaviour", self.change)
+        return app
+
+    async def stats(self, _: web.Request) -> web.Response:
+        return web.json_response(
+            {
+                "requests": self.requests,
+                "connections": len(self.connections),
+                "in_flight": self.in_flight,
+                "peak_in_flight": self.peak_in_flight,
+                "per_model": self.per_model,
+            }
+        )
+
+    async def change(self, request: web.Request) -> web.Response:
+        self.behaviour = Behaviour(**await request.json())
+        self.reset()
+        return web.json_response(dataclasses.asdict(self.behaviour))
+
+    async def models(self, request: web.Request) -> web.Response:
+        self._connected(request)
+        return web.json_response({"object": "list", "data": []})
+
+    def _connected(self, request: web.Request) -> None:
+        if request.transport is not None:
+            self.connections.add(request.transport.get_extra_info("peername"))
+
+    async def complete(self, request: web.Request) -> web.Response:
+        self.requests += 1
+        self.in_flight += 1
+        self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
+        self._connected(request)
+        try:
+            return await self._complete(request)
+        finally:
+            self.in_flight -= 1
+
+    async def _complete(self, request: web.Request) -> web.Response:
+        fate = self._fate()
+        body = await request.json()
+        self.per_model[body["model"]] = self.per_model.get(body["model"], 0) + 1
+        if fate == "hang":
+            await asyncio.sleep(600)
+        if self.behaviour.delay_seconds:
+            await asyncio.sleep(self.behaviour.delay_seconds)
+        if fate == "drop" and request.transport is not None:
+            request.transport.close()
+        if fate == "error":
+            return _error(500, "server_error", "The server had an error")
+        if fate == "unauthorized":
+            return _error(401, "invalid_api_key", "Incorrect API key provided")
+        if fate == "rate_limit":
+            after = self.behaviour.retry_after_seconds
+            return _error(
+                429, "rate_limit_exceeded", "Rate limit reached", {} if after is None else {"Retry-After": str(after)}
+            )
+        return web.json_response(completion(body, "I would rather not say." if fate == "malformed" else answer(body)))
+
+    def _fate(self) -> str:
+        draw = self.random.random()
+        for fate in ("error", "rate_limit", "unauthorized", "malformed", "drop", "hang"):
+            draw -= getattr(self.behaviour, f"{fate}_rate")
+            if draw < 0:
+                return fate
+        return "answer"
+
+
+def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> web.Response:
+    error = {"error": {"message": message, "type": code, "code": code}}
+    return web.json_response(error, status=status, headers=headers)
+
+
+def count_tokens(text: str) -> int:
+    """This server's tokens: words."""
+    return len(text.split())
+
+
+def completion(body: dict[str, Any], text: str) -> dict[str, Any]:
+    """A chat completion with that text, whose usage counts words."""
+    prompt = sum(count_tokens(_text(message)) for message in body["messages"])
+    output = count_tokens(text)
+    return {
+        "id": "chatcmpl-embedded",
+        "object": "chat.completion",
+        "created": 0,
+        "model": body["model"],
+        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
+        "usage": {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output},
+    }
+
+
+def answer(body: dict[str, Any]) -> str:
+    """Values for all output fields that the prompt asks for, in the format that it asks for."""
+    system = "\n".join(_text(m) for m in body["messages"] if m["role"] == "system")
+    user = _text(body["messages"][-1])
+    as_json = "Outputs will be a JSON object" in system
+    echo = f"{body['model']}: {_first_input(user)}"
+    notes = _notes(system, as_json)
+    values = {name: _value(kind, notes.get(name, ""), echo) for name, kind in _output_fields(system)}
+    if not values:
+        return echo
+    if as_json:
+        return json.dumps(values, ensure_ascii=False)
+    blocks = [f"[[ ## {name} ## ]]\n{_as_text(value)}" for name, value in values.items()]
+    return "\n\n".join([*blocks, "[[ ## completed ## ]]"])
+
+
+def _text(message: dict[str, Any]) -> str:
+    content = message.get("content") or ""
+    if isinstance(content, list):
+        return "\n".join(part.get("text", "") for part in content)
+    return str(content)
+
+
+def _first_input(user: str) -> str:
+    found = re.search(r"\[\[ ## \w+ ## \]\]\n(.*?)(?=\n\n\[\[ ## \w+ ## \]\]|\n\nRespond with |\Z)", user, re.DOTALL)
+    return (found.group(1) if found else user).strip()
+
+
+def _output_fields(system: str) -> list[tuple[str, str]]:
+    _, _, listed = system.partition("Your output fields are:")
+    listed = listed.partition("All interactions will be structured")[0]
+    return re.findall(r"^\d+\. `(\w+)` \((.*?)\):", listed, re.MULTILINE)
+
+
+def _notes(system: str, as_json: bool) -> dict[str, str]:
+    if as_json:
+        # In the JSON format a note stands inside a JSON string, escaped as one.
+        found = re.findall(r'"\{(\w+)\} +# note: the value you produce ((?:[^"\\]|\\.)*)"', system)
+        return {name: json.loads(f'"{note}"') for name, note in found}
+    return dict(re.findall(r"^\{(\w+)\} +# note: the value you produce (.*)$", system, re.MULTILINE))
+
+
+def _value(kind: str, note: str, echo: str) -> Any:
+    if "one of: " in note:
+        return note.partition("one of: ")[2].split("; ")[0]
+    if "JSON schema: " in note:
+        schema = json.loads(note.partition("JSON schema: ")[2])
+        return _example(schema, schema.get("$defs", {}), echo)
+    return {"int": 42, "float": 4.2, "bool": True}.get(kind, echo)
+
+
+def _example(schema: dict[str, Any], definitions: dict[str, Any], echo: str) -> Any:
+    """A value that fits a JSON Schema."""
+    if "$ref" in schema:
+        return _example(definitions[schema["$ref"].rpartition("/")[2]], definitions, echo)
+    for choice in ("anyOf", "oneOf", "allOf"):
+        if choice in schema:
+            return _example(schema[choice][0], definitions, echo)
+    if "enum" in schema:
+        return schema["enum"][0]
+    if "const" in schema:
+        return schema["const"]
+    kind = schema.get("type")
+    if kind == "object":
+        needed = schema.get("required", [])
+        return {k: _example(v, definitions, echo) for k, v in schema.get("properties", {}).items() if k in needed}
+    if kind == "array":
+        return [_example(schema.get("items", {}), definitions, echo)]
+    return {"integer": 42, "number": 4.2, "boolean": True, "null": None}.get(str(kind), echo)
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+class ModelServer:
+    """A model server in a process of its own, on a free port, for the length of a `with` block.
+
+    Args:
+        host: where it listens; containers reach it with "0.0.0.0" only. `address` and `url` name loopback all the same.
+        behaviour: fields of `Behaviour`; change them later with `behave`.
+    """
+
+    def __init__(self, *, host: str = "127.0.0.1", **behaviour: Any) -> None:
+        self._host = host
+        self._behaviour = Behaviour(**behaviour)
+        self.address = ""
+
+    @property
+    def url(self) -> str:
+        """The base address for `api_base`."""
+        return f"{self.address}/v1"
+
+    def __enter__(self) -> Self:
+        # Its standard input is a pipe from here: should this process die, the server reads its end and stops too.
+        self._process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "dspy_lambda_infra.model_server",
+                "--host",
+                self._host,
+                "--port",
+                "0",
+                "--until-stdin-closes",
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if "http://" not in line:
+            raise RuntimeError(f"the model server did not start: {line!r}")
+        self.address = line.split()[-1].removesuffix("/v1")
+        self.behave(**dataclasses.asdict(self._behaviour))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.stdout.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def stats(self) -> dict[str, Any]:
+        """Requests, distinct connections, in flight now and at the peak, requests per model; since `behave`."""
+        return self._call("/stats")
+
+    def behave(self, **behaviour: Any) -> None:
+        """Take a new behaviour (fields left out go back to their defaults) and start counting anew."""
+        self._call("/behaviour", behaviour)
+
+    def _call(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        with urllib.request.urlopen(f"{self.address}{path}", data, timeout=10) as response:
+            result: dict[str, Any] = json.load(response)
+            return result
+
+
+async def serve(app: web.Application, host: str, port: int, until_stdin_closes: bool) -> None:
+    """Serve until told to stop; print the address once it can be called."""
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, host, port, backlog=2048)
+    await site.start()
+    with contextlib.suppress(BrokenPipeError):  # who asked for it is gone already; standard input tells
+        print(f"model server http://127.0.0.1:{runner.addresses[0][1]}/v1", flush=True)
+    if until_stdin_closes:
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.buffer.read)
+    else:
+        await asyncio.Event().wait()
+    await runner.cleanup()
+
+
+def main() -> None:
+    """Run a model server in the foreground."""
+    parser = argparse.ArgumentParser(prog="python -m dspy_lambda_infra.model_server", description=main.__doc__)
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 to be reached from containers")
+    parser.add_argument("--port", type=int, default=8001)
+    parser.add_argument("--delay", type=float, default=0.0, metavar="SECONDS")
+    parser.add_argument("--until-stdin-closes", action="store_true")
+    arguments = parser.parse_args()
+    app = ModelApp(Behaviour(delay_seconds=arguments.delay)).application()
+    try:
+        asyncio.run(serve(app, arguments.host, arguments.port, arguments.until_stdin_closes))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

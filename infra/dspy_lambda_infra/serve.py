@@ -1,0 +1,67 @@
+"""`dspy-lambda serve`: the same application under uvicorn, with many requests at once in one process.
+
+For development, containers, and environments that take more than one request; same dispatch, same limits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import time
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import uvicorn
+
+from dspy_lambda.api.app import create_app
+from dspy_lambda.environment import Environment
+
+Scope = MutableMapping[str, Any]
+
+
+class ServeApp:
+    """Gives each request an invocation of its own: its id, its deadline (the program's timeout), its metrics."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._app = create_app(environment)
+
+    async def __call__(self, scope: Scope, receive: Callable[..., Any], send: Callable[..., Awaitable[None]]) -> None:
+        if scope["type"] != "http":
+            return
+        program = scope["path"].removeprefix("/")
+        seconds = self._environment.config.lambda_.function(program).timeout_seconds
+        sent = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), None)
+        about = {"request_id": str(uuid.uuid4()), "correlation_id": sent, "deadline": time.monotonic() + seconds}
+        with self._environment.telemetry.invocation("serve", **about) as invocation:
+            scope.update(invocation=invocation, request_id=about["request_id"])
+            await self._app(scope, receive, send)
+
+
+def run_serve(options: argparse.Namespace, variables: dict[str, str]) -> int:
+    """Serve until Ctrl-C."""
+    environment = Environment(variables)
+    config = uvicorn.Config(
+        ServeApp(environment),
+        host=options.host,
+        port=options.port,
+        lifespan="off",
+        access_log=False,
+        log_level="warning",
+    )
+    server = _Server(config)
+    with contextlib.suppress(KeyboardInterrupt):
+        environment.use_loop().run_until_complete(server.serve())
+        return 0 if server.started else 1
+    return 130
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens, once it does."""
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            print(f"ready http://{host}:{port}", flush=True)

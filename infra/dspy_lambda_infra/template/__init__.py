@@ -1,0 +1,4 @@
+"""Programs -> template.yaml."""
+
+from dspy_lambda_infra.template.template import build as build
+from dspy_lambda_infra.template.template import render as render

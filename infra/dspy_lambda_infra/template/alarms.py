@@ -1,0 +1,142 @@
+"""What tells that something goes wrong: alarms and their topic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dspy_lambda_infra.project import Function, Project, logical_name
+from dspy_lambda_infra.template.queues import visibility_timeout_seconds
+from dspy_lambda_infra.template.syntax import get_att, if_, ref, sub
+
+_FIVE_MINUTES, _DAY = 300, 86_400
+# Of the timeout, and of the reserved concurrency.
+_NEAR_THE_LIMIT = 0.8
+_ERROR_PERCENT = 1
+
+
+def alarm_topic(project: Project) -> dict[str, Any]:
+    """The topic that all alarms go to, and the alarm on the queue that all programs share."""
+    key = project.config.lambda_.kms_key_arn
+    subscription = if_("HasAlarmEmail", [{"Endpoint": ref("AlarmEmail"), "Protocol": "email"}])
+    topic = {"Subscription": subscription, **({"KmsMasterKeyId": key} if key else {})}
+    return {
+        "AlarmTopic": {"Type": "AWS::SNS::Topic", "Properties": topic},
+        "OnFailureAlarm": _alarm(
+            "An asynchronous invocation or a schedule failed for good; its event is in the on-failure queue",
+            _queue_metric("OnFailureQueue", "ApproximateNumberOfMessagesVisible"),
+            threshold=0,
+        ),
+    }
+
+
+def alarm_resources(project: Project, function: Function) -> dict[str, Any]:
+    """One program's alarms."""
+    name, settings = logical_name(function.name), function.settings
+    reserved = settings.reserved_concurrency
+    alarms = {
+        "Errors": _ratio_alarm(
+            f"More than {_ERROR_PERCENT} % of the invocations of {function.name} failed",
+            _lambda_metric(name, "Errors"),
+            _lambda_metric(name, "Invocations"),
+        ),
+        "Failures": _ratio_alarm(
+            f"More than {_ERROR_PERCENT} % of the calls of {function.name} failed: model, deadline or program",
+            _own_metric(function, "Errors"),
+            _own_metric(function, "Calls"),
+        ),
+        "Throttles": _alarm(
+            f"{function.name} was throttled: reserved concurrency, or the account's",
+            _lambda_metric(name, "Throttles"),
+            threshold=0,
+        ),
+        "Duration": _alarm(
+            f"The slowest 1 % of {function.name} are near its timeout of {settings.timeout_seconds} s",
+            _lambda_metric(name, "Duration", "p99"),
+            threshold=_NEAR_THE_LIMIT * settings.timeout_seconds * 1000,
+        ),
+    }
+    if reserved:
+        alarms["Concurrency"] = _alarm(
+            f"{function.name} uses most of its reserved concurrency of {reserved}",
+            _lambda_metric(name, "ConcurrentExecutions", "Maximum"),
+            threshold=_NEAR_THE_LIMIT * reserved,
+        )
+    if settings.sqs:
+        visibility = visibility_timeout_seconds(settings)
+        alarms["DeadLetter"] = _alarm(
+            f"Records of {function.name} are in its dead-letter queue",
+            _queue_metric(f"{name}DeadLetterQueue", "ApproximateNumberOfMessagesVisible"),
+            threshold=0,
+        )
+        alarms["Age"] = _alarm(
+            f"A record of {function.name} waits for longer than its visibility timeout of {visibility} s",
+            _queue_metric(f"{name}Queue", "ApproximateAgeOfOldestMessage"),
+            threshold=visibility,
+        )
+    if settings.daily_cost_usd:
+        alarms["Spend"] = _alarm(
+            f"The model calls of {function.name} cost more than {settings.daily_cost_usd:g} USD in a day",
+            _own_metric(function, "CostUSD", period=_DAY),
+            threshold=settings.daily_cost_usd,
+        )
+    return {f"{name}{kind}Alarm": alarm for kind, alarm in alarms.items()}
+
+
+def _alarm(description: str, metric: dict[str, Any], *, threshold: float) -> dict[str, Any]:
+    statistic = metric.pop("Stat")
+    extended = "ExtendedStatistic" if statistic.startswith("p") else "Statistic"
+    return _resource(description, threshold, {**metric, extended: statistic})
+
+
+def _ratio_alarm(description: str, part: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
+    """In percent. No calls, no alarm."""
+    queries = [
+        {"Id": "percent", "Expression": "IF(whole > 0, 100 * part / whole, 0)", "Label": "percent"},
+        {"Id": "part", "ReturnData": False, "MetricStat": _metric_stat(part)},
+        {"Id": "whole", "ReturnData": False, "MetricStat": _metric_stat(whole)},
+    ]
+    return _resource(description, _ERROR_PERCENT, {"Metrics": queries})
+
+
+def _metric_stat(metric: dict[str, Any]) -> dict[str, Any]:
+    named = {key: metric[key] for key in ("Namespace", "MetricName", "Dimensions")}
+    return {"Metric": named, "Period": metric["Period"], "Stat": metric["Stat"]}
+
+
+def _resource(description: str, threshold: float, what: dict[str, Any]) -> dict[str, Any]:
+    properties = {
+        "AlarmDescription": description,
+        "AlarmActions": [ref("AlarmTopic")],
+        "OKActions": [ref("AlarmTopic")],
+        "ComparisonOperator": "GreaterThanThreshold",
+        "EvaluationPeriods": 1,
+        "Threshold": threshold,
+        "TreatMissingData": "notBreaching",
+        **what,
+    }
+    return {"Type": "AWS::CloudWatch::Alarm", "Properties": properties}
+
+
+def _lambda_metric(name: str, metric: str, statistic: str = "Sum") -> dict[str, Any]:
+    return _metric("AWS/Lambda", metric, {"FunctionName": ref(f"{name}Function")}, statistic)
+
+
+def _queue_metric(queue: str, metric: str) -> dict[str, Any]:
+    return _metric("AWS/SQS", metric, {"QueueName": get_att(f"{queue}.QueueName")}, "Maximum")
+
+
+def _own_metric(function: Function, metric: str, period: int = _FIVE_MINUTES) -> dict[str, Any]:
+    dimensions = {"service": sub("${AWS::StackName}"), "program": function.name}
+    return _metric("DSPy", metric, dimensions, "Sum", period)
+
+
+def _metric(
+    namespace: str, name: str, dimensions: dict[str, Any], statistic: str, period: int = _FIVE_MINUTES
+) -> dict[str, Any]:
+    return {
+        "Namespace": namespace,
+        "MetricName": name,
+        "Dimensions": [{"Name": key, "Value": value} for key, value in dimensions.items()],
+        "Period": period,
+        "Stat": statistic,
+    }

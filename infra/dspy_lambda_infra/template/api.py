@@ -1,0 +1,160 @@
+"""The API: one for all programs, closed unless the config says otherwise."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dspy_lambda_infra.project import Project
+from dspy_lambda_infra.template.functions import cors, log_group
+from dspy_lambda_infra.template.gateway import REFUSALS
+from dspy_lambda_infra.template.syntax import get_att, ref, sub
+
+# https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-logging.html
+_LOG_ROLE = "arn:${AWS::Partition}:iam::aws:policy/service-role/AmazonAPIGatewayPushToCloudWatchLogs"
+_LOGGED = {
+    "requestId": "$context.requestId",
+    "ip": "$context.identity.sourceIp",
+    "requestTime": "$context.requestTime",
+    "method": "$context.httpMethod",
+    "path": "$context.path",
+    "status": "$context.status",
+    "latency": "$context.responseLatency",
+    "error": "$context.error.message",
+}
+
+
+def api_parameters(project: Project) -> dict[str, Any]:
+    """Parameters that only a REST API needs."""
+    if not project.has_api or project.config.lambda_.api.kind != "rest":
+        return {}
+    return {
+        "CreateApiLogsRole": {
+            "Type": "String",
+            "AllowedValues": ["true", "false"],
+            "Default": "true",
+            "Description": "false where this account and region have API Gateway's log role already",
+        }
+    }
+
+
+def api_resources(project: Project) -> dict[str, Any]:
+    """The API, its access log, and what it needs to write that; nothing for function URLs."""
+    kind = project.config.lambda_.api.kind
+    if not project.has_api or kind == "url":
+        return {}
+    access_log = {"DestinationArn": get_att("ApiLogGroup.Arn"), "Format": json.dumps(_LOGGED)}
+    if kind == "http":
+        return {
+            "Api": {"Type": "AWS::Serverless::HttpApi", "Properties": _http_api(project, access_log)},
+            "ApiLogGroup": log_group(project),
+        }
+    return {
+        "Api": {
+            "Type": "AWS::Serverless::Api",
+            "DependsOn": ["ApiLogsAccount"],  # or the stage may not log yet
+            "Properties": _rest_api(project, access_log),
+        },
+        "ApiLogGroup": log_group(project),
+        **_logs_role(),
+    }
+
+
+def _rest_api(project: Project, access_log: dict[str, Any]) -> dict[str, Any]:
+    settings = project.config.lambda_
+    throttle = settings.api.throttle
+    everything = {
+        "ResourcePath": "/*",
+        "HttpMethod": "*",
+        "ThrottlingRateLimit": throttle.rate,
+        "ThrottlingBurstLimit": throttle.burst,
+    }
+    auth = _rest_auth(project)
+    return {
+        "Name": sub("${AWS::StackName}"),
+        "StageName": ref("Stage"),
+        "EndpointConfiguration": {"Type": "REGIONAL"},
+        "MethodSettings": [everything],
+        "AccessLogSetting": access_log,
+        **({"TracingEnabled": True} if settings.tracing == "xray" else {}),
+        **({"Auth": auth} if auth else {}),
+        "GatewayResponses": _gateway_responses(project),
+    }
+
+
+def _rest_auth(project: Project) -> dict[str, Any]:
+    api = project.config.lambda_.api
+    if api.auth == "iam":
+        # NONE: the API invokes the functions, not the caller, who then needs execute-api:Invoke and nothing else.
+        return {"DefaultAuthorizer": "AWS_IAM", "InvokeRole": "NONE"}
+    if api.auth == "jwt":
+        return {"Authorizers": {"Jwt": {"UserPoolArn": api.user_pool_arn}}, "DefaultAuthorizer": "Jwt"}
+    if api.auth == "api_key":
+        plan: dict[str, Any] = {
+            "CreateUsagePlan": "PER_API",
+            "Throttle": {"RateLimit": api.throttle.rate, "BurstLimit": api.throttle.burst},
+        }
+        if api.requests_per_day:
+            plan["Quota"] = {"Limit": api.requests_per_day, "Period": "DAY"}
+        return {"ApiKeyRequired": True, "UsagePlan": plan}
+    return {}
+
+
+def _gateway_responses(project: Project) -> dict[str, Any]:
+    origins = project.config.server.cors_origins
+    # A gateway response knows one origin only.
+    cors = {"Access-Control-Allow-Origin": f"'{origins[0]}'"} if len(origins) == 1 else {}
+    responses = {}
+    for kind, refusal in REFUSALS.items():
+        seconds = refusal.retry_after_seconds
+        headers = {**({"Retry-After": f"'{seconds}'"} if seconds else {}), **cors}
+        responses[kind] = {
+            "StatusCode": refusal.status,
+            **({"ResponseParameters": {"Headers": headers}} if headers else {}),
+            "ResponseTemplates": {"application/json": json.dumps(refusal.body("$context.requestId"))},
+        }
+    return responses
+
+
+def _logs_role() -> dict[str, Any]:
+    """API Gateway's role to write logs: one for the account and region, so it outlives this stack."""
+    trust = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": "Allow", "Principal": {"Service": "apigateway.amazonaws.com"}, "Action": "sts:AssumeRole"}
+        ],
+    }
+    kept = {"Condition": "ApiLogsRole", "DeletionPolicy": "RetainExceptOnCreate", "UpdateReplacePolicy": "Retain"}
+    role = {"AssumeRolePolicyDocument": trust, "ManagedPolicyArns": [sub(_LOG_ROLE)]}
+    return {
+        "ApiLogsRole": {"Type": "AWS::IAM::Role", **kept, "Properties": role},
+        "ApiLogsAccount": {
+            "Type": "AWS::ApiGateway::Account",
+            **kept,
+            "Properties": {"CloudWatchRoleArn": get_att("ApiLogsRole.Arn")},
+        },
+    }
+
+
+def _http_api(project: Project, access_log: dict[str, Any]) -> dict[str, Any]:
+    api, origins = project.config.lambda_.api, project.config.server.cors_origins
+    auth: dict[str, Any] = {}
+    if api.auth == "iam":
+        auth = {"EnableIamAuthorizer": True, "DefaultAuthorizer": "AWS_IAM"}
+    elif api.auth == "jwt":
+        jwt = {
+            "JwtConfiguration": {"issuer": api.issuer, "audience": api.audience},
+            "IdentitySource": "$request.header.Authorization",
+        }
+        auth = {"Authorizers": {"Jwt": jwt}, "DefaultAuthorizer": "Jwt"}
+    return {
+        "Name": sub("${AWS::StackName}"),
+        "StageName": "$default",
+        "DefaultRouteSettings": {
+            "ThrottlingRateLimit": api.throttle.rate,
+            "ThrottlingBurstLimit": api.throttle.burst,
+        },
+        "AccessLogSettings": access_log,
+        **({"Auth": auth} if auth else {}),
+        **({"CorsConfiguration": cors(project)} if origins else {}),
+    }

@@ -1,0 +1,46 @@
+"""`template.extra.yaml`: the user's own additions, merged into what is generated, so that generating loses nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from dspy_lambda.errors import ConfigError
+from dspy_lambda_infra.project import Project
+from dspy_lambda_infra.template.syntax import load
+
+EXTRA_FILE = "template.extra.yaml"
+
+
+def merge_extra(template: dict[str, Any], project: Project) -> dict[str, Any]:
+    """The template with the project's `template.extra.yaml`, if there is one.
+
+    Mappings merge deeply, lists are appended, null takes a key away, everything else replaces.
+
+    Raises:
+        ConfigError: the file is no YAML mapping, or has a section that no template has.
+    """
+    path = project.root / EXTRA_FILE
+    if not path.is_file():
+        return template
+    try:
+        extra = load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    if extra is None:
+        return template
+    sections = ("Parameters", "Mappings", "Conditions", "Globals", "Resources", "Outputs", "Metadata", "Rules")
+    if not isinstance(extra, dict) or not set(extra) <= set(sections):
+        raise ConfigError(f"{path}: must be a mapping of template sections; there are: {', '.join(sections)}.")
+    merged: dict[str, Any] = _merge(template, extra)
+    return merged
+
+
+def _merge(base: Any, over: Any) -> Any:
+    if isinstance(base, dict) and isinstance(over, dict):
+        merged = {**base, **{key: _merge(base.get(key), value) for key, value in over.items()}}
+        return {key: value for key, value in merged.items() if value is not None or key not in over}
+    if isinstance(base, list) and isinstance(over, list):
+        return base + over
+    return over

@@ -1,0 +1,210 @@
+"""A program's function with what it is triggered by and what it writes to; and the catalogue function."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dspy_lambda.api.shared import SHARED_PATHS
+from dspy_lambda.config import FunctionSettings, Sqs
+from dspy_lambda.requeue import DEAD_LETTER_QUEUE
+from dspy_lambda.secrets import EXTENSION_PORT, SECRETS
+from dspy_lambda_infra.project import CATALOGUE_HANDLER, HANDLER, Function, Project, logical_name
+from dspy_lambda_infra.template.queues import program_queues
+from dspy_lambda_infra.template.roles import catalogue_role, program_role
+from dspy_lambda_infra.template.syntax import get_att, if_, ref, sub
+
+_EXTENSION_LAYER = ":layer:AWS-Parameters-and-Secrets-Lambda-Extension"
+# It answers from memory: 256 MB is the CPU that its import of FastAPI wants.
+_CATALOGUE_MEMORY_MB, _CATALOGUE_TIMEOUT_SECONDS = 256, 10
+_CATALOGUE_CONCURRENCY = 5
+
+
+def function_resources(project: Project, function: Function, code: str) -> dict[str, Any]:
+    """Everything that one program has of its own."""
+    name, settings = logical_name(function.name), function.settings
+    properties: dict[str, Any] = {
+        **_package(project, f"{name}Function", code, HANDLER),
+        "Description": f"DSPy program {function.name}",
+        "Role": get_att(f"{name}Role.Arn"),
+        "MemorySize": settings.memory_mb,
+        "Timeout": settings.timeout_seconds,
+        **({"Architectures": [settings.architecture]} if settings.architecture else {}),
+        **(
+            {"EphemeralStorage": {"Size": settings.ephemeral_storage_mb}} if settings.ephemeral_storage_mb > 512 else {}
+        ),
+        **_snap_start(settings),
+        "LoggingConfig": {"LogFormat": "JSON", "LogGroup": ref(f"{name}LogGroup")},
+        "Environment": {"Variables": _variables(project, function)},
+        **({"Layers": project.config.lambda_.layers} if project.config.lambda_.layers else {}),
+    }
+    if settings.reserved_concurrency is not None:
+        properties["ReservedConcurrentExecutions"] = if_("Reserve", settings.reserved_concurrency)
+    properties["EventInvokeConfig"] = {
+        "MaximumRetryAttempts": settings.retry_attempts,
+        "MaximumEventAgeInSeconds": settings.maximum_event_age_seconds,
+        "DestinationConfig": {"OnFailure": {"Type": "SQS", "Destination": get_att("OnFailureQueue.Arn")}},
+    }
+    if settings.http and project.config.lambda_.api.kind == "url":
+        properties["FunctionUrlConfig"] = function_url(project)
+    if events := _events(project, function):
+        properties["Events"] = events
+    return {
+        f"{name}Function": _function(project, f"{name}Function", properties),
+        f"{name}Role": program_role(project, function),
+        f"{name}LogGroup": log_group(project),
+        **program_queues(project, function),
+    }
+
+
+def catalogue_resources(project: Project, code: str) -> dict[str, Any]:
+    """The function that serves the shared GET routes, and answers browsers' preflight requests to a REST API."""
+    properties: dict[str, Any] = {
+        **_package(project, "CatalogueFunction", code, CATALOGUE_HANDLER),
+        "Description": f"What {project.config.app_id} offers: programs, health, OpenAPI",
+        "Role": get_att("CatalogueRole.Arn"),
+        "MemorySize": _CATALOGUE_MEMORY_MB,
+        "Timeout": _CATALOGUE_TIMEOUT_SECONDS,
+        "LoggingConfig": {"LogFormat": "JSON", "LogGroup": ref("CatalogueLogGroup")},
+        "ReservedConcurrentExecutions": if_("Reserve", _CATALOGUE_CONCURRENCY),
+    }
+    api = project.config.lambda_.api
+    if api.kind == "url":
+        properties["FunctionUrlConfig"] = function_url(project)
+    else:
+        routes = {_event_name(path): _route(project, path, "GET") for path in SHARED_PATHS}
+        # An HTTP API answers them itself, but not before an authorizer has refused them.
+        if project.config.server.cors_origins and (api.kind == "rest" or api.auth != "none"):
+            called = [name for name, function in project.functions.items() if function.settings.http]
+            routes |= {f"{_event_name(path)}Preflight": _preflight(project, path) for path in SHARED_PATHS}
+            routes |= {f"To{logical_name(name)}Preflight": _preflight(project, f"/{name}") for name in called}
+        properties["Events"] = routes
+    return {
+        "CatalogueFunction": _function(project, "CatalogueFunction", properties),
+        "CatalogueRole": catalogue_role(project),
+        "CatalogueLogGroup": log_group(project),
+    }
+
+
+def reserves(project: Project) -> bool:
+    """Whether any function reserves concurrency (of which 0 is an amount, too: nothing runs)."""
+    return project.has_api or any(f.settings.reserved_concurrency is not None for f in project.functions.values())
+
+
+def reserved_total(project: Project) -> int:
+    """What the stack takes from the account's concurrency."""
+    catalogue = _CATALOGUE_CONCURRENCY if project.has_api else 0
+    return catalogue + sum(f.settings.reserved_concurrency or 0 for f in project.functions.values())
+
+
+def function_url(project: Project) -> dict[str, Any]:
+    """A function URL's settings."""
+    return {
+        "AuthType": "NONE" if project.config.lambda_.api.auth == "none" else "AWS_IAM",
+        **({"Cors": cors(project)} if project.config.server.cors_origins else {}),
+    }
+
+
+def cors(project: Project) -> dict[str, Any]:
+    """What a function URL or an HTTP API lets browsers of the configured origins do."""
+    return {"AllowOrigins": project.config.server.cors_origins, "AllowMethods": ["*"], "AllowHeaders": ["*"]}
+
+
+def log_group(project: Project) -> dict[str, Any]:
+    """A log group with the project's retention."""
+    settings = project.config.lambda_
+    key = {"KmsKeyId": settings.kms_key_arn} if settings.kms_key_arn else {}
+    return {"Type": "AWS::Logs::LogGroup", "Properties": {"RetentionInDays": settings.log_retention_days, **key}}
+
+
+def _function(project: Project, logical_id: str, properties: dict[str, Any]) -> dict[str, Any]:
+    settings = project.config.lambda_
+    if settings.package_type == "Zip":
+        # The Makefile beside the template has the rule `build-%`.
+        metadata: dict[str, Any] = {"BuildMethod": "makefile", "ContextPath": "."}
+    else:
+        metadata = {"DockerContext": f"dist/{logical_id}", "Dockerfile": "Dockerfile", "DockerTag": logical_id.lower()}
+    return {"Type": "AWS::Serverless::Function", "Metadata": metadata, "Properties": properties}
+
+
+def _package(project: Project, logical_id: str, code: str, handler: str) -> dict[str, Any]:
+    if project.config.lambda_.package_type == "Zip":
+        return {"CodeUri": code, "Handler": handler}
+    return {"PackageType": "Image", "ImageConfig": {"Command": [handler]}}
+
+
+def _snap_start(settings: FunctionSettings) -> dict[str, Any]:
+    if not settings.snap_start:
+        return {}
+    # Of published versions only; every change of a property, too, shall publish one.
+    # A version that is not used any more would be billed on: its snapshot is kept.
+    alias = {"AutoPublishAlias": "live", "AutoPublishAliasAllProperties": True, "VersionDeletionPolicy": "Delete"}
+    return {"SnapStart": {"ApplyOn": "PublishedVersions"}, **alias}
+
+
+def _variables(project: Project, function: Function) -> dict[str, Any]:
+    name, settings, config = logical_name(function.name), function.settings, project.config
+    variables: dict[str, Any] = dict(function.environment)
+    if settings.preconnect:
+        variables["DSPY_LAMBDA_PRECONNECT"] = "true"
+    if settings.sqs and settings.sqs.invalid_to_dead_letter_queue:
+        variables[DEAD_LETTER_QUEUE] = ref(f"{name}DeadLetterQueue")
+    if secrets := project.secrets(function):
+        variables[SECRETS] = sub(" ".join(f"{variable}={place}" for variable, place in secrets.items()))
+        variables["DSPY_LAMBDA_SECRETS_VERSION"] = ref("SecretsVersion")
+        # Empty on AWS, where the secret fills them; there, so that `sam local` hands over this machine's.
+        variables |= dict.fromkeys(secrets, "")
+        if any(_EXTENSION_LAYER in layer for layer in config.lambda_.layers):
+            variables[EXTENSION_PORT] = "2773"
+    if config.lambda_.tracing == "otel":
+        variables["AWS_LAMBDA_EXEC_WRAPPER"] = "/opt/otel-instrument"
+    return variables
+
+
+def _events(project: Project, function: Function) -> dict[str, Any]:
+    name, settings = logical_name(function.name), function.settings
+    events: dict[str, Any] = {}
+    if settings.http and project.config.lambda_.api.kind != "url":
+        # ANY, so that the function itself can answer a wrong method with 405.
+        events["Route"] = _route(project, f"/{function.name}", "ANY")
+    if settings.sqs:
+        events["Queue"] = {"Type": "SQS", "Properties": _mapping(name, settings.sqs)}
+    if settings.schedule:
+        event = json.dumps({"program": function.name, "inputs": settings.schedule.inputs})
+        schedule: dict[str, Any] = {"ScheduleExpression": settings.schedule.expression, "Input": event}
+        if not project.config.lambda_.kms_key_arn:
+            # The role that SAM makes for the schedule may not use a key.
+            schedule["DeadLetterConfig"] = {"Arn": get_att("OnFailureQueue.Arn")}
+        events["Schedule"] = {"Type": "ScheduleV2", "Properties": schedule}
+    return events
+
+
+def _mapping(name: str, sqs: Sqs) -> dict[str, Any]:
+    mapping: dict[str, Any] = {
+        "Queue": get_att(f"{name}Queue.Arn"),
+        "BatchSize": sqs.batch_size,
+        "FunctionResponseTypes": ["ReportBatchItemFailures"],
+        "ScalingConfig": {"MaximumConcurrency": sqs.maximum_concurrency},
+    }
+    return mapping | ({"MaximumBatchingWindowInSeconds": sqs.window_seconds} if sqs.window_seconds else {})
+
+
+def _route(project: Project, path: str, method: str) -> dict[str, Any]:
+    type_, reference = ("Api", "RestApiId") if project.config.lambda_.api.kind == "rest" else ("HttpApi", "ApiId")
+    return {"Type": type_, "Properties": {"Path": path, "Method": method, reference: ref("Api")}}
+
+
+def _preflight(project: Project, path: str) -> dict[str, Any]:
+    """A browser sends no credentials with its preflight request; and REST's own answer would know one origin only."""
+    route = _route(project, path, "OPTIONS")
+    match project.config.lambda_.api.auth:
+        case "api_key":
+            route["Properties"]["Auth"] = {"ApiKeyRequired": False}
+        case "iam" | "jwt":
+            route["Properties"]["Auth"] = {"Authorizer": "NONE"}
+    return route
+
+
+def _event_name(path: str) -> str:
+    """/health/live -> HealthLive."""
+    return "".join(part.capitalize() for part in path.replace(".", "/").split("/"))

@@ -1,0 +1,76 @@
+"""Each function's own role: its log group, its queues, its secrets, and nothing of any other's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dspy_lambda.secrets import split_place
+from dspy_lambda_infra.project import Function, Project, logical_name
+from dspy_lambda_infra.template.syntax import Intrinsic, get_att, sub
+
+_HERE = "${AWS::Region}:${AWS::AccountId}"
+# What Lambda does on behalf of an event source mapping, and the handler for its backoff.
+_RECEIVE = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ChangeMessageVisibility"]
+# Network interfaces cannot be named before they exist.
+# https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions
+_NETWORK = [
+    "ec2:CreateNetworkInterface",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSubnets",
+    "ec2:DeleteNetworkInterface",
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:UnassignPrivateIpAddresses",
+]
+
+
+def program_role(project: Project, function: Function) -> dict[str, Any]:
+    """The role of one program's function. More goes into template.extra.yaml: its Policies are appended."""
+    name, sqs = logical_name(function.name), function.settings.sqs
+    statements = [_allow("sqs:SendMessage", get_att("OnFailureQueue.Arn"))]
+    if sqs:
+        statements.append(_allow(_RECEIVE, get_att(f"{name}Queue.Arn")))
+        if sqs.invalid_to_dead_letter_queue:
+            statements.append(_allow("sqs:SendMessage", get_att(f"{name}DeadLetterQueue.Arn")))
+    statements += [_secret(place) for place in project.secrets(function).values()]
+    return _role(project, name, statements)
+
+
+def catalogue_role(project: Project) -> dict[str, Any]:
+    """The role of the catalogue function, which reads and writes nothing."""
+    return _role(project, "Catalogue", [])
+
+
+def _role(project: Project, name: str, statements: list[dict[str, Any]]) -> dict[str, Any]:
+    settings = project.config.lambda_
+    # A log group's Arn ends in :* and so takes its streams in.
+    logs = get_att(f"{name}LogGroup.Arn")
+    statements = [_allow(["logs:CreateLogStream", "logs:PutLogEvents"], logs), *statements]
+    if settings.tracing:
+        statements.append(_allow(["xray:PutTraceSegments", "xray:PutTelemetryRecords"], "*"))
+    if settings.vpc:
+        statements.append(_allow(_NETWORK, "*"))
+    if settings.kms_key_arn:
+        statements.append(_allow(["kms:Decrypt", "kms:GenerateDataKey"], settings.kms_key_arn))
+    trust = {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    policy = {"PolicyName": "function", "PolicyDocument": {"Version": "2012-10-17", "Statement": statements}}
+    return {
+        "Type": "AWS::IAM::Role",
+        "Properties": {
+            "AssumeRolePolicyDocument": {"Version": "2012-10-17", "Statement": [trust]},
+            "Policies": [policy],
+        },
+    }
+
+
+def _secret(place: str) -> dict[str, Any]:
+    service, name, _ = split_place(place)
+    if service == "ssm":
+        arn = f"arn:${{AWS::Partition}}:ssm:{_HERE}:parameter/{name.removeprefix('/')}"
+        return _allow("ssm:GetParameter", sub(arn))
+    # Secrets Manager puts a hyphen and six random characters behind the name.
+    arn = f"arn:${{AWS::Partition}}:secretsmanager:{_HERE}:secret:{name}-??????"
+    return _allow("secretsmanager:GetSecretValue", sub(arn))
+
+
+def _allow(action: str | list[str], resource: str | Intrinsic) -> dict[str, Any]:
+    return {"Effect": "Allow", "Action": action, "Resource": resource}

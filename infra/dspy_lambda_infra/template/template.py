@@ -1,0 +1,134 @@
+"""A project as a SAM template: one AWS::Serverless::Function per program, in plain explicit resources."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from dspy_lambda.errors import ConfigError
+from dspy_lambda_infra.project import Project
+from dspy_lambda_infra.template.alarms import alarm_resources, alarm_topic
+from dspy_lambda_infra.template.api import api_parameters, api_resources
+from dspy_lambda_infra.template.dashboard import dashboard, queries
+from dspy_lambda_infra.template.extra import merge_extra
+from dspy_lambda_infra.template.functions import catalogue_resources, function_resources, reserves
+from dspy_lambda_infra.template.outputs import outputs
+from dspy_lambda_infra.template.queues import on_failure_queue
+from dspy_lambda_infra.template.syntax import dump, ref, sub
+
+HEADER = """\
+# Written by `dspy-lambda template` from dspy.config.yaml; change that file, not this one. What it has no words for
+# goes into template.extra.yaml beside it, which is merged in here.
+"""
+
+
+def render(project: Project, folder: Path) -> str:
+    """The template's text, for a file in that folder; the same project always gives the same bytes."""
+    return HEADER + dump(build(project, folder))
+
+
+def build(project: Project, folder: Path) -> dict[str, Any]:
+    """The template as a mapping.
+
+    Args:
+        folder: where the template will lie: its CodeUri is relative to that.
+    """
+    code = os.path.relpath(project.root, folder.resolve())
+    functions = project.functions.values()
+    parts = [api_resources(project)]
+    parts += [function_resources(project, function, code) for function in functions]
+    parts += [catalogue_resources(project, code)] if project.has_api else []
+    parts += [on_failure_queue(project)]
+    if project.config.lambda_.alarms:
+        parts += [alarm_topic(project), *(alarm_resources(project, function) for function in functions)]
+    parts += [dashboard(project), queries(project)]
+    template = {
+        "AWSTemplateFormatVersion": "2010-09-09",
+        "Transform": "AWS::Serverless-2016-10-31",
+        "Description": project.config.description or f"DSPy programs of {project.config.app_id}",
+        "Parameters": _parameters(project),
+        "Conditions": _conditions(project),
+        "Globals": _globals(project),
+        "Resources": _join(parts),
+        "Outputs": outputs(project),
+    }
+    return merge_extra(template, project)
+
+
+def _join(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    joined: dict[str, Any] = {}
+    for part in parts:
+        if shared := sorted(set(part) & set(joined)):
+            raise ConfigError(f"two resources would share the logical id {shared[0]}; rename the program it is of.")
+        joined |= part
+    return joined
+
+
+def _parameters(project: Project) -> dict[str, Any]:
+    parameters: dict[str, Any] = {
+        "Stage": {
+            "Type": "String",
+            "Default": "prod",
+            "AllowedPattern": "[A-Za-z0-9_]{1,32}",
+            "Description": "The API's stage, and {stage} in the names of secrets",
+        },
+        "SecretsVersion": {
+            "Type": "String",
+            "Default": "1",
+            "Description": "Change it after a secret was rotated: every environment starts anew and reads it again",
+        },
+    }
+    if reserves(project):
+        parameters["ReserveConcurrency"] = {
+            "Type": "String",
+            "AllowedValues": ["true", "false"],
+            "Default": "true",
+            "Description": "false in new accounts, whose quota of 10 leaves nothing to reserve",
+        }
+    if project.config.lambda_.alarms:
+        parameters["AlarmEmail"] = {
+            "Type": "String",
+            "Default": "",
+            "Description": "Where alarms go; empty for nowhere but the topic",
+        }
+    return parameters | api_parameters(project)
+
+
+def _conditions(project: Project) -> dict[str, Any]:
+    conditions: dict[str, Any] = {}
+    if reserves(project):
+        conditions["Reserve"] = {"Fn::Equals": [ref("ReserveConcurrency"), "true"]}
+    if project.config.lambda_.alarms:
+        conditions["HasAlarmEmail"] = {"Fn::Not": [{"Fn::Equals": [ref("AlarmEmail"), ""]}]}
+    if "CreateApiLogsRole" in api_parameters(project):
+        conditions["ApiLogsRole"] = {"Fn::Equals": [ref("CreateApiLogsRole"), "true"]}
+    return conditions
+
+
+def _globals(project: Project) -> dict[str, Any]:
+    settings = project.config.lambda_
+    function: dict[str, Any] = {
+        "Architectures": [settings.architecture],
+        "Environment": {
+            "Variables": {
+                # The stack's name, so that the metrics of two stages in one account stay apart.
+                "POWERTOOLS_SERVICE_NAME": sub("${AWS::StackName}"),
+                "POWERTOOLS_METRICS_NAMESPACE": "DSPy",
+            }
+        },
+    }
+    if settings.package_type == "Zip":
+        function = {"Runtime": settings.runtime, **function}
+    if settings.tracing == "xray":
+        function["Tracing"] = "Active"
+    if settings.kms_key_arn:
+        function["KmsKeyArn"] = settings.kms_key_arn
+    if settings.vpc:
+        subnets, groups = settings.vpc.subnet_ids, settings.vpc.security_group_ids
+        function["VpcConfig"] = {"SubnetIds": subnets, "SecurityGroupIds": groups}
+    found: dict[str, Any] = {"Function": function}
+    if project.has_api and settings.api.kind == "rest":
+        # Without it SAM deploys a second stage, named Stage.
+        found["Api"] = {"OpenApiVersion": "3.0.1"}
+    return found
