@@ -13,7 +13,7 @@ from typing import Any, TextIO
 # Before DSPy's first call, or it fetches its price map over the network then: up to 5 s where egress is blocked.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
 
-from dspy_lambda.fast import quick_stacks, remember_lookups
+from dspy_lambda.dspy_patches import quick_stacks, remember_lookups
 
 with quick_stacks():
     import dspy

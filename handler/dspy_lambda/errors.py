@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from dspy_lambda.dspy_patches import raised_by_parallel
+
 
 class ConfigError(Exception):
     """The project cannot be served. The text names the file, the key or line, and what to do."""
@@ -103,20 +105,13 @@ def from_exception(error: BaseException, lm_error: Exception | None = None) -> C
         return found[0] if len({type(inner) for inner in found}) == 1 else _failed()
     if error.__cause__ is not None:
         return from_exception(error.__cause__, lm_error)
-    if lm_error is not None and _is_from_parallel(error):
+    if lm_error is not None and raised_by_parallel(error.__traceback__):
         return _from_dspy(lm_error) or _failed()
     return _failed()
 
 
 def _failed() -> ProgramFailed:
     return ProgramFailed("The program raised an exception; its log record has this request id.")
-
-
-def _is_from_parallel(error: BaseException) -> bool:
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    return frame is not None and frame.tb_frame.f_globals.get("__name__") == "dspy.utils.parallelizer"
 
 
 def _from_dspy(error: BaseException) -> CallError | None:

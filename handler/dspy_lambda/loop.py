@@ -8,8 +8,8 @@ import types
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
+from dspy_lambda.dspy_patches import is_pure
 from dspy_lambda.errors import ProgramFailed
-from dspy_lambda.fast import is_pure
 
 Result = TypeVar("Result")
 _LAST_SECONDS = 0.1

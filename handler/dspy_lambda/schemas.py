@@ -228,7 +228,7 @@ def _default(value: Any) -> Any:
 
 def _buildable(annotation: Any) -> Any:
     """`dspy.Image` and its kin take a string through their constructor, which pydantic's validation does not call."""
-    from dspy.adapters.types.base_type import Type
+    from dspy import Type
 
     if not Type.extract_custom_type_from_annotation(annotation):
         return annotation

@@ -11,18 +11,16 @@ import os
 import random
 import threading
 from collections.abc import Mapping
-from typing import Any
 
 import dspy
-from dspy.clients.execution import _engine, prepare
 
+from dspy_lambda.dspy_patches import native_provider
 from dspy_lambda.environment import Environment
 from dspy_lambda.secrets import resolve
 
 _CONNECT_SECONDS = 2.0
 # Nothing listens there: a call ends where the network would begin.
 _NOWHERE = "http://127.0.0.1:9"
-_MESSAGES = [{"role": "user", "content": "?"}]
 
 
 def warm(environment: Environment, variables: Mapping[str, str], secrets: Mapping[str, str]) -> None:
@@ -59,19 +57,12 @@ def preconnect(environment: Environment) -> None:
 
 
 async def _alist_models(lm: dspy.LM) -> None:
-    await _provider(lm, asynchronous=True).list_models()
+    await native_provider(lm, asynchronous=True).list_models()
 
 
 def _list_models(lm: dspy.LM) -> None:
     with contextlib.suppress(Exception):
-        _provider(lm, asynchronous=False).list_models()
-
-
-def _provider(lm: dspy.LM, *, asynchronous: bool) -> Any:
-    """The native provider behind an LM, with the connection pool that the LM's calls will use."""
-    engine, request, _ = _engine(lm, prepare(lm, None, _MESSAGES, {}, asynchronous=asynchronous), asynchronous)
-    provider, _ = engine._target(request)
-    return provider
+        native_provider(lm, asynchronous=False).list_models()
 
 
 def before_snapshot(environment: Environment) -> None:

@@ -6,7 +6,8 @@ import threading
 from typing import Any
 
 import dspy
-from dspy.clients.base_lm import BaseLM
+
+from dspy_lambda.dspy_patches import receive_history
 
 SETTING = "dspy_lambda_usage"
 
@@ -52,17 +53,11 @@ def _reports_usage(response: Any) -> bool:
 
 
 def install() -> None:
-    """Send the history entries of LMs that a program made itself to the running call's Usage, and keep none of them.
-
-    An entry is the one place where DSPy has tokens and cost together. It reaches each LM's public `update_history`;
-    the default appends it to the LM's, the modules' and a global list (14 KiB a call, with one caller's prompt beside
-    another's), so this takes that method's place. `dspy.track_usage` has no cost and is empty inside
-    `dspy.Parallel`; `disable_history=True` gives neither tokens nor cost.
-    """
-    BaseLM.update_history = _update_history
+    """Count the answers of LMs that a program made itself for the call that is running."""
+    receive_history(_update_history)
 
 
-def _update_history(_lm: BaseLM, entry: dict[str, Any]) -> None:
+def _update_history(_lm: dspy.BaseLM, entry: dict[str, Any]) -> None:
     usage = dspy.settings.get(SETTING)
     if usage is not None:
         usage.add(entry)

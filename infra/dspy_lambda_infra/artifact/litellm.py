@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import dspy
-from dspy.clients.engines.litellm_engine import LiteLLMEngine
-from dspy.clients.execution import _engine, prepare
 
+from dspy_lambda import dspy_patches
 from dspy_lambda.models import build_models
 from dspy_lambda_infra.project import Function, Project
 
@@ -57,11 +56,9 @@ def uses_litellm(lm: dspy.BaseLM) -> bool:
     if not isinstance(lm, dspy.LM):
         return False
     try:
-        call = prepare(lm, None, [{"role": "user", "content": "?"}], {})
+        return dspy_patches.uses_litellm(lm)
     except (ValueError, TypeError):  # no call of it can succeed, whichever way
         return False
-    engine, _, _ = _engine(lm, call, False)
-    return isinstance(engine, LiteLLMEngine)
 
 
 def _held(value: Any, above: tuple[int, ...] = ()) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""The ground that `dspy_lambda.fast` stands on: a new DSPy that changes it fails here."""
+"""The ground that `dspy_lambda.dspy_patches` stands on: a new DSPy that changes it fails here."""
 
 import asyncio
 import copy
@@ -11,13 +11,13 @@ from operator import attrgetter
 import pytest
 from dspy.clients import capabilities, costs, model_metadata
 
-from dspy_lambda import fast
+from dspy_lambda import dspy_patches
 from tests.support import AECHO, failures, sqs
 
 BATCH = sqs(*({"question": f"q{n}"} for n in range(20)))
 
 
-@pytest.mark.parametrize(("module", "name"), sorted(fast._PURE | {fast._TARGET}))
+@pytest.mark.parametrize(("module", "name"), sorted(dspy_patches._PURE | {dspy_patches._TARGET}))
 def test_what_is_run_on_the_loop_is_still_there_and_still_a_plain_function(module, name):
     function = attrgetter(name)(importlib.import_module(module))
     assert callable(function)
@@ -75,11 +75,11 @@ def test_what_fails_on_the_loop_fails_its_call(make_project, make_serve, records
 def test_a_missing_optional_package_still_names_its_place_without_a_search_for_sources():
     from dspy.utils.lazy_import import require
 
-    with fast.quick_stacks():
+    with dspy_patches.quick_stacks():
         missing = require("no_package_of_that_name")
         assert inspect.stack()[0].code_context is None
     assert inspect.stack()[0].code_context is not None
-    with pytest.raises(ImportError, match=r"no_package_of_that_name[\s\S]*test_fast\.py"):
+    with pytest.raises(ImportError, match=r"no_package_of_that_name[\s\S]*test_dspy_patches\.py"):
         missing.anything  # noqa: B018
 
 

@@ -1,9 +1,9 @@
-"""CPU that DSPy spends on every LM call and need not, taken back from outside.
+"""Everything that touches DSPy's insides: CPU taken back from outside, and what DSPy tells nobody otherwise.
 
 Two thirds of what an async call burns is none of the program's: each hops four times through the loop's thread pool
 for work of microseconds, and each looks its model up in a price map of some 5,000 entries. On a function of 512 MB
-that is most of its time. `DSPY_LAMBDA_FAST=false` leaves DSPy as it comes; `tests/handler/test_fast.py` fails when
-a new DSPy changes the ground that this stands on.
+that is most of its time. `DSPY_LAMBDA_FAST=false` leaves DSPy as it comes; `tests/handler/test_dspy_patches.py` fails
+when a new DSPy changes the ground that this stands on.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
-from typing import Any
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import dspy
 
 # What DSPy hands to the thread pool although it is pure and short: with the disk cache off and the price map loaded,
 # as they are here. By module and qualified name, so that what is not known is left alone.
@@ -81,3 +84,50 @@ def remember_lookups() -> None:
         costs.model_info = remembered
         capabilities.model_info = remembered
         _proxy.getproxies = functools.cache(_proxy.getproxies)
+
+
+def receive_history(receive: Callable[[dspy.BaseLM, dict[str, Any]], None]) -> None:
+    """Send each answered LM call's history entry to `receive`, and keep none of them.
+
+    An entry is the one place where DSPy has tokens and cost together. It reaches each LM's public `update_history`;
+    the default appends it to the LM's, the modules' and a global list (14 KiB a call, with one caller's prompt beside
+    another's), so this takes that method's place. `dspy.track_usage` has no cost and is empty inside
+    `dspy.Parallel`; `disable_history=True` gives neither tokens nor cost.
+    """
+    from dspy.clients.base_lm import BaseLM
+
+    BaseLM.update_history = receive
+
+
+def native_provider(lm: dspy.LM, *, asynchronous: bool) -> Any:
+    """The native provider behind an LM, with the connection pool that the LM's calls will use."""
+    engine, request = _engine_of(lm, asynchronous)
+    provider, _ = engine._target(request)
+    return provider
+
+
+def uses_litellm(lm: dspy.LM) -> bool:
+    """Whether a plain chat call of this LM would go through LiteLLM, told by DSPy's own backend selection.
+
+    Raises:
+        ValueError, TypeError: no call of this LM can succeed.
+    """
+    from dspy.clients.engines.litellm_engine import LiteLLMEngine
+
+    engine, _ = _engine_of(lm, asynchronous=False)
+    return isinstance(engine, LiteLLMEngine)
+
+
+def _engine_of(lm: dspy.LM, asynchronous: bool) -> tuple[Any, Any]:
+    from dspy.clients.execution import _engine, prepare
+
+    call = prepare(lm, None, [{"role": "user", "content": "?"}], {}, asynchronous=asynchronous)
+    engine, request, _ = _engine(lm, call, asynchronous)
+    return engine, request
+
+
+def raised_by_parallel(traceback: TracebackType | None) -> bool:
+    """Whether an exception was made by `dspy.Parallel` itself, which chains nothing to it."""
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return traceback is not None and traceback.tb_frame.f_globals.get("__name__") == "dspy.utils.parallelizer"
