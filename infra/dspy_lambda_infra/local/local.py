@@ -16,7 +16,8 @@ from dspy_lambda_infra.local import sandbox
 from dspy_lambda_infra.local.environment import Settings
 from dspy_lambda_infra.local.front import Front
 from dspy_lambda_infra.local.function import Function
-from dspy_lambda_infra.local.queues import REGION, EventSourceMapping, Queue, QueueServer
+from dspy_lambda_infra.local.mapping import EventSourceMapping
+from dspy_lambda_infra.local.queues import REGION, Queue, QueueServer
 from dspy_lambda_infra.project import CATALOGUE, HANDLER, Project, logical_id, logical_name, read_dotenv
 from dspy_lambda_infra.template.queues import visibility_timeout_seconds
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from dspy_lambda_infra.local.queues import failed_identifiers
+from dspy_lambda_infra.local.mapping import failed_identifiers
 
 SENT = {"a", "b"}
 

@@ -1,0 +1,180 @@
+"""Lambda's event source mapping between a queue and its function.
+
+What it does: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html and
+https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from dspy_lambda.config import Sqs
+from dspy_lambda_infra.local.environment import MAX_REQUEST_BYTES
+from dspy_lambda_infra.local.events import ACCOUNT
+from dspy_lambda_infra.local.function import Function, Throttled
+from dspy_lambda_infra.local.queues import REGION, Queue
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+_RECEIVE_AT_MOST = 10
+_POLL_SECONDS = 1
+
+
+class EventSourceMapping:
+    """Polls one queue, invokes its function with batches, and deletes what is done.
+
+    A record that the function reports as failed, and every record of a batch that was throttled or ended in a
+    function error, stays in the queue until its visibility timeout has passed: then it is received again, or moved
+    to the dead-letter queue when it has been received `max_receive_count` times.
+    """
+
+    def __init__(self, client: SQSClient, queue: Queue, function: Function, settings: Sqs) -> None:
+        self._client = client
+        self._queue = queue
+        self._function = function
+        self._settings = settings
+        self._slots = asyncio.Semaphore(settings.maximum_concurrency)
+        self._invocations: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Poll until cancelled."""
+        try:
+            while True:
+                # Only as much is received as can be invoked at once: that is what MaximumConcurrency is for.
+                await self._slots.acquire()
+                batch = await self._collect()
+                if not batch:
+                    self._slots.release()
+                    continue
+                task = asyncio.create_task(self._invoke_all(batch))
+                self._invocations.add(task)
+                task.add_done_callback(self._done)
+        finally:
+            for task in self._invocations:
+                task.cancel()
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._invocations.discard(task)
+        self._slots.release()
+
+    async def _collect(self) -> list[dict[str, Any]]:
+        """Receive until the batch is full, 6 MB large, or its window has passed since the first record."""
+        batch: list[dict[str, Any]] = []
+        closes = 0.0
+        while len(batch) < self._settings.batch_size and not (batch and time.monotonic() >= closes):
+            received = await self._receive(self._settings.batch_size - len(batch))
+            if not received and not batch:
+                return []
+            if not batch:
+                closes = time.monotonic() + self._settings.window_seconds
+            batch += received
+            if sum(len(_encode(record)) for record in batch) >= MAX_REQUEST_BYTES:
+                break
+        return batch
+
+    async def _receive(self, most: int) -> list[dict[str, Any]]:
+        """Some records, or none; a queue that cannot be read now is read again."""
+        try:
+            answer = await asyncio.to_thread(
+                self._client.receive_message,
+                QueueUrl=self._queue.url,
+                MaxNumberOfMessages=min(most, _RECEIVE_AT_MOST),
+                WaitTimeSeconds=_POLL_SECONDS,
+                AttributeNames=["All"],
+                MessageAttributeNames=["All"],
+            )
+        except (BotoCoreError, ClientError) as error:
+            self._log(f"the queue cannot be read: {error}")
+            await asyncio.sleep(_POLL_SECONDS)
+            return []
+        return [self._record(message) for message in answer.get("Messages", [])]
+
+    async def _invoke_all(self, batch: list[dict[str, Any]]) -> None:
+        """Invoke with as many records at a time as 6 MB hold."""
+        for part in split(batch):
+            try:
+                await self._invoke(part)
+            except Throttled:
+                self._log("throttled: the records go back to the queue")
+            except (BotoCoreError, ClientError) as error:
+                self._log(f"records that are done cannot be deleted: {error}")
+
+    async def _invoke(self, records: list[dict[str, Any]]) -> None:
+        answer = await self._function.invoke(_encode({"Records": records}))
+        if answer.error is not None:
+            return
+        failed = failed_identifiers(answer.payload, {record["messageId"] for record in records})
+        done = [record for record in records if record["messageId"] not in failed]
+        for start in range(0, len(done), _RECEIVE_AT_MOST):
+            entries: Any = [
+                {"Id": str(position), "ReceiptHandle": record["receiptHandle"]}
+                for position, record in enumerate(done[start : start + _RECEIVE_AT_MOST])
+            ]
+            await asyncio.to_thread(self._client.delete_message_batch, QueueUrl=self._queue.url, Entries=entries)
+
+    def _log(self, text: str) -> None:
+        line = {"level": "WARNING", "message": text, "queue": self._queue.name}
+        self._function.settings.log(self._function.settings.name, json.dumps(line))
+
+    def _record(self, message: Any) -> dict[str, Any]:
+        attributes = {name: _attribute(value) for name, value in message.get("MessageAttributes", {}).items()}
+        return {
+            "messageId": message["MessageId"],
+            "receiptHandle": message["ReceiptHandle"],
+            "body": message["Body"],
+            "attributes": message.get("Attributes", {}),
+            "messageAttributes": attributes,
+            "md5OfBody": message["MD5OfBody"],
+            "eventSource": "aws:sqs",
+            "eventSourceARN": f"arn:aws:sqs:{REGION}:{ACCOUNT}:{self._queue.name}",
+            "awsRegion": REGION,
+        }
+
+
+def _attribute(value: Any) -> dict[str, Any]:
+    attribute = {"dataType": value["DataType"], "stringListValues": [], "binaryListValues": []}
+    if "StringValue" in value:
+        attribute["stringValue"] = value["StringValue"]
+    if "BinaryValue" in value:
+        attribute["binaryValue"] = base64.b64encode(value["BinaryValue"]).decode()
+    return attribute
+
+
+def _encode(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode(errors="replace")
+
+
+def split(batch: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The records in order, in as few events as fit the 6 MB of an invocation each."""
+    parts: list[list[dict[str, Any]]] = []
+    room = 0
+    for record in batch:
+        size = len(_encode(record)) + 2
+        if not parts or size > room:
+            parts.append([])
+            room = MAX_REQUEST_BYTES - len(b'{"Records": []}')
+        parts[-1].append(record)
+        room -= size
+    return parts
+
+
+def failed_identifiers(payload: bytes, sent: set[str]) -> set[str]:
+    """Which messages of a batch an answer reports as failed, by Lambda's rules.
+
+    None for an empty or missing list; all for an answer that is not of the format, or names an empty or unknown
+    identifier.
+    """
+    try:
+        answer = json.loads(payload)
+        failures = (answer or {}).get("batchItemFailures") or []
+        failed = {failure["itemIdentifier"] for failure in failures}
+    except (ValueError, AttributeError, KeyError, TypeError):
+        return sent
+    return failed if failed <= sent else sent
