@@ -15,12 +15,18 @@ import dataclasses
 import json
 import random
 import re
+import socket
+import struct
 import subprocess
 import sys
+import time
 import urllib.request
+from collections import deque
 from typing import Any, Self
 
 from aiohttp import web
+
+_STARTS_KEPT = 100_000
 
 
 @dataclasses.dataclass
@@ -28,6 +34,9 @@ class Behaviour:
     """How the server treats requests. Rates are shares of all requests, drawn in order from `seed`."""
 
     delay_seconds: float = 0.0
+    trickle_seconds: float = 0.0  # between any two bytes of an answer's body; its headers come at once
+    slow_headers_seconds: float = 0.0  # between any two bytes of an answer's headers; its body comes at once
+    answer_bytes: int = 0  # a body is padded with spaces to that size; the values in it stay what they are
     error_rate: float = 0.0  # 500
     rate_limit_rate: float = 0.0  # 429
     retry_after_seconds: float | None = None  # the 429's header
@@ -35,7 +44,33 @@ class Behaviour:
     malformed_rate: float = 0.0  # 200 with a text that fits no adapter
     drop_rate: float = 0.0  # the connection is closed without an answer
     hang_rate: float = 0.0  # no answer within 10 minutes
+    reset_rate: float = 0.0  # the connection is reset (RST) without an answer
     seed: int = 0
+
+
+class Counts:
+    """What happened since the last `behave`; a request that began before it does not count afterwards."""
+
+    def __init__(self) -> None:
+        self.requests = self.in_flight = self.peak_in_flight = 0
+        self.connections: set[Any] = set()
+        self.per_model: dict[str, int] = {}
+        self.started: deque[float] = deque(maxlen=_STARTS_KEPT)
+        self.answered = self.prompt_tokens = self.completion_tokens = 0
+
+    def begin(self) -> None:
+        self.requests += 1
+        self.started.append(time.monotonic())
+        self.in_flight += 1
+        self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
+
+    def answer(self, usage: dict[str, int]) -> None:
+        self.answered += 1
+        self.prompt_tokens += usage["prompt_tokens"]
+        self.completion_tokens += usage["completion_tokens"]
+
+    def fields(self) -> dict[str, Any]:
+        return {**vars(self), "connections": len(self.connections), "started": list(self.started)}
 
 
 class ModelApp:
@@ -47,9 +82,7 @@ class ModelApp:
 
     def reset(self) -> None:
         self.random = random.Random(self.behaviour.seed)
-        self.requests = self.in_flight = self.peak_in_flight = 0
-        self.connections: set[Any] = set()
-        self.per_model: dict[str, int] = {}
+        self.counts = Counts()
 
     def application(self) -> web.Application:
         app = web.Application(client_max_size=64 * 2**20)
@@ -60,15 +93,7 @@ class ModelApp:
         return app
 
     async def stats(self, _: web.Request) -> web.Response:
-        return web.json_response(
-            {
-                "requests": self.requests,
-                "connections": len(self.connections),
-                "in_flight": self.in_flight,
-                "peak_in_flight": self.peak_in_flight,
-                "per_model": self.per_model,
-            }
-        )
+        return web.json_response(self.counts.fields())
 
     async def change(self, request: web.Request) -> web.Response:
         self.behaviour = Behaviour(**await request.json())
@@ -81,28 +106,29 @@ class ModelApp:
 
     def _connected(self, request: web.Request) -> None:
         if request.transport is not None:
-            self.connections.add(request.transport.get_extra_info("peername"))
+            self.counts.connections.add(request.transport.get_extra_info("peername"))
 
-    async def complete(self, request: web.Request) -> web.Response:
-        self.requests += 1
-        self.in_flight += 1
-        self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
+    async def complete(self, request: web.Request) -> web.StreamResponse:
+        counts = self.counts
+        counts.begin()
         self._connected(request)
         try:
-            return await self._complete(request)
+            return await self._complete(request, counts)
         finally:
-            self.in_flight -= 1
+            counts.in_flight -= 1
 
-    async def _complete(self, request: web.Request) -> web.Response:
+    async def _complete(self, request: web.Request, counts: Counts) -> web.StreamResponse:
         fate = self._fate()
         body = await request.json()
-        self.per_model[body["model"]] = self.per_model.get(body["model"], 0) + 1
+        counts.per_model[body["model"]] = counts.per_model.get(body["model"], 0) + 1
         if fate == "hang":
             await asyncio.sleep(600)
         if self.behaviour.delay_seconds:
             await asyncio.sleep(self.behaviour.delay_seconds)
         if fate == "drop" and request.transport is not None:
             request.transport.close()
+        if fate == "reset" and request.transport is not None:
+            _reset(request.transport)
         if fate == "error":
             return _error(500, "server_error", "The server had an error")
         if fate == "unauthorized":
@@ -112,15 +138,78 @@ class ModelApp:
             return _error(
                 429, "rate_limit_exceeded", "Rate limit reached", {} if after is None else {"Retry-After": str(after)}
             )
-        return web.json_response(completion(body, "I would rather not say." if fate == "malformed" else answer(body)))
+        document = completion(body, "I would rather not say." if fate == "malformed" else answer(body))
+        response = await self._answer(request, document, stream=bool(body.get("stream")))
+        if response is None:  # the client has gone
+            return web.Response()
+        counts.answer(document["usage"])
+        return response
+
+    async def _answer(
+        self, request: web.Request, document: dict[str, Any], *, stream: bool
+    ) -> web.StreamResponse | None:
+        """Send an answer; None if not all of it could be sent."""
+        data = _events(document) if stream else json.dumps(document).encode().ljust(self.behaviour.answer_bytes)
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream" if stream else "application/json"})
+        response.content_length = len(data)
+        try:
+            if self.behaviour.slow_headers_seconds:
+                await self._send_slow_headers(request, data)
+            else:
+                await self._send(request, response, data)
+        except ConnectionError:
+            return None
+        return response
+
+    async def _send(self, request: web.Request, response: web.StreamResponse, data: bytes) -> None:
+        await response.prepare(request)
+        if not self.behaviour.trickle_seconds:
+            await response.write(data)
+        else:
+            for byte in data:
+                await asyncio.sleep(self.behaviour.trickle_seconds)
+                await response.write(bytes([byte]))
+        await response.write_eof()
+
+    async def _send_slow_headers(self, request: web.Request, data: bytes) -> None:
+        """Write past aiohttp, which sends headers as one piece; the connection is closed afterwards."""
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n".encode()
+        for byte in head:
+            if request.transport is None:
+                raise ConnectionResetError
+            request.transport.write(bytes([byte]))
+            await asyncio.sleep(self.behaviour.slow_headers_seconds)
+        if request.transport is None:
+            raise ConnectionResetError
+        request.transport.write(data)
+        request.transport.close()
 
     def _fate(self) -> str:
         draw = self.random.random()
-        for fate in ("error", "rate_limit", "unauthorized", "malformed", "drop", "hang"):
+        for fate in ("error", "rate_limit", "unauthorized", "malformed", "drop", "hang", "reset"):
             draw -= getattr(self.behaviour, f"{fate}_rate")
             if draw < 0:
                 return fate
         return "answer"
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    # Without lingering, a close sends RST instead of FIN: socket(7), SO_LINGER.
+    linger = struct.pack("ii", 1, 0)
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    transport.abort()
+
+
+def _events(document: dict[str, Any]) -> bytes:
+    """A completion as the server-sent events of a streaming answer, a word at a time."""
+    choice = document["choices"][0]
+    head = {key: document[key] for key in ("id", "created", "model")} | {"object": "chat.completion.chunk"}
+    words = re.findall(r"\S*\s*", choice["message"]["content"])
+    deltas = [{"role": "assistant", "content": ""}, *({"content": word} for word in words if word)]
+    chunks = [{**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    chunks.append({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}]})
+    chunks.append({**head, "choices": [], "usage": document["usage"]})
+    return b"".join(b"data: %s\n\n" % text for text in [*(json.dumps(chunk).encode() for chunk in chunks), b"[DONE]"])
 
 
 def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> web.Response:
@@ -278,7 +367,13 @@ class ModelServer:
             self._process.wait()
 
     def stats(self) -> dict[str, Any]:
-        """Requests, distinct connections, in flight now and at the peak, requests per model; since `behave`."""
+        """What was counted since `behave`.
+
+        `requests`, `connections` (distinct ones), `in_flight`, `peak_in_flight`, `per_model` (requests of each model);
+        `started`: when the last 100,000 requests arrived, by `time.monotonic()`, which all processes of a machine
+        share; `answered`: completions that were sent in full, malformed ones too, and `prompt_tokens` and
+        `completion_tokens`: what these say they used.
+        """
         return self._call("/stats")
 
     def behave(self, **behaviour: Any) -> None:

@@ -1,5 +1,7 @@
 import enum
+import http.client
 import json
+import time
 import urllib.error
 import urllib.request
 from typing import Literal
@@ -91,3 +93,80 @@ def test_rates_are_drawn_from_the_seed_and_behave_starts_anew(models):
     models.behave()
     assert post(models)["choices"][0]["message"]["content"] == "m: hi"
     assert models.stats()["requests"] == 1
+
+
+def test_a_reset_connection_has_no_answer(models):
+    models.behave(reset_rate=1)
+    with pytest.raises(ConnectionResetError):
+        post_raw(models).getresponse()
+    assert models.stats()["answered"] == 0
+
+
+def post_raw(models, **body):
+    connection = http.client.HTTPConnection(models.address.removeprefix("http://"), timeout=5)
+    document = {"model": "m", "messages": [{"role": "user", "content": "one two three"}], **body}
+    connection.request("POST", "/v1/chat/completions", json.dumps(document), {"Content-Type": "application/json"})
+    return connection
+
+
+def test_a_trickle_sends_headers_at_once_and_the_body_byte_by_byte(models):
+    models.behave(trickle_seconds=0.01)
+    begin = time.monotonic()
+    answer = post_raw(models).getresponse()
+    assert time.monotonic() - begin < 0.5
+    assert len(answer.read1(1000)) < 100
+    json.loads(b"{" + answer.read().partition(b", ")[2])
+    assert time.monotonic() - begin > 1
+
+
+def test_slow_headers_come_byte_by_byte_and_the_body_at_once(models):
+    models.behave(slow_headers_seconds=0.01)
+    begin = time.monotonic()
+    answer = post_raw(models).getresponse()
+    assert time.monotonic() - begin > 0.5
+    assert json.loads(answer.read())["model"] == "m"
+    assert models.stats()["answered"] == 1
+
+
+def test_a_padded_answer_has_that_size_and_the_same_values(models):
+    models.behave(answer_bytes=100_000)
+    body = post_raw(models).getresponse().read()
+    assert len(body) == 100_000
+    assert json.loads(body)["choices"][0]["message"]["content"] == "m: one two three"
+
+
+def test_a_streaming_answer_is_one_of_server_sent_events(models):
+    answer = post_raw(models, stream=True).getresponse()
+    assert answer.headers["Content-Type"] == "text/event-stream"
+    events = [line.removeprefix("data: ") for line in answer.read().decode().splitlines() if line]
+    assert events.pop() == "[DONE]"
+    chunks = [json.loads(event) for event in events]
+    texts = [chunk["choices"][0]["delta"].get("content", "") for chunk in chunks if chunk["choices"]]
+    assert "".join(texts) == "m: one two three"
+    assert chunks[-1]["usage"] == {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+
+
+def test_arrivals_answers_and_tokens_are_counted(models):
+    begin = time.monotonic()
+    for _ in range(3):
+        post(models)
+    stats = models.stats()
+    assert len(stats["started"]) == 3
+    assert begin < stats["started"][0] < stats["started"][2] < time.monotonic()
+    assert (stats["answered"], stats["prompt_tokens"], stats["completion_tokens"]) == (3, 3, 6)
+
+
+@pytest.mark.parametrize("fault", ["error_rate", "rate_limit_rate", "unauthorized_rate", "drop_rate", "reset_rate"])
+def test_a_fault_is_a_request_that_arrived_and_was_not_answered(models, fault):
+    models.behave(**{fault: 1})
+    with pytest.raises((OSError, http.client.HTTPException)):
+        post(models)
+    stats = models.stats()
+    assert (len(stats["started"]), stats["answered"], stats["prompt_tokens"]) == (1, 0, 0)
+
+
+def test_an_answer_that_its_client_did_not_wait_for_is_not_counted(models):
+    models.behave(delay_seconds=0.2)
+    post_raw(models).close()
+    time.sleep(0.5)
+    assert (models.stats()["requests"], models.stats()["answered"]) == (1, 0)
