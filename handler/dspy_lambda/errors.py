@@ -6,9 +6,19 @@ package did not write: a provider's message may quote a key, a traceback may quo
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import sys
+from typing import Any, ClassVar, cast
 
+from dspy_lambda.chains import ends_of, innermost
 from dspy_lambda.dspy_patches import raised_by_parallel
+from dspy_lambda.introspection import arguments_of, attribute_of, is_a, traceback_of
+from dspy_lambda.soundness import normalized, wait_seconds
+
+_RAISED = "The program raised an exception; its log record has this request id."
+_MAIN_THREAD = (
+    "The program needs the main thread, for a signal handler, and a call does not run there: "
+    "install the handler when the module is imported."
+)
 
 
 class ConfigError(Exception):
@@ -16,7 +26,7 @@ class ConfigError(Exception):
 
 
 class UnknownEvent(Exception):
-    """No event source recognises the event that this function was invoked with."""
+    """No event source recognizes the event that this function was invoked with."""
 
 
 class CallError(Exception):
@@ -32,6 +42,10 @@ class CallError(Exception):
     outcome: ClassVar[str]
     title: ClassVar[str]
     status: int
+    # Defaults for an instance that was made without `__init__`.
+    detail: str = _RAISED
+    retry_after: float | None = None
+    errors: list[dict[str, Any]] | None = None
 
     def __init__(
         self,
@@ -85,8 +99,22 @@ class ProgramFailed(CallError):
     outcome, title, status = "program_error", "Program failed", 500
 
 
+class OutputTooLarge(ProgramFailed):
+    """The program's outputs are over what Lambda, or a load balancer, passes on."""
+
+    title = "Output too large"
+
+
+_KINDS = (InvalidInput, RateLimited, Overloaded, ModelUnavailable, DeadlineExceeded, OutputTooLarge, ProgramFailed)
+# Made in advance, for when nothing can be made: out of memory, or at the recursion limit.
+_SPARE = ProgramFailed(_RAISED)
+
+
 def from_exception(error: BaseException, lm_error: Exception | None = None) -> CallError:
-    """The CallError for whatever a program raised; DSPy's typed exceptions keep their meaning.
+    """The CallError for whatever a program raised. Never raises, and runs no code of the exception's class.
+
+    DSPy's typed exceptions keep their meaning, and so does a CallError. Anything else means what its cause means, or
+    the members of a group if they all mean the same kind.
 
     Args:
         error: what left the program, perhaps wrapped: in an exception group, or by `raise ... from`.
@@ -95,34 +123,71 @@ def from_exception(error: BaseException, lm_error: Exception | None = None) -> C
 
     Source: dspy/utils/exceptions.py (DSPy 3.4).
     """
-    if isinstance(error, CallError):
-        return error
-    known = _from_dspy(error)
-    if known is not None:
-        return known
-    if isinstance(error, BaseExceptionGroup):
-        found = [from_exception(inner, lm_error) for inner in error.exceptions]
-        return found[0] if len({type(inner) for inner in found}) == 1 else _failed()
-    if error.__cause__ is not None:
-        return from_exception(error.__cause__, lm_error)
-    if lm_error is not None and raised_by_parallel(error.__traceback__):
-        return _from_dspy(lm_error) or _failed()
-    return _failed()
+    try:
+        return _judge(error, lm_error)
+    except BaseException:
+        try:
+            return _failed()
+        except BaseException:
+            # Calls nothing. The traceback would grow each time that this one is raised.
+            _SPARE.__traceback__ = _SPARE.__cause__ = _SPARE.__context__ = None
+            return _SPARE
+
+
+def _judge(error: BaseException, lm_error: Exception | None) -> CallError:
+    first: CallError | None = None
+    for end, meaning in ends_of(error, _meaning):
+        found = _without_cause(end, lm_error) if meaning is None else meaning
+        if first is None:
+            first = found
+        elif type(found) is not type(first):
+            return _failed()
+    return _failed() if first is None else first
+
+
+def _meaning(error: BaseException) -> CallError | None:
+    """What an exception means by itself; None where that depends on its cause or its members."""
+    if is_a(error, CallError):
+        return normalized(cast(CallError, error), _KINDS)
+    if _needs_main_thread(error):
+        return ProgramFailed(_MAIN_THREAD)
+    return _from_dspy(error)
+
+
+def _without_cause(error: BaseException, lm_error: Exception | None) -> CallError:
+    if lm_error is None or not raised_by_parallel(innermost(traceback_of(error))):
+        return _failed()
+    meaning = _from_dspy(lm_error)
+    return _failed() if meaning is None else meaning
 
 
 def _failed() -> ProgramFailed:
-    return ProgramFailed("The program raised an exception; its log record has this request id.")
+    return ProgramFailed(_RAISED)
 
 
 def _from_dspy(error: BaseException) -> CallError | None:
-    from dspy.utils import exceptions as lm
-
-    if isinstance(error, lm.LMRateLimitError):
-        return RateLimited("The model's provider limits the rate.", retry_after=error.retry_after)
-    if isinstance(error, lm.LMAuthError | lm.LMBillingError | lm.LMUnsupportedModelError | lm.LMConfigurationError):
+    lm = sys.modules.get("dspy.utils.exceptions")
+    if lm is None:  # nobody imported it, so nobody raised from it
+        return None
+    if is_a(error, lm.LMRateLimitError):
+        retry_after = wait_seconds(attribute_of(error, "retry_after"))
+        return RateLimited("The model's provider limits the rate.", retry_after=retry_after)
+    if is_a(error, lm.LMAuthError, lm.LMBillingError, lm.LMUnsupportedModelError, lm.LMConfigurationError):
         return ModelUnavailable("The model's provider refused the key, the billing or the model.")
-    if isinstance(error, lm.LMError):
+    if is_a(error, lm.LMError):
         return ModelUnavailable("The model's provider did not give an answer.")
-    if isinstance(error, lm.AdapterParseError):
+    if is_a(error, lm.AdapterParseError):
         return ModelUnavailable("The model's answer could not be parsed into the program's outputs.")
     return None
+
+
+def _needs_main_thread(error: BaseException) -> bool:
+    """Whether CPython refused a signal handler; asyncio repeats the ValueError's text in a RuntimeError.
+
+    Source: Modules/signalmodule.c and Lib/asyncio/unix_events.py, Python 3.11 to 3.13.
+    """
+    if type(error) is not ValueError and type(error) is not RuntimeError:
+        return False
+    arguments = arguments_of(error)
+    prefixes = ("signal only works in main thread", "set_wakeup_fd only works in main thread")
+    return bool(arguments) and type(arguments[0]) is str and arguments[0].startswith(prefixes)

@@ -1,8 +1,25 @@
+import asyncio
+import json
+import math
+import signal
+import subprocess
+import sys
+import threading
+import time
+
 import dspy
 import pytest
 from dspy.utils import exceptions as lm
+from hypothesis import given
+from hypothesis import strategies as st
 
-from dspy_lambda.errors import InvalidInput, ModelUnavailable, ProgramFailed, RateLimited, from_exception
+from dspy_lambda import errors
+from dspy_lambda.errors import CallError, InvalidInput, ModelUnavailable, ProgramFailed, RateLimited, from_exception
+from tests.handler import hostile
+
+KINDS = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, CallError)} - {CallError}
+# `exec` with globals whose `__name__` is no string: dspy_patches compares it.
+HARMLESS = {"globals of its own"}
 
 
 @pytest.mark.parametrize(
@@ -73,3 +90,238 @@ def test_faults_inside_a_task_group_and_parallel_keep_their_names(make_project, 
     for fault, status in (({"rate_limit_rate": 1, "retry_after_seconds": 0}, 429), ({"unauthorized_rate": 1}, 502)):
         models.behave(**fault)
         assert [serve.post(f"/{name}", {"question": "q"}).status for name in ("Group", "Fan")] == [status] * 2
+
+
+def assert_answerable(found):
+    """A CallError that every source can log and answer."""
+    kind = type(found)
+    assert type(kind) is type
+    assert any(base in KINDS for base in kind.__mro__)
+    assert found.retry_after is None or math.isfinite(found.retry_after)
+    parts = [found.outcome, found.title, found.status, found.detail, found.errors, str(found), repr(found)]
+    json.dumps(parts, ensure_ascii=False, allow_nan=False).encode()
+
+
+@pytest.mark.parametrize("lm_error", [None, lm.LMRateLimitError()])
+def test_anything_becomes_a_call_error_without_running_its_code(lm_error):
+    for name, make in hostile.ZOO.items():
+        raised = make()
+        hostile.touched.clear()
+        start = time.perf_counter()
+        found = from_exception(raised, lm_error)
+        assert time.perf_counter() - start < 0.5, name
+        assert not hostile.touched or name in HARMLESS, name
+        assert_answerable(found)
+        assert hostile.SECRET not in found.detail, name
+
+
+NODES = [
+    lambda: ValueError("x"),
+    lambda: SystemExit(1),
+    lambda: lm.LMRateLimitError("x", retry_after=3),
+    lambda: lm.LMAuthError("x"),
+    lambda: InvalidInput("x"),
+    hostile.ZOO["Exception with __getattribute__"],
+    hostile.ZOO["RateLimited, metaclass with __eq__"],
+    hostile.ZOO["LMRateLimitError with property __class__"],
+]
+
+
+# Numbers, not exceptions: Hypothesis would look at those.
+NUMBERS = st.integers(0, 11)
+PLANS = st.tuples(
+    st.lists(NUMBERS, min_size=1, max_size=6),
+    st.lists(st.lists(NUMBERS, min_size=1, max_size=4), max_size=6),
+    st.lists(st.tuples(st.sampled_from(["__cause__", "__context__"]), NUMBERS, NUMBERS), max_size=8),
+)
+
+
+def build(plan, *, cycles):
+    """The last of some exceptions and groups of them, linked by causes and contexts; without cycles backwards only."""
+    kinds, groups, links = plan
+    nodes = [NODES[kind % len(NODES)]() for kind in kinds]
+    for members in groups:
+        nodes.append(BaseExceptionGroup("g", [nodes[member % len(nodes)] for member in members]))
+    for slot, link, target in links:
+        link, target = link % len(nodes), target % len(nodes)
+        if cycles or target < link:
+            BaseException.__dict__[slot].__set__(nodes[link], nodes[target])
+    return nodes[-1]
+
+
+@given(PLANS)
+def test_any_graph_of_exceptions_is_one_call_error(plan):
+    root = build(plan, cycles=True)
+    hostile.touched.clear()
+    assert_answerable(from_exception(root))
+    assert not hostile.touched
+
+
+@given(PLANS)
+def test_a_graph_without_cycles_means_what_the_definition_says(plan):
+    root = build(plan, cycles=False)
+    assert type(from_exception(root)) is kind_of(root)
+
+
+def kind_of(error):
+    """The definition, recursively."""
+    if issubclass(type(error), CallError | lm.LMError):
+        return type(from_exception(error))
+    if issubclass(type(error), BaseExceptionGroup):
+        kinds = {kind_of(member) for member in error.exceptions}
+        return kinds.pop() if len(kinds) == 1 else ProgramFailed
+    cause = BaseException.__dict__["__cause__"].__get__(error)
+    return ProgramFailed if cause is None else kind_of(cause)
+
+
+def test_a_shared_member_is_one_reason_and_a_cycle_is_none():
+    limited = lm.LMRateLimitError("", retry_after=3)
+    group = limited
+    for _ in range(60):
+        group = ExceptionGroup("g", [group, group])
+    assert from_exception(group).retry_after == 3
+    member = ValueError()
+    group = ExceptionGroup("g", [member, limited])
+    member.__cause__ = group
+    assert type(from_exception(group)) is RateLimited
+
+
+def test_a_long_chain_is_followed_for_1000_links():
+    near, far = (chain(length, lm.LMRateLimitError()) for length in (900, 1100))
+    assert type(from_exception(near)) is RateLimited
+    assert type(from_exception(far)) is ProgramFailed
+
+
+def chain(length, end):
+    for _ in range(length):
+        link = ValueError()
+        link.__cause__, end = end, link
+    return end
+
+
+@pytest.mark.parametrize("value", hostile.NONSENSE)
+def test_a_senseless_retry_after_is_none(value):
+    limited = lm.LMRateLimitError()
+    limited.retry_after = value
+    assert from_exception(limited).retry_after is None
+    found = from_exception(RateLimited("mine", retry_after=value))
+    assert (type(found), found.detail, found.retry_after) == (RateLimited, "mine", None)
+
+
+def test_a_programs_own_kind_of_call_error_keeps_its_name():
+    class OutOfStock(ProgramFailed):
+        status = 409
+
+        def __init__(self, article):
+            super().__init__(f"{article} is out of stock")
+
+    own = OutOfStock("tea")
+    assert from_exception(ValueError()) is not own
+    assert from_exception(own) is own
+    # What Lambda's runtime client would run is not run: the error counts as its nearest known kind.
+    OutOfStock.__str__ = lambda _: 1 / 0
+    found = from_exception(own)
+    assert (type(found), found.detail, found.status) == (ProgramFailed, "tea is out of stock", 409)
+
+
+def test_a_bare_call_error_is_a_failed_program():
+    found = from_exception(CallError("why"))
+    assert (type(found), found.detail) == (ProgramFailed, "why")
+
+
+async def _add_signal_handler():
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, print)
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL),
+        lambda: signal.set_wakeup_fd(-1),
+        lambda: asyncio.run(_add_signal_handler()),
+    ],
+)
+def test_a_program_that_needs_the_main_thread_is_told_so(refused):
+    raised = []
+
+    def run():
+        try:
+            refused()
+        except Exception as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    wrapped = KeyError()
+    wrapped.__cause__ = raised[0]
+    for error in (raised[0], wrapped):
+        found = from_exception(error)
+        assert type(found) is ProgramFailed
+        assert "main thread" in found.detail
+        assert "when the module is imported" in found.detail
+    assert "main thread" not in from_exception(ValueError("only in the main thread")).detail
+
+
+@pytest.mark.parametrize("fault", [MemoryError, RecursionError, SystemExit, KeyboardInterrupt])
+def test_a_fault_of_the_judgement_itself_is_a_failed_program(monkeypatch, fault):
+    def fail(*_):
+        raise fault
+
+    monkeypatch.setattr(errors, "_judge", fail)
+    first = from_exception(lm.LMRateLimitError())
+    assert type(first) is ProgramFailed
+    assert from_exception(lm.LMRateLimitError()) is not first
+    monkeypatch.setattr(errors, "_failed", fail)
+    for _ in range(3):
+        spare = from_exception(lm.LMRateLimitError())
+        assert_answerable(spare)
+        assert (spare.__traceback__, spare.__cause__, spare.__context__) == (None, None, None)
+        with pytest.raises(ProgramFailed):
+            raise spare from ValueError()
+
+
+def test_it_works_at_the_recursion_limit():
+    found = []
+
+    def descend():
+        try:
+            descend()
+        except RecursionError:
+            return
+        found.append(from_exception(ExceptionGroup("g", [ValueError()])))
+
+    def room_for_one():
+        return None
+
+    def descend_to_the_end():
+        room_for_one()
+        found.append(from_exception(ExceptionGroup("g", [ValueError()])))
+        descend_to_the_end()
+
+    with pytest.raises(RecursionError):
+        descend_to_the_end()
+    descend()
+    assert len(found) > 100
+    assert {type(error) for error in found} == {ProgramFailed}
+
+
+def test_it_works_without_memory():
+    pytest.importorskip("_testcapi")
+    script = """
+        import _testcapi, gc
+        from dspy_lambda.errors import CallError, from_exception
+        import dspy.utils.exceptions as lm
+        gc.disable()
+        limited = lm.LMRateLimitError("x", retry_after=3)
+        for raised in (limited, ValueError(), ExceptionGroup("g", [ValueError(), limited])):
+            for start in range(150):
+                for stop in (start + 1, start + 5, 0):
+                    _testcapi.set_nomemory(start, stop)
+                    found = from_exception(raised)
+                    _testcapi.remove_mem_hooks()
+                    assert isinstance(found, CallError)
+    """
+    script = "\n".join(line[8:] for line in script.splitlines())
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

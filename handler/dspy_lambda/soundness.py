@@ -1,0 +1,104 @@
+"""Make sure of a CallError that a program raised itself: that all that others read of it is what they expect."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import TYPE_CHECKING, Any
+
+from dspy_lambda.introspection import arguments_of, attribute_of, bases_of, is_a, is_plain, namespace_of, plain_text
+
+if TYPE_CHECKING:
+    from dspy_lambda.errors import CallError
+
+_FIELDS = ("outcome", "title", "status", "detail", "retry_after", "errors")
+_DETAIL_LENGTH = 2000
+_LONGEST_RETRY_SECONDS = 31 * 86_400
+
+
+def normalized(error: CallError, kinds: tuple[type[CallError], ...]) -> CallError:
+    """The error itself if it can be logged and answered as it is; else one of its kind, with what can be kept.
+
+    Args:
+        error: a CallError of any class, whatever its attributes hold.
+        kinds: the classes of `dspy_lambda.errors`, the one for a program's failures last.
+    """
+    base = kinds[-1].__base__
+    assert base is not None
+    trusted = (*kinds, base, Exception, BaseException, object)
+    if is_plain(type(error), trusted, _FIELDS) and _has_sound_values(error, kinds):
+        return error
+    return _rebuilt(error, kinds)
+
+
+def wait_seconds(value: Any) -> float | None:
+    """Seconds to wait before a retry, if the value can be that: a number from 0 to a month."""
+    if not is_a(value, int, float) or type(value) is bool:
+        return None
+    try:
+        seconds = float.__float__(value) if is_a(value, float) else int.__float__(value)
+    except OverflowError:
+        return None
+    return seconds if 0 <= seconds <= _LONGEST_RETRY_SECONDS else None
+
+
+def _has_sound_values(error: CallError, kinds: tuple[type[CallError], ...]) -> bool:
+    if not any(is_a(error, kind) for kind in kinds):
+        return False  # a bare CallError has neither outcome nor status
+    texts = (error.outcome, error.title, error.detail)
+    if any(type(text) is not str for text in texts) or error.outcome not in {kind.outcome for kind in kinds}:
+        return False
+    arguments = arguments_of(error)  # what `str` and `repr` show
+    if not (_is_status(error.status) and _are_flat(error.errors) and all(_is_scalar(value) for value in arguments)):
+        return False
+    wait = error.retry_after
+    if not (wait is None or (_is_scalar(wait) and wait_seconds(wait) is not None)):
+        return False
+    return _is_json([*texts, *arguments, error.errors])
+
+
+def _rebuilt(error: CallError, kinds: tuple[type[CallError], ...]) -> CallError:
+    kind = next((kind for kind in kinds if is_a(error, kind)), kinds[-1])
+    detail, status = attribute_of(error, "detail"), _status_of(error)
+    return kind(
+        plain_text(detail, _DETAIL_LENGTH) if is_a(detail, str) else kind.detail,
+        status=status if _is_status(status) else None,
+        retry_after=wait_seconds(attribute_of(error, "retry_after")),
+    )
+
+
+def _status_of(error: CallError) -> Any:
+    """The status that the error or one of its classes sets, whatever it is."""
+    own = attribute_of(error, "status")
+    set_by = (namespace_of(base).get("status") for base in bases_of(type(error)))
+    return next((status for status in (own, *set_by) if status is not None), None)
+
+
+def _is_status(status: Any) -> bool:
+    return type(status) is int and 400 <= status <= 599
+
+
+def _are_flat(errors: Any) -> bool:
+    """Whether `errors` is None or a list of dicts of plain values and lists of them."""
+    if errors is None:
+        return True
+    if type(errors) is not list or any(type(item) is not dict for item in errors):
+        return False
+    parts = [part for item in errors for pair in item.items() for part in pair]
+    lists = [part for part in parts if type(part) is list or type(part) is tuple]
+    return all(_is_scalar(part) for part in itertools.chain(*lists)) and all(
+        _is_scalar(part) or type(part) is list or type(part) is tuple for part in parts
+    )
+
+
+def _is_scalar(value: Any) -> bool:
+    return any(type(value) is kind for kind in (str, int, float, bool, type(None)))
+
+
+def _is_json(value: Any) -> bool:
+    """Whether plain values can be written as JSON in UTF-8: no NaN, no lone surrogate."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except (TypeError, ValueError):  # a tuple as a key; the others
+        return False
+    return True
