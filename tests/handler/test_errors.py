@@ -291,11 +291,11 @@ def test_it_works_at_the_recursion_limit():
             return
         found.append(from_exception(ExceptionGroup("g", [ValueError()])))
 
-    def room_for_one():
+    def room_for_a_call():
         return None
 
     def descend_to_the_end():
-        room_for_one()
+        room_for_a_call()
         found.append(from_exception(ExceptionGroup("g", [ValueError()])))
         descend_to_the_end()
 
@@ -308,7 +308,7 @@ def test_it_works_at_the_recursion_limit():
 
 def test_it_works_without_memory():
     pytest.importorskip("_testcapi")
-    script = """
+    script = """if True:
         import _testcapi, gc
         from dspy_lambda.errors import CallError, from_exception
         import dspy.utils.exceptions as lm
@@ -322,6 +322,5 @@ def test_it_works_without_memory():
                     _testcapi.remove_mem_hooks()
                     assert isinstance(found, CallError)
     """
-    script = "\n".join(line[8:] for line in script.splitlines())
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,171 @@
+import json
+import linecache
+import subprocess
+import sys
+import time
+import traceback
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dspy_lambda.errors import InvalidInput, ProgramFailed, RateLimited
+from dspy_lambda.telemetry.describe import cause_of, describe
+from tests.handler import hostile
+
+
+def raised(function):
+    try:
+        function()
+    except BaseException as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+class Program:
+    def forward(self, depth):
+        return self.forward(depth - 1) if depth else 1 / 0
+
+
+def test_an_exception_is_its_name_and_its_last_8_frames_without_its_text():
+    error = raised(lambda: Program().forward(20))
+    described = describe(error)
+    assert set(described) == {"exception_name", "stack"}
+    assert described["exception_name"] == "ZeroDivisionError"
+    line = Program.forward.__code__.co_firstlineno + 1
+    assert described["stack"] == [f"{__file__}:{line} Program.forward"] * 8
+    assert "zero" not in json.dumps(described)
+
+
+def test_the_lines_are_those_of_the_traceback_module():
+    error = raised(lambda: Program().forward(2))
+    expected = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+    assert [frame.rsplit(" ", 1)[0] for frame in describe(error)["stack"]] == expected
+
+
+def test_what_was_never_raised_has_no_stack():
+    assert describe(ValueError("text")) == {"exception_name": "ValueError", "stack": []}
+
+
+def test_anything_is_described_without_running_its_code():
+    for name, make in hostile.ZOO.items():
+        error = make()
+        hostile.touched.clear()
+        start = time.perf_counter()
+        described = describe(error)
+        assert time.perf_counter() - start < 0.5, name
+        assert not hostile.touched, name
+        text = json.dumps(described, ensure_ascii=False)
+        assert len(text.encode()) < 10_000, name
+        assert hostile.SECRET not in text, name
+        assert described["exception_name"] != "unknown", name
+
+
+def test_a_long_traceback_is_a_matter_of_milliseconds():
+    error = hostile.ZOO["a traceback of 100,000 frames"]()
+    start = time.perf_counter()
+    assert len(describe(error)["stack"]) == 8
+    assert time.perf_counter() - start < 0.1
+
+
+def test_it_reads_no_file_and_imports_nothing():
+    linecache.clearcache()
+    error = raised(lambda: Program().forward(1))
+    # An audit hook cannot be removed again: so it is one of a process of its own.
+    script = """if True:
+        import sys
+        from dspy_lambda.telemetry.describe import cause_of, describe
+        try:
+            {}[0]
+        except KeyError as found:
+            error = found
+        events = []
+        sys.addaudithook(lambda event, _: events.append(event))
+        described = describe(error), cause_of(error)
+        seen = list(events)
+        assert not {"open", "import", "exec", "compile"} & set(seen), seen
+    """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert describe(error)["stack"]
+    assert not linecache.cache
+
+
+def test_the_cause_of_a_failed_program_is_what_it_raised():
+    reason = ValueError()
+    failed = ProgramFailed("")
+    failed.__cause__ = reason
+    assert cause_of(failed) is reason
+    assert cause_of(reason) is reason
+    assert cause_of(None) is None
+
+
+def test_an_outcome_that_says_it_all_has_no_cause():
+    assert cause_of(InvalidInput("")) is None
+    assert cause_of(RateLimited("")) is None
+    failed = ProgramFailed("")
+    assert cause_of(failed) is failed
+
+
+def test_the_cause_of_anything_is_found_without_running_its_code():
+    for name, make in hostile.ZOO.items():
+        error = make()
+        hostile.touched.clear()
+        cause = cause_of(error)
+        assert cause is None or type.__subclasscheck__(BaseException, type(cause)), name
+        assert not hostile.touched, name
+
+
+@given(st.lists(st.integers(0, 5), min_size=6, max_size=6))
+def test_a_cycle_of_causes_comes_to_an_end(causes):
+    errors = [ProgramFailed(""), RateLimited(""), ValueError(), InvalidInput(""), ProgramFailed(""), KeyError()]
+    for error, cause in zip(errors, causes, strict=True):
+        error.__cause__ = errors[cause]
+    for error in errors:
+        found = cause_of(error)
+        assert found is None or found in errors
+
+
+@pytest.mark.parametrize("function", [describe, cause_of])
+def test_they_work_at_the_recursion_limit(function):
+    error = raised(lambda: Program().forward(10))
+    found = []
+
+    def room():
+        return None
+
+    def descend():
+        room()
+        found.append(function(error))
+        descend()
+
+    with pytest.raises(RecursionError):
+        descend()
+    assert len(found) > 100
+    assert {type(one) for one in found} <= {dict, ZeroDivisionError}
+
+
+def test_they_work_without_memory():
+    pytest.importorskip("_testcapi")
+    script = """if True:
+        import _testcapi, gc
+        from dspy_lambda.errors import ProgramFailed
+        from dspy_lambda.telemetry.describe import cause_of, describe
+        gc.disable()
+        try:
+            try:
+                {}[0]
+            except KeyError as error:
+                raise ProgramFailed("") from error
+        except ProgramFailed as error:
+            failed = error
+        for function in (describe, cause_of):
+            for start in range(150):
+                for stop in (start + 1, start + 5, 0):
+                    _testcapi.set_nomemory(start, stop)
+                    found = function(failed)
+                    _testcapi.remove_mem_hooks()
+                    assert found is not None
+    """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
