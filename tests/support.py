@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dspy_lambda.environment import Environment
-from dspy_lambda.sources import recognise
+from dspy_lambda.invoke import invoke
 from dspy_lambda_infra.local.events import EVENTS, Request, Response, response
 
 ECHO = """
@@ -51,17 +51,15 @@ class Serve:
 
     def __call__(self, event: Any, context: Context | None = None) -> Any:
         # Through JSON, as the runtime client does it.
-        answer = recognise(event)(self.environment, event, context or Context())
+        answer = invoke(self.environment, event, context or Context())
         return json.loads(json.dumps(answer, ensure_ascii=False).encode())
 
     def close(self) -> None:
         """Give back what an environment holds until its process ends: connections, threads, the loop."""
         environment = self.environment
-        for lm in environment.dispatcher.models.values():
-            environment.use_loop().run_until_complete(lm.aclose())
-        environment.dispatcher._executor.shutdown(wait=False, cancel_futures=True)
-        environment.loop.end_invocation()
-        environment.loop.close()
+        for lm in environment.models.values():
+            lm.close()
+        environment.runner.abandon()
 
     def http(self, request: Request, kind: str = "rest", context: Context | None = None) -> Response:
         """The HTTP answer, as a client behind that kind of gateway gets it."""

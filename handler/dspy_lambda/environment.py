@@ -1,14 +1,15 @@
-"""Built once per execution environment: config, models, programs, loop, telemetry."""
+"""Built once per execution environment: config, models, programs, runner, telemetry."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TypeVar
 
 # Before DSPy's first call, or it fetches its price map over the network then: up to 5 s where egress is blocked.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
@@ -18,17 +19,22 @@ from dspy_lambda.dspy_patches import quick_stacks, remember_lookups
 with quick_stacks():
     import dspy
 
-from dspy_lambda.config import load_config
+from dspy_lambda.config import Server, load_config
 from dspy_lambda.discovery import load_programs
-from dspy_lambda.dispatch import Dispatcher
+from dspy_lambda.dispatch import Dispatcher, no_durations
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.loop import PersistentLoop
-from dspy_lambda.models import build_models
+from dspy_lambda.models import ProgramLM, build_models
+from dspy_lambda.process import LastResort, ProcessState
 from dspy_lambda.programs import FailedProgram, Program
-from dspy_lambda.requeue import Requeue
-from dspy_lambda.telemetry import Telemetry
-from dspy_lambda.telemetry.calls import describe
+from dspy_lambda.runner import Runner
+from dspy_lambda.telemetry import Invocation, Telemetry
+from dspy_lambda.telemetry.describe import describe
+from dspy_lambda.telemetry.output import Output
+from dspy_lambda.telemetry.telemetry import Stream
+from dspy_lambda.watch import KillDump, Watch
 
+Part = TypeVar("Part")
 CACHE_ENTRIES = 1000
 
 
@@ -37,70 +43,137 @@ class Environment:
 
     Attributes:
         programs, failed: by name; with `DSPY_LAMBDA_PROGRAM` only that one, and `failed` is empty.
-        loop: the one event loop, for ever: connection pools belong to it.
+        runner: what invocations run on: replaced when a call of one still holds a part of it.
+        core_share: the cores that the function has, at most one: what its own work takes is divided by it.
     """
 
-    def __init__(self, settings: Mapping[str, str], output: TextIO | None = None) -> None:
+    def __init__(self, settings: Mapping[str, str], output: Stream | None = None) -> None:
         """Load the project; log lines and metrics go to `output`, standard output if there is none.
 
         Raises:
             ConfigError: the project cannot be served as it is.
         """
+        self.settings = settings
         project = find_project(settings)
         only = settings.get("DSPY_LAMBDA_PROGRAM") or None
         self.config = load_config(project)
-        self.telemetry = Telemetry(self.config.app_id, settings, output or sys.stdout)
+        self.telemetry = Telemetry(self.config.app_id, settings, output or Output(1))
         # Lambda's disk is read-only, and DSPy's default of 1,000,000 entries in memory may come to 5 GiB.
         dspy.configure_cache(enable_disk_cache=False, memory_max_entries=CACHE_ENTRIES)
         self.programs, self.failed = load_programs(
             project, self.config, only=only, module=settings.get("DSPY_LAMBDA_MODULE") or None
         )
-        aliases = {program.model for program in self.programs.values()}
-        timeout = max((self.config.lambda_.function(name).timeout_seconds for name in self.programs), default=60)
-        models = build_models(self.config, aliases, project, timeout, settings)
-        self.dispatcher = Dispatcher(models, self.config.server)
+        with suppress(RuntimeError):  # a program that configures DSPy in a thread of its own
+            # From now on DSPy itself refuses `dspy.configure` in a call, which would change every other call's.
+            dspy.configure()
         self.reserve_seconds = _whole_number(settings, "DSPY_LAMBDA_DEADLINE_RESERVE_MS", default=500) / 1000
         self.idle_seconds = _whole_number(settings, "DSPY_LAMBDA_IDLE_SECONDS", default=50)
-        self._last_used = time.time()
-        self.requeue = Requeue(settings, self._warn)
+        blocked_ms = _whole_number(settings, "DSPY_LAMBDA_LOOP_BLOCKED_MS", default=1000)
+        self.core_share = _core_share(settings)
         self.integration_seconds = _integration_seconds(settings)
         # `sam local start-api` gives every REST event the time of its own start. aws-sam-cli issue 9279.
         self.believes_epochs = settings.get("AWS_SAM_LOCAL") != "true"
-        fast = settings.get("DSPY_LAMBDA_FAST", "true").lower() != "false"
-        if fast:
+        self._fast = settings.get("DSPY_LAMBDA_FAST", "true").lower() != "false"
+        if self._fast:
             remember_lookups()
-        self.loop = PersistentLoop(self.telemetry.logger, fast=fast)
+        self.models = self._build_models(project)
+        self.watch = Watch(self.telemetry.log, max(blocked_ms, 1) / 1000)
+        self.process = ProcessState()
+        self.last_resort: LastResort | None = None
+        self.kill_dump: KillDump | None = None
+        self._recent = no_durations()
+        self._parts: dict[Any, Any] = {}
+        self._last_used = time.time()
+        self.runner = self._new_runner()
         self._log_start()
 
-    def use_loop(self) -> asyncio.AbstractEventLoop:
-        """Make the persistent loop the current one: a program's `asyncio.run` leaves none behind, and Mangum asks."""
-        asyncio.set_event_loop(self.loop)
-        return self.loop
+    def _build_models(self, project: Path) -> dict[str, ProgramLM]:
+        aliases = {program.model for program in self.programs.values()}
+        timeout = max((self.config.lambda_.function(name).timeout_seconds for name in self.programs), default=60)
+        return build_models(self.config, aliases, project, timeout, self.settings)
 
-    def thaw(self) -> None:
-        """Before an invocation: drop the connections of an environment that was long idle.
+    def _new_runner(self) -> Runner:
+        server = self.config.server
+        loop = PersistentLoop(self.telemetry.log, threads=_loop_threads(server), fast=self._fast)
+        return Runner(loop, Dispatcher(self.models, server, self._recent))
+
+    @property
+    def loop(self) -> PersistentLoop:
+        """The runner's loop."""
+        return self.runner.loop
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """The runner's dispatcher."""
+        return self.runner.dispatcher
+
+    def use_loop(self) -> asyncio.AbstractEventLoop:
+        """Make the loop this thread's current one."""
+        return self.runner.use_loop()
+
+    def part(self, make: Callable[[Environment], Part]) -> Part:
+        """What a source keeps for as long as the environment lives; made when it is first asked for."""
+        if make not in self._parts:
+            self._parts[make] = make(self)
+        part: Part = self._parts[make]
+        return part
+
+    def fresh_runner(self, invocation: Invocation) -> Runner:
+        """The runner for an invocation, all of its slots free: what former calls still hold is left to them."""
+        held = self.runner.stuck()
+        if held:
+            now = time.monotonic()
+            for program, number in Counter(program for program, _ in held).items():
+                since = max(now - started for name, started in held if name == program)
+                about = {"program": program, "calls": number, "seconds": round(since, 3)}
+                self.telemetry.log("WARNING", "calls of former invocations still run; left to themselves", about)
+                invocation.counts["Stuck", program] += number
+            self.replace_runner()
+        return self.runner
+
+    def replace_runner(self) -> None:
+        """Go on with another thread, loop and executors."""
+        self.runner.abandon()
+        for lm in self.models.values():
+            lm.abandon_turns()
+        self.runner = self._new_runner()
+
+    def arm(self, invocation: Invocation) -> None:
+        """Have the stacks dumped before Lambda's kill, if nothing answers until then."""
+        if self.kill_dump is not None:
+            self.kill_dump.arm(invocation.ends - time.monotonic())
+
+    def before_invocation(self, runner: Runner) -> None:
+        """Drop the connections of an environment that was long idle.
 
         Frozen, it cannot see that a gateway or load balancer gave them up; a silently dropped one would hang until
         the read timeout. By the wall clock: others may stand still while the environment is frozen.
         """
         if time.time() - self._last_used > self.idle_seconds:
-            for lm in self.dispatcher.models.values():
+            for lm in self.models.values():
                 try:
-                    self.use_loop().run_until_complete(lm.aclose())
+                    runner.use_loop().run_until_complete(lm.aclose())
                 except Exception as error:  # the next call opens its own connections all the same
-                    self._warn("old connections cannot be closed", describe(error))
+                    self.telemetry.log("WARNING", "old connections cannot be closed", describe(error))
+        self._last_used = time.time()
+
+    def after_invocation(self) -> None:
+        """Put back what programs changed in the process, and see whether it can go on."""
+        if self.kill_dump is not None:
+            self.kill_dump.disarm()
+        self._last_used = time.time()
+        if changed := self.process.put_back():
+            self.telemetry.log("WARNING", "a program changed the process; put back", {"changed": changed})
+        if self.last_resort is not None and (reason := self.last_resort.why()):
+            planned = self.last_resort.plan(reason)
+            about = {"used_up": reason, "restarts": self.last_resort.restarts, "replaced": planned}
+            self.telemetry.log("ERROR", "the process is used up", about)
 
     def use_keys(self, variables: Mapping[str, str]) -> None:
         """Give the models keys that have changed since; calls under way keep theirs."""
-        for alias, lm in self.dispatcher.models.items():
+        for alias, lm in self.models.items():
             if key := variables.get(self.config.models.registry[alias].env or ""):
                 lm.kwargs["api_key"] = key
-        self._last_used = time.time()
-
-    def rest(self) -> None:
-        """After an invocation: end what programs left behind, and note the time."""
-        if left := self.loop.end_invocation():
-            self.telemetry.logger.warning("left behind by a program", extra={"tasks": left})
         self._last_used = time.time()
 
     def find(self, name: str) -> Program | FailedProgram | None:
@@ -111,9 +184,6 @@ class Environment:
         """The one program that this function serves, or None if it serves several."""
         known: list[Program | FailedProgram] = [*self.programs.values(), *self.failed.values()]
         return known[0] if len(known) == 1 else None
-
-    def _warn(self, message: str, about: dict[str, Any]) -> None:
-        self.telemetry.logger.warning(message, extra=about)
 
     def _log_start(self) -> None:
         limits = self.config.server
@@ -126,8 +196,7 @@ class Environment:
             "sync_worker_threads": limits.sync_worker_threads,
             "max_concurrent_per_program": limits.max_concurrent_per_program,
         }
-        log = self.telemetry.logger.error if self.failed else self.telemetry.logger.info
-        log("environment ready", extra=about)
+        self.telemetry.log("ERROR" if self.failed else "INFO", "environment ready", about)
 
 
 def find_project(settings: Mapping[str, str]) -> Path:
@@ -146,6 +215,20 @@ def _integration_seconds(settings: Mapping[str, str]) -> dict[str, float]:
         raised = float(_whole_number(settings, "DSPY_LAMBDA_INTEGRATION_SECONDS", default=0))
         seconds = dict.fromkeys(seconds, raised)
     return seconds
+
+
+def _core_share(settings: Mapping[str, str]) -> float:
+    """The function's share of a core, at most a whole one.
+
+    "At 1,769 MB, a function has the equivalent of one vCPU."
+    https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
+    """
+    return min(1.0, _whole_number(settings, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", default=1769) / 1769)
+
+
+def _loop_threads(server: Server) -> int:
+    """The threads behind `asyncio.to_thread`: many, and with those of sync programs below Lambda's 1,024."""
+    return min(256, 1000 - server.sync_worker_threads)
 
 
 def _whole_number(settings: Mapping[str, str], name: str, default: int) -> int:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as Waited
 from contextlib import asynccontextmanager, contextmanager
 
@@ -29,7 +29,9 @@ class ModelLimit:
 
     def __init__(self, settings: ModelSettings) -> None:
         self._lock = threading.Lock()
-        self._free = math.inf if settings.max_parallel_requests is None else settings.max_parallel_requests
+        self._most = math.inf if settings.max_parallel_requests is None else settings.max_parallel_requests
+        self._free = self._most
+        self._generation = 0
         self._waiting: deque[Future[None]] = deque()
         self._requests_per_minute = settings.requests_per_minute
         self._tokens_per_minute = settings.tokens_per_minute
@@ -44,35 +46,35 @@ class ModelLimit:
             DeadlineExceeded: no turn before the deadline.
             LMRateLimitError: the minute is used up until after the deadline.
         """
-        queued = self._enter()
+        queued, generation = self._enter()
         if queued is not None:
             try:
                 queued.result(None if deadline is None else max(0.0, deadline - time.monotonic()))
-            except Waited:
-                self._leave(queued)
+            except (Waited, CancelledError):
+                self._leave(queued, generation)
                 raise DeadlineExceeded("The deadline came before a turn at the model.") from None
         try:
             time.sleep(self._pause(deadline))
             yield
         finally:
-            self._release()
+            self._release(generation)
 
     @asynccontextmanager
     async def aturn(self, deadline: float | None) -> AsyncIterator[None]:
         """The same, on the loop: whose deadline cancels it from outside."""
-        queued = self._enter()
+        queued, generation = self._enter()
         if queued is not None:
             try:
                 await asyncio.wrap_future(queued)
             except asyncio.CancelledError:
-                self._leave(queued)
+                self._leave(queued, generation)
                 raise
         try:
             if pause := self._pause(deadline):
                 await asyncio.sleep(pause)
             yield
         finally:
-            self._release()
+            self._release(generation)
 
     def spent(self, tokens: int) -> None:
         """Count the tokens of an answer against the minute."""
@@ -80,17 +82,25 @@ class ModelLimit:
             with self._lock:
                 self._tokens.append((time.monotonic(), tokens))
 
-    def _enter(self) -> Future[None] | None:
-        """None with a turn taken, or a place in the queue."""
+    def abandon(self) -> None:
+        """Free all turns: who holds one was left to itself, and gives back nothing any more."""
+        with self._lock:
+            self._generation += 1
+            self._free = self._most
+            while self._waiting:
+                self._waiting.popleft().cancel()
+
+    def _enter(self) -> tuple[Future[None] | None, int]:
+        """None with a turn taken, or a place in the queue; and the generation that it is of."""
         with self._lock:
             if self._free > 0 and not self._waiting:
                 self._free -= 1
-                return None
+                return None, self._generation
             place: Future[None] = Future()
             self._waiting.append(place)
-            return place
+            return place, self._generation
 
-    def _leave(self, place: Future[None]) -> None:
+    def _leave(self, place: Future[None], generation: int) -> None:
         """Give a place up, which may have become a turn meanwhile."""
         place.cancel()
         with self._lock:
@@ -98,10 +108,12 @@ class ModelLimit:
                 self._waiting.remove(place)
                 return
         if not place.cancelled():
-            self._release()
+            self._release(generation)
 
-    def _release(self) -> None:
+    def _release(self, generation: int) -> None:
         with self._lock:
+            if generation != self._generation:
+                return
             while self._waiting:
                 place = self._waiting.popleft()
                 if place.set_running_or_notify_cancel():

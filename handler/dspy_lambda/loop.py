@@ -1,38 +1,83 @@
-"""The one event loop of an execution environment."""
+"""The event loop of an execution environment."""
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
+import socket
 import types
+import weakref
 from collections.abc import Awaitable, Callable, Generator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dspy_lambda.dspy_patches import is_pure
 from dspy_lambda.errors import ProgramFailed
+from dspy_lambda.threads import Threads
+
+if TYPE_CHECKING:
+    from dspy_lambda.telemetry import Call
 
 Result = TypeVar("Result")
+CALL: contextvars.ContextVar[Call | None] = contextvars.ContextVar("dspy_lambda_call", default=None)
 _LAST_SECONDS = 0.1
+_NAME_THREADS = 8
 
 
 class PersistentLoop(asyncio.SelectorEventLoop):
-    """A loop that a program cannot end.
+    """A loop that a program cannot end, whose tasks a program cannot find, and whose threads it cannot use up.
 
     asyncio lets a SystemExit or KeyboardInterrupt of any task out of `run_until_complete`, past everything that waits
     for the task, and with it out of the handler: the whole batch would be lost. Here the loop is run on; the
     exception still reaches whoever awaits the task.
 
-    A task's failure that nobody fetched is reported by its kind and place only: its text may be private.
+    Its tasks are not in `asyncio.all_tasks()`: a program that cancels all tasks it finds there would cancel the
+    batch and its neighbors' calls.
+
+    Args:
+        log: called with level, message and fields: for a failure that nobody fetched, which is reported by its kind
+            and place only, since its text may be private.
+        threads: the size of the pool behind `asyncio.to_thread`. Name resolution has a pool of its own: programs that
+            fill theirs must not keep others from the network.
     """
 
-    def __init__(self, log: Any, *, fast: bool = True) -> None:
+    def __init__(
+        self, log: Callable[[str, str, dict[str, Any]], None], *, threads: int = 100, fast: bool = True
+    ) -> None:
         super().__init__()
         self._log = log
         self._fast = fast
+        self._tasks: weakref.WeakKeyDictionary[asyncio.Task[Any], Call | None] = weakref.WeakKeyDictionary()
+        self.threads = Threads(threads, "asyncio")
+        self._names = Threads(_NAME_THREADS, "getaddrinfo")
+        self.own_threads = Threads(2, "requeue")
         self.set_exception_handler(self._report)
 
+    def create_task(self, coro: Any, *, name: Any = None, context: Any = None) -> asyncio.Task[Any]:
+        """A task that only this loop knows; `call_of` tells which program call it belongs to."""
+        if self.is_closed():
+            coro.close()
+            raise RuntimeError("Event loop is closed")
+        task = asyncio.Task(coro, loop=self, name=name, context=context)
+        # https://docs.python.org/3/library/asyncio-extending.html
+        asyncio._unregister_task(task)
+        self._tasks[task] = CALL.get() if context is None else context.get(CALL)
+        return task
+
+    def call_of(self, task: asyncio.Task[Any] | None) -> Call | None:
+        """The program call within which a task was created."""
+        return None if task is None else self._tasks.get(task)
+
     def run_until_complete(self, future: Awaitable[Result] | Generator[Any, None, Result]) -> Result:
-        """Run until the future is done."""
+        """Run until the future is done.
+
+        Raises:
+            RuntimeError: the loop runs already: a program that is on it must await, or use a thread.
+        """
+        if self.is_running():
+            if asyncio.iscoroutine(future):
+                future.close()
+            raise RuntimeError("This event loop is already running; await instead, or call it in a thread.")
         task: asyncio.Future[Result] = asyncio.ensure_future(future, loop=self)  # type: ignore[arg-type]
         while True:
             try:
@@ -45,13 +90,15 @@ class PersistentLoop(asyncio.SelectorEventLoop):
                 if task.done() or self.is_closed():
                     raise
             except asyncio.CancelledError:
-                # A program that cancels all tasks that it finds; the runtime client would not catch this one.
-                raise ProgramFailed("A program cancelled the whole invocation.") from None
+                # The runtime client would not catch this one.
+                raise ProgramFailed("A program canceled the whole invocation.") from None
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
         """Run in a thread; or at once, where a hop to a thread and back would cost more than the work."""
-        if not self._fast or executor is not None or args or not is_pure(func):
+        if executor is not None:
             return super().run_in_executor(executor, func, *args)
+        if not self._fast or args or not is_pure(func):
+            return super().run_in_executor(self.threads, func, *args)
         done = self.create_future()
         try:
             done.set_result(func())
@@ -59,32 +106,74 @@ class PersistentLoop(asyncio.SelectorEventLoop):
             done.set_exception(error)
         return done
 
+    async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
+        """Resolve a name, in threads that programs cannot use up."""
+        arguments = (host, port, *(options.get(key, 0) for key in ("family", "type", "proto", "flags")))
+        return await super().run_in_executor(self._names, socket.getaddrinfo, *arguments)
+
+    def call_soon_threadsafe(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Schedule a callback from another thread. A loop that was given up takes none, and says nothing: the thread
+        that asks ended late, and nobody waits for it."""
+        try:
+            return super().call_soon_threadsafe(*args, **kwargs)
+        except RuntimeError:
+            if not self.is_closed():
+                raise
+            return None
+
     def end_invocation(self) -> list[str]:
         """Cancel the tasks that programs left behind, and give them a moment; their names.
 
         Frozen with the environment and thawed in somebody else's invocation, they would run on there.
         """
-        tasks = asyncio.all_tasks(self)
+        if not self._tasks:
+            return []
+        tasks = self.unfinished()
         if not tasks:
             return []
-        # What is no coroutine is the loop's own clean-up of an async generator, which shall end as it is.
+        # What is not a coroutine is the loop's own clean-up of an async generator, which may end by itself.
         left = {task: name for task in tasks if (name := _name(task)) is not None}
         for task in left:
             task.cancel()
         self.run_until_complete(asyncio.wait(tasks, timeout=_LAST_SECONDS))
         return sorted(left.values())
 
+    def unfinished(self) -> list[asyncio.Task[Any]]:
+        """Tasks of this loop that have not ended."""
+        return [task for task in list(self._tasks) if not task.done()]
+
+    def stuck_tasks(self) -> list[tuple[asyncio.Task[Any], Call | None]]:
+        """Programs' tasks that have not ended, although they were canceled; libraries' own workers are left out."""
+        return [(task, self._tasks.get(task)) for task in self.unfinished() if _name(task) is not None]
+
+    def give_up(self) -> None:
+        """Close the loop with all that is on it. Call it in the loop's own thread, or after that has ended."""
+        for pool in (self.threads, self._names, self.own_threads):
+            pool.abandon()
+        if self.is_closed():
+            return
+        # Or their sockets would stay open until the garbage collector finds them.
+        for transport in list(getattr(self, "_transports", {}).values()):
+            transport.abort()
+        try:
+            self.call_soon(self.stop)
+            self.run_forever()
+        except BaseException as error:  # of a program's callback; the loop is over in any case
+            self._log("WARNING", "exception in a loop that was given up", {"exception_name": type(error).__name__})
+        self.set_exception_handler(lambda *_: None)  # "Task was destroyed but it is pending" says nothing new
+        self.close()
+
     def _report(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         from dspy_lambda.telemetry.calls import describe
 
         error = context.get("exception")
-        self._log.error("left behind by a program", extra=describe(error) if error else {})
+        self._log("ERROR", "left behind by a program", describe(error) if error else {})
 
 
 def _name(task: asyncio.Task[Any]) -> str | None:
     """The name of a task that a program started; None for one of a library.
 
-    LiteLLM keeps a worker of its own running, which does not come back when it is cancelled.
+    LiteLLM keeps a worker of its own running, which does not come back when it is canceled.
     """
     coroutine = task.get_coro()
     if not isinstance(coroutine, types.CoroutineType) or f"{os.sep}litellm{os.sep}" in coroutine.cr_code.co_filename:

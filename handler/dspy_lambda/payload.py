@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from dspy_lambda.errors import InvalidInput
+from dspy_lambda.errors import InvalidInput, OutputTooLarge
 
 MAX_BODY_BYTES = 6_000_000
+_MOST_GROWTH = 6
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class AnswerLimit:
+    """How large outputs may be on their way out.
+
+    Attributes:
+        bytes: what Lambda or the load balancer passes on, less what goes around the outputs.
+        as_text: whether they travel as a text within the answer's JSON, as an HTTP body does.
+    """
+
+    bytes: int
+    as_text: bool
 
 
 def read_json(body: bytes | str) -> Any:
@@ -66,11 +83,15 @@ def _half_a_pair() -> InvalidInput:
     return InvalidInput("The text holds half of a surrogate pair, which no model can be sent.")
 
 
-def to_outputs(result: Any) -> dict[str, Any]:
-    """A program's result as a JSON object; NaN and infinities become null.
+def to_outputs(result: Any, limit: AnswerLimit | None = None) -> bytes:
+    """A program's result as the JSON text of an object; NaN and infinities become null.
+
+    Args:
+        limit: what the text may come to on its way out.
 
     Raises:
-        PydanticSerializationError, ValueError: the result holds something that JSON cannot.
+        OutputTooLarge: it is over the limit.
+        PydanticSerializationError, ValueError: the result holds something that JSON cannot, or that no parser reads.
     """
     if hasattr(result, "toDict"):
         result = result.toDict()
@@ -80,8 +101,38 @@ def to_outputs(result: Any) -> dict[str, Any]:
         # Half a surrogate pair in a model's answer. The runtime client encodes the answer outside of its own error
         # handling: that would end the execution environment.
         text = _to_json(_whole_pairs(result))
-    outputs = from_json(text)
-    return outputs if isinstance(outputs, dict) else {"result": outputs}
+    if not text.startswith(b"{"):
+        text = b'{"result":' + text + b"}"
+    from_json(text)  # what cannot be read back (an integer of over 4,300 digits) is not sent
+    if limit is not None:
+        check_size(text, limit)
+    return text
+
+
+def check_size(text: bytes, limit: AnswerLimit) -> None:
+    """Refuse outputs that would not fit through: the runtime client ends with the environment on a refused answer.
+
+    What counts is the size over the wire: within an HTTP answer's JSON every quote is escaped once more, and the
+    runtime client of Python 3.11 escapes all that is not ASCII. Neither makes more than six bytes of one, so that only
+    what is over a sixth of the limit is looked at twice.
+
+    Raises:
+        OutputTooLarge: with both sizes.
+    """
+    if len(text) * _MOST_GROWTH <= limit.bytes:
+        return
+    value = text.decode() if limit.as_text else from_json(text)
+    wire = json.dumps(value, ensure_ascii=_escapes_all())
+    size = len(wire) if wire.isascii() else len(wire.encode())
+    if size > limit.bytes:
+        raise OutputTooLarge(f"The outputs come to {size:,} bytes on their way out; the limit is {limit.bytes:,}.")
+
+
+@cache
+def _escapes_all() -> bool:
+    """Source: awslambdaric 4.2.2, lambda_runtime_marshaller.py."""
+    version = os.environ.get("AWS_EXECUTION_ENV", "").removeprefix("AWS_Lambda_python3.")
+    return not (version.isdecimal() and int(version) >= 12)
 
 
 def _to_json(value: Any) -> bytes:

@@ -10,7 +10,9 @@ import contextlib
 import os
 import random
 import threading
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from functools import partial
+from typing import Any
 
 import dspy
 
@@ -45,15 +47,20 @@ def preconnect(environment: Environment) -> None:
     By a request for the provider's list of models, which costs nothing. Whatever it answers, the connection stays.
     """
     for program in environment.programs.values():
-        lm = environment.dispatcher.models[program.model]
+        lm = environment.models[program.model]
         if program.entry.is_async:
             with contextlib.suppress(Exception):
-                environment.use_loop().run_until_complete(asyncio.wait_for(_alist_models(lm), _CONNECT_SECONDS))
+                environment.runner.run(partial(_wait, environment, _alist_models(lm)))
         else:
             # What blocks cannot be ended from outside; the thread is not waited for.
             thread = threading.Thread(target=_list_models, args=(lm,), daemon=True)
             thread.start()
             thread.join(_CONNECT_SECONDS)
+
+
+def _wait(environment: Environment, work: Coroutine[Any, Any, None]) -> None:
+    """On the loop, in the thread that will run the calls: their connections belong there."""
+    environment.use_loop().run_until_complete(asyncio.wait_for(work, _CONNECT_SECONDS))
 
 
 async def _alist_models(lm: dspy.LM) -> None:
@@ -67,8 +74,12 @@ def _list_models(lm: dspy.LM) -> None:
 
 def before_snapshot(environment: Environment) -> None:
     """Run what the first call would run, up to the network; then close what must not be shared."""
+    environment.runner.run(partial(_try_out, environment))
+
+
+def _try_out(environment: Environment) -> None:
     loop = environment.use_loop()
-    for lm in environment.dispatcher.models.values():
+    for lm in environment.models.values():
         nowhere = lm.copy(api_base=_NOWHERE, api_key="none", cache=False)
         with contextlib.suppress(Exception):
             loop.run_until_complete(dspy.LM.acall(nowhere, "?"))
@@ -81,7 +92,6 @@ def before_snapshot(environment: Environment) -> None:
 def after_restore(environment: Environment, secrets: tuple[str, ...]) -> None:
     """Every environment that a snapshot becomes: its own random numbers, its own connections, today's keys."""
     random.seed()
-    environment.use_loop()
     fresh = resolve({**os.environ, **dict.fromkeys(secrets, "")})
     os.environ.update(fresh)
     environment.use_keys(fresh)

@@ -16,7 +16,7 @@ MODELS = {"default": "fast", "registry": REGISTRY}
 def test_only_the_models_in_use_are_built_and_need_their_key(make_project, make_serve):
     project = make_project({"echo": ECHO, "aecho": AECHO}, models=MODELS, program_models={"AEcho": "strong"})
     serve = make_serve(project, DSPY_LAMBDA_PROGRAM="Echo", FAST_KEY="k")
-    (lm,) = serve.environment.dispatcher.models.values()
+    (lm,) = serve.environment.models.values()
     assert (lm.model, lm.kwargs["max_tokens"], lm.kwargs["temperature"]) == ("openai/gpt-4.1-nano", 50, 0.5)
     with pytest.raises(ConfigError, match=r"models\.registry\.strong\.env: .* STRONG_KEY is not set"):
         make_serve(project, FAST_KEY="k")
@@ -26,7 +26,7 @@ def test_the_timeout_is_the_functions_and_a_literal_key_serves_a_server_of_ones_
     settings = {"programs": {"Echo": {"timeout_seconds": 7}}}
     project = make_project({"echo": ECHO}, models={**MODELS, "default": "own"}, **{"lambda": settings})
     serve = make_serve(project, DSPY_LAMBDA_API_BASE="")
-    (lm,) = serve.environment.dispatcher.models.values()
+    (lm,) = serve.environment.models.values()
     assert (lm.kwargs["timeout"], lm.kwargs["api_key"]) == (7, "literal")
     assert lm.kwargs["api_base"] == "http://127.0.0.1:1/v1"
 

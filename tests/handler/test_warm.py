@@ -41,7 +41,7 @@ def test_nothing_is_opened_unless_it_is_asked_for(serve, models):
 def test_a_snapshot_holds_no_connection_and_reaches_for_no_network(serve, models):
     worker = serve(AECHO)
     assert worker.post("/AEcho", {"question": "q"}).status == 200
-    (lm,) = worker.environment.dispatcher.models.values()
+    (lm,) = worker.environment.models.values()
     assert lm._engine_store
     before = models.stats()
     before_snapshot(worker.environment)
@@ -75,7 +75,7 @@ def test_a_restored_environment_reads_its_keys_again(serve, models, monkeypatch)
     after_restore(worker.environment, ("OPENAI_API_KEY",))
     assert seen["OPENAI_API_KEY"] == ""
     assert os.environ["OPENAI_API_KEY"] == "rotated"
-    (lm,) = worker.environment.dispatcher.models.values()
+    (lm,) = worker.environment.models.values()
     assert lm.kwargs["api_key"] == "rotated"
     assert worker.post("/AEcho", {"question": "q"}).status == 200
 

@@ -8,7 +8,6 @@ from functools import cache
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -22,7 +21,7 @@ from dspy_lambda.sources.direct import require
 
 
 def create_app(environment: Environment) -> FastAPI:
-    """The application of an environment. Each request's scope must hold `invocation` and `request_id`."""
+    """The application of an environment. Each request's scope must hold `invocation`, `dispatcher`, `request_id`."""
     config, programs = environment.config, environment.programs
     app = create_shared_app(
         config.app_id,
@@ -50,11 +49,11 @@ def _listed(program: Program | FailedProgram) -> dict[str, Any]:
 
 def _calls(environment: Environment, program: Program | FailedProgram) -> Endpoint:
     async def call_program(request: Request) -> Response:
-        with request.scope["invocation"].call(program.name, program.model) as call:
+        with request.scope["invocation"].call(program.name, program.model, position=0) as call:
             loaded = require(environment, program.name, program)
             inputs = await _read_body(request)
-            outputs = await environment.dispatcher.run(loaded, inputs, call)
-            return Response(to_json(outputs), media_type="application/json")
+            await request.scope["dispatcher"].run(loaded, inputs, call)
+        return Response(call.outputs, media_type="application/json")
 
     return call_program
 

@@ -1,20 +1,36 @@
 """Event sources: one file each, asked in order.
 
-A source is two functions: `recognise(event)` tells whether an event is its own, by its shape alone;
-`handle(environment, event, context)` answers it. A schedule has no file here: it sends the direct event as its input.
+A source is a module with four functions: `recognise(event)` tells whether an event is its own, by its shape alone;
+`begin` makes its invocation and `late` answers at the deadline, both in the main thread; `handle` answers it, in the
+runner's thread. A schedule has no file here: it sends the direct event as its input.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from dspy_lambda.environment import Environment
 from dspy_lambda.errors import ConfigError, UnknownEvent
+from dspy_lambda.runner import Runner
 from dspy_lambda.sources import direct, http, sqs
+from dspy_lambda.telemetry import Invocation
 
-Handle = Callable[[Environment, Any, Any], Any]
-SOURCES = (http, sqs, direct)
+
+class Source(Protocol):
+    """An event source."""
+
+    def recognise(self, event: dict[str, Any], /) -> bool: ...
+
+    def begin(self, environment: Environment, event: dict[str, Any], context: Any, /) -> Invocation: ...
+
+    def handle(
+        self, environment: Environment, runner: Runner, event: dict[str, Any], context: Any, invocation: Invocation, /
+    ) -> Any: ...
+
+    def late(self, environment: Environment, event: dict[str, Any], invocation: Invocation, /) -> Any: ...
+
+
+SOURCES: tuple[Source, ...] = (http, sqs, direct)
 _NAMED = ("http", "sqs", "direct")
 _TAKEN = "REST API, HTTP API, function URL, ALB, SQS, and direct invocations {'program': ..., 'inputs': {...}}"
 
@@ -29,10 +45,12 @@ def prepare(environment: Environment, names: str) -> None:
             raise ConfigError(f"DSPY_LAMBDA_SOURCES: no source {name!r}; there are: {', '.join(_NAMED)}.")
         if name == "http":
             http.prepare(environment)
+        if name == "sqs":
+            sqs.prepare(environment)
 
 
-def recognise(event: Any) -> Handle:
-    """The handle function of the source that an event is from.
+def recognise(event: Any) -> Source:
+    """The source that an event is from.
 
     Raises:
         UnknownEvent: none of them is.
@@ -40,8 +58,7 @@ def recognise(event: Any) -> Handle:
     if isinstance(event, dict):
         for source in SOURCES:
             if source.recognise(event):
-                handle: Handle = source.handle
-                return handle
+                return source
     raise UnknownEvent(f"{_describe(event)} This function takes events of {_TAKEN}.")
 
 

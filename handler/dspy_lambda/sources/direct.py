@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic_core import from_json
+
 from dspy_lambda.environment import Environment
-from dspy_lambda.errors import InvalidInput, ProgramFailed
-from dspy_lambda.payload import read_value
+from dspy_lambda.errors import DeadlineExceeded, InvalidInput, ProgramFailed
+from dspy_lambda.payload import AnswerLimit, read_value
 from dspy_lambda.programs import FailedProgram, Program
-from dspy_lambda.sources.invocation import begin
+from dspy_lambda.runner import Runner
+from dspy_lambda.sources.invocation import open_invocation
+from dspy_lambda.telemetry import Call, Invocation
 from dspy_lambda.telemetry.calls import UNKNOWN
+
+# "6 MB each for request and response"; the exact figure is in the error that Lambda gives.
+# https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+MAX_ANSWER_BYTES = 6_291_556
+_AROUND_OUTPUTS = 500  # the program's name and the keys
 
 
 def recognise(event: dict[str, Any]) -> bool:
@@ -17,22 +26,47 @@ def recognise(event: dict[str, Any]) -> bool:
     return "inputs" in event and set(event) <= {"program", "inputs"}
 
 
-def handle(environment: Environment, event: dict[str, Any], context: Any) -> dict[str, Any]:
+def begin(environment: Environment, event: dict[str, Any], context: Any) -> Invocation:
+    """Its invocation."""
+    limit = AnswerLimit(MAX_ANSWER_BYTES - _AROUND_OUTPUTS, as_text=False)
+    return open_invocation(environment, context, "direct", answer_limit=limit)
+
+
+def handle(
+    environment: Environment, runner: Runner, event: dict[str, Any], context: Any, invocation: Invocation
+) -> dict[str, Any]:
     """Run the call.
 
     Raises:
         CallError: under the name that Step Functions matches in Retry and Catch.
     """
     program = choose(environment, event.get("program"))
-    name = program.name if program else UNKNOWN
-    with (
-        begin(environment, context, "direct") as invocation,
-        invocation.call(name, program.model if program else None) as call,
-    ):
+    with _call(environment, event, invocation) as call:
         loaded = require(environment, event.get("program"), program)
         inputs = read_value(event["inputs"])
-        outputs = environment.use_loop().run_until_complete(environment.dispatcher.run(loaded, inputs, call))
-        return {"program": name, "outputs": outputs}
+        runner.use_loop().run_until_complete(runner.dispatcher.run(loaded, inputs, call))
+    return _answer(call)
+
+
+def late(environment: Environment, event: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
+    """The answer at the deadline, while the call's own thread stands still.
+
+    Raises:
+        CallError: the call's, which is DeadlineExceeded unless it had ended otherwise.
+    """
+    call = _call(environment, event, invocation)
+    call.fail(DeadlineExceeded("The deadline came before the answer."))
+    invocation.wait_for_records()
+    return _answer(call)
+
+
+def _call(environment: Environment, event: dict[str, Any], invocation: Invocation) -> Call:
+    program = choose(environment, event.get("program"))
+    return invocation.call(program.name if program else UNKNOWN, program.model if program else None, position=0)
+
+
+def _answer(call: Call) -> dict[str, Any]:
+    return {"program": call.program, "outputs": from_json(call.outputs)}
 
 
 def choose(environment: Environment, name: Any) -> Program | FailedProgram | None:

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from functools import cache
+import json
+import math
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from dspy_lambda.api.events import correlation_id_of, epoch_ms_of, kind_of
 from dspy_lambda.environment import Environment
-from dspy_lambda.sources.invocation import begin
+from dspy_lambda.errors import CallError, DeadlineExceeded
+from dspy_lambda.payload import AnswerLimit
+from dspy_lambda.runner import Runner
+from dspy_lambda.sources.direct import MAX_ANSWER_BYTES
+from dspy_lambda.sources.invocation import open_invocation
+from dspy_lambda.telemetry import Invocation
+from dspy_lambda.telemetry.calls import UNKNOWN
 
 if TYPE_CHECKING:
     from dspy_lambda.api.lambda_app import LambdaApp
+
+# "The maximum size of the response JSON that the Lambda function can send is 1 MB."
+# https://docs.aws.amazon.com/elasticloadbalancing/latest/application/lambda-functions.html
+_MAX_ALB_BYTES = 1_000_000
+_AROUND_BODY = 16_000  # status and headers
+_MEDIA_TYPE = "application/problem+json"
 
 
 def recognise(event: dict[str, Any]) -> bool:
@@ -18,25 +32,77 @@ def recognise(event: dict[str, Any]) -> bool:
     return kind_of(event) is not None
 
 
-@cache
-def prepare(environment: Environment) -> LambdaApp:
-    """Import FastAPI and Mangum, and make the environment's application: once."""
-    from dspy_lambda.api.app import create_app
-    from dspy_lambda.api.lambda_app import LambdaApp
-
-    environment.use_loop()
-    return LambdaApp(create_app(environment))
+def prepare(environment: Environment) -> None:
+    """Import FastAPI and Mangum, and make the runner's application."""
+    environment.runner.run(lambda: _app(environment, environment.runner))
 
 
-def handle(environment: Environment, event: dict[str, Any], context: Any) -> Any:
+def begin(environment: Environment, event: dict[str, Any], context: Any) -> Invocation:
+    """Its invocation."""
+    kind = str(kind_of(event))
+    limit = _MAX_ALB_BYTES if kind == "alb" else MAX_ANSWER_BYTES
+    return open_invocation(
+        environment,
+        context,
+        kind,
+        correlation_id=correlation_id_of(event),
+        epoch_ms=epoch_ms_of(event),
+        answer_limit=AnswerLimit(limit - _AROUND_BODY, as_text=True),
+    )
+
+
+def handle(
+    environment: Environment, runner: Runner, event: dict[str, Any], context: Any, invocation: Invocation
+) -> Any:
     """Answer a request.
 
     Raises:
         UnknownEvent: the event looks like a request but lacks a part that every real one has.
     """
-    app = prepare(environment)
-    kind = str(kind_of(event))
-    correlation_id, epoch_ms = correlation_id_of(event), epoch_ms_of(event)
-    with begin(environment, context, kind, correlation_id=correlation_id, epoch_ms=epoch_ms) as invocation:
-        environment.use_loop()
-        return app.answer(event, context, invocation=invocation)
+    app = _app(environment, runner)
+    runner.use_loop()
+    return app.answer(event, context, invocation=invocation, dispatcher=runner.dispatcher)
+
+
+def _app(environment: Environment, runner: Runner) -> LambdaApp:
+    if runner.app is None:
+        from dspy_lambda.api.app import create_app
+        from dspy_lambda.api.lambda_app import LambdaApp
+
+        runner.use_loop()
+        runner.app = LambdaApp(create_app(environment))
+    app: LambdaApp = runner.app
+    return app
+
+
+def late(environment: Environment, event: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
+    """The answer at the deadline, while the request's own thread stands still; Mangum is in there, too."""
+    only = environment.only_program()
+    call = invocation.call(only.name if only else UNKNOWN, only.model if only else None, position=0)
+    call.fail(DeadlineExceeded("The deadline came before the answer."))
+    invocation.wait_for_records()
+    if call.error is None:
+        return _response(event, HTTPStatus.OK, "application/json", call.outputs.decode())
+    return _problem(event, call.error, invocation.request_id)
+
+
+def _problem(event: dict[str, Any], error: CallError, request_id: str) -> dict[str, Any]:
+    body: dict[str, Any] = {"title": error.title, "status": error.status, "detail": error.detail}
+    body["request_id"] = request_id
+    if error.errors is not None:
+        body["errors"] = error.errors
+    headers = {}
+    if error.status == HTTPStatus.TOO_MANY_REQUESTS:
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after or 1)))
+    return _response(event, error.status, _MEDIA_TYPE, json.dumps(body), headers)
+
+
+def _response(
+    event: dict[str, Any], status: int, media_type: str, body: str, headers: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """An answer that every kind of gateway takes; an ALB with multi-value headers wants those."""
+    sent = {"content-type": media_type, **(headers or {})}
+    answer: dict[str, Any] = {"statusCode": int(status), "body": body, "isBase64Encoded": False}
+    if "elb" in event["requestContext"] and "multiValueHeaders" in event:
+        return answer | {"multiValueHeaders": {name: [value] for name, value in sent.items()}}
+    return answer | {"headers": sent}

@@ -3,30 +3,49 @@
 from __future__ import annotations
 
 import time
-import traceback
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from dspy_lambda.errors import CallError, ProgramFailed, from_exception
-from dspy_lambda.telemetry.usage import Usage
+from dspy_lambda.errors import CallError, from_exception
+from dspy_lambda.telemetry.describe import cause_of, describe
+from dspy_lambda.telemetry.usage import Answer, Usage
 
 if TYPE_CHECKING:
     from dspy_lambda.telemetry.invocation import Invocation
 
+__all__ = ["UNKNOWN", "Call", "describe"]
 UNKNOWN = "unknown"
 # What somebody has to look at; the rest is the caller's or the load's doing.
 _ERRORS = {"model_error", "deadline", "program_error"}
-_FRAMES = 8
+
+
+class _Outcome:
+    """How a call ended; the first one counts."""
+
+    __slots__ = ("error", "outputs")
+
+    def __init__(self, outputs: bytes | None, error: CallError | None) -> None:
+        self.outputs = outputs
+        self.error = error
 
 
 class Call:
-    """Times one call and writes its record. Whatever leaves the `with` block as an exception leaves it as a CallError.
+    """Times one call, and settles it once: done or failed, whoever is first to say so, and writes its record.
+
+    The loop, a sync program's thread and, at the deadline, the main thread may each come to the end of one call;
+    only the first is heard. As a `with` block, whatever leaves it as an exception leaves it as a CallError.
 
     Attributes:
         program, model: the program's name and its model's alias; `unknown` and None where there is none.
         late: whether it had to wait for others of its invocation to end.
         usage: filled by the LM calls that run within this call.
         lm_error: the last failure of an LM call within this call, whatever the program made of it.
+        started: when it began, by `time.monotonic()`.
+        written: whether its record is on its way out.
+        running: whether the program has been started.
+        moved: whether the dead-letter queue has its record.
+        mark: what notes that the call runs, and its record's position, where that is noted.
     """
 
     def __init__(
@@ -36,65 +55,123 @@ class Call:
         self.program = program
         self.model = model
         self.message_id = message_id
-        self.late = late
-        self.usage = Usage()
+        self.usage = Usage(self._count_late)
         self.lm_error: Exception | None = None
-        self.outcome = "success"
         self.duration_ms = 0.0
+        self.written = False
+        self.running = False
+        self.moved = False
+        self.mark: tuple[Callable[[int, bool], None], int] | None = None
+        self.begin(late=late)
+        self._settled: dict[int, _Outcome] = {}
+
+    def begin(self, *, late: bool) -> None:
+        """The call's time begins; what waited for others of its batch waited since the batch came."""
+        self.late = late
+        self.started = self.invocation.started if late else time.monotonic()
+
+    def run(self) -> None:
+        """The program is started."""
+        self.running = True
+        if self.mark is not None:
+            self.mark[0](self.mark[1], True)
+
+    def ended(self) -> None:
+        """The program has ended, in time or not."""
+        if self.mark is not None and not self.invocation.over:
+            self.mark[0](self.mark[1], False)
+
+    def succeed(self, outputs: bytes) -> bool:
+        """Settle the call as done, with its outputs as JSON; False if it was settled before."""
+        return self._settle(_Outcome(outputs, None), None)
+
+    def fail(self, raised: BaseException) -> bool:
+        """Settle the call as failed; False if it was settled before."""
+        return self._settle(_Outcome(None, from_exception(raised, self.lm_error)), raised)
+
+    @property
+    def settled(self) -> bool:
+        return bool(self._settled)
+
+    @property
+    def error(self) -> CallError | None:
+        """Why the call failed; None while it runs, and when it is done."""
+        outcome = self._settled.get(0)
+        return None if outcome is None else outcome.error
+
+    @property
+    def outputs(self) -> bytes:
+        """The outputs as JSON.
+
+        Raises:
+            CallError: why there are none.
+        """
+        outcome = self._settled[0]
+        if outcome.error is not None:
+            raise outcome.error
+        assert outcome.outputs is not None
+        return outcome.outputs
+
+    @property
+    def outcome(self) -> str:
+        error = self.error
+        return "success" if error is None else error.outcome
 
     @property
     def failed(self) -> bool:
         return self.outcome in _ERRORS
 
     def __enter__(self) -> Call:
-        # What waited for others of its batch waited since the batch came.
-        self._start = self.invocation.started if self.late else time.perf_counter()
         return self
 
-    def __exit__(self, _: type[BaseException] | None, raised: BaseException | None, __: TracebackType | None) -> None:
-        self.duration_ms = (time.perf_counter() - self._start) * 1000
-        error = None if raised is None else from_exception(raised, self.lm_error)
-        self.outcome = "success" if error is None else error.outcome
-        self.invocation.finish(self, _cause(raised) if self.failed else {})
+    def __exit__(self, _: type[BaseException] | None, raised: BaseException | None, __: TracebackType | None) -> bool:
+        if raised is not None:
+            self.fail(raised)
+        error = self.error
         if error is not None and error is not raised:
             raise error from raised
+        return error is None  # done in its thread at the last moment: then nothing failed
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Call:
+        """A program that copies its LM deeply still has this call."""
+        return self
+
+    def _settle(self, outcome: _Outcome, raised: BaseException | None) -> bool:
+        duration_ms = (time.monotonic() - self.started) * 1000
+        # Atomic, and no lock that a thread could be stuck with: one thread's outcome gets in.
+        if self._settled.setdefault(0, outcome) is not outcome:
+            return False
+        self.duration_ms = duration_ms
+        self.usage.close()
+        try:
+            self.invocation.telemetry.write(
+                self, describe(cause) if self.failed and (cause := cause_of(raised)) else {}
+            )
+        finally:
+            self.written = True
+        return True
 
     def record(self) -> dict[str, Any]:
         """The fields of this call's log record."""
-        usage = self.usage
-        cost = usage.cost_usd
+        fields = self._about() | {"outcome": self.outcome, "duration_ms": round(self.duration_ms, 3)}
+        fields |= self.usage.fields() | {"cold_start": self.invocation.cold_start}
+        if self.usage.abandoned:
+            fields["lm_calls_abandoned"] = self.usage.abandoned
+        return fields
+
+    def _about(self) -> dict[str, Any]:
+        invocation = self.invocation
         fields = {
             "program": self.program,
             "model": self.model,
-            "source": self.invocation.source,
-            "outcome": self.outcome,
-            "duration_ms": round(self.duration_ms, 3),
-            "input_tokens": usage.input_tokens,
-            "output_tokens": usage.output_tokens,
-            "cost_usd": None if cost is None else round(cost, 10),
-            "lm_calls": usage.lm_calls,
-            "cache_hits": usage.cache_hits,
-            "cold_start": self.invocation.cold_start,
-            "function_request_id": self.invocation.request_id,
-            "correlation_id": self.invocation.correlation_id or self.message_id or self.invocation.request_id,
+            "source": invocation.source,
+            "function_request_id": invocation.request_id,
+            "correlation_id": invocation.correlation_id or self.message_id or invocation.request_id,
         }
         if self.message_id is not None:
             fields["message_id"] = self.message_id
         return fields
 
-
-def _cause(raised: BaseException | None) -> dict[str, Any]:
-    while isinstance(raised, CallError) and raised.__cause__ is not None:
-        raised = raised.__cause__
-    if raised is None or (isinstance(raised, CallError) and not isinstance(raised, ProgramFailed)):
-        return {}
-    return describe(raised)
-
-
-def describe(error: BaseException) -> dict[str, Any]:
-    """An exception's kind and place, without a word of its text: that may quote an input, an answer or a key."""
-    frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
-    return {
-        "exception_name": type(error).__name__,
-        "stack": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
-    }
+    def _count_late(self, answer: Answer) -> None:
+        """An answer that was read after the call had been settled was paid for all the same."""
+        self.invocation.telemetry.write_late(self.program, self._about(), answer)

@@ -7,16 +7,20 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dspy_lambda.telemetry.calls import UNKNOWN, Call, describe
+from dspy_lambda.telemetry.calls import UNKNOWN, Call
+from dspy_lambda.telemetry.describe import describe
 
 if TYPE_CHECKING:
+    from dspy_lambda.payload import AnswerLimit
     from dspy_lambda.telemetry.telemetry import Telemetry
 
 # EMF: "Arrays of metric values cannot exceed 100 elements".
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 MAX_VALUES = 100
+# A record that another thread has just settled is written a moment later.
+_WRITING_SECONDS = 0.05
 
 
 class Invocation:
@@ -25,7 +29,13 @@ class Invocation:
     Attributes:
         source: the event source (`rest`, `http`, `url`, `alb`, `sqs`, `direct`, `serve`).
         deadline: `time.monotonic()` at which every call must have ended; None for no deadline.
+        closes: `time.monotonic()` by which the answer must be on its way: the gateway's limit or Lambda's kill.
         ends: `time.monotonic()` of Lambda's own kill.
+        answer_limit: what one call's outputs may come to; None for no limit.
+        calls: those of a batch by position: each is made once, by whoever comes to it first.
+        counts: further metrics, by name and program.
+        blocker: the call whose program kept the loop from its other work.
+        over: whether it has been answered.
     """
 
     def __init__(
@@ -36,7 +46,9 @@ class Invocation:
         request_id: str,
         correlation_id: str | None = None,
         deadline: float | None = None,
+        closes: float = math.inf,
         ends: float = math.inf,
+        answer_limit: AnswerLimit | None = None,
         cold_start: bool = False,
     ) -> None:
         self.telemetry = telemetry
@@ -44,40 +56,70 @@ class Invocation:
         self.request_id = request_id
         self.correlation_id = correlation_id
         self.deadline = deadline
+        self.closes = closes
         self.ends = ends
+        self.answer_limit = answer_limit
         self.cold_start = cold_start
-        self.started = time.perf_counter()
+        self.started = time.monotonic()
+        self.blocker: Call | None = None
+        self.over = False
         self.records_failed: Counter[str] = Counter()
-        self._calls: dict[str, list[Call]] = {}
+        self.calls: dict[int, Call] = {}
+        self.counts: Counter[tuple[str, str]] = Counter()
 
     def call(
-        self, program: str = UNKNOWN, model: str | None = None, message_id: str | None = None, *, late: bool = False
+        self,
+        program: str = UNKNOWN,
+        model: str | None = None,
+        message_id: str | None = None,
+        *,
+        late: bool = False,
+        position: int | None = None,
     ) -> Call:
-        """A new call within this invocation; `late` if it had to wait for others to end."""
-        return Call(self, program, model, message_id, late=late)
-
-    def finish(self, call: Call, cause: dict[str, Any]) -> None:
-        self._calls.setdefault(call.program, []).append(call)
-        self.telemetry.write(call, cause)
+        """A call within this invocation; `late` if it had to wait for others to end; a record's by its position."""
+        call = Call(self, program, model, message_id, late=late)
+        return self.calls.setdefault(len(self.calls) if position is None else position, call)
 
     def unforeseen(self, error: Exception) -> None:
         """Log what no call could catch, by kind and place."""
-        self.telemetry.logger.error("unforeseen error", extra=describe(error))
+        self.telemetry.log("ERROR", "unforeseen error", describe(error))
+
+    def wait_for_records(self) -> None:
+        """Let other threads write the records of what they have just settled."""
+        until = time.monotonic() + _WRITING_SECONDS
+        while time.monotonic() < until and any(c.settled and not c.written for c in list(self.calls.values())):
+            time.sleep(0.001)
 
     def __enter__(self) -> Invocation:
         return self
 
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
-        programs = list(self._calls | self.records_failed) or ([UNKNOWN] if self.cold_start else [])
+        self.over = True
+        finished: dict[str, list[Call]] = {}
+        for call in list(self.calls.values()):
+            if call.settled:
+                finished.setdefault(call.program, []).append(call)
+        extra = {program: None for _, program in self.counts}
+        programs = list(finished | self.records_failed | extra) or ([UNKNOWN] if self.cold_start else [])
         for position, program in enumerate(programs):
-            calls = self._calls.get(program, [])
+            calls = finished.get(program, [])
             for start in range(0, max(len(calls), 1), MAX_VALUES):
                 values = _values(calls[start : start + MAX_VALUES])
-                if start == 0 and self.source == "sqs":
-                    values["RecordsFailed"] = ("Count", [self.records_failed[program]])
-                if start == 0 and position == 0 and self.cold_start:
-                    values["ColdStart"] = ("Count", [1])
+                if start == 0:
+                    values |= self._once(program, position == 0)
                 self.telemetry.emit(program, values)
+
+    def _once(self, program: str, is_first: bool) -> dict[str, tuple[str, list[float]]]:
+        """What a program's first blob has beyond its calls."""
+        values: dict[str, tuple[str, list[float]]] = {}
+        if self.source == "sqs":
+            values["RecordsFailed"] = ("Count", [self.records_failed[program]])
+        if is_first and self.cold_start:
+            values["ColdStart"] = ("Count", [1])
+        for (name, counted), number in self.counts.items():
+            if counted == program:
+                values[name] = ("Count", [number])
+        return values
 
 
 def _values(calls: list[Call]) -> dict[str, tuple[str, list[float]]]:

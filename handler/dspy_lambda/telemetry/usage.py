@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import dspy
@@ -12,34 +16,115 @@ from dspy_lambda.dspy_patches import receive_history
 SETTING = "dspy_lambda_usage"
 
 
-class Usage:
-    """Totals of the LM calls that were answered within one program call.
+@dataclass(frozen=True)
+class Answer:
+    """One answered LM call. `cost_usd` is None where the price is unknown."""
 
-    `cost_usd` is None once any answer's cost is unknown: a sum that leaves one out is no bill.
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float | None = 0.0
+    cache_hit: bool = False
+
+    def fields(self) -> dict[str, Any]:
+        return {
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            "cost_usd": None if self.cost_usd is None else round(self.cost_usd, 10),
+            "lm_calls": 1,
+            "cache_hits": int(self.cache_hit),
+        }
+
+
+class Usage:
+    """Totals of the LM calls that were answered within one program call, until that is settled.
+
+    `cost_usd` is None once any answer's cost is unknown: a sum that leaves one out is not a bill.
+
+    Args:
+        late: called with each answer that is read after `close`.
+
+    Attributes:
+        abandoned: requests whose answers were not read when the call was settled, and will not be: their tasks are
+            canceled then. Nobody can know their tokens.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, late: Callable[[Answer], None] | None = None) -> None:
         self.lm_calls = 0
         self.cache_hits = 0
         self.input_tokens = 0
         self.output_tokens = 0
         self.cost_usd: float | None = 0.0
-        self._lock = threading.Lock()  # one program call may run LM calls in threads (dspy.Parallel)
+        self.abandoned = 0
+        self._late = late
+        self._closed = False
+        self._awaited = 0
+        # One program call may run LM calls in threads (dspy.Parallel). No code but this file's runs under it.
+        self._lock = threading.Lock()
 
     def add(self, entry: dict[str, Any]) -> None:
         """Count one answered LM call from its DSPy history entry."""
-        usage = entry["usage"]
+        answer = read_answer(entry)
         with self._lock:
-            self.lm_calls += 1
-            if not usage and _reports_usage(entry["response"]):
-                # A cache hit: DSPy empties `usage`, leaves `cost` at what the first call had cost, and keeps the
-                # answer, in which the provider's own figures still stand.
-                self.cache_hits += 1
-                return
-            self.input_tokens += usage.get("prompt_tokens") or 0
-            self.output_tokens += usage.get("completion_tokens") or 0
-            cost = entry["cost"] if usage else None
-            self.cost_usd = None if cost is None or self.cost_usd is None else self.cost_usd + cost
+            late = self._closed
+            if not late:
+                self._count(answer)
+        if late and self._late is not None:
+            self._late(answer)
+
+    def _count(self, answer: Answer) -> None:
+        self.lm_calls += 1
+        self.cache_hits += answer.cache_hit
+        self.input_tokens += answer.input_tokens
+        self.output_tokens += answer.output_tokens
+        cost, total = answer.cost_usd, self.cost_usd
+        self.cost_usd = None if cost is None or total is None else total + cost
+
+    def close(self) -> None:
+        """Settle the totals; what is answered from now on is late."""
+        with self._lock:
+            self._closed = True
+            self.abandoned += self._awaited
+
+    @contextmanager
+    def awaiting(self) -> Iterator[None]:
+        """A request on the loop, which is canceled with its call: unanswered then, it is abandoned."""
+        with self._lock:
+            self._awaited += 1
+        canceled = False
+        try:
+            yield
+        except asyncio.CancelledError:
+            canceled = True
+            raise
+        finally:
+            with self._lock:
+                self._awaited -= 1
+                self.abandoned += canceled and not self._closed
+
+    def fields(self) -> dict[str, Any]:
+        """The totals as a log record has them."""
+        return {
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            "cost_usd": None if self.cost_usd is None else round(self.cost_usd, 10),
+            "lm_calls": self.lm_calls,
+            "cache_hits": self.cache_hits,
+        }
+
+
+def read_answer(entry: dict[str, Any]) -> Answer:
+    """What a history entry says was used."""
+    usage = entry["usage"]
+    if not usage and _reports_usage(entry["response"]):
+        # A cache hit: DSPy empties `usage`, leaves `cost` at what the first call had cost, and keeps the
+        # answer, in which the provider's own figures still stand.
+        return Answer(cache_hit=True)
+    cost = entry["cost"] if usage else None
+    return Answer(
+        int(usage.get("prompt_tokens") or 0),
+        int(usage.get("completion_tokens") or 0),
+        None if cost is None else float(cost),
+    )
 
 
 def _reports_usage(response: Any) -> bool:

@@ -7,8 +7,8 @@ from typing import Any
 
 from dspy_lambda.api.shared import SHARED_PATHS
 from dspy_lambda.config import FunctionSettings, Sqs
-from dspy_lambda.requeue import DEAD_LETTER_QUEUE
 from dspy_lambda.secrets import EXTENSION_PORT, SECRETS
+from dspy_lambda.sources.sqs.requeue import DEAD_LETTER_QUEUE
 from dspy_lambda_infra.project import CATALOGUE_HANDLER, HANDLER, Function, Project, logical_name
 from dspy_lambda_infra.template.queues import program_queues
 from dspy_lambda_infra.template.roles import catalogue_role, program_role

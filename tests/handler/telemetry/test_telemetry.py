@@ -170,7 +170,7 @@ def test_an_unforeseen_exception_is_located_without_its_text(make_project, make_
     logged = records()
     (call,) = logged.calls
     assert call["exception_name"] == "ValueError"
-    assert call["stack"][-1].endswith("bad.py:4 forward")
+    assert call["stack"][-1].endswith("bad.py:4 Bad.forward")
     assert "secret" not in json.dumps(logged.lines)
     assert "private" not in json.dumps(logged.lines)
 
@@ -238,6 +238,6 @@ def test_no_history_is_kept_anywhere(serve):
     before = len(GLOBAL_HISTORY)
     serve(sqs(*({"program": "Summarise", "inputs": {"text": f"t{n}"}} for n in range(20))))
     program = serve.environment.programs["Summarise"].instance
-    lm = serve.environment.dispatcher.models["fast"]
+    lm = serve.environment.models["fast"]
     assert (len(GLOBAL_HISTORY), program.history, program.shorten.history, lm.history) == (before, [], [], [])
     assert dspy.settings.trace in (None, [])

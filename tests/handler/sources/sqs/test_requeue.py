@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dspy_lambda.config import Sqs
 from dspy_lambda.errors import ModelUnavailable, ProgramFailed, RateLimited
-from dspy_lambda.requeue import DEAD_LETTER_QUEUE, Failure, Requeue, pause_seconds
+from dspy_lambda.sources.sqs.requeue import DEAD_LETTER_QUEUE, Failure, Requeue, pause_seconds
 from dspy_lambda_infra.local.queues import Queue, QueueServer
 from tests.support import AECHO, Context, failures
 
@@ -185,7 +185,7 @@ def test_the_providers_word_goes_before_the_backoff(retry_after, seconds):
 
 def test_a_fifo_letter_keeps_group_and_identity():
     from dspy_lambda.errors import InvalidInput
-    from dspy_lambda.requeue import _letter
+    from dspy_lambda.sources.sqs.requeue import _letter
 
     record = {"body": "b", "messageId": "m", "eventSourceARN": f"{ARN}.fifo", "attributes": {"MessageGroupId": "g"}}
     letter = _letter(3, Failure(record, InvalidInput("why")))

@@ -1,0 +1,145 @@
+"""SQS batches: every record ends in exactly one of: done, or reported as failed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from typing import Any
+
+from dspy_lambda.config import Sqs
+from dspy_lambda.environment import Environment
+from dspy_lambda.errors import DeadlineExceeded
+from dspy_lambda.runner import Runner
+from dspy_lambda.sources.invocation import open_invocation
+from dspy_lambda.sources.sqs.batch import Batch, Failed
+from dspy_lambda.sources.sqs.record import Record, identifier_of, read_record
+from dspy_lambda.sources.sqs.requeue import Failure, Requeue, is_addressable
+from dspy_lambda.sources.sqs.suspects import open_suspects
+from dspy_lambda.telemetry import Invocation
+from dspy_lambda.telemetry.calls import UNKNOWN, Call
+
+_LAST_SECONDS = 0.2  # for the answer itself
+
+
+class Queues:
+    """What an environment keeps for its queues."""
+
+    def __init__(self, environment: Environment) -> None:
+        variables = dict(environment.settings)
+        self.requeue = Requeue(variables, lambda message, fields: environment.telemetry.log("WARNING", message, fields))
+        self.suspects = open_suspects(variables)
+        if self.suspects.died_with:
+            fields = {"message_ids": self.suspects.died_with[:100], "records": len(self.suspects.died_with)}
+            environment.telemetry.log("WARNING", "the process before this one died with records in flight", fields)
+
+
+def prepare(environment: Environment) -> None:
+    """See whether the process before this one died."""
+    environment.part(Queues)
+
+
+def recognise(event: dict[str, Any]) -> bool:
+    """Whether an event is an SQS batch."""
+    records = event.get("Records")
+    return isinstance(records, list) and any(
+        isinstance(record, dict) and record.get("eventSource") == "aws:sqs" for record in records
+    )
+
+
+def begin(environment: Environment, event: dict[str, Any], context: Any) -> Invocation:
+    """Its invocation."""
+    return open_invocation(environment, context, "sqs", records=len(event["Records"]))
+
+
+def handle(
+    environment: Environment, runner: Runner, event: dict[str, Any], context: Any, invocation: Invocation
+) -> dict[str, Any]:
+    """Run all records, and report those that failed. Never raises for a record."""
+    records = [read_record(environment, position, raw) for position, raw in enumerate(event["Records"])]
+    return runner.use_loop().run_until_complete(_run(environment, runner, records, invocation))
+
+
+def late(environment: Environment, event: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
+    """The answer at the deadline, while the records' own thread stands still: done is what was done by then."""
+    running = [call for call in list(invocation.calls.values()) if call.running and not call.settled]
+    only = environment.only_program()
+    label, model = (only.name, only.model) if only else (UNKNOWN, None)
+    identifiers = [identifier_of(raw) for raw in event["Records"]]
+    reported = []
+    for position, identifier in enumerate(identifiers):
+        call = invocation.call(label, model, identifier, position=position)
+        call.fail(DeadlineExceeded("The deadline came before the answer."))
+        if call.error is not None and not call.moved:
+            reported.append(identifier)
+            invocation.records_failed[call.program] += 1
+    invocation.wait_for_records()
+    _suspect(environment, running, invocation.blocker)
+    return _answer(reported)
+
+
+def _suspect(environment: Environment, running: list[Call], blocker: Call | None) -> None:
+    suspects = environment.part(Queues).suspects
+    suspects.suspect([call.message_id or "" for call in running])
+    if blocker is not None:
+        suspects.suspect([blocker.message_id or ""])
+    suspects.end()
+
+
+def _answer(identifiers: list[str]) -> dict[str, Any]:
+    return {"batchItemFailures": [{"itemIdentifier": identifier} for identifier in identifiers]}
+
+
+async def _run(
+    environment: Environment, runner: Runner, records: list[Record], invocation: Invocation
+) -> dict[str, Any]:
+    queues = environment.part(Queues)
+
+    async def delete(done: list[Record]) -> None:
+        raws = [record.raw for record in done if is_addressable(record.raw)]
+        if raws and queues.requeue.possible:
+            await _in_time(runner, invocation, queues.requeue.delete, raws)
+
+    failed = await Batch(environment, runner, invocation, queues.suspects, delete).run(records)
+    for record, _ in failed:
+        invocation.records_failed[record.label] += 1
+    moved = await _requeue(environment, runner, failed, invocation)
+    return _answer([record.identifier for record, _ in failed if record.position not in moved])
+
+
+async def _requeue(environment: Environment, runner: Runner, failed: list[Failed], invocation: Invocation) -> set[int]:
+    """See to it that failed records come back in time, as far as time is left; the positions of those that need not
+    be reported."""
+    requeue = environment.part(Queues).requeue
+    by_program: dict[str, list[Failed]] = defaultdict(list)
+    for record, error in failed:
+        if record.identifier and is_addressable(record.raw):
+            by_program[record.label].append((record, error))
+    moved: set[int] = set()
+    if not requeue.possible:
+        return moved
+    for label, failures in by_program.items():
+        settings = environment.config.lambda_.function(label).sqs or Sqs()
+        found = [Failure(record.raw, error) for record, error in failures]
+        positions = await _in_time(runner, invocation, requeue.settle, found, settings)
+        for index in positions or ():
+            position = failures[index][0].position
+            invocation.calls[position].moved = True
+            moved.add(position)
+    return moved
+
+
+async def _in_time(runner: Runner, invocation: Invocation, function: Any, *arguments: Any) -> Any:
+    """What a function that talks to SQS returns; None if there is no time for it.
+
+    In threads of its own: programs may have used up all others.
+    """
+    until = invocation.ends - _LAST_SECONDS
+    if time.monotonic() >= until:
+        return None
+    work = asyncio.get_running_loop().run_in_executor(runner.loop.own_threads, function, *arguments)
+    try:
+        async with asyncio.timeout_at(until):
+            return await work
+    except TimeoutError:
+        return None

@@ -1,0 +1,132 @@
+"""Run a batch: message groups in their order, and what may be dangerous last."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Iterator
+
+from dspy_lambda.environment import Environment
+from dspy_lambda.errors import CallError, ProgramFailed
+from dspy_lambda.runner import Runner
+from dspy_lambda.sources.direct import require
+from dspy_lambda.sources.sqs.record import Record
+from dspy_lambda.sources.sqs.suspects import Suspects
+from dspy_lambda.telemetry import Call, Invocation
+
+Failed = tuple[Record, CallError]
+_BEHIND = "A record before this one in its message group failed."
+
+
+class Batch:
+    """The records of one invocation, and what becomes of them.
+
+    Args:
+        delete: called with records that are done, before a record is started that may end the process.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        runner: Runner,
+        invocation: Invocation,
+        suspects: Suspects,
+        delete: Callable[[list[Record]], Awaitable[None]],
+    ) -> None:
+        self._environment = environment
+        self._runner = runner
+        self._invocation = invocation
+        self._suspects = suspects
+        self._delete = delete
+        self._done: list[Record] = []  # and not deleted yet
+
+    async def run(self, records: list[Record]) -> list[Failed]:
+        """Run all records; those that failed, in the order of the batch."""
+        mark = self._suspects.begin(records)
+        for record in records:
+            call = self._call(record)
+            if mark is not None:
+                call.mark = (mark, record.position)
+        first, behind = self._suspects.split(message_groups(records))
+        failed = await self._run_groups(first)
+        failed += await self._run_suspects(behind)
+        self._suspects.end()
+        self._suspects.survived(sum(record.receive_count > 1 for record in records), len(records))
+        return sorted(failed, key=lambda failure: failure[0].position)
+
+    async def _run_suspects(self, groups: list[list[Record]]) -> list[Failed]:
+        waiting, failed = deque(groups), []
+        while waiting:
+            await self._delete_done()
+            deadline = self._invocation.deadline
+            left = None if deadline is None else deadline - time.monotonic()
+            usual = self._runner.dispatcher.usual_seconds(waiting[0][0].label)
+            count = self._suspects.side_by_side(list(waiting), usual, left)
+            failed += await self._run_groups([waiting.popleft() for _ in range(count)], late=True)
+        return failed
+
+    async def _delete_done(self) -> None:
+        done, self._done = self._done, []
+        if done:
+            self._suspects.forget(record.identifier for record in done)
+            await self._delete(done)
+
+    async def _run_groups(self, groups: list[list[Record]], *, late: bool = False) -> list[Failed]:
+        """As many tasks as can run, not as there are groups: each takes the next one when it is done with one."""
+        by_program: dict[str, list[list[Record]]] = defaultdict(list)
+        for group in groups:
+            by_program[group[0].label].append(group)
+        width = self._environment.config.server.max_concurrent_per_program
+        workers = []
+        for of_program in by_program.values():
+            waiting = iter(of_program)
+            workers += [self._work(waiting, late) for _ in range(min(width, len(of_program)))]
+        return [failure for found in await asyncio.gather(*workers) for failure in found]
+
+    async def _work(self, groups: Iterator[list[Record]], late: bool) -> list[Failed]:
+        failed = []
+        for position, group in enumerate(groups):
+            failed += await self._run_group(group, late=late or position > 0)
+        return failed
+
+    async def _run_group(self, records: list[Record], *, late: bool) -> list[Failed]:
+        """The failed records, each with its reason. After a failure the rest of a message group is not started.
+
+        https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html: "your function should stop
+        processing messages after the first failure and return all failed and unprocessed messages".
+        """
+        for index, record in enumerate(records):
+            error = await self._run_record(record, late=late or index > 0)
+            if error is not None:
+                behind = ProgramFailed(_BEHIND)
+                return [(record, error), *((rest, behind) for rest in records[index + 1 :])]
+            self._done.append(record)
+        return []
+
+    async def _run_record(self, record: Record, *, late: bool) -> CallError | None:
+        """Run one record's call; why it failed, or None."""
+        call = self._call(record)
+        call.begin(late=late)
+        if record.error is not None:
+            call.fail(record.error)
+            return call.error
+        try:
+            program = require(self._environment, record.name, record.program)
+        except CallError as error:
+            call.fail(error)
+            return call.error
+        await self._runner.dispatcher.run(program, record.inputs, call)
+        return call.error
+
+    def _call(self, record: Record) -> Call:
+        model = record.program.model if record.program else None
+        return self._invocation.call(record.label, model, record.identifier, position=record.position)
+
+
+def message_groups(records: list[Record]) -> list[list[Record]]:
+    """The records that must run one after the other: a FIFO queue's message groups. Others are on their own."""
+    groups: dict[int | str, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[record.position if record.group is None else record.group].append(record)
+    return list(groups.values())

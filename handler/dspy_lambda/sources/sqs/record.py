@@ -1,0 +1,92 @@
+"""One record of an SQS batch, read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dspy_lambda.environment import Environment
+from dspy_lambda.errors import InvalidInput
+from dspy_lambda.payload import read_json
+from dspy_lambda.programs import FailedProgram, Program
+from dspy_lambda.sources.direct import choose
+from dspy_lambda.telemetry.calls import UNKNOWN
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record.
+
+    Attributes:
+        position: its place in the batch.
+        identifier: its messageId; empty where it has none (in ASCII): reported, that makes Lambda return the whole
+            batch, so that nothing is lost.
+        group: the FIFO message group whose order it is in, or None.
+        name: the program that its body names, if it does.
+        program: the program that it is for, if this function has it.
+        error: why its body cannot be read, or None.
+        raw: the record as it came.
+    """
+
+    position: int
+    identifier: str
+    group: str | None
+    name: str | None = None
+    program: Program | FailedProgram | None = None
+    inputs: Any = None
+    error: InvalidInput | None = None
+    raw: Any = None
+
+    @property
+    def label(self) -> str:
+        """The program's name in log and metrics."""
+        return self.program.name if self.program else UNKNOWN
+
+    @property
+    def receive_count(self) -> int:
+        """How often SQS has handed it out, this time included."""
+        attributes = self.raw.get("attributes") if isinstance(self.raw, dict) else None
+        count = str(attributes.get("ApproximateReceiveCount")) if isinstance(attributes, dict) else ""
+        return int(count) if count.isdecimal() and len(count) < 10 else 1
+
+
+def read_record(environment: Environment, position: int, raw: Any) -> Record:
+    """A record of the event, whatever it holds.
+
+    A body with exactly the keys `program` and `inputs` names its program; any other object is the bare inputs.
+    """
+    identifier, group = identifier_of(raw), _group(raw)
+    only = environment.only_program()
+    try:
+        value = _body(raw)
+    except InvalidInput as error:
+        return Record(position, identifier, group, program=only, error=error, raw=raw)
+    if set(value) == {"program", "inputs"} and isinstance(value["program"], str) and isinstance(value["inputs"], dict):
+        name = value["program"]
+        return Record(position, identifier, group, name, choose(environment, name), value["inputs"], raw=raw)
+    return Record(position, identifier, group, None, only, value, raw=raw)
+
+
+def identifier_of(raw: Any) -> str:
+    """A record's messageId, or an empty text."""
+    identifier = raw.get("messageId") if isinstance(raw, dict) else None
+    return identifier if isinstance(identifier, str) and identifier.isascii() else ""
+
+
+def _body(raw: Any) -> dict[str, Any]:
+    body = raw.get("body") if isinstance(raw, dict) else None
+    if not isinstance(body, str):
+        raise InvalidInput("The record has no body.")
+    value = read_json(body)
+    if not isinstance(value, dict):
+        raise InvalidInput("The record's body is not a JSON object.")
+    return value
+
+
+def _group(raw: Any) -> str | None:
+    # Standard queues carry MessageGroupId too, for fair queues; order is only promised by FIFO ones.
+    if not isinstance(raw, dict) or not str(raw.get("eventSourceARN", "")).endswith(".fifo"):
+        return None
+    attributes = raw.get("attributes")
+    group = attributes.get("MessageGroupId") if isinstance(attributes, dict) else None
+    return None if group is None else str(group)

@@ -1,0 +1,114 @@
+"""Which records may end their environment or stop its loop, and how many of them to run side by side.
+
+A record that kills its process (`os._exit`, native code, memory) takes the batch's other records along: all come
+back, and would meet it again. Nothing in a message says that this is why it came back: a receive count of 2 is also
+every ordinary retry, and running those one by one would serialize the queue after each outage. So:
+
+- A record that ran when a process died, or while the loop stood still, is a suspect by name in its sandbox: it runs
+  last and alone. One that was alone when that happened again runs after all others.
+- A record that came back for a reason unknown here starts after those that did not. Such records run one at a time
+  while they are the exception; after a batch of which they were most, which all survived, the next one runs as many
+  at a time as survived: this is the wake of an outage, and not of a death.
+- What is done is deleted from the queue before the next of them starts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+from dspy_lambda.sources.sqs.journal import Journal
+from dspy_lambda.sources.sqs.record import Record
+
+_MOST = 1000
+# One at a time is for as long as it fits into this part of the time that is left.
+_PART_OF_TIME = 0.5
+
+
+class Suspects:
+    """What one execution environment knows of records that it met before.
+
+    Args:
+        journal: what outlives this process; None where nothing can.
+    """
+
+    def __init__(self, journal: Journal | None) -> None:
+        self._journal = journal
+        self._known = journal.load() if journal else {}  # by identifier: whether it was alone
+        self._trust = 1
+        self.died_with = journal.died_with if journal else []
+        if self.died_with:
+            self.suspect(self.died_with)
+
+    def suspect(self, identifiers: Iterable[str]) -> None:
+        """These ran when the process died or the loop stood still."""
+        names = [name for name in identifiers if name]
+        for name in names:
+            # Moved to the end: the oldest are forgotten first.
+            self._known[name] = self._known.pop(name, False) or len(names) == 1
+        while len(self._known) > _MOST:
+            del self._known[next(iter(self._known))]
+        if self._journal:
+            self._journal.keep(self._known)
+
+    def begin(self, records: list[Record]) -> Callable[[int, bool], None] | None:
+        """Note a batch in the journal; a single record has no neighbor to be kept from."""
+        if self._journal is None or len(records) < 2:
+            return None
+        return self._journal.begin([record.identifier for record in records])
+
+    def end(self) -> None:
+        """The batch is over."""
+        if self._journal is not None:
+            self._journal.end()
+
+    def split(self, groups: list[list[Record]]) -> tuple[list[list[Record]], list[list[Record]]]:
+        """The groups to start at once, and those to start after them, the most suspect last."""
+        ranked = [(max(self._rank(record) for record in group), group) for group in groups]
+        behind = [(rank, group) for rank, group in ranked if rank]
+        if len(groups) < 2 or not behind:
+            return groups, []
+        behind.sort(key=lambda item: item[0])
+        return [group for rank, group in ranked if not rank], [group for _, group in behind]
+
+    def _rank(self, record: Record) -> int:
+        """0 for a record that is new, 1 if it came back, 2 for a suspect, 3 for one that was alone."""
+        known = self._known.get(record.identifier)
+        if known is not None:
+            return 3 if known else 2
+        return 1 if record.receive_count > 1 else 0
+
+    def side_by_side(self, waiting: list[list[Record]], usual: float | None, left: float | None) -> int:
+        """How many of the waiting groups to start now.
+
+        Args:
+            usual: seconds that a call of the program takes, where known.
+            left: seconds until the deadline.
+        """
+        unknown = sum(1 for group in waiting if max(self._rank(record) for record in group) == 1)
+        wanted = min(self._trust, unknown) if unknown else 1
+        if usual is not None and left is not None:
+            # Records that are not started in time come back as well, and burn their receives for nothing.
+            wanted = max(wanted, math.ceil(len(waiting) * usual / max(left * _PART_OF_TIME, 0.001)))
+        return max(1, min(wanted, len(waiting)))
+
+    def survived(self, came_back: int, records: int) -> None:
+        """A batch is over, and the process is not."""
+        self._trust = max(self._trust, came_back) if came_back * 2 > records else 1
+
+    def forget(self, identifiers: Iterable[str]) -> None:
+        """These are done."""
+        for name in identifiers:
+            self._known.pop(name, None)
+
+
+def open_suspects(variables: dict[str, str]) -> Suspects:
+    """The suspects of a sandbox; kept in its /tmp where this is a Lambda function."""
+    if not variables.get("AWS_LAMBDA_FUNCTION_NAME"):
+        return Suspects(None)
+    try:
+        from pathlib import Path
+
+        return Suspects(Journal(Path(variables.get("TMPDIR") or "/tmp") / "dspy-lambda"))  # noqa: S108
+    except OSError:
+        return Suspects(None)

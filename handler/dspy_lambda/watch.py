@@ -1,0 +1,109 @@
+"""Watches the loop from the main thread: who keeps it from its other work, and where."""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import os
+import signal
+import sys
+import sysconfig
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from dspy_lambda.runner import Job, Runner
+from dspy_lambda.telemetry import Invocation
+
+_FRAMES = 8
+_MOST_SITES = 1000
+# An invocation that the main thread has not ended by then is stuck in code that holds the interpreter's lock.
+_BEFORE_KILL_SECONDS = 0.1
+_LIBRARIES = tuple(
+    os.path.realpath(path) + os.sep for path in {*sysconfig.get_paths().values(), os.path.dirname(__file__)} if path
+)
+
+
+class Watch:
+    """Waits for jobs, and reports a loop that stands still: once for each place in the code.
+
+    Args:
+        log: called with level, message and fields.
+        blocked_seconds: how long the loop may stand still.
+    """
+
+    def __init__(self, log: Callable[[str, str, dict[str, Any]], None], blocked_seconds: float) -> None:
+        self._log = log
+        self._blocked_seconds = blocked_seconds
+        self._sites: set[str] = set()
+
+    def wait(self, job: Job, runner: Runner, invocation: Invocation, until: float) -> bool:
+        """Whether the job was done in time; `until` by `time.monotonic()`."""
+        is_blocked = False
+        while True:
+            left = until - time.monotonic()
+            if job.wait(min(left, self._blocked_seconds)):
+                return True
+            in_time = time.monotonic() < until
+            responds = runner.ping()
+            if (not responds and not is_blocked) or (not in_time and not is_blocked):
+                self.report(runner, invocation)
+            is_blocked = not responds
+            if not in_time:
+                return False
+
+    def report(self, runner: Runner, invocation: Invocation | None) -> None:
+        """Log where the runner's thread is, without a value of what it works on, and count it."""
+        frame = sys._current_frames().get(runner.thread.ident or 0)
+        call = runner.loop.call_of(asyncio.current_task(runner.loop))
+        program = call.program if call else "unknown"
+        if invocation is not None:
+            invocation.counts["LoopBlocked", program] += 1
+            invocation.blocker = call
+        site, stack = places(frame)
+        if site in self._sites or len(self._sites) >= _MOST_SITES:
+            return
+        self._sites.add(site)
+        fields = {"program": program, "at": site, "stack": stack, "seconds": self._blocked_seconds}
+        self._log("WARNING", "event loop blocked", fields)
+
+
+def places(frame: FrameType | None) -> tuple[str, list[str]]:
+    """The innermost place in the project's own code, and the innermost frames, outermost first."""
+    found: list[str] = []
+    own = ""
+    while frame is not None:
+        code = frame.f_code
+        place = f"{code.co_filename}:{frame.f_lineno} {code.co_name}"
+        if len(found) < _FRAMES:
+            found.append(place)
+        if not own and not os.path.realpath(code.co_filename).startswith(_LIBRARIES) and code.co_filename[0] != "<":
+            own = place
+        frame = frame.f_back
+    return own or (found[0] if found else "unknown"), found[::-1]
+
+
+class KillDump:
+    """Names file and line of code that does not let go of the interpreter's lock, just before Lambda's kill.
+
+    Such code (a catastrophic regular expression, a huge integer) keeps the main thread from answering and every
+    Python signal handler from running; faulthandler's runs in C. Measured: 1.3 us an invocation, where
+    `faulthandler.dump_traceback_later` starts a thread for 80.
+
+    Args:
+        descriptor: where the stacks go; at most 100 threads, as faulthandler has it.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        faulthandler.register(signal.SIGALRM, file=os.dup(descriptor), all_threads=True, chain=False)
+
+    def arm(self, seconds: float) -> None:
+        """Dump unless `disarm` comes first."""
+        if seconds > _BEFORE_KILL_SECONDS:
+            seconds = max(seconds - _BEFORE_KILL_SECONDS, seconds * 0.9)
+        signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
+
+    def disarm(self) -> None:
+        """The invocation is answered."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
