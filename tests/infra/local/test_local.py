@@ -25,7 +25,8 @@ from dspy_lambda_infra.local.function import RequestTooLarge, Throttled
 from dspy_lambda_infra.local.local import CATALOGUE, LocalLambda
 from dspy_lambda_infra.project import load_project
 from tests.conftest import EVENTS, QUICKSTART
-from tests.support import AECHO, ECHO, Records
+from tests.infra.local.support import RUN, direct, post, processes
+from tests.support import AECHO, ECHO
 
 SLEEPER = """
 import asyncio, os, time, uuid
@@ -37,66 +38,6 @@ class Sleeper(dspy.Module):
         await asyncio.sleep(seconds)
         return ENVIRONMENT + "x" * size
 """
-
-
-class Lines:
-    def __init__(self):
-        self.lines = []
-
-    def __call__(self, _, line):
-        self.lines.append(json.loads(line))
-
-    @property
-    def records(self):
-        return Records(self.lines)
-
-    @property
-    def reports(self):
-        return self.reports_of("platform.report")
-
-    def reports_of(self, kind):
-        return [line["record"] for line in self.lines if line.get("type") == kind]
-
-
-@pytest.fixture
-def lines():
-    return Lines()
-
-
-@pytest.fixture
-def make_local(models, lines):
-    def make(project: Path) -> LocalLambda:
-        variables = {"OPENAI_API_KEY": "k", "DSPY_LAMBDA_API_BASE": models.url}
-        return LocalLambda(load_project(project), variables, lines)
-
-    return make
-
-
-def post(program, **inputs):
-    return Request(
-        "POST", f"/{program}", headers=[("Content-Type", "application/json")], body=json.dumps(inputs).encode()
-    )
-
-
-def direct(**inputs):
-    return json.dumps({"inputs": inputs}).encode()
-
-
-RUN = f"dspy-lambda-test-{os.getpid()}"
-
-
-def processes():
-    """The functions' processes that were started from here, however far down."""
-    listed = subprocess.run(["ps", "axeww", "-o", "pid=,command="], capture_output=True, text=True, check=True)
-    lines = [line for line in listed.stdout.splitlines() if "awslambdaric" in line and RUN in line]
-    return {line.split()[0] for line in lines}
-
-
-@pytest.fixture(autouse=True)
-def _no_process_is_left(monkeypatch):
-    monkeypatch.setenv("DSPY_LAMBDA_TEST_RUN", RUN)
-    yield
-    assert not processes()
 
 
 def test_the_sample_events_get_the_same_answers_as_from_the_handler(make_local, serve, event):

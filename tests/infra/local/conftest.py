@@ -1,0 +1,28 @@
+import pytest
+
+from dspy_lambda_infra.local.local import LocalLambda
+from dspy_lambda_infra.project import load_project
+from tests.infra.local.support import RUN, Lines, processes
+
+
+@pytest.fixture
+def lines():
+    return Lines()
+
+
+@pytest.fixture
+def make_local(models, lines):
+    """A project's local Lambda, whose model calls go to the model server and whose log goes to `lines`."""
+
+    def make(project, **options):
+        variables = {"OPENAI_API_KEY": "k", "DSPY_LAMBDA_API_BASE": models.url}
+        return LocalLambda(load_project(project), variables, lines, **options)
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left(monkeypatch):
+    monkeypatch.setenv("DSPY_LAMBDA_TEST_RUN", RUN)
+    yield
+    assert not processes()

@@ -1,0 +1,54 @@
+"""Helpers of the local Lambda's tests that are no fixtures."""
+
+import json
+import os
+import subprocess
+
+from dspy_lambda_infra.local.events import Request
+from tests.support import Records
+
+# An environment variable of each test run: its processes are found by it, however far down they are.
+RUN = f"dspy-lambda-test-{os.getpid()}"
+
+
+class Lines:
+    """What functions logged, as JSON."""
+
+    def __init__(self):
+        self.lines = []
+
+    def __call__(self, _, line):
+        self.lines.append(json.loads(line))
+
+    @property
+    def records(self):
+        return Records(self.lines)
+
+    @property
+    def reports(self):
+        return self.reports_of("platform.report")
+
+    def reports_of(self, kind):
+        return [line["record"] for line in self.lines if line.get("type") == kind]
+
+
+def post(program, **inputs):
+    return Request(
+        "POST", f"/{program}", headers=[("Content-Type", "application/json")], body=json.dumps(inputs).encode()
+    )
+
+
+def direct(**inputs):
+    return json.dumps({"inputs": inputs}).encode()
+
+
+def started_from_here():
+    """Each process that this test run started: its id and its command line with its environment."""
+    listed = subprocess.run(["ps", "axeww", "-o", "pid=,command="], capture_output=True, text=True, check=True)
+    pairs = (line.split(maxsplit=1) for line in listed.stdout.splitlines())
+    return {pid: command for pid, command in pairs if f"DSPY_LAMBDA_TEST_RUN={RUN}" in command}
+
+
+def processes():
+    """The functions' processes that this test run started."""
+    return {pid for pid, command in started_from_here().items() if "awslambdaric" in command}
