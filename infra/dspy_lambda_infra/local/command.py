@@ -57,6 +57,8 @@ async def _serve(project: Project, options: argparse.Namespace, variables: dict[
             print(f"program {name} cannot be loaded: {why}", file=sys.stderr)
         try:
             async with local.mappings(options.visibility_timeout) as server, local.front(kind, options.port) as address:
+                if server.unordered:
+                    print(f"FIFO queues do NOT keep their order here: {server.unordered}", file=sys.stderr)
                 print(f"ready {address} ({kind} events)")
                 for function in project.functions.values():
                     if function.settings.http:

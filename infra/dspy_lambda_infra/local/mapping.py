@@ -98,26 +98,42 @@ class EventSourceMapping:
 
     async def _invoke_all(self, batch: list[dict[str, Any]]) -> None:
         """Invoke with as many records at a time as 6 MB hold."""
+        failed_groups: set[str] = set()
         for part in split(batch):
-            try:
-                await self._invoke(part)
-            except Throttled:
-                self._log("throttled: the records go back to the queue")
-            except (BotoCoreError, ClientError) as error:
-                self._log(f"records that are done cannot be deleted: {error}")
+            # What was received behind a failed record of its FIFO message group goes back to the queue with it.
+            part = [record for record in part if self._group(record) not in failed_groups]
+            if part:
+                failed = await self._invoke(part)
+                failed_groups |= {group for record in failed if (group := self._group(record))}
 
-    async def _invoke(self, records: list[dict[str, Any]]) -> None:
-        answer = await self._function.invoke(_encode({"Records": records}))
+    async def _invoke(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Invoke once, and delete what is done; the records that stay in the queue."""
+        try:
+            answer = await self._function.invoke(_encode({"Records": records}))
+        except Throttled:
+            self._log("throttled: the records go back to the queue")
+            return records
         if answer.error is not None:
-            return
+            return records
         failed = failed_identifiers(answer.payload, {record["messageId"] for record in records})
-        done = [record for record in records if record["messageId"] not in failed]
+        await self._delete([record for record in records if record["messageId"] not in failed])
+        return [record for record in records if record["messageId"] in failed]
+
+    async def _delete(self, done: list[dict[str, Any]]) -> None:
         for start in range(0, len(done), _RECEIVE_AT_MOST):
             entries: Any = [
                 {"Id": str(position), "ReceiptHandle": record["receiptHandle"]}
                 for position, record in enumerate(done[start : start + _RECEIVE_AT_MOST])
             ]
-            await asyncio.to_thread(self._client.delete_message_batch, QueueUrl=self._queue.url, Entries=entries)
+            try:
+                await asyncio.to_thread(self._client.delete_message_batch, QueueUrl=self._queue.url, Entries=entries)
+            except (BotoCoreError, ClientError) as error:
+                self._log(f"records that are done cannot be deleted: {error}")
+
+    def _group(self, record: dict[str, Any]) -> str | None:
+        """A record's message group, where order is promised: standard queues have groups too, for fairness."""
+        group: str | None = record["attributes"].get("MessageGroupId")
+        return group if self._settings.fifo else None
 
     def _log(self, text: str) -> None:
         line = {"level": "WARNING", "message": text, "queue": self._queue.name}

@@ -12,6 +12,7 @@ from botocore.config import Config as ClientConfig
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
 from dspy_lambda.config import Sqs
+from dspy_lambda_infra.local import moto_patches
 from dspy_lambda_infra.template.queues import DLQ_RETENTION_SECONDS
 
 if TYPE_CHECKING:
@@ -21,10 +22,15 @@ REGION = "us-east-1"
 
 
 class QueueServer:
-    """moto's SQS server on a free loopback port, and a client for it."""
+    """moto's SQS server on a free loopback port, and a client for it.
+
+    Attributes:
+        unordered: why FIFO queues do not keep their order here, or None.
+    """
 
     def start(self) -> None:
         """Start the server."""
+        self.unordered = moto_patches.keep_order()
         logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line per request otherwise
         self._server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
         self._server.start()

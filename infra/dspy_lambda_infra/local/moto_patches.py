@@ -1,0 +1,100 @@
+"""What moto's SQS lacks: the order of FIFO message groups, and changes that do not overwrite each other.
+
+After the visibility timeout, moto 5.2 skips a group's first message because the second one still counts as pending,
+and then delivers the second one. And it rebuilds a queue's list of messages at each delete, in a thread per request,
+without a lock. `tests/infra/local/test_moto_patches.py` shows the fault, and fails when moto no longer has it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from typing import Any
+
+from moto.sqs.models import Message, Queue, SQSBackend
+
+# How soon a long poll sees that a message became visible again; a new message ends it at once.
+_POLL_SECONDS = 0.05
+
+receive_as_moto = SQSBackend.receive_message
+_delete_as_moto = Queue.delete_message
+_PARAMETERS = ["self", "queue_name", "count", "wait_seconds_timeout", "visibility_timeout", "message_attribute_names"]
+_NEEDED = {
+    Message: ("visible", "delayed"),
+    Queue: ("messages", "pending_messages", "pending_message_groups", "delete_message", "wait_for_messages"),
+    SQSBackend: ("get_queue",),
+}
+
+
+def keep_order() -> str | None:
+    """Patch moto in this process; why not, if this moto is not the one that the patches were written for."""
+    missing = [
+        f"{owner.__name__}.{name}" for owner, names in _NEEDED.items() for name in names if not hasattr(owner, name)
+    ]
+    if missing:
+        return f"this version of moto has no {', '.join(missing)}"
+    if list(inspect.signature(receive_as_moto).parameters) != _PARAMETERS:
+        return "this version of moto receives messages in another way"
+    SQSBackend.receive_message = _receive_message
+    Queue.delete_message = _delete_message
+    return None
+
+
+def _receive_message(
+    self: Any,
+    queue_name: str,
+    count: int,
+    wait_seconds_timeout: int,
+    visibility_timeout: int,
+    message_attribute_names: list[str] | None = None,
+) -> list[Any]:
+    """Let moto choose among the messages that may be delivered now, with the queue locked, until there are some."""
+    queue = self.get_queue(queue_name)
+    ends = time.monotonic() + wait_seconds_timeout
+    while True:
+        with queue._messages_lock:
+            view = _BackendView(self, _Deliverable(queue)) if queue.fifo_queue else self
+            received: list[Any] = receive_as_moto(
+                view, queue_name, count, 0, visibility_timeout, message_attribute_names
+            )
+            left = ends - time.monotonic()
+            if received or left <= 0:
+                return received
+            queue._messages_lock.wait(min(left, _POLL_SECONDS))
+
+
+def _delete_message(self: Any, receipt_handle: str) -> None:
+    with self._messages_lock:
+        _delete_as_moto(self, receipt_handle)
+
+
+class _Deliverable:
+    """A FIFO queue without the message groups that have a message in flight.
+
+    "Inflight messages block delivery of available messages within the same message group."
+    https://repost.aws/knowledge-center/sqs-fifo-messages-not-returned
+    """
+
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue
+        blocked = {message.group_id for message in queue._messages if message.delayed or not message.visible}
+        self.messages = [message for message in queue.messages if message.group_id not in blocked]
+        self.pending_messages: set[Any] = set()
+        self.pending_message_groups: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._queue, name)
+
+
+class _BackendView:
+    """moto's SQS for one call, with one of its queues replaced."""
+
+    def __init__(self, backend: Any, queue: _Deliverable) -> None:
+        self._backend = backend
+        self._queue = queue
+
+    def get_queue(self, _: str) -> _Deliverable:
+        return self._queue
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
