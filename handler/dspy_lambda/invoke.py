@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from dspy_lambda.environment import Environment
@@ -42,12 +43,22 @@ def _answer(environment: Environment, source: Source, event: Any, context: Any, 
     until = invocation.deadline + (invocation.closes - invocation.deadline) * _PART_OF_RESERVE
     if environment.watch.wait(job, runner, invocation, until):
         return job.result()
+    try:
+        with environment.telemetry.held_together(), _undisturbed():
+            environment.watch.report(runner, invocation)
+            return source.late(environment, event, invocation)
+    finally:
+        environment.replace_runner()
+        invocation.wait_for_records()
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Keep the interpreter's lock: nothing in the block may wait, or all others would have it that long first."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(_UNDISTURBED_SECONDS)
     try:
-        with environment.telemetry.held_together():
-            environment.replace_runner()
-            return source.late(environment, event, invocation)
+        yield
     finally:
         sys.setswitchinterval(interval)
 

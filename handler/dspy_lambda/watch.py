@@ -20,8 +20,12 @@ _FRAMES = 8
 _MOST_SITES = 1000
 # An invocation that the main thread has not ended by then is stuck in code that holds the interpreter's lock.
 _BEFORE_KILL_SECONDS = 0.1
+# As they are and as they really are: what a frame has is compared as text, since each look at the disk would give
+# the interpreter's lock away.
 _LIBRARIES = tuple(
-    os.path.realpath(path) + os.sep for path in {*sysconfig.get_paths().values(), os.path.dirname(__file__)} if path
+    found + os.sep
+    for path in {*sysconfig.get_paths().values(), os.path.dirname(__file__)}
+    for found in {path, os.path.realpath(path)}
 )
 
 
@@ -45,13 +49,12 @@ class Watch:
             left = until - time.monotonic()
             if job.wait(min(left, self._blocked_seconds)):
                 return True
-            in_time = time.monotonic() < until
+            if time.monotonic() >= until:
+                return False
             responds = runner.ping()
-            if (not responds and not is_blocked) or (not in_time and not is_blocked):
+            if not responds and not is_blocked:
                 self.report(runner, invocation)
             is_blocked = not responds
-            if not in_time:
-                return False
 
     def report(self, runner: Runner, invocation: Invocation | None) -> None:
         """Log where the runner's thread is, without a value of what it works on, and count it."""
@@ -59,7 +62,7 @@ class Watch:
         call = runner.loop.call_of(asyncio.current_task(runner.loop))
         program = call.program if call else "unknown"
         if invocation is not None:
-            invocation.counts["LoopBlocked", program] += 1
+            invocation.counts["LoopBlocked", program] = 1
             invocation.blocker = call
         site, stack = places(frame)
         if site in self._sites or len(self._sites) >= _MOST_SITES:
@@ -78,7 +81,7 @@ def places(frame: FrameType | None) -> tuple[str, list[str]]:
         place = f"{code.co_filename}:{frame.f_lineno} {code.co_name}"
         if len(found) < _FRAMES:
             found.append(place)
-        if not own and not os.path.realpath(code.co_filename).startswith(_LIBRARIES) and code.co_filename[0] != "<":
+        if not own and not code.co_filename.startswith((*_LIBRARIES, "<")):
             own = place
         frame = frame.f_back
     return own or (found[0] if found else "unknown"), found[::-1]

@@ -80,7 +80,6 @@ def late(environment: Environment, event: dict[str, Any], invocation: Invocation
     only = environment.only_program()
     call = invocation.call(only.name if only else UNKNOWN, only.model if only else None, position=0)
     call.fail(DeadlineExceeded("The deadline came before the answer."))
-    invocation.wait_for_records()
     if call.error is None:
         return _response(event, HTTPStatus.OK, "application/json", call.outputs.decode())
     return _problem(event, call.error, invocation.request_id)

@@ -73,7 +73,6 @@ def late(environment: Environment, event: dict[str, Any], invocation: Invocation
         if call.error is not None and not call.moved:
             reported.append(identifier)
             invocation.records_failed[call.program] += 1
-    invocation.wait_for_records()
     _suspect(environment, running, invocation.blocker)
     return _answer(reported)
 

@@ -36,6 +36,7 @@ class Suspects:
         self._journal = journal
         self._known = journal.load() if journal else {}  # by identifier: whether it was alone
         self._trust = 1
+        self._is_kept = True
         self.died_with = journal.died_with if journal else []
         if self.died_with:
             self.suspect(self.died_with)
@@ -48,12 +49,17 @@ class Suspects:
             self._known[name] = self._known.pop(name, False) or len(names) == 1
         while len(self._known) > _MOST:
             del self._known[next(iter(self._known))]
-        if self._journal:
-            self._journal.keep(self._known)
+        self._is_kept = self._is_kept and not names
 
     def begin(self, records: list[Record]) -> Callable[[int, bool], None] | None:
         """Note a batch in the journal; a single record has no neighbor to be kept from."""
-        if self._journal is None or len(records) < 2:
+        if self._journal is None:
+            return None
+        if not self._is_kept:
+            # Not when they are found: that is in the last moments of an invocation.
+            self._journal.keep(self._known)
+            self._is_kept = True
+        if len(records) < 2:
             return None
         return self._journal.begin([record.identifier for record in records])
 

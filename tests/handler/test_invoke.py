@@ -1,0 +1,239 @@
+"""The main thread answers at the deadline, whatever the programs' thread does."""
+
+import json
+import sys
+import time
+
+import pytest
+
+from dspy_lambda.errors import DeadlineExceeded, ProgramFailed
+from tests.support import AECHO, ECHO, Context, failures, problem, sqs
+
+BLOCKERS = """
+import asyncio, json, time
+from typing import Annotated
+from pydantic import AfterValidator
+
+class Sleeps(dspy.Module):
+    async def aforward(self, seconds: float = 3.0):
+        time.sleep(seconds)
+
+class Spins(dspy.Module):
+    async def aforward(self):
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            pass
+
+class SlowToDict(dspy.Module):
+    async def aforward(self):
+        class Result:
+            def toDict(self):
+                time.sleep(3)
+                return {}
+        return Result()
+
+class SlowGenerator(dspy.Module):
+    async def aforward(self):
+        def numbers():
+            for n in range(30):
+                time.sleep(0.1)
+                yield n
+        return numbers()
+
+def slow(value):
+    time.sleep(3)
+    return value
+
+class SlowValidator(dspy.Module):
+    async def aforward(self, x: Annotated[int, AfterValidator(slow)] = 1):
+        return x
+    def __init__(self):
+        super().__init__()
+
+class SlowChild(dspy.Module):
+    async def aforward(self):
+        async def child():
+            time.sleep(3)
+        await asyncio.gather(child(), asyncio.sleep(0))
+"""
+NAMES = ["Sleeps", "Spins", "SlowToDict", "SlowGenerator", "SlowValidator", "SlowChild"]
+INPUTS = {"SlowValidator": {"x": 1}}
+
+
+def body(name):
+    return {"program": name, "inputs": INPUTS.get(name, {})}
+
+
+@pytest.fixture
+def blocked(make_project, make_serve):
+    return make_serve(make_project({"blockers": BLOCKERS, "echo": ECHO, "aecho": AECHO}))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_blocked_loop_is_answered_for_over_every_source(blocked, records, name):
+    begin = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        blocked(body(name), Context(1000))
+    assert problem(blocked.post(f"/{name}", INPUTS.get(name, {}), context=Context(1000)))["status"] == 504
+    assert failures(blocked(sqs(body(name)), Context(1000))) == ["m0"]
+    assert time.monotonic() - begin < 8
+    assert [call["outcome"] for call in records().calls] == ["deadline"] * 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sync_records_count_beside_a_blocked_loop(blocked, records, name):
+    fine = {"program": "Echo", "inputs": {"question": "q"}}
+    blocked({"program": "Echo", "inputs": {"question": "warm"}})
+    records()
+    batch = sqs(fine, fine, body(name), fine, {"program": "AEcho", "inputs": {"question": "q"}})
+    assert failures(blocked(batch, Context(2500))) == ["m2", "m4"]
+    logged = records()
+    outcomes = {call["message_id"]: call["outcome"] for call in logged.calls}
+    assert outcomes == {"m0": "success", "m1": "success", "m3": "success", "m2": "deadline", "m4": "deadline"}
+    assert sum(logged.values("Calls")) == 5
+    assert sum(logged.values("RecordsFailed")) == 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_place_that_blocks_is_named_once(make_project, make_serve, records, name):
+    serve = make_serve(make_project({"blockers": BLOCKERS}), DSPY_LAMBDA_LOOP_BLOCKED_MS="200")
+    for _ in range(2):
+        with pytest.raises(DeadlineExceeded):
+            serve(body(name), Context(2000))
+    logged = records()
+    lines = [line for line in logged.lines if line.get("message") == "event loop blocked"]
+    assert 1 <= len(lines) <= 3  # a spin or a generator may be seen at more than one of its lines
+    assert "blockers.py:" in lines[0]["at"]
+    assert lines[0]["program"] == name
+    assert sum(logged.values("LoopBlocked", name)) >= 2
+
+
+def test_after_a_blocked_loop_the_next_call_is_served_at_once(blocked):
+    for _ in range(3):
+        with pytest.raises(DeadlineExceeded):
+            blocked(body("Sleeps"), Context(500))
+        begin = time.monotonic()
+        for name in ("Echo", "AEcho"):
+            assert blocked({"program": name, "inputs": {"question": "q"}})["outputs"]["answer"].endswith("q")
+        assert time.monotonic() - begin < 1
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "asyncio.get_event_loop().run_until_complete(asyncio.sleep(0))",
+        "asyncio.get_running_loop().run_until_complete(asyncio.sleep(0))",
+        "asyncio.run(asyncio.sleep(0))",
+    ],
+)
+@pytest.mark.filterwarnings("ignore:coroutine 'sleep' was never awaited", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_nested_loop_is_one_failed_call(make_project, make_serve, records, call):
+    source = f"import asyncio\nclass Nested(dspy.Module):\n    async def aforward(self):\n        {call}\n"
+    serve = make_serve(make_project({"nested": source, "aecho": AECHO}))
+    fine = {"program": "AEcho", "inputs": {"question": "q"}}
+    assert failures(serve(sqs(fine, {"program": "Nested", "inputs": {}}, fine))) == ["m1"]
+    assert [c["outcome"] for c in records().calls if c["program"] == "Nested"] == ["program_error"]
+
+
+def test_a_program_that_needs_the_main_thread_is_told_so(make_project, make_serve):
+    source = """
+    import signal
+    class Signals(dspy.Module):
+        def forward(self):
+            signal.signal(signal.SIGUSR1, lambda *_: None)
+    """
+    serve = make_serve(make_project({"signals": source}))
+    with pytest.raises(ProgramFailed, match="main thread"):
+        serve({"inputs": {}})
+
+
+def test_each_invocation_has_a_fresh_context(make_project, make_serve):
+    source = """
+    import contextvars
+    SEEN = contextvars.ContextVar("SEEN", default=0)
+    class Counts(dspy.Module):
+        def forward(self) -> int:
+            SEEN.set(SEEN.get() + 1)
+            return SEEN.get()
+    class ACounts(dspy.Module):
+        async def aforward(self) -> int:
+            SEEN.set(SEEN.get() + 1)
+            return SEEN.get()
+    """
+    serve = make_serve(make_project({"counts": source}))
+    for name in ("Counts", "ACounts") * 2:
+        assert serve({"program": name, "inputs": {}})["outputs"] == {"result": 1}
+
+
+def test_the_late_answer_imports_nothing_and_waits_for_no_logging_lock(blocked, records, monkeypatch):
+    """A program that never returns from a log call's `__str__` holds its handler's lock for ever."""
+    import builtins
+    import logging
+
+    from dspy_lambda.sources import sqs as source
+
+    real, late, imported = builtins.__import__, source.late, []
+
+    def watched(*arguments):
+        monkeypatch.setattr(builtins, "__import__", lambda name, *rest: imported.append(name) or real(name, *rest))
+        locks = [logging._lock, *(h.lock for h in logging.getLogger().handlers if h.lock)]
+        for lock in locks:
+            lock.acquire()
+        try:
+            return late(*arguments)
+        finally:
+            for lock in locks:
+                lock.release()
+            monkeypatch.setattr(builtins, "__import__", real)
+
+    monkeypatch.setattr(source, "late", watched)
+    batch = sqs(*[{"program": "AEcho", "inputs": {"question": "q"}}] * 5, body("Sleeps"))
+    assert len(failures(blocked(batch, Context(1000)))) == 6
+    assert set(imported) <= set(sys.modules)
+    assert len(records().calls) == 6
+
+
+def test_what_is_answered_late_is_answered_in_the_shape_of_its_gateway(blocked):
+    for kind in ("rest", "http", "url", "alb"):
+        answer = blocked.post("/Sleeps", {"seconds": 2}, kind, context=Context(500))
+        document = json.loads(answer.body)
+        assert (answer.status, document["status"], document["title"]) == (504, 504, "Deadline exceeded")
+        assert dict(answer.headers)["content-type"] == "application/problem+json"
+
+
+def test_a_program_cannot_configure_dspy_for_others(make_project, make_serve, records):
+    source = """
+    class Configures(dspy.Module):
+        def forward(self):
+            dspy.configure(lm=None)
+    class AConfigures(dspy.Module):
+        async def aforward(self):
+            dspy.configure(lm=None)
+    """
+    serve = make_serve(make_project({"configures": source}))
+    for name in ("Configures", "AConfigures"):
+        with pytest.raises(ProgramFailed):
+            serve({"program": name, "inputs": {}})
+    assert {call["exception_name"] for call in records().calls} == {"RuntimeError"}
+
+
+def test_what_a_program_changes_in_the_process_is_put_back_and_named(make_project, make_serve, records, monkeypatch):
+    import os
+
+    monkeypatch.setenv("KEPT", "before")
+    source = """
+    import os, sys
+    class Changes(dspy.Module):
+        def forward(self):
+            os.environ["KEPT"] = "after"
+            os.environ["ADDED"] = "x"
+            os.chdir("/")
+            sys.stdout = None
+    """
+    serve = make_serve(make_project({"changes": source}))
+    folder, stdout = os.getcwd(), sys.stdout
+    serve({"inputs": {}})
+    assert (os.environ["KEPT"], os.environ.get("ADDED"), os.getcwd()) == ("before", None, folder)
+    assert sys.stdout is stdout
+    (line,) = [line for line in records().lines if "put back" in str(line.get("message"))]
+    assert line["changed"] == ["os.environ", "working directory", "standard output or error"]
