@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -89,6 +89,10 @@ class Dispatcher:
     def running(self) -> Iterable[tuple[str, float]]:
         """The calls whose threads have not ended: program and start (`time.monotonic()`)."""
         return [(call.program, started) for call, started in list(self._running.items())]
+
+    def overdue(self) -> dict[str, int]:
+        """How many threads calls hold that have been answered already, by program."""
+        return dict(Counter(call.program for call in list(self._running) if call.settled))
 
     def abandon(self) -> None:
         """Give the threads up."""

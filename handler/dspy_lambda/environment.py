@@ -28,7 +28,7 @@ from dspy_lambda.models import ProgramLM, build_models
 from dspy_lambda.process import LastResort, ProcessState
 from dspy_lambda.programs import FailedProgram, Program
 from dspy_lambda.runner import Runner
-from dspy_lambda.telemetry import Invocation, Telemetry
+from dspy_lambda.telemetry import Invocation, Telemetry, hooks
 from dspy_lambda.telemetry.describe import describe
 from dspy_lambda.telemetry.output import Output
 from dspy_lambda.telemetry.telemetry import Stream
@@ -47,8 +47,14 @@ class Environment:
         core_share: the cores that the function has, at most one: what its own work takes is divided by it.
     """
 
-    def __init__(self, settings: Mapping[str, str], output: Stream | None = None) -> None:
-        """Load the project; log lines and metrics go to `output`, standard output if there is none.
+    def __init__(self, settings: Mapping[str, str], output: Stream | None = None, *, own_process: bool = False) -> None:
+        """Load the project.
+
+        Args:
+            settings: environment variables.
+            output: where log lines and metrics go; standard output if there is none.
+            own_process: whether the process serves this environment alone: then what Python itself would print (dead
+                threads, warnings) goes there, too, as JSON.
 
         Raises:
             ConfigError: the project cannot be served as it is.
@@ -58,6 +64,8 @@ class Environment:
         only = settings.get("DSPY_LAMBDA_PROGRAM") or None
         self.config = load_config(project)
         self.telemetry = Telemetry(self.config.app_id, settings, output or Output(1))
+        if own_process:
+            hooks.install(self.telemetry.log, private=self.telemetry.log_private)
         # Lambda's disk is read-only, and DSPy's default of 1,000,000 entries in memory may come to 5 GiB.
         dspy.configure_cache(enable_disk_cache=False, memory_max_entries=CACHE_ENTRIES)
         self.programs, self.failed = load_programs(

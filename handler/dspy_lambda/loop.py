@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dspy_lambda.dspy_patches import is_pure
 from dspy_lambda.errors import ProgramFailed
+from dspy_lambda.telemetry.describe import describe
 from dspy_lambda.threads import Threads
 
 if TYPE_CHECKING:
@@ -159,15 +160,13 @@ class PersistentLoop(asyncio.SelectorEventLoop):
             self.call_soon(self.stop)
             self.run_forever()
         except BaseException as error:  # of a program's callback; the loop is over in any case
-            self._log("WARNING", "exception in a loop that was given up", {"exception_name": type(error).__name__})
+            self._log("WARNING", "exception in a loop that was given up", describe(error))
         self.set_exception_handler(lambda *_: None)  # "Task was destroyed but it is pending" says nothing new
         self.close()
 
     def _report(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        from dspy_lambda.telemetry.calls import describe
-
         error = context.get("exception")
-        self._log("ERROR", "left behind by a program", describe(error) if error else {})
+        self._log("ERROR", "left behind by a program", describe(error) if error is not None else {})
 
 
 def _name(task: asyncio.Task[Any]) -> str | None:

@@ -18,7 +18,7 @@ _started_with = dict(os.environ)
 secrets = resolve(os.environ)
 os.environ.update(secrets)
 # At import, so that a project that cannot be served is a failed init: what Lambda shows best.
-environment = Environment(os.environ)
+environment = Environment(os.environ, own_process=True)
 environment.kill_dump = KillDump(2)
 environment.last_resort = LastResort(_started_with)
 prepare(environment, os.environ.get("DSPY_LAMBDA_SOURCES", ""))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import math
 import random
 import time
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from dspy.utils.exceptions import LMError, is_retryable_lm_error
 from dspy_lambda.config import CONFIG_FILE, Config, ModelSettings
 from dspy_lambda.errors import ConfigError, DeadlineExceeded
 from dspy_lambda.limits import ModelLimit
+from dspy_lambda.soundness import wait_seconds
 from dspy_lambda.telemetry import Call
 
 RETRIES = 3  # as dspy.LM's own default
@@ -80,8 +80,8 @@ class ProgramLM(dspy.LM):  # type: ignore[misc]
             self.call.lm_error = error
         if attempt >= RETRIES or not is_retryable_lm_error(error) or dspy.settings.send_stream is not None:
             raise error
-        hint: float | None = error.retry_after
-        if hint is None or not math.isfinite(hint):
+        hint = wait_seconds(error.retry_after)
+        if hint is None:
             # Exponential with jitter: all records of a batch that failed together shall not come back together.
             hint = min(2.0**attempt, _LONGEST_PAUSE_SECONDS) * random.uniform(0.5, 1)  # noqa: S311
         if self._deadline is not None and time.monotonic() + hint >= self._deadline:

@@ -56,9 +56,19 @@ class Watch:
                 self.report(runner, invocation)
             is_blocked = not responds
 
-    def report(self, runner: Runner, invocation: Invocation | None) -> None:
-        """Log where the runner's thread is, without a value of what it works on, and count it."""
-        frame = sys._current_frames().get(runner.thread.ident or 0)
+    def keep_watching(self, runner: Runner, thread: int) -> None:
+        """Report whenever the runner's loop, which runs in that thread, stands still; never returns (`serve`)."""
+        is_blocked = False
+        while True:
+            time.sleep(self._blocked_seconds)
+            responds = runner.ping()
+            if not responds and not is_blocked:
+                self.report(runner, None, thread)
+            is_blocked = not responds
+
+    def report(self, runner: Runner, invocation: Invocation | None, thread: int | None = None) -> None:
+        """Log where the loop's thread is, without a value of what it works on, and count it."""
+        frame = sys._current_frames().get(thread or runner.thread.ident or 0)
         call = runner.loop.call_of(asyncio.current_task(runner.loop))
         program = call.program if call else "unknown"
         if invocation is not None:

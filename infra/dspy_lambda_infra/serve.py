@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import threading
 import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -41,7 +42,7 @@ class ServeApp:
 
 def run_serve(options: argparse.Namespace, variables: dict[str, str]) -> int:
     """Serve until Ctrl-C."""
-    environment = Environment(variables)
+    environment = Environment(variables, own_process=True)
     config = uvicorn.Config(
         ServeApp(environment),
         host=options.host,
@@ -51,6 +52,8 @@ def run_serve(options: argparse.Namespace, variables: dict[str, str]) -> int:
         log_level="warning",
     )
     server = _Server(config)
+    watcher = (environment.runner, threading.get_ident())
+    threading.Thread(target=environment.watch.keep_watching, args=watcher, daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
         environment.use_loop().run_until_complete(server.serve())
         return 0 if server.started else 1

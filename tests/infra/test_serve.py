@@ -125,3 +125,34 @@ def test_a_client_that_goes_away_frees_its_turn(make_project, start, models):
 
     asyncio.run(leave())
     assert server.post("AEcho", question="q")[0] == 200
+
+
+def test_a_blocked_loop_and_stuck_threads_are_told_of(make_project, start):
+    source = """
+    import time
+    class Blocks(dspy.Module):
+        async def aforward(self):
+            time.sleep(2.5)
+    class Sticks(dspy.Module):
+        def forward(self):
+            time.sleep(6)
+    """
+    config = {"server": {"sync_worker_threads": 2}, "lambda": {"defaults": {"timeout_seconds": 1}}}
+    server = start(make_project({"blocks": source}, **config))
+
+    def ready():
+        try:
+            with urllib.request.urlopen(f"{server.url}/health/ready", timeout=10) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    assert server.post("Sticks")[0] == 504
+    assert ready() == (200, {"status": "ready", "programs": 2, "stuck": {"Sticks": 1}})
+    assert server.post("Sticks")[0] == 504
+    assert ready() == (503, {"status": "not_ready", "failed": [], "stuck": {"Sticks": 2}})
+    server.post("Blocks")
+    server.stop()
+    (line,) = [line for line in map(json.loads, server.lines) if line.get("message") == "event loop blocked"]
+    assert line["program"] == "Blocks"
+    assert "blocks.py:" in line["at"]

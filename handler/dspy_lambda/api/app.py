@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dspy_lambda.api.openapi import describe
-from dspy_lambda.api.shared import Endpoint, create_shared_app, route
+from dspy_lambda.api.shared import Endpoint, Stuck, create_shared_app, route
 from dspy_lambda.environment import Environment
 from dspy_lambda.errors import InvalidInput
 from dspy_lambda.payload import MAX_BODY_BYTES, read_json
@@ -29,6 +29,7 @@ def create_app(environment: Environment) -> FastAPI:
         config.server.cors_origins,
         listed(programs, environment.failed),
         cache(lambda: describe(config.app_id, config.description, programs)),
+        lambda: Stuck(environment.dispatcher.overdue(), config.server.sync_worker_threads),
     )
     known: list[Program | FailedProgram] = [*programs.values(), *environment.failed.values()]
     for program in known:

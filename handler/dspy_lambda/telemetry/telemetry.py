@@ -38,7 +38,7 @@ class _Wordless(logging.Filter):
     """Libraries' log lines keep their level and place, and lose their text: DSPy's quote inputs and answers."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and record.exc_info[1]:
+        if record.exc_info and record.exc_info[1] is not None:
             record.__dict__.update(describe(record.exc_info[1]))
             record.exc_info = record.exc_text = None
         record.msg, record.args = f"{record.name}, line {record.lineno}", ()

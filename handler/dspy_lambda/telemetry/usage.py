@@ -58,8 +58,9 @@ class Usage:
         self._late = late
         self._closed = False
         self._awaited = 0
-        # One program call may run LM calls in threads (dspy.Parallel). No code but this file's runs under it.
-        self._lock = threading.Lock()
+        # One program call may run LM calls in threads (dspy.Parallel). No code but this file's runs under it, and what
+        # the garbage collector may run there.
+        self._lock = threading.RLock()
 
     def add(self, entry: dict[str, Any]) -> None:
         """Count one answered LM call from its DSPy history entry."""
