@@ -6,11 +6,13 @@ import asyncio
 import json
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from aiohttp import web
 
 from dspy_lambda.api.shared import SHARED_PATHS
+from dspy_lambda_infra.local import access
 from dspy_lambda_infra.local.environment import Answer
 from dspy_lambda_infra.local.events import EVENTS, STAGE, MalformedAnswer, Request, Response, response
 from dspy_lambda_infra.local.function import Function, RequestTooLarge, Throttled
@@ -60,10 +62,14 @@ class Front:
         kind: `rest` (v1), `http` (v2) or `url`.
         functions: by program name; each serves `/{Program}`.
         catalogue: the function that serves the shared GET paths.
+        origins: whose pages may call it, besides its own.
     """
 
-    def __init__(self, kind: str, functions: dict[str, Function], catalogue: Function) -> None:
+    def __init__(
+        self, kind: str, functions: dict[str, Function], catalogue: Function, origins: Sequence[str] = ()
+    ) -> None:
         self._kind = kind
+        self._origins = origins
         self._functions = functions
         self._catalogue = catalogue
 
@@ -75,13 +81,16 @@ class Front:
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5, auto_decompress=False)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", port, backlog=1024).start()
-        return f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        self._port: int = self._runner.addresses[0][1]
+        return f"http://127.0.0.1:{self._port}"
 
     async def stop(self) -> None:
         """Stop listening."""
         await self._runner.cleanup()
 
     async def _handle(self, incoming: web.Request) -> web.StreamResponse:
+        if refused := self._refuse_page(incoming):
+            return _web(_json(403, {"message": refused}))
         try:
             body = await incoming.read()
         except web.HTTPRequestEntityTooLarge:
@@ -98,6 +107,12 @@ class Front:
             source_ip=incoming.remote or "127.0.0.1",
         )
         return _web(await self.answer(request))
+
+    def _refuse_page(self, incoming: web.Request) -> str | None:
+        hosts, origins = (incoming.headers.getall(name, []) for name in ("Host", "Origin"))
+        return access.refuse_host(hosts, self._port) or access.refuse_origin(
+            incoming.method, origins, self._port, self._origins
+        )
 
     async def answer(self, request: Request) -> Response:
         """The whole way of one request."""

@@ -70,7 +70,7 @@ class LocalLambda:
     async def front(self, kind: str, port: int) -> AsyncIterator[str]:
         """Serve HTTP; yields the address."""
         functions = {name: self.function(name) for name, f in self._project.functions.items() if f.settings.http}
-        front = Front(kind, functions, self.function(CATALOGUE))
+        front = Front(kind, functions, self.function(CATALOGUE), self._project.config.server.cors_origins)
         try:
             yield await front.start(port)
         finally:

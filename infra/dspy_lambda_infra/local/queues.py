@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import urllib.request
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config as ClientConfig
-from moto.moto_server.threaded_moto_server import ThreadedMotoServer
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
 
 from dspy_lambda.config import Sqs
 from dspy_lambda_infra.local import moto_patches
+from dspy_lambda_infra.local.access import refuse_pages
 from dspy_lambda_infra.template.queues import DLQ_RETENTION_SECONDS
 
 if TYPE_CHECKING:
@@ -32,10 +35,11 @@ class QueueServer:
         """Start the server."""
         self.unordered = moto_patches.keep_order()
         logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line per request otherwise
-        self._server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-        self._server.start()
-        host, port = self._server.get_host_and_port()
-        self.address = f"http://{host}:{port}"
+        app = refuse_pages(DomainDispatcherApplication(create_backend_app))
+        # As ThreadedMotoServer does it, which has no place for an application around its own.
+        self._server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
+        Thread(target=self._server.serve_forever, daemon=True).start()
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
         # moto keeps its state per process, not per server.
         urllib.request.urlopen(f"{self.address}/moto-api/reset", b"", timeout=10).close()
         self.client: SQSClient = boto3.client(
@@ -49,7 +53,8 @@ class QueueServer:
 
     def stop(self) -> None:
         """Stop the server; what its queues held is gone."""
-        self._server.stop()
+        self._server.shutdown()
+        self._server.server_close()
 
 
 class Queue:

@@ -1,0 +1,72 @@
+"""Which requests the servers of this machine refuse: those that a web page could send.
+
+Nothing here asks for a signature, so a page in the developer's browser could spend the developer's model keys. Browsers
+tell such requests apart: they name the page in Origin with every method but GET and HEAD, whatever the content type.
+A page that made its own name resolve to this machine (DNS rebinding) has that name in Host.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+_NAMES = ("localhost", "127.0.0.1", "[::1]")
+_READING = ("GET", "HEAD", "OPTIONS")
+
+Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+
+def refuse_host(hosts: Sequence[str], port: int) -> str | None:
+    """Why a request with these Host headers is refused, or None."""
+    if len(hosts) == 1 and hosts[0].lower() in _own_hosts(port):
+        return None
+    return (
+        f"Host {', '.join(hosts)!r} is not this server, and a web page could have sent this: "
+        f"call http://127.0.0.1:{port} or http://localhost:{port}."
+    )
+
+
+def refuse_origin(method: str, origins: Sequence[str], port: int, allowed: Sequence[str]) -> str | None:
+    """Why a request with these Origin headers is refused, or None. Reading is left to CORS.
+
+    Args:
+        allowed: `server.cors_origins` of the config. There "*" stands for the pages of this machine: on AWS others
+            would need a signature or a token, but here they would need nothing.
+    """
+    own = {f"http://{host}" for host in _own_hosts(port)}
+    for origin in origins:
+        known = origin in own or origin in allowed or ("*" in allowed and _is_local(origin))
+        if not known and method not in _READING:
+            return (
+                f"Pages of {origin!r} may not call this server: name them in server.cors_origins of dspy.config.yaml."
+            )
+    return None
+
+
+def refuse_pages(app: Wsgi) -> Wsgi:
+    """A WSGI server's application for clients that are no browsers."""
+
+    def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        host = [environ["HTTP_HOST"]] if "HTTP_HOST" in environ else []
+        reason = refuse_host(host, int(environ["SERVER_PORT"]))
+        if "HTTP_ORIGIN" in environ:
+            reason = "Web pages may not call this server."
+        if reason is None:
+            return app(environ, start_response)
+        start_response("403 Forbidden", [("Content-Type", "application/json")])
+        return [json.dumps({"message": reason}).encode()]
+
+    return answer
+
+
+def _own_hosts(port: int) -> set[str]:
+    return {f"{name}:{port}" for name in _NAMES} | (set(_NAMES) if port == 80 else set())
+
+
+def _is_local(origin: str) -> bool:
+    try:
+        return urlsplit(origin).hostname in ("localhost", "127.0.0.1", "::1")
+    except ValueError:
+        return False

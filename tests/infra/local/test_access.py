@@ -1,0 +1,202 @@
+"""Which requests the HTTP front and the queue server refuse."""
+
+import asyncio
+import contextlib
+import http.client
+import json
+
+import pytest
+
+from dspy_lambda.config import Sqs
+from dspy_lambda_infra.local.access import refuse_host, refuse_origin
+from dspy_lambda_infra.local.environment import Answer
+from dspy_lambda_infra.local.front import Front
+from dspy_lambda_infra.local.queues import Queue, QueueServer
+from tests.support import ECHO
+
+
+class Counter:
+    """A function that counts its invocations."""
+
+    def __init__(self):
+        self.invocations = 0
+
+    async def invoke(self, payload):
+        self.invocations += 1
+        return Answer(json.dumps({"statusCode": 200, "body": "{}"}).encode())
+
+
+def send(port, method, path, headers, body=None):
+    """Send a request with exactly these headers; its status and its answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+    for name, value in [*headers, ("Content-Length", str(len(body or b"")))]:
+        connection.putheader(name, value)
+    connection.endheaders(body)
+    with contextlib.closing(connection), connection.getresponse() as response:
+        return response.status, response.read()
+
+
+def ask_front(method, headers, origins=(), kind="http"):
+    """Send one request to a front; its status, its answer, and how often a function ran."""
+    function = Counter()
+
+    async def run():
+        front = Front(kind, {"Echo": function}, function, origins)
+        port = int((await front.start(0)).rpartition(":")[2])
+        try:
+            filled = [(name, value.replace("PORT", str(port))) for name, value in headers]
+            return await asyncio.to_thread(send, port, method, "/Echo", filled, b"{}")
+        finally:
+            await front.stop()
+
+    status, body = asyncio.run(run())
+    return status, json.loads(body), function.invocations
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:PORT", "localhost:PORT", "LocalHost:PORT", "[::1]:PORT"])
+def test_the_front_answers_to_the_names_of_this_machine(host):
+    assert ask_front("POST", [("Host", host)]) == (200, {}, 1)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example:PORT",
+        "evil.example",
+        "localhost",
+        "localhost:1",
+        "localhost.evil.example:PORT",
+        "evil.example:PORT@127.0.0.1:PORT",
+        "",
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_the_front_refuses_any_other_host(method, host):
+    """A page can make its own name resolve to 127.0.0.1, and is then of the same origin as the front."""
+    status, body, invocations = ask_front(method, [("Host", host)])
+    assert (status, invocations) == (403, 0)
+    assert "Host" in body["message"]
+
+
+@pytest.mark.parametrize("hosts", [[], ["127.0.0.1:1", "evil.example"]])
+def test_exactly_one_host_is_the_front_s(hosts):
+    assert "127.0.0.1:1" in refuse_host(hosts, 1)
+    assert refuse_host(["127.0.0.1:1"], 1) is None
+
+
+def test_a_front_on_port_80_needs_no_port_in_its_name():
+    assert refuse_host(["localhost"], 80) is None
+    assert refuse_origin("POST", ["http://localhost"], 80, []) is None
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize(
+    "origin",
+    ["https://evil.example", "http://localhost:1", "http://localhost", "null", "http://127.0.0.1:PORT.evil", ""],
+)
+def test_the_front_refuses_changes_from_a_foreign_page(method, origin):
+    headers = [("Host", "127.0.0.1:PORT"), ("Origin", origin), ("Content-Type", "text/plain")]
+    status, body, invocations = ask_front(method, headers)
+    assert (status, invocations) == (403, 0)
+    assert "cors_origins" in body["message"]
+
+
+@pytest.mark.parametrize("method", ["GET", "OPTIONS"])
+def test_reading_from_a_foreign_page_is_left_to_cors(method):
+    headers = [("Host", "127.0.0.1:PORT"), ("Origin", "https://evil.example")]
+    assert ask_front(method, headers) == (200, {}, 1)
+
+
+@pytest.mark.parametrize("origin", ["http://127.0.0.1:PORT", "http://localhost:PORT", "http://[::1]:PORT"])
+def test_the_front_s_own_pages_may_call_it(origin):
+    assert ask_front("POST", [("Host", "127.0.0.1:PORT"), ("Origin", origin)]) == (200, {}, 1)
+
+
+@pytest.mark.parametrize(
+    ("origins", "origin", "status"),
+    [
+        (["https://a.example"], "https://a.example", 200),
+        (["https://a.example"], "https://b.example", 403),
+        (["https://a.example"], "http://a.example", 403),
+        (["*"], "https://a.example", 403),
+        (["*"], "http://localhost:5173", 200),
+        (["*"], "http://127.0.0.1:5173", 200),
+        (["*"], "http://localhost.evil.example:5173", 403),
+        (["*"], "null", 403),
+    ],
+)
+def test_the_config_s_origins_may_call_the_front_and_a_star_means_those_of_this_machine(origins, origin, status):
+    assert ask_front("POST", [("Host", "127.0.0.1:PORT"), ("Origin", origin)], origins)[0] == status
+
+
+def test_a_project_s_front_takes_the_origins_of_its_config(make_project, make_local):
+    project = make_project({"echo": ECHO}, server={"cors_origins": ["https://a.example"]})
+
+    async def run():
+        async with make_local(project) as local, local.front("rest", 0) as address:
+            port = int(address.rpartition(":")[2])
+            host = ("Host", f"127.0.0.1:{port}")
+            return [
+                (await asyncio.to_thread(send, port, "POST", "/Nope", [host, ("Origin", origin)]))[0]
+                for origin in ("https://a.example", "https://b.example")
+            ]
+
+    assert asyncio.run(run()) == [404, 403]
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = QueueServer()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def queue(server):
+    return Queue(server.client, "Test", Sqs(), 30)
+
+
+def count(server, queue):
+    found = server.client.get_queue_attributes(QueueUrl=queue.url, AttributeNames=["ApproximateNumberOfMessages"])
+    return int(found["Attributes"]["ApproximateNumberOfMessages"])
+
+
+def send_message(server, queue, method, headers):
+    """Send a message with whatever a page could make up: moto checks no signature."""
+    port = int(server.address.rpartition(":")[2])
+    made_up = {
+        "Authorization": "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/sqs/aws4_request, Signature=a",
+        "X-Amz-Target": "AmazonSQS.SendMessage",
+        "Content-Type": "application/x-amz-json-1.0",
+    }
+    filled = [*made_up.items(), *((name, value.replace("PORT", str(port))) for name, value in headers)]
+    body = json.dumps({"QueueUrl": queue.url, "MessageBody": "{}"}).encode()
+    return send(port, method, "/", filled, body)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("Host", "evil.example:PORT")],
+        [],
+        [("Host", "127.0.0.1:PORT"), ("Origin", "https://evil.example")],
+        [("Host", "127.0.0.1:PORT"), ("Origin", "http://127.0.0.1:PORT")],
+        [("Host", "127.0.0.1:PORT"), ("Origin", "null")],
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+def test_the_queue_server_refuses_what_a_page_sends(server, queue, method, headers):
+    """moto itself allows every origin."""
+    before = count(server, queue)
+    status, body = send_message(server, queue, method, headers)
+    assert (status, count(server, queue)) == (403, before)
+    assert "page" in json.loads(body)["message"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:PORT", "localhost:PORT"])
+def test_the_queue_server_answers_clients_of_this_machine(server, queue, host):
+    before = count(server, queue)
+    assert send_message(server, queue, "POST", [("Host", host)])[0] == 200
+    assert count(server, queue) == before + 1
