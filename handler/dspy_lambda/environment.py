@@ -91,6 +91,7 @@ class Environment:
         self.kill_dump: KillDump | None = None
         self._recent = no_durations()
         self._parts: dict[Any, Any] = {}
+        self._abandoned: list[Runner] = []
         self._last_used = time.time()
         self.runner = self._new_runner()
         self._log_start()
@@ -142,6 +143,7 @@ class Environment:
     def replace_runner(self) -> None:
         """Go on with another thread, loop and executors."""
         self.runner.abandon()
+        self._abandoned = [runner for runner in [*self._abandoned, self.runner] if runner.thread.is_alive()]
         for lm in self.models.values():
             lm.abandon_turns()
         self.runner = self._new_runner()
@@ -172,10 +174,14 @@ class Environment:
         self._last_used = time.time()
         if changed := self.process.put_back():
             self.telemetry.log("WARNING", "a program changed the process; put back", {"changed": changed})
-        if self.last_resort is not None and (reason := self.last_resort.why()):
+        if self.last_resort is not None and (reason := self.last_resort.why(self._stuck_runners())):
             planned = self.last_resort.plan(reason)
             about = {"used_up": reason, "restarts": self.last_resort.restarts, "replaced": planned}
             self.telemetry.log("ERROR", "the process is used up", about)
+
+    def _stuck_runners(self) -> int:
+        """How many of the runners that were given up have not come back."""
+        return sum(runner.thread.is_alive() for runner in self._abandoned)
 
     def use_keys(self, variables: Mapping[str, str]) -> None:
         """Give the models keys that have changed since; calls under way keep theirs."""

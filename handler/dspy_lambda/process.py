@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from typing import Any
 
-_MOST_RESTARTS = 3
+# A process that has replaced another one lives at least this long: what is used up at once, again, is not its doing.
+_LEAST_SECONDS = 60.0
 RESTARTS = "DSPY_LAMBDA_RESTARTS"  # how often this process has replaced itself
 # "1,024 file descriptors and 1,024 processes and threads".
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 _MOST_THREADS = 700
+_MOST_STUCK = 8  # each may spin for ever, and takes its share of the core from every call
 _PART_OF_MEMORY = 0.9
 _PART_OF_TMP = 0.02
 
@@ -100,7 +103,7 @@ class LastResort:
         self._memory_bytes = int(memory_mb) * 2**20 if memory_mb.isdecimal() else None
         self._folder = variables.get("TMPDIR") or "/tmp"  # noqa: S108 - Lambda's one writable folder
         self._before = _entries(self._folder)
-        self._wanted = False
+        self._quiet_until = time.monotonic() + _LEAST_SECONDS if self.restarts else 0.0
         self._page = os.sysconf("SC_PAGE_SIZE")
         try:
             self._statm: int | None = os.open("/proc/self/statm", os.O_RDONLY)
@@ -113,10 +116,14 @@ class LastResort:
         text = self._variables.get(RESTARTS, "0")
         return int(text) if text.isdecimal() else 0
 
-    def why(self) -> str | None:
-        """What is used up, or None."""
+    def why(self, stuck_runners: int) -> str | None:
+        """What is used up, or None; told once a minute."""
+        if time.monotonic() < self._quiet_until:
+            return None
         if threading.active_count() > _MOST_THREADS:
             return "threads"
+        if stuck_runners > _MOST_STUCK:
+            return "time of the processor"
         if self._memory_bytes and self._statm is not None:
             used = int(os.pread(self._statm, 100, 0).split()[1]) * self._page
             if used > self._memory_bytes * _PART_OF_MEMORY:
@@ -127,11 +134,11 @@ class LastResort:
         return None
 
     def plan(self, reason: str) -> bool:
-        """Replace the process before its next event; False where that cannot be done, or was done too often."""
+        """Replace the process before its next event; False where that cannot be done, or was done just now."""
+        self._quiet_until = time.monotonic() + _LEAST_SECONDS
         client = getattr(sys.modules.get("awslambdaric.lambda_runtime_client"), "LambdaRuntimeClient", None)
-        if self._wanted or client is None or self.restarts >= _MOST_RESTARTS:
+        if client is None:
             return False
-        self._wanted = True
         client.wait_next_invocation = lambda _: self._replace(reason)
         return True
 

@@ -126,7 +126,8 @@ def test_after_a_blocked_loop_the_next_call_is_served_at_once(blocked):
         "asyncio.run(asyncio.sleep(0))",
     ],
 )
-@pytest.mark.filterwarnings("ignore:coroutine 'sleep' was never awaited", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:coroutine 'sleep' was never awaited")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_nested_loop_is_one_failed_call(make_project, make_serve, records, call):
     source = f"import asyncio\nclass Nested(dspy.Module):\n    async def aforward(self):\n        {call}\n"
     serve = make_serve(make_project({"nested": source, "aecho": AECHO}))

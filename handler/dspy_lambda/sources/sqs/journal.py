@@ -35,14 +35,11 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._kept = folder / "suspects.json"
-        descriptor = os.open(folder / "running", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(descriptor, _SIZE)
-            self._map = mmap.mmap(descriptor, _SIZE)
-        except OSError:
-            os.close(descriptor)
-            raise
+        self._file = open(os.open(folder / "running", os.O_RDWR | os.O_CREAT, 0o600), "r+b")  # noqa: SIM115
+        # Of this process alone (flock's would go to its forks as well): gone when it is.
+        fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(self._file.fileno(), _SIZE)
+        self._map = mmap.mmap(self._file.fileno(), _SIZE)
         self.died_with = self._read()
         self.end()
 

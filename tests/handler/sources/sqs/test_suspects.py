@@ -1,0 +1,86 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dspy_lambda.sources.sqs.journal import Journal
+from dspy_lambda.sources.sqs.record import Record
+from dspy_lambda.sources.sqs.suspects import Suspects
+
+
+def record(name, received=1, position=0):
+    return Record(position, name, None, raw={"attributes": {"ApproximateReceiveCount": str(received)}})
+
+
+def groups(*records):
+    return [[one] for one in records]
+
+
+def names(found):
+    return [one.identifier for group in found for one in group]
+
+
+def test_new_records_start_together_and_those_that_came_back_after_them():
+    first, behind = Suspects(None).split(groups(record("back", 2), record("new"), record("again", 5)))
+    assert (names(first), names(behind)) == (["new"], ["back", "again"])
+
+
+def test_a_record_without_neighbors_is_kept_from_nobody():
+    assert Suspects(None).split(groups(record("back", 3))) == (groups(record("back", 3)), [])
+
+
+def test_who_was_alone_starts_last(tmp_path):
+    suspects = Suspects(None)
+    suspects.suspect(["a", "b"])
+    suspects.suspect(["a"])
+    _, behind = suspects.split(groups(record("a", 3), record("b", 3), record("c", 2), record("d")))
+    assert names(behind) == ["c", "b", "a"]
+
+
+def test_those_that_came_back_run_alone_until_a_batch_of_them_has_survived():
+    suspects, waiting = Suspects(None), groups(*(record(f"m{n}", 2) for n in range(10)))
+    assert suspects.side_by_side(waiting, None, None) == 1
+    suspects.survived(came_back=10, records=10)
+    assert suspects.side_by_side(waiting, None, None) == 10
+    suspects.survived(came_back=1, records=10)
+    assert suspects.side_by_side(waiting, None, None) == 1
+
+
+def test_suspects_by_name_run_alone_however_many_have_survived():
+    suspects = Suspects(None)
+    suspects.survived(came_back=10, records=10)
+    suspects.suspect(["a", "b"])
+    assert suspects.side_by_side(groups(record("a", 2), record("b", 2)), None, None) == 1
+
+
+def test_more_run_at_once_where_one_at_a_time_would_not_fit_into_the_time_left():
+    waiting = groups(*(record(f"m{n}", 2) for n in range(100)))
+    assert Suspects(None).side_by_side(waiting, usual=1.0, left=20.0) == 10
+
+
+def test_a_process_that_died_makes_suspects_of_what_it_ran(tmp_path):
+    journal = Journal(tmp_path)
+    mark = journal.begin(["a", "b", "c"])
+    mark(0, True), mark(2, True)
+    journal._map.flush()
+    del journal, mark
+    suspects = Suspects(Journal(tmp_path))
+    assert suspects.died_with == ["a", "c"]
+    _, behind = suspects.split(groups(record("a"), record("b"), record("c")))
+    assert names(behind) == ["a", "c"]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(1, 4)), max_size=20),
+    st.sets(st.sampled_from("abcdefgh")),
+)
+def test_no_record_is_lost_or_doubled(records, known):
+    suspects = Suspects(None)
+    suspects.suspect(known)
+    made = groups(*(record(name, received, n) for n, (name, received) in enumerate(records)))
+    first, behind = suspects.split(made)
+    assert sorted(r.position for g in first + behind for r in g) == list(range(len(records)))
+
+
+@pytest.mark.parametrize("count", ["", "x", "9" * 50, None, {}])
+def test_any_receive_count_can_be_read(count):
+    assert Record(0, "a", None, raw={"attributes": {"ApproximateReceiveCount": count}}).receive_count == 1

@@ -1,0 +1,84 @@
+import threading
+import time
+from concurrent.futures import CancelledError
+
+import pytest
+
+from dspy_lambda.threads import Threads
+
+
+@pytest.fixture
+def pool():
+    pool = Threads(3, "test")
+    yield pool
+    pool.abandon()
+
+
+def test_no_more_run_at_once_than_the_pool_has(pool):
+    running, most, lock = [], [], threading.Lock()
+
+    def work():
+        with lock:
+            running.append(1)
+            most.append(len(running))
+        time.sleep(0.01)
+        with lock:
+            running.pop()
+
+    for future in [pool.submit(work) for _ in range(30)]:
+        future.result(timeout=10)
+    assert max(most) == 3
+
+
+def test_an_idle_thread_is_used_again(pool):
+    names = []
+    for _ in range(10):
+        names.append(pool.submit(lambda: threading.current_thread().name).result(timeout=10))
+        time.sleep(0.005)
+    assert set(names) <= {"test_0", "test_1"}
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit, MemoryError])
+def test_whatever_is_raised_reaches_the_future_and_frees_the_thread(pool, error):
+    def work():
+        raise error
+
+    for _ in range(5):
+        with pytest.raises(error):
+            pool.submit(work).result(timeout=10)
+    assert pool.busy == []
+
+
+def test_a_stop_iteration_ends_as_a_runtime_error(pool):
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        pool.submit(next, iter([])).result(timeout=10)
+
+
+def test_busy_tells_since_when(pool):
+    release, begin = threading.Event(), time.monotonic()
+    future = pool.submit(release.wait)
+    while not pool.busy:
+        time.sleep(0.001)
+    (since,) = pool.busy
+    assert begin <= since <= time.monotonic()
+    release.set()
+    future.result(timeout=10)
+    assert pool.busy == []
+
+
+def test_an_abandoned_pool_cancels_what_waits_and_lets_its_threads_end():
+    pool, release = Threads(1, "given-up"), threading.Event()
+    stuck, waiting = pool.submit(release.wait), pool.submit(print)
+    while not pool.busy:
+        time.sleep(0.001)
+    pool.abandon()
+    with pytest.raises(CancelledError):
+        waiting.result(timeout=10)
+    with pytest.raises(RuntimeError, match="moved on"):
+        pool.submit(print)
+    release.set()
+    assert stuck.result(timeout=10)
+    until = time.monotonic() + 10
+    while any(thread.name.startswith("given-up") for thread in threading.enumerate()):
+        assert time.monotonic() < until
+        time.sleep(0.01)
