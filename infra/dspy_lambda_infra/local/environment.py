@@ -67,13 +67,17 @@ def error_payload(kind: str, message: str, request_id: str = "") -> bytes:
 class ExecutionEnvironment:
     """Starts the process, hands it one event at a time, and kills it when an event outlasts the timeout.
 
+    Args:
+        tmp: the folder that the process has for its temporary files.
+
     Attributes:
         alive: whether it can take another event.
         init_ms: how long its init took.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tmp: Path) -> None:
         self._settings = settings
+        self.tmp = tmp
         self.alive = False
         self.init_ms = 0.0
         self._stopped = False
@@ -172,7 +176,7 @@ class ExecutionEnvironment:
         return await asyncio.create_subprocess_exec(
             *sandbox.die_with_parent(command),
             cwd=settings.task_root,
-            env={**settings.variables, **_python_path(), "AWS_LAMBDA_RUNTIME_API": address},
+            env={**settings.variables, **_python_path(), "AWS_LAMBDA_RUNTIME_API": address, "TMPDIR": str(self.tmp)},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+import tempfile
 import time
 import uuid
+from collections import deque
+from pathlib import Path
 
 from dspy_lambda_infra.local.environment import MAX_REQUEST_BYTES, Answer, ExecutionEnvironment, Settings, error_payload
 
@@ -34,6 +38,8 @@ class Function:
         self._active = 0
         self._idle: list[ExecutionEnvironment] = []
         self._all: set[ExecutionEnvironment] = set()
+        self._folders: list[Path] = []
+        self._orphaned_folders: deque[Path] = deque()
 
     async def invoke(self, payload: bytes) -> Answer:
         """Run one event.
@@ -65,8 +71,8 @@ class Function:
             if environment.alive:
                 self._idle.append(environment)
             else:
-                self._all.discard(environment)
                 await environment.stop()
+                self._discard(environment)
             return answer
         except asyncio.CancelledError:
             return Answer(error_payload("Runtime.Stopped", "The local Lambda was stopped", request_id), "Stopped")
@@ -78,12 +84,26 @@ class Function:
             environment = self._idle.pop()
             if environment.alive:
                 return environment, None
-        environment = ExecutionEnvironment(self.settings)
+        environment = ExecutionEnvironment(self.settings, self._tmp())
         self._all.add(environment)
         failed = await environment.start()
         if failed is not None:
-            self._all.discard(environment)
+            self._discard(environment)
         return environment, failed
+
+    def _discard(self, environment: ExecutionEnvironment) -> None:
+        self._all.discard(environment)
+        self._orphaned_folders.append(environment.tmp)
+
+    def _tmp(self) -> Path:
+        """What a new process has as /tmp: "The reset does not clear the /tmp directory content".
+
+        https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
+        """
+        if self._orphaned_folders:
+            return self._orphaned_folders.popleft()
+        self._folders.append(Path(tempfile.mkdtemp(prefix="dspy-lambda-")))
+        return self._folders[-1]
 
     def _report(
         self, kind: str, request_id: str, begin: float, environment: ExecutionEnvironment, answer: Answer
@@ -99,7 +119,11 @@ class Function:
         self.settings.log(self.settings.name, json.dumps({"time": stamp, "type": kind, "record": record}))
 
     async def stop(self) -> None:
-        """Stop all environments."""
+        """Stop all environments and remove their temporary folders."""
         await asyncio.gather(*(environment.stop() for environment in self._all))
         self._all.clear()
         self._idle.clear()
+        for folder in self._folders:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        self._folders.clear()
+        self._orphaned_folders.clear()

@@ -1,3 +1,7 @@
+import contextlib
+import subprocess
+import sys
+
 import pytest
 
 from dspy_lambda_infra.local.local import LocalLambda
@@ -19,6 +23,23 @@ def make_local(models, lines):
         return LocalLambda(load_project(project), variables, lines, **options)
 
     return make
+
+
+@pytest.fixture
+def command():
+    """Run `dspy-lambda` in a process of its own, which is killed at the end."""
+
+    @contextlib.contextmanager
+    def command(*arguments):
+        words = [sys.executable, "-m", "dspy_lambda_infra.cli", *arguments]
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
+    return command
 
 
 @pytest.fixture(autouse=True)

@@ -303,17 +303,6 @@ def test_a_window_gathers_records_into_one_batch(make_project, make_local, lines
     assert len({call["function_request_id"] for call in lines.records.calls}) == 1
 
 
-@contextlib.contextmanager
-def command(*arguments):
-    words = [sys.executable, "-m", "dspy_lambda_infra.cli", *arguments]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
 def http_request(url, body):
     return urllib.request.Request(url, body, {"Content-Type": "application/json"})
 
@@ -333,7 +322,7 @@ def wait_for(path_has, seconds=10.0):
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
-def test_the_command_serves_until_a_signal_and_leaves_nothing(number, status):
+def test_the_command_serves_until_a_signal_and_leaves_nothing(command, number, status):
     with command("local", "--project", str(QUICKSTART), "--model-server", "--port", "0") as process:
         url = process.stdout.readline().split()[1]
         body = json.dumps({"question": "q"}).encode()
@@ -347,7 +336,7 @@ def test_the_command_serves_until_a_signal_and_leaves_nothing(number, status):
     assert "Traceback" not in err
 
 
-def test_functions_die_with_a_command_that_was_killed():
+def test_functions_die_with_a_command_that_was_killed(command):
     with command("local", "--project", str(QUICKSTART), "--model-server", "--port", "0") as process:
         url = process.stdout.readline().split()[1]
         urllib.request.urlopen(http_request(f"{url}/Answer", b'{"question": "q"}'), timeout=10).close()
@@ -356,7 +345,7 @@ def test_functions_die_with_a_command_that_was_killed():
         wait_for(lambda: not processes())
 
 
-def test_a_taken_port_is_exit_1_with_the_way_out():
+def test_a_taken_port_is_exit_1_with_the_way_out(command):
     with command("local", "--project", str(QUICKSTART), "--port", "0", "--model-server") as first:
         port = first.stdout.readline().split()[1].rpartition(":")[2]
         with command("local", "--project", str(QUICKSTART), "--port", port, "--model-server") as second:

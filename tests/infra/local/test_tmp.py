@@ -1,0 +1,93 @@
+"""Each execution environment's own temporary folder."""
+
+import asyncio
+import json
+import signal
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.infra.local.support import direct
+
+KEEPS = """
+import asyncio, os, pathlib, tempfile, time
+folder = pathlib.Path(tempfile.gettempdir())
+FOUND = sorted(path.name for path in folder.iterdir())
+if (folder / "bad-init").exists(): raise ValueError("left by the last one")
+class Keeps(dspy.Module):
+    async def aforward(self, write: str = "", seconds: float = 0, block: float = 0, exit: bool = False) -> list[str]:
+        if write: (folder / write).write_text("kept")
+        if exit: os._exit(3)
+        time.sleep(block)
+        await asyncio.sleep(seconds)
+        return [os.environ["TMPDIR"], *FOUND]
+"""
+
+
+@pytest.fixture
+def invoke_in_turn(make_project, make_local):
+    """The outputs of events, one after the other, by one function."""
+
+    def invoke_in_turn(*events):
+        project = make_project({"keeps": KEEPS}, **{"lambda": {"defaults": {"timeout_seconds": 1}}})
+
+        async def run():
+            async with make_local(project) as local:
+                function = local.function("Keeps")
+                answers = [json.loads((await function.invoke(direct(**event))).payload) for event in events]
+                return [answer.get("outputs", {}).get("result") for answer in answers]
+
+        return asyncio.run(run())
+
+    return invoke_in_turn
+
+
+def test_environments_at_the_same_time_have_fresh_folders_of_their_own(make_project, make_local):
+    project = make_project({"keeps": KEEPS})
+
+    async def run():
+        async with make_local(project) as local:
+            function = local.function("Keeps")
+            answers = await asyncio.gather(*(function.invoke(direct(write="mine", seconds=0.5)) for _ in range(3)))
+            results = [json.loads(answer.payload)["outputs"]["result"] for answer in answers]
+            return results, [Path(folder).is_dir() for folder, *_ in results]
+
+    results, existed = asyncio.run(run())
+    assert all(found == [] for _, *found in results)
+    assert len({folder for folder, *_ in results}) == 3
+    assert all(existed)
+    assert not any(Path(folder).exists() for folder, *_ in results)
+
+
+@pytest.mark.parametrize("death", [{"exit": True}, {"block": 3}])
+def test_the_successor_of_a_dead_process_gets_its_folder_with_the_content(invoke_in_turn, death):
+    first, _, third = invoke_in_turn({}, {"write": "left", **death}, {})
+    assert third == [first[0], "left"]
+    assert not Path(first[0]).exists()
+
+
+def test_a_warm_environment_keeps_its_folder(invoke_in_turn):
+    first, second = invoke_in_turn({"write": "mine"}, {})
+    assert first == second
+
+
+def test_the_successor_of_a_failed_init_gets_its_folder_too(invoke_in_turn):
+    _, *failed = invoke_in_turn({"write": "bad-init", "exit": True}, {}, {})
+    assert failed == [None, None]
+
+
+def test_the_front_s_command_leaves_no_folder(make_project, tmp_path, monkeypatch, command):
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    project = make_project({"keeps": KEEPS})
+    with command("local", "--project", str(project), "--model-server", "--port", "0") as process:
+        url = process.stdout.readline().split()[1]
+        request = urllib.request.Request(f"{url}/Keeps", b"{}", {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            (own,) = json.load(answer)["result"]
+        assert Path(own).parent == folder
+        process.send_signal(signal.SIGINT)
+        process.wait(10)
+    assert list(folder.iterdir()) == []
