@@ -1,6 +1,5 @@
 import contextlib
 import json
-import json
 import math
 
 import dspy

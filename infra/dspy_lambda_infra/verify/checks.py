@@ -129,6 +129,36 @@ def a_bad_record_leaves_its_batch(stack: Stack) -> Seen:
     return False, f"{counts[0]} in the queue, {counts[1]} in the dead-letter queue after 3 minutes"
 
 
+def a_blocked_loop_is_answered(stack: Stack) -> Seen:
+    """A program that blocks the event loop is a 504 of ours before the function's timeout, not a kill."""
+    answer = stack.call("block")
+    return answer.status == 504 and b"request_id" in answer.body and answer.seconds < 21, _text(answer)
+
+
+def a_used_up_process_is_replaced(stack: Stack) -> Seen:
+    """A process that has used up its threads replaces itself between two events, and loses none (execv)."""
+    first = stack.call("use up threads")
+    others = [stack.call("how often replaced") for _ in range(3)]
+    seen = [_text(answer) for answer in (first, *others)]
+    return first.status == 200 and all(json.loads(a.body) == {"answer": "1"} for a in others), "; ".join(seen)
+
+
+def a_record_that_ends_its_process_takes_no_other_along(stack: Stack) -> Seen:
+    """Of ten records one ends the process each time: nine are done, one is in the dead-letter queue."""
+    sqs = stack.session.client("sqs")
+    url, dead = stack.outputs[f"{PROGRAM}QueueUrl"], stack.outputs[f"{PROGRAM}DeadLetterQueueUrl"]
+    before = _count(sqs, dead)
+    questions = [f"q{n}" for n in range(4)] + ["exit"] + [f"q{n}" for n in range(4, 9)]
+    entries: Any = [{"Id": str(n), "MessageBody": json.dumps({"question": q})} for n, q in enumerate(questions)]
+    sqs.send_message_batch(QueueUrl=url, Entries=entries)
+    counts = (0, 0)
+    for _ in _until(1800):
+        counts = (_count(sqs, url), _count(sqs, dead) - before)
+        if counts[0] == 0 and counts[1] > 0:
+            break
+    return counts == (0, 1), f"{counts[0]} in the queue, {counts[1]} more in the dead-letter queue"
+
+
 def metrics_arrive(stack: Stack) -> Seen:
     """EMF lines become metrics under the stack's name."""
     cloudwatch = stack.session.client("cloudwatch")
@@ -171,6 +201,9 @@ CHECKS: tuple[Check, ...] = (
     the_deadline_is_answered,
     a_throttle_is_429,
     a_bad_record_leaves_its_batch,
+    a_blocked_loop_is_answered,
+    a_used_up_process_is_replaced,
+    a_record_that_ends_its_process_takes_no_other_along,
     metrics_arrive,
     an_alarm_rises,
 )

@@ -10,17 +10,30 @@ from dspy_lambda_infra.template.syntax import dump, get_att, ref, sub
 
 PROGRAM = "Answer"
 _MODULE = '''\
+import os
+import threading
+import time
+
 import dspy
 
 
 class Answer(dspy.Module):
-    """Answer a question."""
+    """Answer a question, or do what ends or stops an environment."""
 
     def __init__(self) -> None:
         super().__init__()
         self.answer = dspy.Predict("question -> answer")
 
     async def aforward(self, question: str) -> dspy.Prediction:
+        if question == "exit":
+            os._exit(1)
+        if question == "block":
+            time.sleep(60)
+        if question == "use up threads":
+            for _ in range(800):
+                threading.Thread(target=time.sleep, args=(900,), daemon=True).start()
+        if question == "how often replaced":
+            return dspy.Prediction(answer=os.environ.get("DSPY_LAMBDA_RESTARTS", "0"))
         return await self.answer.acall(question=question)
 '''
 

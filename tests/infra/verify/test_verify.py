@@ -63,6 +63,7 @@ def test_the_checks_hold_on_the_local_lambda(mock, tmp_path, monkeypatch):
         checks.a_provider_limit_reaches_the_caller,
         checks.a_throttle_is_429,
         checks.a_bad_record_leaves_its_batch,
+        checks.a_used_up_process_is_replaced,
     )
 
     async def run():
