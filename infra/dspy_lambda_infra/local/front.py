@@ -13,7 +13,7 @@ from aiohttp import web
 
 from dspy_lambda.api.shared import SHARED_PATHS
 from dspy_lambda_infra.local import access
-from dspy_lambda_infra.local.environment import Answer
+from dspy_lambda_infra.local.answer import Answer
 from dspy_lambda_infra.local.events import EVENTS, STAGE, MalformedAnswer, Request, Response, response
 from dspy_lambda_infra.local.function import Function, RequestTooLarge, Throttled
 from dspy_lambda_infra.template.gateway import REFUSALS, RETRY_AFTER_SECONDS, Refusal

@@ -11,7 +11,8 @@ import uuid
 from collections import deque
 from pathlib import Path
 
-from dspy_lambda_infra.local.environment import MAX_REQUEST_BYTES, Answer, ExecutionEnvironment, Settings, error_payload
+from dspy_lambda_infra.local.answer import Answer, error_answer
+from dspy_lambda_infra.local.environment import MAX_REQUEST_BYTES, ExecutionEnvironment, Settings
 
 # Stands in for the account's unreserved concurrency: each environment is a process of 100 MB.
 UNRESERVED_CONCURRENCY = 10
@@ -75,7 +76,7 @@ class Function:
                 self._discard(environment)
             return answer
         except asyncio.CancelledError:
-            return Answer(error_payload("Runtime.Stopped", "The local Lambda was stopped", request_id), "Stopped")
+            return error_answer("Runtime.Stopped", "The local Lambda was stopped", request_id)
         finally:
             self._active -= 1
 

@@ -9,7 +9,7 @@ import pytest
 
 from dspy_lambda.config import Sqs
 from dspy_lambda_infra.local.access import refuse_host, refuse_origin
-from dspy_lambda_infra.local.environment import Answer
+from dspy_lambda_infra.local.answer import Answer
 from dspy_lambda_infra.local.front import Front
 from dspy_lambda_infra.local.queues import Queue, QueueServer
 from tests.support import ECHO

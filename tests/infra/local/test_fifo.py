@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 import pytest
 
 from dspy_lambda.config import Sqs
-from dspy_lambda_infra.local.environment import Answer
+from dspy_lambda_infra.local.answer import Answer
 from dspy_lambda_infra.local.function import Throttled
 from dspy_lambda_infra.local.mapping import EventSourceMapping
 from dspy_lambda_infra.local.queues import Queue, QueueServer

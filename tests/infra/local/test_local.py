@@ -473,7 +473,7 @@ def test_a_failed_init_is_logged_with_its_reason(make_project, make_local, lines
     assert asyncio.run(run()).error == "Runtime.ExitError"
     (report,) = lines.reports_of("platform.initReport")
     assert (report["status"], report["errorType"]) == ("error", "Runtime.ExitError")
-    assert report["errorMessage"] == "Runtime exited: 7"
+    assert report["errorMessage"] == "Error: Runtime exited with error: exit status 7"
 
 
 def test_records_of_every_shape_are_polled_and_split_to_fit(make_project, make_local, lines):

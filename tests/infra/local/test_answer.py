@@ -1,0 +1,33 @@
+import json
+
+import pytest
+
+from dspy_lambda_infra.local.answer import exit_answer
+
+
+@pytest.mark.parametrize(
+    ("status", "end"),
+    [
+        (0, "exit status 0"),
+        (3, "exit status 3"),
+        (129, "exit status 129"),
+        (255, "exit status 255"),
+        (137, "signal: killed"),
+        (-9, "signal: killed"),
+        (139, "signal: segmentation fault"),
+        (-6, "signal: aborted"),
+        (-1, "signal: hangup"),
+    ],
+)
+def test_the_end_of_a_process_is_worded_as_lambda_words_it(status, end):
+    answer = exit_answer(status, "the-id")
+    assert answer.error == "Runtime.ExitError"
+    assert json.loads(answer.payload) == {
+        "errorType": "Runtime.ExitError",
+        "errorMessage": f"RequestId: the-id Error: Runtime exited with error: {end}",
+        "requestId": "the-id",
+    }
+
+
+def test_a_failed_init_has_no_request():
+    assert exit_answer(1).message == "Error: Runtime exited with error: exit status 1"
