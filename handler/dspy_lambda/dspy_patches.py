@@ -9,15 +9,18 @@ when a new DSPy changes the ground that this stands on.
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import dspy
+
+    from dspy_lambda.provider_bounds import Patch, ProviderBounds
 
 # What DSPy hands to the thread pool although it is pure and short: with the disk cache off and the price map loaded,
 # as they are here. By module and qualified name, so that what is not known is left alone.
@@ -131,3 +134,51 @@ def raised_by_parallel(traceback: TracebackType | None) -> bool:
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
     return traceback is not None and traceback.tb_frame.f_globals.get("__name__") == "dspy.utils.parallelizer"
+
+
+def bound_provider_calls(bounds: ProviderBounds | None = None) -> str | None:
+    """Bound what every LM of this process asks of its provider: answers' sizes, their time in all, no late request.
+
+    Call it once DSPy is imported, before the first LM call; again to change the bounds. Without `bounds` the defaults
+    hold.
+
+    Returns:
+        None; or what DSPy has changed, so that a part of the bounds does not apply.
+    """
+    try:
+        from dspy_lambda import provider_bounds
+    except ImportError as error:
+        return f"DSPy has no {error.name}: {error}"
+    provider_bounds.use(bounds or provider_bounds.ProviderBounds())
+    return _bound_once()
+
+
+@functools.cache
+def _bound_once() -> str | None:
+    from dspy_lambda.provider_bounds import PATCHES
+
+    reasons = [reason for patches in PATCHES if (reason := put_in_place(patches))]
+    return "; ".join(reasons) or None
+
+
+def put_in_place(patches: Iterable[Patch]) -> str | None:
+    """Replace functions of DSPy's, all of them or none; the reason where it is none."""
+    found = []
+    for patch in patches:
+        holder, _, name = patch.name.rpartition(".")
+        try:
+            module = importlib.import_module(patch.module)
+            owner = getattr(module, holder) if holder else module
+            original = getattr(owner, name)
+            parameters = " ".join(inspect.signature(original).parameters)
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
+            return f"{patch.module}.{patch.name}: {error}"
+        replacement = functools.wraps(original)(patch.wrap(original))
+        if parameters != patch.parameters:
+            return f"{patch.module}.{patch.name} takes ({parameters}), not ({patch.parameters})"
+        if inspect.iscoroutinefunction(original) != inspect.iscoroutinefunction(replacement):
+            return f"{patch.module}.{patch.name} changed between async and sync"
+        found.append((owner, name, replacement))
+    for owner, name, replacement in found:
+        setattr(owner, name, replacement)
+    return None

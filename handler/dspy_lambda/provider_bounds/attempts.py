@@ -1,0 +1,166 @@
+"""No request after the deadline: for every LM that DSPy calls, by whatever client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+from dspy._vendor.lm15.transports._limits import DEFAULT_READ_TIMEOUT
+
+from dspy_lambda.deadline import DEADLINE, check_deadline, seconds_left
+from dspy_lambda.errors import CallError, DeadlineExceeded
+from dspy_lambda.provider_bounds.times import Total
+
+Function = Callable[..., Any]
+
+# A program that ignores its failures and asks again would keep a CPU busy, and on the loop everybody else waiting.
+_REFUSAL_SECONDS = 0.05
+
+
+def refuse_late(lm: Any) -> None:
+    """Refuse an LM's request after the deadline, from a thread.
+
+    Raises:
+        DeadlineExceeded: the deadline has passed; raised after a pause, for a program that would only ask again.
+    """
+    if _is_late(lm):
+        time.sleep(_REFUSAL_SECONDS)
+        raise _refusal()
+
+
+async def arefuse_late(lm: Any) -> None:
+    """The same, on the loop."""
+    if _is_late(lm):
+        await asyncio.sleep(_REFUSAL_SECONDS)
+        raise _refusal()
+
+
+def _is_late(lm: Any) -> bool:
+    deadline = _deadline_of(lm)
+    return deadline is not None and time.monotonic() >= deadline
+
+
+def _refusal() -> DeadlineExceeded:
+    return DeadlineExceeded("The deadline has passed; no model is asked any more.")
+
+
+def _deadline_of(lm: Any) -> float | None:
+    """The context's deadline. Where it has none (a thread that a program began), an LM may know its call's."""
+    deadline = DEADLINE.get()
+    if deadline is None:
+        deadline = getattr(getattr(getattr(lm, "call", None), "invocation", None), "deadline", None)
+    return deadline
+
+
+@contextlib.contextmanager
+def _with_deadline_of(lm: Any) -> Iterator[None]:
+    if DEADLINE.get() is not None:
+        yield
+        return
+    DEADLINE.set(_deadline_of(lm))
+    try:
+        yield
+    finally:
+        DEADLINE.set(None)  # not by a token: a coroutine may be closed in another context
+
+
+def check_attempt(attempt: Function) -> Function:
+    """`execution._attempt`: each attempt of each LM, whatever engine serves it."""
+
+    def bounded(lm: Any, *args: Any) -> Any:
+        refuse_late(lm)
+        with _with_deadline_of(lm):
+            return attempt(lm, *args)
+
+    return bounded
+
+
+def bound_attempt_on_loop(attempt: Callable[..., Awaitable[Any]]) -> Function:
+    """`execution._aattempt`: the same, and its time in all, which ends any wait of any engine: it is cancelled."""
+
+    async def bounded(lm: Any, call: Any, *args: Any) -> Any:
+        await arefuse_late(lm)
+        with _with_deadline_of(lm):
+            total = Total(_read_timeout(lm, call))
+            try:
+                async with asyncio.timeout(total.left()) as scope:
+                    return await attempt(lm, call, *args)
+            except TimeoutError:
+                if scope.expired():
+                    raise total.expired() from None
+                raise
+
+    return bounded
+
+
+def _read_timeout(lm: Any, call: Any) -> float:
+    """An LM's `timeout`: seconds, an `httpx.Timeout`, or nothing."""
+    timeout = call.legacy.get("timeout", getattr(lm, "kwargs", {}).get("timeout"))
+    timeout = getattr(timeout, "read", timeout)
+    return timeout if isinstance(timeout, int | float) and timeout > 0 else DEFAULT_READ_TIMEOUT
+
+
+def bound_delay(delay: Function) -> Function:
+    """`execution._delay`: a pause before a retry that would outlast the deadline ends in the error itself, at once."""
+
+    def bounded(exc: Exception, attempt: int) -> float:
+        pause: float = delay(exc, attempt)
+        left = seconds_left()
+        if left is not None and pause >= left:
+            raise exc
+        return pause
+
+    return bounded
+
+
+def keep_call_errors(wrap_error: Function) -> Function:
+    """`errors.wrap_error`: DeadlineExceeded stays what it is; DSPy calls what it does not know LMUnexpectedError."""
+
+    def kept(exc: Exception, **details: Any) -> Exception:
+        if isinstance(exc, CallError):
+            return exc
+        wrapped: Exception = wrap_error(exc, **details)
+        return wrapped
+
+    return kept
+
+
+def carry_deadline(execute: Function) -> Function:
+    """`ParallelExecutor.execute` (dspy.Parallel, Module.batch, Evaluate), whose threads do not get the context."""
+
+    def carried(self: Any, function: Function, data: Any) -> Any:
+        deadline = DEADLINE.get()
+
+        def within(item: Any) -> Any:
+            token = DEADLINE.set(deadline)
+            try:
+                return function(item)
+            finally:
+                DEADLINE.reset(token)
+
+        return execute(self, within, data)
+
+    return carried
+
+
+def checked(function: Function) -> Function:
+    """What asks a provider for something, by whatever client: not after the deadline."""
+
+    def bounded(*args: Any, **options: Any) -> Any:
+        check_deadline()
+        return function(*args, **options)
+
+    return bounded
+
+
+def achecked(function: Callable[..., Awaitable[Any]]) -> Function:
+    """The same on the loop. Of lm15's `_send_request`, `bound_attempt_on_loop` bounds the waits."""
+
+    async def bounded(*args: Any, **options: Any) -> Any:
+        check_deadline()
+        return await function(*args, **options)
+
+    return bounded

@@ -1,0 +1,91 @@
+"""How much of an answer is read: for lm15's parser of HTTP answers, which its sync and its async client share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from dspy._vendor.lm15.transports._exceptions import ProtocolError
+from dspy._vendor.lm15.transports._http11 import ContentDecoder, content_codings
+from dspy.utils.exceptions import LMProviderError
+
+from dspy_lambda.provider_bounds.bounds import current
+
+Function = Callable[..., Any]
+
+# Deflate's best ratio is 1,032 to 1 (zlib.net/zlib_tech.html): a piece unpacks to some 4 MiB at most.
+_PIECE_BYTES = 4096
+
+
+class BoundedDecoder:
+    """One of lm15's decoders of a body, up to a number of bytes as sent and as unpacked."""
+
+    def __init__(self, decoder: Any, limit: int, status: int) -> None:
+        self._decoder = decoder
+        self._limit = limit
+        self._status = status
+        self._sent = self._unpacked = 0
+
+    @property
+    def complete(self) -> bool:
+        done: bool = self._decoder.complete
+        return done
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        self._sent += len(data)
+        self._check(self._sent)
+        for start in range(0, len(data), _PIECE_BYTES):
+            for chunk in self._decoder.feed(data[start : start + _PIECE_BYTES]):
+                self._unpacked += len(chunk)
+                self._check(self._unpacked)
+                yield chunk
+            if self.complete:
+                return
+
+    def eof(self) -> None:
+        self._decoder.eof()
+
+    def drain(self) -> bytes:
+        tail: bytes = self._decoder.drain()
+        self._check(self._unpacked + len(tail))
+        return tail
+
+    def _check(self, size: int) -> None:
+        if size > self._limit:
+            raise too_large(self._limit, self._status)
+
+
+def too_large(limit: int, status: int) -> LMProviderError:
+    """Not one of the errors that DSPy retries: the next answer would be as large."""
+    return LMProviderError(f"The provider's answer (HTTP {status}) is over {limit:,} bytes.", status=status)
+
+
+def bound_head(feed: Function) -> Function:
+    """`ResponseHeadParser.feed`: headers over lm15's own 64 KiB are no failure of the network, which is retried."""
+
+    def bounded(self: Any, data: bytes) -> None:
+        try:
+            feed(self, data)
+        except ProtocolError as error:
+            if len(self._buf) > self._max:
+                raise LMProviderError(f"The provider's headers are over {self._max:,} bytes.") from error
+            raise
+
+    return bounded
+
+
+def bound_body(body_decoder: Function) -> Function:
+    """`ResponseHeadParser.body_decoder`."""
+
+    def bounded(self: Any, request_method: str) -> BoundedDecoder:
+        decoder = body_decoder(self, request_method)
+        limit = current().error_bytes if self.status >= 400 else current().answer_bytes
+        length = self.header("content-length") or ""
+        if length.isdecimal() and (len(length) > 15 or int(length) > limit):
+            raise too_large(limit, self.status)
+        # Packed twice, a piece of 4 KiB unpacks to 4 GiB. lm15 asks for no packing at all.
+        if isinstance(decoder, ContentDecoder) and len(content_codings(self.headers_all("content-encoding"))) > 1:
+            raise LMProviderError("The provider's answer is packed more than once.", status=self.status)
+        return BoundedDecoder(decoder, limit, self.status)
+
+    return bounded

@@ -1,0 +1,197 @@
+"""How long an answer may take in all, from the wait for a connection to the last byte: for lm15's sync client.
+
+On the loop `attempts.bound_attempt_on_loop` does it for every client at once; here only what that leaves behind.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from contextvars import ContextVar
+from typing import Any
+
+from dspy._vendor.lm15.transports._exceptions import TransportError
+from dspy._vendor.lm15.transports._limits import DEFAULT_READ_TIMEOUT
+from dspy.utils.exceptions import LMTimeoutError
+
+from dspy_lambda.deadline import DEADLINE, check_deadline
+from dspy_lambda.errors import DeadlineExceeded
+from dspy_lambda.provider_bounds.bounds import current
+
+Function = Callable[..., Any]
+
+# The dispatcher settles its calls at the deadline. A request that waits then ends just after, so that the record of
+# the call says in every case that the deadline came first.
+_GRACE_SECONDS = 0.05
+
+
+class Total:
+    """When one request must have its whole answer: at its call's deadline or, outside of a call, after some seconds."""
+
+    def __init__(self, timeout: float) -> None:
+        deadline = DEADLINE.get()
+        self._of_call = deadline is not None
+        self._seconds = timeout * current().total_per_timeout
+        self._end = time.monotonic() + self._seconds if deadline is None else deadline + _GRACE_SECONDS
+
+    def left(self) -> float:
+        """Seconds left, more than zero.
+
+        Raises:
+            DeadlineExceeded, LMTimeoutError: there are none.
+        """
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise self.expired()
+        return left
+
+    def expired(self) -> Exception:
+        """The error for an answer that did not come in time."""
+        if self._of_call:
+            return DeadlineExceeded("The deadline came before the model's answer.")
+        error: Exception = LMTimeoutError(f"The provider's answer was not complete after {self._seconds:g} s.")
+        return error
+
+
+_TOTAL: ContextVar[Total | None] = ContextVar("dspy_lambda_total", default=None)
+
+
+def _total() -> Total:
+    return _TOTAL.get() or Total(DEFAULT_READ_TIMEOUT)
+
+
+class BoundedSocket:
+    """A connection's socket. Each of its waits ends at its own timeout or at the request's total, if that is first."""
+
+    __slots__ = ("_socket", "_timeout", "total")
+
+    def __init__(self, socket: Any, total: Total) -> None:
+        self._socket = socket
+        self._timeout = 0.0
+        self.total = total
+
+    def settimeout(self, seconds: float) -> None:
+        self._timeout = seconds
+
+    def recv(self, size: int) -> bytes:
+        received: bytes = self._wait(self._socket.recv, size)
+        return received
+
+    def sendall(self, data: bytes) -> None:
+        # Not with the socket's own: of a TLS socket it applies the timeout to each record anew.
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._wait(self._socket.send, rest) :]
+
+    def fileno(self) -> int:
+        number: int = self._socket.fileno()
+        return number
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _wait(self, operation: Function, argument: Any) -> Any:
+        left = self.total.left()
+        self._socket.settimeout(min(self._timeout, left))
+        try:
+            return operation(argument)
+        except TimeoutError:
+            if self._timeout < left:
+                raise
+            raise self.total.expired() from None
+
+
+def bound_stream(stream: Function) -> Function:
+    """`StdlibTransport.stream`: a request, from the wait for a free connection to the end of its headers."""
+
+    def bounded(self: Any, request: Any) -> Any:
+        check_deadline()
+        token = _TOTAL.set(Total(request.read_timeout or self._read_timeout))
+        try:
+            return stream(self, request)
+        finally:
+            _TOTAL.reset(token)
+
+    return bounded
+
+
+def bound_slot(acquire_slot: Function) -> Function:
+    """`_ConnectionPool.acquire_slot`: the wait for a free connection."""
+
+    def bounded(self: Any, timeout: float | None = None) -> None:
+        total = _total()
+        left = total.left()
+        try:
+            acquire_slot(self, left if timeout is None else min(timeout, left))
+        except TransportError:
+            total.left()
+            raise
+
+    return bounded
+
+
+def bound_open(open_connection: Function) -> Function:
+    """`StdlibTransport._open`: name resolution, connecting to one address after the other, proxy, TLS handshake.
+
+    In a thread of its own, since the system's resolver cannot be interrupted. The thread ends by lm15's own timeouts,
+    and closes the connection if nobody waits for it any more.
+    """
+
+    def bounded(self: Any, *args: Any, **options: Any) -> Any:
+        total, opened = _total(), Future[Any]()
+        connect = functools.partial(open_connection, self, *args, **options)
+        try:
+            threading.Thread(target=_settle, args=(opened, connect), name="connect", daemon=True).start()
+        except RuntimeError:  # no thread is left to start: better an unbounded connection than none
+            return connect()
+        try:
+            return opened.result(total.left())
+        except TimeoutError:
+            if opened.cancel():
+                raise total.expired() from None
+            return opened.result()
+
+    return bounded
+
+
+def _settle(opened: Future[Any], connect: Function) -> None:
+    try:
+        connection = connect()
+    except BaseException as error:
+        if opened.set_running_or_notify_cancel():
+            opened.set_exception(error)
+    else:
+        if opened.set_running_or_notify_cancel():
+            opened.set_result(connection)
+        else:
+            connection.close()
+
+
+def bound_send(send: Function) -> Function:
+    """`StdlibTransport._send_request`: the last moment before a request leaves; the answer comes by the same socket."""
+
+    def bounded(self: Any, conn: Any, request: Any, parsed: Any, **options: Any) -> None:
+        check_deadline()
+        if isinstance(conn.sock, BoundedSocket):
+            conn.sock.total = _total()
+        else:
+            conn.sock = BoundedSocket(conn.sock, _total())
+        send(self, conn, request, parsed, **options)
+
+    return bounded
+
+
+def abort_discarded(discard: Callable[..., Awaitable[None]]) -> Function:
+    """`_AsyncConnectionPool.discard`: close the connection at once.
+
+    asyncio says goodbye over TLS first, and waits for the other side's goodbye up to 30 s: through all that it sends.
+    """
+
+    async def bounded(self: Any, conn: Any) -> None:
+        conn.writer.transport.abort()
+        await discard(self, conn)
+
+    return bounded
