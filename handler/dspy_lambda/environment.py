@@ -43,7 +43,6 @@ class Environment:
 
     Attributes:
         programs, failed: by name; with `DSPY_LAMBDA_PROGRAM` only that one, and `failed` is empty.
-        runner: what invocations run on: replaced when a call of one still holds a part of it.
         core_share: the cores that the function has, at most one: what its own work takes is divided by it.
     """
 
@@ -93,7 +92,7 @@ class Environment:
         self._parts: dict[Any, Any] = {}
         self._abandoned: list[Runner] = []
         self._last_used = time.time()
-        self.runner = self._new_runner()
+        self._runner: Runner | None = self._new_runner()
         self._log_start()
 
     def _build_models(self, project: Path) -> dict[str, ProgramLM]:
@@ -105,6 +104,13 @@ class Environment:
         server = self.config.server
         loop = PersistentLoop(self.telemetry.log, threads=_loop_threads(server), fast=self._fast)
         return Runner(loop, Dispatcher(self.models, server, self._recent))
+
+    @property
+    def runner(self) -> Runner:
+        """What invocations run on: another one when a call of a former invocation still holds a part of it."""
+        if self._runner is None:
+            self._runner = self._new_runner()
+        return self._runner
 
     @property
     def loop(self) -> PersistentLoop:
@@ -137,21 +143,26 @@ class Environment:
                 about = {"program": program, "calls": number, "seconds": round(since, 3)}
                 self.telemetry.log("WARNING", "calls of former invocations still run; left to themselves", about)
                 invocation.counts["Stuck", program] += number
-            self.replace_runner()
+            self.give_up_runner()
         return self.runner
 
-    def replace_runner(self) -> None:
-        """Go on with another thread, loop and executors."""
+    def give_up_runner(self) -> None:
+        """Go on with another thread, loop and executors. Quick: a new thread is only made for the next invocation."""
         self.runner.abandon()
         self._abandoned = [runner for runner in [*self._abandoned, self.runner] if runner.thread.is_alive()]
         for lm in self.models.values():
             lm.abandon_turns()
-        self.runner = self._new_runner()
+        self._runner = None
 
     def arm(self, invocation: Invocation) -> None:
         """Have the stacks dumped before Lambda's kill, if nothing answers until then."""
         if self.kill_dump is not None:
             self.kill_dump.arm(invocation.ends - time.monotonic())
+
+    def disarm(self) -> None:
+        """It is answered."""
+        if self.kill_dump is not None:
+            self.kill_dump.disarm()
 
     def before_invocation(self, runner: Runner) -> None:
         """Drop the connections of an environment that was long idle.
@@ -169,8 +180,7 @@ class Environment:
 
     def after_invocation(self) -> None:
         """Put back what programs changed in the process, and see whether it can go on."""
-        if self.kill_dump is not None:
-            self.kill_dump.disarm()
+        self.disarm()
         self._last_used = time.time()
         if changed := self.process.put_back():
             self.telemetry.log("WARNING", "a program changed the process; put back", {"changed": changed})

@@ -43,12 +43,13 @@ def _answer(environment: Environment, source: Source, event: Any, context: Any, 
     until = invocation.deadline + (invocation.closes - invocation.deadline) * _PART_OF_RESERVE
     if environment.watch.wait(job, runner, invocation, until):
         return job.result()
+    environment.disarm()
     try:
         with environment.telemetry.held_together(), _undisturbed():
             environment.watch.report(runner, invocation)
+            environment.give_up_runner()
             return source.late(environment, event, invocation)
     finally:
-        environment.replace_runner()
         invocation.wait_for_records()
 
 

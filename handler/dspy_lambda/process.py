@@ -14,7 +14,7 @@ RESTARTS = "DSPY_LAMBDA_RESTARTS"  # how often this process has replaced itself
 # "1,024 file descriptors and 1,024 processes and threads".
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 _MOST_THREADS = 700
-_MOST_STUCK = 8  # each may spin for ever, and takes its share of the core from every call
+_MOST_STUCK = 3  # each may spin for ever, and takes its share of the core from every call
 _PART_OF_MEMORY = 0.9
 _PART_OF_TMP = 0.02
 

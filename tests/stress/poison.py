@@ -77,7 +77,7 @@ class Bad(dspy.Module):
             until = time.monotonic() + 60
             while time.monotonic() < until: pass
         if kind == "regex": re.match(r"(a+)+$", "a" * 40 + "b")
-        if kind == "huge_integer": str(7 ** 10_000_000 % 10 ** 3_000_000)[:1] if not sys.set_int_max_str_digits(0) else 0
+        if kind == "huge_integer": 7 ** 300_000_000
         if kind == "generator":
             def numbers():
                 for n in range(600):
