@@ -15,7 +15,6 @@ from dspy_lambda import dspy_patches
 from tests.support import AECHO, failures, sqs
 
 
-
 def threads_of(serve):
     """How many threads the loop's executor has started."""
     return serve.environment.loop.threads._count

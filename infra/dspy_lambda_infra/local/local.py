@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Self
 
-from dspy_lambda.requeue import DEAD_LETTER_QUEUE
+from dspy_lambda.sources.sqs.requeue import DEAD_LETTER_QUEUE
 from dspy_lambda_infra.local import sandbox
 from dspy_lambda_infra.local.environment import Settings
 from dspy_lambda_infra.local.front import Front
