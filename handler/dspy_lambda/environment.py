@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 # Before DSPy's first call, or it fetches its price map over the network then: up to 5 s where egress is blocked.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
 
-from dspy_lambda.dspy_patches import quick_stacks, remember_lookups
+from dspy_lambda.dspy_patches import bound_provider_calls, quick_stacks, remember_lookups
 
 with quick_stacks():
     import dspy
@@ -65,6 +65,8 @@ class Environment:
         self.telemetry = Telemetry(self.config.app_id, settings, output or Output(1))
         if own_process:
             hooks.install(self.telemetry.log, private=self.telemetry.log_private)
+        if reason := bound_provider_calls():
+            self.telemetry.log("WARNING", "some bounds on providers do not apply", {"reason": reason})
         # Lambda's disk is read-only, and DSPy's default of 1,000,000 entries in memory may come to 5 GiB.
         dspy.configure_cache(enable_disk_cache=False, memory_max_entries=CACHE_ENTRIES)
         self.programs, self.failed = load_programs(

@@ -88,7 +88,13 @@ class ModelUnavailable(CallError):
 
 
 class DeadlineExceeded(CallError):
-    """The call's deadline came before its answer."""
+    """The call's deadline came before its answer.
+
+    Attributes:
+        request_abandoned: whether a model was answering: that was paid for, and nobody can know its tokens.
+    """
+
+    request_abandoned = False
 
     outcome, title, status = "deadline", "Deadline exceeded", 504
 

@@ -9,6 +9,7 @@ import socket
 import types
 import weakref
 from collections.abc import Awaitable, Callable, Generator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dspy_lambda.dspy_patches import is_pure
@@ -48,7 +49,7 @@ class PersistentLoop(asyncio.SelectorEventLoop):
         super().__init__()
         self._log = log
         self._fast = fast
-        self._tasks: weakref.WeakKeyDictionary[asyncio.Task[Any], Call | None] = weakref.WeakKeyDictionary()
+        self._tasks: weakref.WeakKeyDictionary[asyncio.Task[Any], contextvars.Context] = weakref.WeakKeyDictionary()
         self.threads = Threads(threads, "asyncio")
         self._names = Threads(_NAME_THREADS, "getaddrinfo")
         self.own_threads = Threads(2, "requeue")
@@ -59,15 +60,17 @@ class PersistentLoop(asyncio.SelectorEventLoop):
         if self.is_closed():
             coro.close()
             raise RuntimeError("Event loop is closed")
+        context = contextvars.copy_context() if context is None else context
         task = asyncio.Task(coro, loop=self, name=name, context=context)
         # https://docs.python.org/3/library/asyncio-extending.html
         asyncio._unregister_task(task)
-        self._tasks[task] = CALL.get() if context is None else context.get(CALL)
+        self._tasks[task] = context
         return task
 
     def call_of(self, task: asyncio.Task[Any] | None) -> Call | None:
         """The program call within which a task was created."""
-        return None if task is None else self._tasks.get(task)
+        context = None if task is None else self._tasks.get(task)
+        return None if context is None else context.get(CALL)
 
     def run_until_complete(self, future: Awaitable[Result] | Generator[Any, None, Result]) -> Result:
         """Run until the future is done.
@@ -145,7 +148,7 @@ class PersistentLoop(asyncio.SelectorEventLoop):
 
     def stuck_tasks(self) -> list[tuple[asyncio.Task[Any], Call | None]]:
         """Programs' tasks that have not ended, although they were canceled; libraries' own workers are left out."""
-        return [(task, self._tasks.get(task)) for task in self.unfinished() if _name(task) is not None]
+        return [(task, self.call_of(task)) for task in self.unfinished() if _name(task) is not None]
 
     def give_up(self) -> None:
         """Close the loop with all that is on it. Call it in the loop's own thread, or after that has ended."""
@@ -156,12 +159,19 @@ class PersistentLoop(asyncio.SelectorEventLoop):
         # Or their sockets would stay open until the garbage collector finds them.
         for transport in list(getattr(self, "_transports", {}).values()):
             transport.abort()
-        try:
+        self.set_exception_handler(lambda *_: None)  # "Task was destroyed but it is pending" says nothing new
+        tasks = self.unfinished()
+        for task in tasks:
+            task.cancel()
+        with suppress(BaseException):  # of a program's callback; the loop is over in any case
             self.call_soon(self.stop)
             self.run_forever()
-        except BaseException as error:  # of a program's callback; the loop is over in any case
-            self._log("WARNING", "exception in a loop that was given up", describe(error))
-        self.set_exception_handler(lambda *_: None)  # "Task was destroyed but it is pending" says nothing new
+        for task in tasks:
+            # In their own contexts: what they would undo there can be undone nowhere else.
+            coroutine = task.get_coro()
+            if not task.done() and isinstance(coroutine, types.CoroutineType):
+                with suppress(BaseException):
+                    self._tasks[task].run(coroutine.close)
         self.close()
 
     def _report(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

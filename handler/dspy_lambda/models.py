@@ -69,8 +69,7 @@ class ProgramLM(dspy.LM):  # type: ignore[misc]
             try:
                 async with nullcontext() if self.limit is None else self.limit.aturn(self._deadline):
                     self._check_deadline()
-                    with nullcontext() if self.call is None else self.call.usage.awaiting():
-                        return await super().acall(*args, **kwargs)
+                    return await super().acall(*args, **kwargs)
             except LMError as error:
                 await asyncio.sleep(self._pause(error, attempt))
 

@@ -50,7 +50,8 @@ SLACK = 1.5
 @pytest.fixture(autouse=True)
 def _bounds():
     assert bound_provider_calls() is None
-    yield
+    with dspy.context(disable_history=True):
+        yield
     assert bound_provider_calls() is None
 
 
@@ -321,6 +322,18 @@ def test_the_connection_of_a_trickle_is_closed(serve, deadline, call):
     with pytest.raises(DeadlineExceeded):
         call(own_lm(server.url))
     assert server.closed.wait(SLACK)
+
+
+@both
+def test_an_answer_under_way_at_the_deadline_may_be_let_in_late(models, deadline, call):
+    bound_provider_calls(ProviderBounds(late_seconds=20))
+    models.behave(delay_seconds=0.5)
+    end = deadline(0.2)
+    assert call(own_lm(models.url)) == ["m: hi"]
+    assert time.monotonic() > end
+    with pytest.raises(DeadlineExceeded):
+        call(own_lm(models.url))
+    assert models.stats()["requests"] == 1
 
 
 @trickles

@@ -8,11 +8,13 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
+import dspy
 from dspy._vendor.lm15.transports._limits import DEFAULT_READ_TIMEOUT
 
 from dspy_lambda.deadline import DEADLINE, check_deadline, seconds_left
 from dspy_lambda.errors import CallError, DeadlineExceeded
 from dspy_lambda.provider_bounds.times import Total
+from dspy_lambda.telemetry.usage import SETTING
 
 Function = Callable[..., Any]
 
@@ -67,12 +69,19 @@ def _with_deadline_of(lm: Any) -> Iterator[None]:
         DEADLINE.set(None)  # not by a token: a coroutine may be closed in another context
 
 
+def _awaited(lm: Any, *, on_loop: bool = False) -> contextlib.AbstractContextManager[None]:
+    """Count the request as abandoned where its answer is not read."""
+    call = getattr(lm, "call", None)
+    usage = dspy.settings.get(SETTING) if call is None else getattr(call, "usage", None)
+    return contextlib.nullcontext() if usage is None else usage.awaiting(on_loop=on_loop)
+
+
 def check_attempt(attempt: Function) -> Function:
     """`execution._attempt`: each attempt of each LM, whatever engine serves it."""
 
     def bounded(lm: Any, *args: Any) -> Any:
         refuse_late(lm)
-        with _with_deadline_of(lm):
+        with _with_deadline_of(lm), _awaited(lm):
             return attempt(lm, *args)
 
     return bounded
@@ -83,7 +92,7 @@ def bound_attempt_on_loop(attempt: Callable[..., Awaitable[Any]]) -> Function:
 
     async def bounded(lm: Any, call: Any, *args: Any) -> Any:
         await arefuse_late(lm)
-        with _with_deadline_of(lm):
+        with _with_deadline_of(lm), _awaited(lm, on_loop=True):
             total = Total(_read_timeout(lm, call))
             try:
                 async with asyncio.timeout(total.left()) as scope:

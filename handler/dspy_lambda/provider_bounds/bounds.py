@@ -15,11 +15,14 @@ class ProviderBounds:
         error_bytes: of an error's body. lm15 keeps 500 characters of it.
         total_per_timeout: where there is no deadline, an answer may take so many times the LM's `timeout` in all: the
             longest wait for its first byte, and as long again for the rest.
+        late_seconds: an answer that is under way at its call's deadline may take so much longer, and is counted as
+            late. Not zero: the dispatcher, which settles calls and cancels tasks at the deadline, is to be first.
     """
 
     answer_bytes: int = 32 * 2**20
     error_bytes: int = 2**20
     total_per_timeout: float = 2.0
+    late_seconds: float = 0.05
 
 
 _bounds = ProviderBounds()

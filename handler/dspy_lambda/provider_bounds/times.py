@@ -23,19 +23,16 @@ from dspy_lambda.provider_bounds.bounds import current
 
 Function = Callable[..., Any]
 
-# The dispatcher settles its calls at the deadline. A request that waits then ends just after, so that the record of
-# the call says in every case that the deadline came first.
-_GRACE_SECONDS = 0.05
-
 
 class Total:
-    """When one request must have its whole answer: at its call's deadline or, outside of a call, after some seconds."""
+    """When one request must have its whole answer: by its call's deadline or, outside of a call, after some seconds."""
 
     def __init__(self, timeout: float) -> None:
         deadline = DEADLINE.get()
+        bounds = current()
         self._of_call = deadline is not None
-        self._seconds = timeout * current().total_per_timeout
-        self._end = time.monotonic() + self._seconds if deadline is None else deadline + _GRACE_SECONDS
+        self._seconds = timeout * bounds.total_per_timeout
+        self._end = time.monotonic() + self._seconds if deadline is None else deadline + bounds.late_seconds
 
     def left(self) -> float:
         """Seconds left, more than zero.
@@ -51,7 +48,9 @@ class Total:
     def expired(self) -> Exception:
         """The error for an answer that did not come in time."""
         if self._of_call:
-            return DeadlineExceeded("The deadline came before the model's answer.")
+            late = DeadlineExceeded("The deadline came before the model's answer.")
+            late.request_abandoned = True
+            return late
         error: Exception = LMTimeoutError(f"The provider's answer was not complete after {self._seconds:g} s.")
         return error
 

@@ -123,7 +123,9 @@ class Telemetry:
 
     def write_late(self, program: str, about: dict[str, Any], answer: usage.Answer) -> None:
         """An answer that came after its call had been settled: its record, and its tokens and cost as metrics."""
-        self.log("INFO", "late answer", about | answer.fields())
+        self.log("INFO", "late model call", about | answer.fields())
+        if answer.abandoned:
+            return
         values: dict[str, tuple[str, list[float]]] = {
             "LateAnswers": ("Count", [1]),
             "LMCalls": ("Count", [1]),

@@ -12,20 +12,24 @@ from typing import Any
 import dspy
 
 from dspy_lambda.dspy_patches import receive_history
+from dspy_lambda.errors import DeadlineExceeded
 
 SETTING = "dspy_lambda_usage"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answered LM call. `cost_usd` is None where the price is unknown."""
+    """One LM call: answered or, where it was given up before, abandoned. `cost_usd` is None without a price."""
 
     input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: float | None = 0.0
     cache_hit: bool = False
+    abandoned: bool = False
 
     def fields(self) -> dict[str, Any]:
+        if self.abandoned:
+            return {"lm_calls": 0, "lm_calls_abandoned": 1}
         return {
             "input_tokens": self.input_tokens,
             "output_tokens": self.output_tokens,
@@ -87,20 +91,30 @@ class Usage:
             self.abandoned += self._awaited
 
     @contextmanager
-    def awaiting(self) -> Iterator[None]:
-        """A request on the loop, which is canceled with its call: unanswered then, it is abandoned."""
+    def awaiting(self, *, on_loop: bool) -> Iterator[None]:
+        """A request; it is abandoned where it is given up before its answer was read.
+
+        One on the loop is canceled as soon as its call is settled, and so is counted by then; one in a thread ends a
+        moment after its deadline, and has a late record of its own.
+        """
         with self._lock:
-            self._awaited += 1
-        canceled = False
+            self._awaited += on_loop
+        abandoned = False
         try:
             yield
         except asyncio.CancelledError:
-            canceled = True
+            abandoned = True
+            raise
+        except DeadlineExceeded as error:
+            abandoned = error.request_abandoned
             raise
         finally:
             with self._lock:
-                self._awaited -= 1
-                self.abandoned += canceled and not self._closed
+                self._awaited -= on_loop
+                late = self._closed
+                self.abandoned += abandoned and not late
+            if abandoned and late and not on_loop and self._late is not None:
+                self._late(Answer(abandoned=True))
 
     def fields(self) -> dict[str, Any]:
         """The totals as a log record has them."""
