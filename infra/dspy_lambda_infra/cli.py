@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     local.add_argument(
         "--visibility-timeout", type=_number(1, 43_200), metavar="SECONDS", help="of the queues (default: 6 x timeout)"
     )
+    _add_limits(local)
     local.set_defaults(run=_local)
 
     serve = commands.add_parser("serve", help="serve all programs from one process, many requests at once")
@@ -99,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     invoke.add_argument("--event", required=True, help="a JSON file, or - for stdin")
     _add_project(invoke)
     _add_local(invoke)
+    _add_limits(invoke)
     invoke.set_defaults(run=_invoke)
     return parser
 
@@ -132,6 +134,12 @@ def _add_project(parser: argparse.ArgumentParser) -> None:
 def _add_local(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model-server", action="store_true", help="answer all model calls from an embedded server: no key, no cost"
+    )
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-limits", action="store_true", help="let functions have more than their memory and share of a core"
     )
 
 

@@ -34,7 +34,7 @@ def run_invoke(options: argparse.Namespace) -> int:
         known = ", ".join(project.functions)
         raise ConfigError(f"no program {options.program!r}; the project has: {known}.")
     with model_variables(options.model_server, project) as variables:
-        return asyncio.run(_invoke(project, options.program or CATALOGUE, event, variables))
+        return asyncio.run(_invoke(project, options, event, variables))
 
 
 async def _serve(project: Project, options: argparse.Namespace, variables: dict[str, str]) -> int:
@@ -50,9 +50,11 @@ async def _serve(project: Project, options: argparse.Namespace, variables: dict[
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
     kind = options.api or project.config.lambda_.api.kind
-    async with LocalLambda(project, variables, _to_stderr) as local:
+    async with LocalLambda(project, variables, _to_stderr, limit_resources=not options.no_limits) as local:
         if local.writable:
             print(f"the task root is NOT read-only here: {local.writable}", file=sys.stderr)
+        if local.unlimited:
+            print(f"NOT limited here: {local.unlimited}", file=sys.stderr)
         for name, why in project.failed.items():
             print(f"program {name} cannot be loaded: {why}", file=sys.stderr)
         try:
@@ -76,10 +78,10 @@ async def _serve(project: Project, options: argparse.Namespace, variables: dict[
     return 130 if signal.SIGINT in received else 0
 
 
-async def _invoke(project: Project, name: str, event: bytes, variables: dict[str, str]) -> int:
-    async with LocalLambda(project, variables, _to_stderr) as local:
+async def _invoke(project: Project, options: argparse.Namespace, event: bytes, variables: dict[str, str]) -> int:
+    async with LocalLambda(project, variables, _to_stderr, limit_resources=not options.no_limits) as local:
         try:
-            answer = await local.function(name).invoke(event)
+            answer = await local.function(options.program or CATALOGUE).invoke(event)
         except RequestTooLarge as error:
             print(f"dspy-lambda: the event is over Lambda's 6 MB: {error}", file=sys.stderr)
             return 1

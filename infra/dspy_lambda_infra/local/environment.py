@@ -16,17 +16,25 @@ from typing import Any
 
 from dspy_lambda_infra.local import sandbox
 from dspy_lambda_infra.local.answer import Answer, error_answer, exit_answer
+from dspy_lambda_infra.local.cgroups import Group, Limits
 from dspy_lambda_infra.local.runtime_api import RuntimeApi
 
 # "6 MB each for request and response (synchronous)"; the exact figures are in the errors that Lambda gives.
 MAX_REQUEST_BYTES = 6_291_456
 INIT_SECONDS = 10.0
 _LAST_OUTPUT_SECONDS = 0.5
+_GROUP_TRIES = 100
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What an execution environment is made with."""
+    """What an execution environment is made with.
+
+    Attributes:
+        read_only: folders that it cannot write to.
+        limits: what limits its memory and CPU; None for no limits.
+        log: called with the function's name and one line of its output.
+    """
 
     name: str
     timeout_seconds: float
@@ -34,6 +42,7 @@ class Settings:
     task_root: Path
     variables: dict[str, str]
     read_only: tuple[Path, ...]
+    limits: Limits | None
     log: Callable[[str, str], None]
 
 
@@ -55,6 +64,7 @@ class ExecutionEnvironment:
         self.init_ms = 0.0
         self._stopped = False
         self._api = RuntimeApi(settings.name)
+        self._group: Group | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._exited: asyncio.Future[int] | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -77,6 +87,10 @@ class ExecutionEnvironment:
         if failed is not None:
             await self.stop()
             return failed
+        if self._group is not None:
+            # "On-demand Lambda functions use a full vCPU (non-throttled)" during init:
+            # https://serverlessland.com/content/service/lambda/guides/effectively-running-java-on-serverless/init-heavy-lifting
+            self._group.limit_cpu()
         self.alive = True
         return None
 
@@ -122,12 +136,22 @@ class ExecutionEnvironment:
             await asyncio.wait({self._reader}, timeout=_LAST_OUTPUT_SECONDS)
             self._reader.cancel()
         await self._api.stop()
+        await self._remove_group()
+
+    async def _remove_group(self) -> None:
+        for _ in range(_GROUP_TRIES):
+            if self._group is None or self._group.remove():
+                return
+            await asyncio.sleep(0.02)  # what a killed process started is being killed, too
 
     async def _spawn(self, address: str) -> asyncio.subprocess.Process:
         settings = self._settings
         command = [sys.executable, "-m", "awslambdaric", settings.variables["_HANDLER"]]
         if settings.read_only:
             command = sandbox.read_only(command, list(settings.read_only))
+        if settings.limits is not None:
+            self._group = settings.limits.group(settings.memory_mb)
+            command = self._group.command(command)
         return await asyncio.create_subprocess_exec(
             *sandbox.die_with_parent(command),
             cwd=settings.task_root,

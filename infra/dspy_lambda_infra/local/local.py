@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from dspy_lambda.sources.sqs.requeue import DEAD_LETTER_QUEUE
-from dspy_lambda_infra.local import sandbox
+from dspy_lambda_infra.local import cgroups, sandbox
 from dspy_lambda_infra.local.environment import Settings
 from dspy_lambda_infra.local.front import Front
 from dspy_lambda_infra.local.function import Function
@@ -33,15 +33,22 @@ class LocalLambda:
         project: the project.
         variables: more environment variables for the functions, over the project's `.env` and this process's own.
         log: called with a function's name and one line of its output, or of what Lambda itself would log.
+        limit_resources: whether functions have no more than their memory and their share of a core, where this
+            machine can do that.
 
     Attributes:
-        url: the HTTP front's address.
         queues: by program name, with `url` and `dead_letter_url`.
         writable: why the functions' task root is not read-only here, or None.
+        unlimited: what of memory and CPU is not limited here although it should be, and why; or None.
     """
 
     def __init__(
-        self, project: Project, variables: dict[str, str] | None = None, log: Callable[[str, str], None] = _silent
+        self,
+        project: Project,
+        variables: dict[str, str] | None = None,
+        log: Callable[[str, str], None] = _silent,
+        *,
+        limit_resources: bool = True,
     ) -> None:
         self._project = project
         self._variables = variables or {}
@@ -51,6 +58,10 @@ class LocalLambda:
         folders = tuple(dict.fromkeys(folder for folder in wanted if not _holds_tmp(folder)))
         self.writable = sandbox.why_not_read_only(folders)
         self._read_only = () if self.writable else folders
+        self._limits = cgroups.find() if limit_resources else None
+        self.unlimited = self._limits.unlimited if self._limits else None
+        if self._limits:
+            self._limits.sweep()
         self.functions: dict[str, Function] = {}
         self.queues: dict[str, Queue] = {}
 
@@ -120,6 +131,7 @@ class LocalLambda:
                 task_root=self._project.root,
                 variables=variables,
                 read_only=self._read_only,
+                limits=self._limits,
                 log=self._log,
             ),
             settings.reserved_concurrency,

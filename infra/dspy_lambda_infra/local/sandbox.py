@@ -14,14 +14,19 @@ from functools import cache
 from pathlib import Path
 
 # Binds each of the first N folders read-only over itself, goes into the working directory again (the old one would
-# still be the writable mount), and becomes the command that follows.
+# still be the writable mount), and runs the command that follows. The shell stays, as the namespace's first process,
+# which no signal of its own namespace can kill: a program may kill itself. `unshare` 2.38 exits with 1 when that
+# process is killed, so the shell says how the command ended; what it would print on it ("Killed") is left out.
 _SCRIPT = """
 n=$1; shift
 while [ "$n" -gt 0 ]; do
   mount --rbind "$1" "$1" && mount -o remount,bind,ro "$1" || exit 97
   shift; n=$((n-1))
 done
-cd "$(pwd)" && exec "$@"
+cd "$(pwd)" || exit 97
+exec 3>&2 2>/dev/null
+"$@" 2>&3 3>&-
+exit $?
 """
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1

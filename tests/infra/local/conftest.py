@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from dspy_lambda_infra.local import cgroups
 from dspy_lambda_infra.local.local import LocalLambda
 from dspy_lambda_infra.project import load_project
 from tests.infra.local.support import RUN, Lines, processes
@@ -47,3 +48,4 @@ def _no_process_is_left(monkeypatch):
     monkeypatch.setenv("DSPY_LAMBDA_TEST_RUN", RUN)
     yield
     assert not processes()
+    cgroups.find().sweep()  # a test may have killed a local Lambda

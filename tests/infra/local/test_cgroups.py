@@ -1,0 +1,242 @@
+"""Memory and CPU limits; those with processes are skipped where control groups cannot be used."""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dspy_lambda_infra.local import cgroups
+from dspy_lambda_infra.local.cgroup_places import Place, find_places
+from tests.conftest import QUICKSTART
+from tests.infra.local.support import direct
+
+needs_limits = pytest.mark.skipif(bool(cgroups.find().unlimited), reason=str(cgroups.find().unlimited))
+
+MOUNT = "31 23 0:27 {root} {point} rw,nosuid - {kind} cgroup rw,{options}\n"
+V2 = MOUNT.format(root="/", point="/sys/fs/cgroup", kind="cgroup2", options="nsdelegate")
+OTHER = "22 28 0:21 / /proc rw,nosuid - proc proc rw\n"
+
+
+def v1(point, options):
+    return MOUNT.format(root="/", point=point, kind="cgroup", options=options)
+
+
+@pytest.mark.parametrize(
+    ("mounts", "own", "memory", "cpu"),
+    [
+        (OTHER, "", None, None),
+        (
+            OTHER + V2,
+            "0::/user.slice/a.scope\n",
+            (2, "/sys/fs/cgroup/user.slice/a.scope", "/sys/fs/cgroup/user.slice", "/sys/fs/cgroup"),
+            (2, "/sys/fs/cgroup/user.slice/a.scope", "/sys/fs/cgroup/user.slice", "/sys/fs/cgroup"),
+        ),
+        (V2, "0::/\n", (2, "/sys/fs/cgroup"), (2, "/sys/fs/cgroup")),
+        (
+            v1("/cg/memory", "memory") + v1("/cg/cpu,cpuacct", "cpu,cpuacct"),
+            "5:memory:/a/b\n4:cpu,cpuacct:/\n",
+            (1, "/cg/memory/a/b"),
+            (1, "/cg/cpu,cpuacct"),
+        ),
+        # Each controller is in one hierarchy only: what version 1 has, version 2 has not.
+        (v1("/cg/memory", "memory") + V2, "5:memory:/a\n0::/\n", (1, "/cg/memory/a"), (2, "/sys/fs/cgroup")),
+        (v1("/cg/cpuset", "cpuset"), "5:cpuset:/\n", None, None),
+        # In a container: only its own part of the hierarchy is mounted, or it has a namespace of its own.
+        (
+            MOUNT.format(root="/docker/1", point="/cg/memory", kind="cgroup", options="memory"),
+            "5:memory:/docker/1/x\n",
+            (1, "/cg/memory/x"),
+            None,
+        ),
+        (
+            MOUNT.format(root="/docker/2", point="/cg/memory", kind="cgroup", options="memory"),
+            "5:memory:/docker/1\n",
+            None,
+            None,
+        ),
+    ],
+)
+def test_groups_are_made_where_this_process_s_own_are(mounts, own, memory, cpu):
+    def place(expected):
+        return expected and Place(expected[0], tuple(map(Path, expected[1:])))
+
+    places = find_places(mounts, own)
+    assert (places.get("memory"), places.get("cpu")) == (place(memory), place(cpu))
+
+
+def read(group, *names):
+    """The first of these files that one of the group's folders has."""
+    for folder in group.folders:
+        for name in names:
+            if (folder / name).exists():
+                return (folder / name).read_text().split()
+    raise FileNotFoundError(names)
+
+
+@needs_limits
+def test_a_group_has_the_function_s_memory_no_swap_and_its_share_of_a_core():
+    group = cgroups.find().group(512)
+    try:
+        assert read(group, "memory.max", "memory.limit_in_bytes") == [str(512 * 2**20)]
+        assert read(group, "memory.swap.max", "memory.memsw.limit_in_bytes") in (["0"], [str(512 * 2**20)])
+        assert read(group, "cpu.max", "cpu.cfs_quota_us")[0] in ("max", "-1")
+        group.limit_cpu()
+        quota = int(read(group, "cpu.max", "cpu.cfs_quota_us")[0])
+        period = int(read(group, "cpu.max", "cpu.cfs_period_us")[-1])
+        assert quota / period == pytest.approx(512 / 1769, rel=0.01)
+    finally:
+        assert group.remove()
+    assert not any(folder.exists() for folder in group.folders)
+
+
+@needs_limits
+def test_a_share_of_more_cores_than_there_are_is_no_limit(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    group = cgroups.find().group(10_240)
+    try:
+        group.limit_cpu()
+        assert read(group, "cpu.max", "cpu.cfs_quota_us")[0] in ("max", "-1")
+    finally:
+        group.remove()
+
+
+@needs_limits
+def test_groups_of_a_killed_local_lambda_are_swept():
+    limits = cgroups.find()
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    stale = [parent / f"dspy-lambda-{gone.pid}-0" for parent in {parent for _, parent in limits.parents.values()}]
+    for folder in stale:
+        folder.mkdir()
+    mine = limits.group(128)
+    limits.sweep()
+    assert not any(folder.exists() for folder in stale)
+    assert mine.remove()
+
+
+def test_what_cannot_be_made_is_unlimited_with_the_reason(monkeypatch, tmp_path):
+    nowhere = Place(2, (tmp_path / "nowhere",))
+    monkeypatch.setattr(cgroups, "find_places", lambda *_: {"memory": nowhere, "cpu": nowhere})
+    limits = cgroups.find.__wrapped__()
+    assert limits.parents == {}
+    assert limits.unlimited.startswith("memory and CPU: ")
+    assert str(tmp_path / "nowhere") in limits.unlimited
+
+
+@needs_limits
+def test_one_controller_is_used_without_the_other(monkeypatch, tmp_path):
+    places = find_places(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
+    nowhere = Place(1, (tmp_path / "nowhere",))
+    monkeypatch.setattr(cgroups, "find_places", lambda *_: places | {"cpu": nowhere})
+    limits = cgroups.find.__wrapped__()
+    assert list(limits.parents) == ["memory"]
+    assert limits.unlimited.startswith("CPU: ")
+
+
+GREEDY = """
+import os, tempfile, time
+class Greedy(dspy.Module):
+    async def aforward(self, mb: int = 0, seconds: float = 0, write: str = "", die: int = 0) -> dict:
+        folder = tempfile.gettempdir()
+        if write: open(os.path.join(folder, write), "w").close()
+        if die: os.kill(os.getpid(), die)
+        held = [b"x" * 2**20 for _ in range(mb)]
+        begin, used = time.perf_counter(), time.process_time()
+        while time.perf_counter() - begin < seconds: pass
+        return {"share": (time.process_time() - used) / seconds if seconds else 0, "files": os.listdir(folder)}
+"""
+
+
+@pytest.fixture
+def invoke_in_turn(make_project, make_local):
+    """The answers of events, one after the other, by one function."""
+
+    def invoke_in_turn(memory_mb, *events, **options):
+        project = make_project({"greedy": GREEDY}, **{"lambda": {"defaults": {"memory_mb": memory_mb}}})
+
+        async def run():
+            async with make_local(project, **options) as local:
+                return [await local.function("Greedy").invoke(direct(**event)) for event in events]
+
+        return asyncio.run(run())
+
+    return invoke_in_turn
+
+
+def result(answer):
+    return json.loads(answer.payload)["outputs"]
+
+
+@needs_limits
+def test_running_out_of_memory_is_answered_as_lambda_does(invoke_in_turn, lines):
+    before, killed, after = invoke_in_turn(256, {"write": "left", "mb": 50}, {"mb": 400}, {})
+    assert (before.error, killed.error, after.error) == (None, "Runtime.ExitError", None)
+    request_id = json.loads(killed.payload)["requestId"]
+    assert killed.message == f"RequestId: {request_id} Error: Runtime exited with error: signal: killed"
+    assert result(after)["files"] == ["left"]
+    assert [report["status"] for report in lines.reports] == ["success", "error", "success"]
+
+
+def test_a_program_that_kills_itself_is_answered_alike(invoke_in_turn):
+    killed, aborted, after = invoke_in_turn(1024, {"die": 9}, {"die": 6}, {})
+    assert killed.message.endswith("Runtime exited with error: signal: killed")
+    assert aborted.message.endswith("Runtime exited with error: signal: aborted")
+    assert after.error is None
+
+
+@needs_limits
+def test_a_function_has_its_share_of_a_core(invoke_in_turn):
+    (answer,) = invoke_in_turn(442, {"seconds": 2})
+    assert result(answer)["share"] < 0.35
+
+
+@needs_limits
+def test_init_has_a_whole_core(invoke_in_turn, lines):
+    """At 128 MB the imports alone would take over 10 s."""
+    (answer,) = invoke_in_turn(128, {})
+    assert answer.error is None
+    (report,) = lines.reports
+    assert report["metrics"]["initDurationMs"] < 8000
+
+
+@needs_limits
+def test_limits_can_be_switched_off(invoke_in_turn):
+    (answer,) = invoke_in_turn(128, {"mb": 300}, limit_resources=False)
+    assert answer.error is None
+
+
+@needs_limits
+@pytest.mark.parametrize("option", [[], ["--no-limits"]])
+def test_the_command_limits_unless_told_otherwise(make_project, tmp_path, capsys, option):
+    from dspy_lambda_infra.cli import main
+
+    project = make_project({"greedy": GREEDY}, **{"lambda": {"defaults": {"memory_mb": 256}}})
+    event = tmp_path / "event.json"
+    event.write_bytes(direct(mb=400))
+    status = main(["invoke", "Greedy", "--event", str(event), "--project", str(project), "--model-server", *option])
+    assert ("signal: killed" in capsys.readouterr().out, status) == ((False, 0) if option else (True, 1))
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs root and unshare")
+@pytest.mark.parametrize("option", [[], ["--no-limits"]])
+def test_one_line_says_at_the_start_what_is_not_limited(option):
+    hidden = ["unshare", "--mount", "--propagation", "private", "sh", "-c", 'umount -R /sys/fs/cgroup; exec "$@"', "sh"]
+    words = [sys.executable, "-m", "dspy_lambda_infra.cli", "local", "--project", str(QUICKSTART), "--model-server"]
+    with subprocess.Popen([*hidden, *words, "--port", "0", *option], stdout=-1, stderr=-1, text=True) as process:
+        assert process.stdout.readline().startswith("ready ")
+        process.terminate()
+        _, err = process.communicate(timeout=20)
+    said = [line for line in err.splitlines() if "NOT limited" in line]
+    assert said == ([] if option else ["NOT limited here: memory and CPU: no control groups are mounted"])
+
+
+@needs_limits
+def test_no_group_is_left_at_the_end(invoke_in_turn):
+    invoke_in_turn(1024, {}, {"die": 9}, {})
+    parents = {parent for _, parent in cgroups.find().parents.values()}
+    assert [folder for parent in parents for folder in parent.glob(f"dspy-lambda-{os.getpid()}-*")] == []
