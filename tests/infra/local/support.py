@@ -12,13 +12,17 @@ RUN = f"dspy-lambda-test-{os.getpid()}"
 
 
 class Lines:
-    """What functions logged, as JSON."""
+    """What functions logged: `lines` of JSON, and `others`, such as the stacks before a kill."""
 
     def __init__(self):
         self.lines = []
+        self.others = []
 
     def __call__(self, _, line):
-        self.lines.append(json.loads(line))
+        try:
+            self.lines.append(json.loads(line))
+        except ValueError:
+            self.others.append(line)
 
     @property
     def records(self):

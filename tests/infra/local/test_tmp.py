@@ -11,15 +11,15 @@ import pytest
 from tests.infra.local.support import direct
 
 KEEPS = """
-import asyncio, os, pathlib, tempfile, time
+import asyncio, os, pathlib, re, tempfile
 folder = pathlib.Path(tempfile.gettempdir())
 FOUND = sorted(path.name for path in folder.iterdir())
 if (folder / "bad-init").exists(): raise ValueError("left by the last one")
 class Keeps(dspy.Module):
-    async def aforward(self, write: str = "", seconds: float = 0, block: float = 0, exit: bool = False) -> list[str]:
+    async def aforward(self, write: str = "", seconds: float = 0, hold: bool = False, exit: bool = False) -> list[str]:
         if write: (folder / write).write_text("kept")
         if exit: os._exit(3)
-        time.sleep(block)
+        if hold: re.match("(a+)+$", "a" * 64 + "b")  # keeps the interpreter's lock until the kill
         await asyncio.sleep(seconds)
         return [os.environ["TMPDIR"], *FOUND]
 """
@@ -60,7 +60,7 @@ def test_environments_at_the_same_time_have_fresh_folders_of_their_own(make_proj
     assert not any(Path(folder).exists() for folder, *_ in results)
 
 
-@pytest.mark.parametrize("death", [{"exit": True}, {"block": 3}])
+@pytest.mark.parametrize("death", [{"exit": True}, {"hold": True}])
 def test_the_successor_of_a_dead_process_gets_its_folder_with_the_content(invoke_in_turn, death):
     first, _, third = invoke_in_turn({}, {"write": "left", **death}, {})
     assert third == [first[0], "left"]

@@ -1,0 +1,80 @@
+"""The Runtime API, called as a runtime client calls it."""
+
+import asyncio
+import time
+
+import aiohttp
+import pytest
+
+from dspy_lambda_infra.local.runtime_api import MAX_RESPONSE_BYTES, RuntimeApi
+
+
+@pytest.fixture
+def run():
+    """Run a client's coroutine against a Runtime API; what it returns."""
+
+    def run(client):
+        async def serve():
+            api = RuntimeApi("Test")
+            address = await api.start()
+            try:
+                async with aiohttp.ClientSession(f"http://{address}") as session:
+                    return await client(api, session)
+            finally:
+                await api.stop()
+
+        return asyncio.run(serve())
+
+    return run
+
+
+INVOCATION = "/2018-06-01/runtime/invocation"
+
+
+def test_an_event_comes_with_its_id_and_its_deadline(run):
+    async def client(api, session):
+        assert not api.ready.is_set()
+        ends = time.time() + 3
+        answer = api.send("the-id", b'{"a": 1}', ends)
+        async with session.get(f"{INVOCATION}/next") as got:
+            event, headers = await got.read(), got.headers
+        async with session.post(f"{INVOCATION}/the-id/response", data=b"[]") as posted:
+            assert posted.status == 202
+        assert api.ready.is_set()
+        assert headers["Lambda-Runtime-Aws-Request-Id"] == "the-id"
+        assert headers["Lambda-Runtime-Deadline-Ms"] == str(int(ends * 1000))
+        return event, await answer
+
+    event, answer = run(client)
+    assert (event, answer.payload, answer.error) == (b'{"a": 1}', b"[]", None)
+
+
+@pytest.mark.parametrize(("size", "status"), [(MAX_RESPONSE_BYTES, 202), (MAX_RESPONSE_BYTES + 1, 413)])
+def test_an_answer_over_6_mb_is_refused_and_ends_the_client(run, size, status):
+    async def client(api, session):
+        answer = api.send("the-id", b"{}", time.time() + 3)
+        async with session.post(f"{INVOCATION}/the-id/response", data=b"x" * size) as posted:
+            return posted.status, (await answer).error, api.broken
+
+    refused = status == 413
+    assert run(client) == (status, "Function.ResponseSizeTooLarge" if refused else None, refused)
+
+
+def test_an_error_keeps_its_type(run):
+    async def client(api, session):
+        answer = api.send("the-id", b"{}", time.time() + 3)
+        async with session.post(f"{INVOCATION}/the-id/error", data=b'{"errorType": "E"}') as posted:
+            assert posted.status == 202
+        return (await answer).error
+
+    assert run(client) == "E"
+
+
+@pytest.mark.parametrize("payload", [b"no json", b"[]", b"{}"])
+def test_an_error_without_a_type_is_unhandled(run, payload):
+    async def client(api, session):
+        async with session.post("/2018-06-01/runtime/init/error", data=payload) as posted:
+            assert posted.status == 202
+        return api.init_error.error
+
+    assert run(client) == "Unhandled"
