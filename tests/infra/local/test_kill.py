@@ -1,0 +1,102 @@
+"""Whatever way the local Lambda ends, no process of it is left."""
+
+import contextlib
+import json
+import os
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from dspy_lambda_infra.local import sandbox
+from tests.infra.local.support import RUN, started_from_here
+
+FORKS = """
+import os, pathlib, subprocess, sys, time
+
+def fork_a_daemon():
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.execvp("sleep", ["sleep", "777"])
+        os._exit(0)
+
+def fork_in_every_way():
+    subprocess.Popen(["sleep", "777"])
+    subprocess.Popen(["sleep", "777"], start_new_session=True)
+    subprocess.Popen(["sh", "-c", "trap '' TERM HUP INT; sleep 777 & wait"], start_new_session=True)
+    fork_a_daemon()
+
+if "FORK_AT_INIT" in os.environ and "AWS_LAMBDA_RUNTIME_API" in os.environ:
+    fork_in_every_way()
+    time.sleep(60)
+
+class Forks(dspy.Module):
+    def forward(self, seconds: float = 0) -> str:
+        fork_in_every_way()
+        time.sleep(seconds)
+        return "done"
+"""
+SLEEPS = 4
+
+
+def left():
+    """Processes that this test run started, without those that look for them."""
+    return {pid: line for pid, line in started_from_here().items() if not line.startswith("ps axeww")}
+
+
+def sleeping():
+    return [line for line in left().values() if line.startswith("sleep 777")]
+
+
+def wait_for(condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, left()
+        time.sleep(0.05)
+
+
+def call(url, **inputs):
+    """Call the program in the background; the answer may never come."""
+
+    def run():
+        request = urllib.request.Request(url, json.dumps(inputs).encode(), {"Content-Type": "application/json"})
+        with contextlib.suppress(urllib.error.URLError, OSError, ValueError):
+            urllib.request.urlopen(request, timeout=30).close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+@pytest.mark.skipif(
+    bool(sandbox.why_not_read_only((Path("/usr"),))), reason=str(sandbox.why_not_read_only((Path("/usr"),)))
+)
+@pytest.mark.parametrize("when", ["idle", "busy", "init"])
+def test_nothing_is_left_of_a_local_lambda_that_was_killed(make_project, command, monkeypatch, when):
+    project = make_project({"forks": FORKS}, **{"lambda": {"defaults": {"sqs": {}}}})
+    # The command itself imports the programs, too, to know them.
+    if when == "init":
+        monkeypatch.setenv("FORK_AT_INIT", "1")
+    with command("local", "--project", str(project), "--model-server", "--port", "0") as process:
+        url = process.stdout.readline().split()[1]
+        calling = call(f"{url}/Forks", seconds=30 if when == "busy" else 0)
+        if when == "idle":
+            calling.join()
+        wait_for(lambda: len(sleeping()) >= SLEEPS)
+        process.kill()
+        wait_for(lambda: not left(), seconds=5)
+        calling.join()
+
+
+def test_the_processes_of_a_test_run_are_found():
+    """The tests above would pass if they looked for the wrong thing."""
+    environment = {**os.environ, "DSPY_LAMBDA_TEST_RUN": RUN}
+    with subprocess.Popen(["sleep", "777"], env=environment, start_new_session=True) as process:
+        wait_for(lambda: len(sleeping()) == 1)
+        process.kill()
+    assert not left()
