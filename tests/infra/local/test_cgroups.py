@@ -182,6 +182,20 @@ def test_running_out_of_memory_is_answered_as_lambda_does(invoke_in_turn, lines)
     assert [report["status"] for report in lines.reports] == ["success", "error", "success"]
 
 
+@needs_limits
+def test_running_out_of_memory_during_init_is_answered_alike(make_project, make_local, lines):
+    module = "HELD = 'AWS_LAMBDA_RUNTIME_API' in __import__('os').environ and b'x' * 2**28\n" + GREEDY
+    project = make_project({"greedy": module}, **{"lambda": {"defaults": {"memory_mb": 200}}})
+
+    async def run():
+        async with make_local(project) as local:
+            return await local.function("Greedy").invoke(direct())
+
+    assert asyncio.run(run()).message == "Error: Runtime exited with error: signal: killed"
+    (report,) = lines.reports_of("platform.initReport")
+    assert report["errorType"] == "Runtime.ExitError"
+
+
 def test_a_program_that_kills_itself_is_answered_alike(invoke_in_turn):
     killed, aborted, after = invoke_in_turn(1024, {"die": 9}, {"die": 6}, {})
     assert killed.message.endswith("Runtime exited with error: signal: killed")
