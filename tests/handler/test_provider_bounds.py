@@ -514,7 +514,7 @@ def run_async_loop(lm, stopped):
 
     async def dispatched():
         task = asyncio.create_task(deaf())
-        for _ in range(20):
+        for _ in range(13):
             await asyncio.sleep(0.1)
             task.cancel()
         await task
@@ -565,7 +565,7 @@ def test_no_request_arrives_after_the_deadline(models, deadline, loop, errors):
     end = deadline(0.5)
     with dspy.context(lm=lm):
         context = contextvars.copy_context()
-        thread = threading.Thread(target=context.run, args=(loop, lm, lambda: time.monotonic() > end + 1.5))
+        thread = threading.Thread(target=context.run, args=(loop, lm, lambda: time.monotonic() > end + 0.8))
         thread.start()
         thread.join()
     started = models.stats()["started"]
