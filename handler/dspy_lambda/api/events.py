@@ -9,6 +9,8 @@ from typing import Any
 
 _HOST = re.compile(r"[^:\s]+(:\d{1,5})?")
 _PORT = re.compile(r"\d{1,5}")
+_METHOD = re.compile(r"[!-~]+")
+_LAST_EPOCH_MS = 1e15  # the year 33658; an integer of 400 digits fits into no float
 
 
 def kind_of(event: dict[str, Any]) -> str | None:
@@ -19,7 +21,8 @@ def kind_of(event: dict[str, Any]) -> str | None:
     if "elb" in request:
         return "alb"
     if event.get("version") == "2.0" and isinstance(request.get("http"), dict):
-        return "url" if ".lambda-url." in str(request.get("domainName")) else "http"
+        domain = request.get("domainName")
+        return "url" if isinstance(domain, str) and ".lambda-url." in domain else "http"
     return "rest" if "httpMethod" in event and "resource" in event else None
 
 
@@ -27,7 +30,7 @@ def epoch_ms_of(event: dict[str, Any]) -> float | None:
     """When API Gateway took the request in: `requestTimeEpoch` (v1) or `timeEpoch` (v2)."""
     request = event["requestContext"]
     epoch = request.get("requestTimeEpoch", request.get("timeEpoch"))
-    return epoch if isinstance(epoch, int | float) else None
+    return epoch if isinstance(epoch, int | float) and 0 < epoch < _LAST_EPOCH_MS else None
 
 
 def correlation_id_of(event: dict[str, Any]) -> str | None:
@@ -44,10 +47,12 @@ def tidy(event: dict[str, Any]) -> dict[str, Any]:
 
     Mangum reads nulls as missing keys only in places, takes `Host: a:b:c` for a host and a port, and raises on a
     body that is not base64.
+
+    Raises:
+        TypeError: a part that no client can break is not the text that it is in every real request.
     """
     event = {key: value for key, value in event.items() if value is not None}
-    if not isinstance(event.get("httpMethod", ""), str):
-        raise TypeError("httpMethod")
+    _check_request_line(event)
     for name in ("headers", "multiValueHeaders"):
         if name in event:
             event[name] = {k: v for k, v in event[name].items() if v is not None and _sane(k, v)}
@@ -57,6 +62,18 @@ def tidy(event: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(body, str) or (event.get("isBase64Encoded") and not _is_base64(body)):
         event["body"], event["isBase64Encoded"] = "not base64", False
     return event
+
+
+def _check_request_line(event: dict[str, Any]) -> None:
+    """What the application reads without a look at its type: in there, a failure would be the program's."""
+    request = event["requestContext"]
+    line = request["http"] if event.get("version") == "2.0" and "elb" not in request else event
+    method = line.get("method" if line is not event else "httpMethod", "GET")
+    if not isinstance(method, str) or not _METHOD.fullmatch(method):
+        raise TypeError("method")
+    texts = (event.get("path"), event.get("rawPath"), line.get("path"), request.get("path"), request.get("stage"))
+    if not all(text is None or isinstance(text, str) for text in texts):
+        raise TypeError("path")
 
 
 def _sane(name: str, value: Any) -> bool:

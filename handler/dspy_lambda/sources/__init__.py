@@ -68,4 +68,6 @@ def _describe(event: Any) -> str:
     if event.get("source") == "aws.events":
         return "This is a bare EventBridge event; give the rule or schedule a direct event as its constant input."
     keys = ", ".join(sorted(str(key)[:40] for key in event)[:10])
+    # Half a surrogate pair cannot be encoded: the runtime client would end with its environment on the error's text.
+    keys = keys.encode(errors="replace").decode()
     return f"No event source sends an object with the keys: {keys or '(none)'}."

@@ -213,6 +213,44 @@ def test_a_request_without_its_parts_is_an_unknown_event(serve, kind):
         serve(event)
 
 
+@pytest.mark.parametrize("value", [["POST"], 5, {"a": 1}, "PO\ud800ST", "PO ST", [[]]], ids=repr)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_request_whose_method_is_no_method_is_an_unknown_event(serve, records, kind, value):
+    event = EVENTS[kind](Request("POST", "/Answer"))
+    line = event["requestContext"]["http"] if kind in ("http", "url") else event
+    line["method" if line is not event else "httpMethod"] = value
+    with pytest.raises(UnknownEvent, match=f"looks like a {kind} request"):
+        serve(event)
+    assert not [line for line in records().lines if line.get("message") == "unforeseen error"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_request_whose_path_is_no_text_is_an_unknown_event(serve, kind):
+    nested = []
+    for _ in range(900):
+        nested = [nested]
+    request = EVENTS[kind](Request("POST", "/Answer"))
+    places = [request, request["requestContext"], request["requestContext"].get("http", {})]
+    found = 0
+    for place in places:
+        for key in {"path", "rawPath", "stage"} & set(place):
+            before, place[key] = place[key], nested
+            found += 1
+            with pytest.raises(UnknownEvent, match=f"looks like a {kind} request"):
+                serve(request)
+            place[key] = before
+    assert found
+    assert serve(request)["statusCode"] == 400
+
+
+@pytest.mark.parametrize("epoch", [10**400, -(10**400), float("nan"), float("inf"), -1, "now", [], None])
+@pytest.mark.parametrize(("kind", "key"), [("rest", "requestTimeEpoch"), ("http", "timeEpoch")])
+def test_a_request_is_answered_whatever_its_epoch(serve, kind, key, epoch):
+    event = EVENTS[kind](Request("POST", "/Answer", body=b'{"question": "q"}'))
+    event["requestContext"][key] = epoch
+    assert serve(event)["statusCode"] == 200
+
+
 def test_one_programs_function_serves_its_own_path_only(make_serve):
     serve = make_serve(QUICKSTART, DSPY_LAMBDA_PROGRAM="Answer", DSPY_LAMBDA_MODULE="quickstart.modules.answer")
     assert serve.post("/Answer", {"question": "q"}).status == 200

@@ -48,6 +48,14 @@ def test_an_event_of_no_source_is_named_as_such(make_project, make_serve, event,
         serve(event)
 
 
+def test_what_is_said_of_an_event_can_be_sent(make_project, make_serve):
+    """The runtime client of Python 3.12 and later ends with its environment on half a surrogate pair."""
+    serve = make_serve(make_project({"echo": ECHO}))
+    with pytest.raises(UnknownEvent, match="keys: a\\?b") as caught:
+        serve({"a\ud800b": 1})
+    str(caught.value).encode()
+
+
 def paths(value, path=()):
     """All places within a JSON value."""
     yield path
