@@ -1,4 +1,4 @@
-# make setup|demo|test|test-sam|verify-aws|stress|serve|bench|check|lint|format|template|lock. Needs Python 3.11+ and make, nothing else.
+# make setup|demo|test|isolation|test-sam|verify-aws|stress|serve|bench|check|lint|format|template|lock. Needs Python 3.11+ and make, nothing else.
 SHELL := /bin/sh
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -8,7 +8,7 @@ TOOLS := .venv-tools/bin
 PROJECT ?= examples/quickstart
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
 
-.PHONY: setup tools demo test test-sam verify-aws stress serve bench check lint format template lock clean
+.PHONY: setup tools demo test isolation test-sam verify-aws stress serve bench check lint format template lock clean
 
 setup: .venv/ready
 tools: .venv-tools/ready
@@ -42,6 +42,10 @@ test-sam: setup tools
 # Needs an AWS account: deploys a stack, checks it, deletes it.
 verify-aws: setup tools
 	PATH="$(HERE)/$(TOOLS):$(HERE)/$(BIN):$$PATH" $(BIN)/python -m dspy_lambda_infra.verify
+
+# One bad record, one stuck call, one killed process: on the local Lambda, through SQS. STRESS_SCALE=10: all of it.
+isolation: setup
+	$(BIN)/python -m pytest -q tests/isolation
 
 stress: setup
 	STRESS_SCALE=10 $(BIN)/python -m pytest -q tests/stress

@@ -15,8 +15,9 @@ import dspy
 from dspy.utils.exceptions import LMError, is_retryable_lm_error
 
 from dspy_lambda.config import CONFIG_FILE, Config, ModelSettings
-from dspy_lambda.errors import ConfigError, DeadlineExceeded
+from dspy_lambda.errors import ConfigError
 from dspy_lambda.limits import ModelLimit
+from dspy_lambda.provider_bounds import arefuse_late, refuse_late
 from dspy_lambda.soundness import wait_seconds
 from dspy_lambda.telemetry import Call
 
@@ -59,7 +60,7 @@ class ProgramLM(dspy.LM):  # type: ignore[misc]
         for attempt in itertools.count():
             try:
                 with nullcontext() if self.limit is None else self.limit.turn(self._deadline):
-                    self._check_deadline()
+                    refuse_late(self)
                     return super().__call__(*args, **kwargs)
             except LMError as error:
                 time.sleep(self._pause(error, attempt))
@@ -68,7 +69,7 @@ class ProgramLM(dspy.LM):  # type: ignore[misc]
         for attempt in itertools.count():
             try:
                 async with nullcontext() if self.limit is None else self.limit.aturn(self._deadline):
-                    self._check_deadline()
+                    await arefuse_late(self)
                     return await super().acall(*args, **kwargs)
             except LMError as error:
                 await asyncio.sleep(self._pause(error, attempt))
@@ -86,14 +87,6 @@ class ProgramLM(dspy.LM):  # type: ignore[misc]
         if self._deadline is not None and time.monotonic() + hint >= self._deadline:
             raise error
         return max(0.0, hint)
-
-    def _check_deadline(self) -> None:
-        """Send nothing that nobody waits for: it would be paid for all the same.
-
-        By the call and not only by the context: the LM may be in a thread of the program's own, which has none.
-        """
-        if self._deadline is not None and time.monotonic() >= self._deadline:
-            raise DeadlineExceeded("The deadline has passed; no model is called any more.")
 
     @property
     def _deadline(self) -> float | None:

@@ -24,10 +24,10 @@ class ALoops(dspy.Module):
         for k in range(40):
             try:
                 await dspy.settings.lm.acall(f"q{n}-{k}")
-            except BaseException:
+            except (Exception, asyncio.CancelledError):
                 try:
                     await asyncio.sleep(0.02)
-                except BaseException:
+                except asyncio.CancelledError:
                     pass
 
 class Fans(dspy.Module):
@@ -58,7 +58,7 @@ class Background(dspy.Module):
             for k in range(40):
                 try:
                     await asyncio.shield(dspy.settings.lm.acall(f"q{n}-{k}"))
-                except BaseException:
+                except (Exception, asyncio.CancelledError):
                     pass
         self.task = asyncio.get_running_loop().create_task(work())
         await asyncio.sleep(60)

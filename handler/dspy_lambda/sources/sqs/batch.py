@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 from dspy_lambda.environment import Environment
-from dspy_lambda.errors import CallError, ProgramFailed
+from dspy_lambda.errors import CallError, DeadlineExceeded, ProgramFailed
 from dspy_lambda.runner import Runner
 from dspy_lambda.sources.direct import require
 from dspy_lambda.sources.sqs.record import Record
@@ -23,7 +23,8 @@ class Batch:
     """The records of one invocation, and what becomes of them.
 
     Args:
-        delete: called with records that are done, before a record is started that may end the process.
+        delete: called with records that are done, before a record is started that may end the process; False if there
+            is no time for that.
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class Batch:
         runner: Runner,
         invocation: Invocation,
         suspects: Suspects,
-        delete: Callable[[list[Record]], Awaitable[None]],
+        delete: Callable[[list[Record]], Awaitable[bool]],
     ) -> None:
         self._environment = environment
         self._runner = runner
@@ -56,9 +57,11 @@ class Batch:
         return sorted(failed, key=lambda failure: failure[0].position)
 
     async def _run_suspects(self, groups: list[list[Record]]) -> list[Failed]:
-        waiting, failed = deque(groups), []
+        waiting = deque(groups)
+        failed: list[Failed] = []
         while waiting:
-            await self._delete_done()
+            if not await self._delete_done():
+                return failed + self._not_started(waiting)
             deadline = self._invocation.deadline
             left = None if deadline is None else deadline - time.monotonic()
             usual = self._runner.dispatcher.usual_seconds(waiting[0][0].label)
@@ -66,11 +69,20 @@ class Batch:
             failed += await self._run_groups([waiting.popleft() for _ in range(count)], late=True)
         return failed
 
-    async def _delete_done(self) -> None:
+    async def _delete_done(self) -> bool:
+        """Whether what is done would stay done if the process ended now."""
         done, self._done = self._done, []
-        if done:
-            self._suspects.forget(record.identifier for record in done)
-            await self._delete(done)
+        self._suspects.forget(record.identifier for record in done)
+        return not done or await self._delete(done)
+
+    def _not_started(self, groups: Iterable[list[Record]]) -> list[Failed]:
+        failed = []
+        for record in (record for group in groups for record in group):
+            call = self._call(record)
+            call.fail(DeadlineExceeded("Too little time was left to start."))
+            assert call.error is not None
+            failed.append((record, call.error))
+        return failed
 
     async def _run_groups(self, groups: list[list[Record]], *, late: bool = False) -> list[Failed]:
         """As many tasks as can run, not as there are groups: each takes the next one when it is done with one."""

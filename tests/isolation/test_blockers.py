@@ -8,7 +8,7 @@ from collections import Counter
 
 from dspy_lambda_infra.local.local import CATALOGUE, LocalLambda
 from dspy_lambda_infra.project import load_project
-from tests.stress.conftest import SCALE
+from tests.isolation.conftest import SCALE
 
 BLOCKERS = """
 import asyncio, os, re, socket, subprocess, threading, time

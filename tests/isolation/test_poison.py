@@ -14,14 +14,14 @@ from dspy_lambda_infra.local.local import CATALOGUE, LocalLambda
 from dspy_lambda_infra.local.mapping import EventSourceMapping
 from dspy_lambda_infra.local.queues import Queue, QueueServer
 from dspy_lambda_infra.project import load_project
-from tests.stress.conftest import SCALE
-from tests.stress.poison import BLOCK, KILL, POISON, RAISE
+from tests.isolation.conftest import SCALE
+from tests.isolation.poison import BLOCK, KILL, POISON, RAISE
 
 SETTINGS = Sqs(batch_size=10, maximum_concurrency=2, max_receive_count=4, backoff_seconds=1, backoff_max_seconds=2)
 KINDS = [*RAISE, *BLOCK, *KILL] if SCALE > 1 else ["own_cause", "blocked_loop", "exit"]
 
 
-async def drain(project, models, runs, bodies, lines, visibility=5, seconds=180):
+async def drain(project, models, runs, bodies, lines, visibility=12, seconds=300):
     """Send the bodies as one batch and wait until the queue is empty; what is in the dead-letter queue then."""
     variables = {"OPENAI_API_KEY": "k", "DSPY_LAMBDA_API_BASE": models.url, "RUNS": str(runs)}
     async with LocalLambda(load_project(project), variables, lambda _, line: lines.append(line)) as local:

@@ -9,7 +9,7 @@ import pytest
 
 from dspy_lambda_infra.local.local import CATALOGUE, LocalLambda
 from dspy_lambda_infra.project import load_project
-from tests.stress.conftest import SCALE
+from tests.isolation.conftest import SCALE
 from tests.support import AECHO, ECHO, failures, sqs
 
 STUCK = """

@@ -9,7 +9,7 @@ from dspy_lambda_infra.local.local import LocalLambda
 from dspy_lambda_infra.local.mapping import EventSourceMapping
 from dspy_lambda_infra.local.queues import Queue, QueueServer
 from dspy_lambda_infra.project import load_project
-from tests.stress.conftest import SCALE
+from tests.isolation.conftest import SCALE
 from tests.support import AECHO
 
 MESSAGES = 300 * SCALE
