@@ -160,13 +160,12 @@ class PersistentLoop(asyncio.SelectorEventLoop):
         for transport in list(getattr(self, "_transports", {}).values()):
             transport.abort()
         self.set_exception_handler(lambda *_: None)  # "Task was destroyed but it is pending" says nothing new
-        tasks = self.unfinished()
-        for task in tasks:
+        for task in self.unfinished():
             task.cancel()
         with suppress(BaseException):  # of a program's callback; the loop is over in any case
             self.call_soon(self.stop)
             self.run_forever()
-        for task in tasks:
+        for task in self.unfinished():
             # In their own contexts: what they would undo there can be undone nowhere else.
             coroutine = task.get_coro()
             if not task.done() and isinstance(coroutine, types.CoroutineType):
