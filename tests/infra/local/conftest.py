@@ -27,8 +27,11 @@ def make_local(models, lines):
 
 
 @pytest.fixture
-def command():
-    """Run `dspy-lambda` in a process of its own, which is killed at the end."""
+def command(tmp_path, monkeypatch):
+    """Run `dspy-lambda` in a process of its own, which is killed at the end: what it then leaves is in `tmp_path`."""
+    folder = tmp_path / "tmp-of-the-command"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
 
     @contextlib.contextmanager
     def command(*arguments):
