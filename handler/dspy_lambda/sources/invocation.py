@@ -13,6 +13,8 @@ from dspy_lambda.telemetry import Invocation
 _FRESH_SECONDS = 60.0
 # Measured (benchmarks/RESULTS.md, "the reserve"): 0.07 to 0.15 ms a record on a whole core.
 _RESERVE_SECONDS_PER_RECORD = 0.00018
+# Measured at 128 MB, 100 threads cut off in their model calls: 2 ms of a whole core each, until DSPy has unwound.
+_RESERVE_SECONDS_PER_RUNNING_CALL = 0.002
 
 
 def open_invocation(
@@ -55,9 +57,11 @@ def seconds_for(environment: Environment, remaining: float, source: str, epoch_m
 
 
 def reserve_seconds(environment: Environment, left: float, records: int) -> float:
-    """What is kept back for answering. With a share of a core, each record takes so much longer.
+    """What is kept back for answering. With a share of a core, each record takes that much longer.
 
     A function with a very short timeout keeps most of it for the program.
     """
-    of_records = records * _RESERVE_SECONDS_PER_RECORD / environment.core_share
+    running = min(records, environment.config.server.max_concurrent_per_program)
+    work = records * _RESERVE_SECONDS_PER_RECORD + running * _RESERVE_SECONDS_PER_RUNNING_CALL
+    of_records = work / environment.core_share
     return min(environment.reserve_seconds, left / 5) + min(of_records, left / 4)
