@@ -1,0 +1,84 @@
+import os
+import sys
+import threading
+
+import pytest
+
+from dspy_lambda import process
+from dspy_lambda.process import RESTARTS, LastResort, ProcessState
+
+
+@pytest.fixture
+def last_resort(tmp_path):
+    return lambda **variables: LastResort({"TMPDIR": str(tmp_path), **variables})
+
+
+def test_nothing_is_used_up_by_default(last_resort):
+    assert last_resort(AWS_LAMBDA_FUNCTION_MEMORY_SIZE="100000").why(0) is None
+
+
+def test_memory_near_the_functions_own_is_used_up(last_resort):
+    assert last_resort(AWS_LAMBDA_FUNCTION_MEMORY_SIZE="1").why(0) == "memory"
+
+
+def test_threads_and_runners_that_never_came_back_are_used_up(last_resort, monkeypatch):
+    assert last_resort().why(4) == "time of the processor"
+    monkeypatch.setattr(threading, "active_count", lambda: 701)
+    assert last_resort().why(0) == "threads"
+
+
+def test_a_full_disk_is_used_up(last_resort, monkeypatch):
+    real = os.statvfs
+
+    class Full:
+        f_blocks, f_bavail = 1000, 10
+
+    monkeypatch.setattr(process.os, "statvfs", lambda path: Full() if isinstance(path, str) else real(path))
+    assert last_resort().why(0) == "disk"
+
+
+def test_it_is_told_and_done_at_most_once_a_minute(last_resort, monkeypatch):
+    resort = last_resort()
+    assert resort.why(4)
+    assert resort.plan("memory") is False  # there is no runtime client here
+    assert resort.why(4) is None
+    assert last_resort(**{RESTARTS: "1"}).why(4) is None
+
+
+def test_the_process_is_replaced_when_the_next_event_is_asked_for(last_resort, monkeypatch, tmp_path):
+    class Client:
+        def wait_next_invocation(self):
+            return "event"
+
+    module = type(sys)("awslambdaric.lambda_runtime_client")
+    module.LambdaRuntimeClient = Client
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    replaced = []
+    monkeypatch.setattr(process.os, "execve", lambda *arguments: replaced.append(arguments))
+    (tmp_path / "before").touch()
+    resort = last_resort(KEPT="x")
+    (tmp_path / "left").mkdir()
+    assert resort.plan("disk") is True
+    assert replaced == []
+    Client().wait_next_invocation()
+    ((path, arguments, variables),) = replaced
+    assert (path, arguments) == (sys.executable, sys.orig_argv)
+    assert variables == {"TMPDIR": str(tmp_path), "KEPT": "x", RESTARTS: "1"}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["before"]
+
+
+def test_variables_of_the_runtime_client_are_not_put_back(monkeypatch):
+    state = ProcessState()
+    monkeypatch.setenv("_X_AMZN_TRACE_ID", "of this invocation")
+    state.note()
+    assert state.put_back() == []
+    assert os.environ["_X_AMZN_TRACE_ID"] == "of this invocation"
+
+
+def test_a_removed_working_directory_is_left(tmp_path):
+    state, folder = ProcessState(), tmp_path / "gone"
+    folder.mkdir()
+    os.chdir(folder)
+    folder.rmdir()
+    assert state.put_back() == ["working directory"]
+    assert os.path.isdir(os.getcwd())
