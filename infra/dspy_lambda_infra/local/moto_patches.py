@@ -1,8 +1,9 @@
 """What moto's SQS lacks: the order of FIFO message groups, and changes that do not overwrite each other.
 
 After the visibility timeout, moto 5.2 skips a group's first message because the second one still counts as pending,
-and then delivers the second one. And it rebuilds a queue's list of messages at each delete, in a thread per request,
-without a lock. `tests/infra/local/test_moto_patches.py` shows the fault, and fails when moto no longer has it.
+and then delivers the second one. It rebuilds a queue's list of messages at each delete, in a thread per request,
+without a lock. And it hides a message again for whoever received it before the visibility timeout passed.
+`tests/infra/local/test_moto_patches.py` shows the first fault, and fails when moto no longer has it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import inspect
 import time
 from typing import Any
 
+from moto.sqs.exceptions import ReceiptHandleIsInvalid
 from moto.sqs.models import Message, Queue, SQSBackend
 
 # How soon a long poll sees that a message became visible again; a new message ends it at once.
@@ -18,11 +20,12 @@ _POLL_SECONDS = 0.05
 
 receive_as_moto = SQSBackend.receive_message
 _delete_as_moto = Queue.delete_message
+_change_as_moto = SQSBackend.change_message_visibility
 _PARAMETERS = ["self", "queue_name", "count", "wait_seconds_timeout", "visibility_timeout", "message_attribute_names"]
 _NEEDED = {
     Message: ("visible", "delayed"),
     Queue: ("messages", "pending_messages", "pending_message_groups", "delete_message", "wait_for_messages"),
-    SQSBackend: ("get_queue",),
+    SQSBackend: ("get_queue", "change_message_visibility"),
 }
 
 
@@ -37,6 +40,7 @@ def keep_order() -> str | None:
         return "this version of moto receives messages in another way"
     SQSBackend.receive_message = _receive_message
     Queue.delete_message = _delete_message
+    SQSBackend.change_message_visibility = _change_message_visibility
     return None
 
 
@@ -66,6 +70,19 @@ def _receive_message(
 def _delete_message(self: Any, receipt_handle: str) -> None:
     with self._messages_lock:
         _delete_as_moto(self, receipt_handle)
+
+
+def _change_message_visibility(self: Any, queue_name: str, receipt_handle: str, visibility_timeout: int) -> None:
+    """Only for who has the message: "The specified message isn't in flight" otherwise.
+
+    A change that comes too late would hide a group's first message while the second one is delivered.
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ChangeMessageVisibility.html
+    """
+    queue = self.get_queue(queue_name)
+    with queue._messages_lock:
+        if not any(m.receipt_handle == receipt_handle and not m.visible for m in queue._messages):
+            raise ReceiptHandleIsInvalid
+        _change_as_moto(self, queue_name, receipt_handle, visibility_timeout)
 
 
 class _Deliverable:

@@ -118,6 +118,20 @@ def test_a_head_that_stays_invisible_longer_blocks_those_behind_it(server, make_
     assert bodies(receive(queue, wait=3)) == ["1", "2"]
 
 
+@pytest.mark.parametrize("received_again", [False, True])
+def test_who_no_longer_has_a_message_cannot_hide_it(server, make_queue, send, receive, received_again):
+    queue = make_queue()
+    send(queue, "g", "1", "2")
+    head = receive(queue)[0]["ReceiptHandle"]
+    wait_until_visible()
+    if received_again:
+        receive(queue)
+    entry = {"Id": "0", "ReceiptHandle": head, "VisibilityTimeout": 0 if received_again else 30}
+    answer = server.client.change_message_visibility_batch(QueueUrl=queue.url, Entries=[entry])
+    assert [failed["Id"] for failed in answer["Failed"]] == ["0"]
+    assert bodies(receive(queue)) == ([] if received_again else ["1", "2"])
+
+
 def test_a_blocked_message_is_not_counted_as_received(make_queue, send, receive):
     queue = make_queue()
     send(queue, "g", "1", "2")
