@@ -7,6 +7,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 
+from dspy_lambda.config import Sqs
 from dspy_lambda.environment import Environment
 from dspy_lambda.errors import CallError, DeadlineExceeded, ProgramFailed
 from dspy_lambda.runner import Runner
@@ -53,8 +54,12 @@ class Batch:
         failed = await self._run_groups(first)
         failed += await self._run_suspects(behind)
         self._suspects.end()
-        self._suspects.survived(sum(record.receive_count > 1 for record in records), len(records))
+        came_back = sum(record.receive_count > 1 for record in records)
+        self._suspects.survived(came_back, len(records))
         return sorted(failed, key=lambda failure: failure[0].position)
+
+    def _batch_size(self, label: str) -> int:
+        return (self._environment.config.lambda_.function(label).sqs or Sqs()).batch_size
 
     async def _run_suspects(self, groups: list[list[Record]]) -> list[Failed]:
         waiting = deque(groups)
@@ -64,8 +69,9 @@ class Batch:
                 return failed + self._not_started(waiting)
             deadline = self._invocation.deadline
             left = None if deadline is None else deadline - time.monotonic()
-            usual = self._runner.dispatcher.usual_seconds(waiting[0][0].label)
-            count = self._suspects.side_by_side(list(waiting), usual, left)
+            label = waiting[0][0].label
+            usual = self._runner.dispatcher.usual_seconds(label)
+            count = self._suspects.side_by_side(list(waiting), self._batch_size(label), usual, left)
             failed += await self._run_groups([waiting.popleft() for _ in range(count)], late=True)
         return failed
 

@@ -7,14 +7,16 @@ every ordinary retry, and running those one by one would serialize the queue aft
 - A record that ran when a process died, or while the loop stood still, is a suspect by name in its sandbox: it runs
   last and alone. One that was alone when that happened again runs after all others.
 - A record that came back for a reason unknown here starts after those that did not. Such records run one at a time
-  while they are the exception; after a batch of which they were most, which all survived, the next one runs as many
-  at a time as survived: this is the wake of an outage, and not of a death.
+  until a whole batch's worth of them has survived within a minute of each other: this is the wake of an outage. What
+  comes back after a death is less than a batch without the one that killed, and comes much later.
 - What is done is deleted from the queue before the next of them starts.
 """
 
 from __future__ import annotations
 
 import math
+import random
+import time
 from collections.abc import Callable, Iterable
 
 from dspy_lambda.sources.sqs.journal import Journal
@@ -23,6 +25,7 @@ from dspy_lambda.sources.sqs.record import Record
 _MOST = 1000
 # One at a time is for as long as it fits into this part of the time that is left.
 _PART_OF_TIME = 0.5
+_WAKE_SECONDS = 60.0
 
 
 class Suspects:
@@ -35,7 +38,8 @@ class Suspects:
     def __init__(self, journal: Journal | None) -> None:
         self._journal = journal
         self._known = journal.load() if journal else {}  # by identifier: whether it was alone
-        self._trust = 1
+        self._survivors = 0
+        self._last_survival = 0.0
         self._is_kept = True
         self.died_with = journal.died_with if journal else []
         if self.died_with:
@@ -74,6 +78,7 @@ class Suspects:
         behind = [(rank, group) for rank, group in ranked if rank]
         if len(groups) < 2 or not behind:
             return groups, []
+        random.shuffle(behind)  # or the same record would be behind the same one each time
         behind.sort(key=lambda item: item[0])
         return [group for rank, group in ranked if not rank], [group for _, group in behind]
 
@@ -84,15 +89,18 @@ class Suspects:
             return 3 if known else 2
         return 1 if record.receive_count > 1 else 0
 
-    def side_by_side(self, waiting: list[list[Record]], usual: float | None, left: float | None) -> int:
+    def side_by_side(
+        self, waiting: list[list[Record]], batch_size: int, usual: float | None, left: float | None
+    ) -> int:
         """How many of the waiting groups to start now.
 
         Args:
+            batch_size: the most records that one death sends back.
             usual: seconds that a call of the program takes, where known.
             left: seconds until the deadline.
         """
         unknown = sum(1 for group in waiting if max(self._rank(record) for record in group) == 1)
-        wanted = min(self._trust, unknown) if unknown else 1
+        wanted = unknown if self._survivors >= batch_size else 1
         if usual is not None and left is not None:
             # Records that are not started in time come back as well, and burn their receives for nothing.
             wanted = max(wanted, math.ceil(len(waiting) * usual / max(left * _PART_OF_TIME, 0.001)))
@@ -100,7 +108,12 @@ class Suspects:
 
     def survived(self, came_back: int, records: int) -> None:
         """A batch is over, and the process is not."""
-        self._trust = max(self._trust, came_back) if came_back * 2 > records else 1
+        now = time.monotonic()
+        is_wake = came_back * 2 > records
+        if not is_wake or now - self._last_survival > _WAKE_SECONDS:
+            self._survivors = 0
+        self._survivors += came_back if is_wake else 0
+        self._last_survival = now
 
     def forget(self, identifiers: Iterable[str]) -> None:
         """These are done."""
