@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -13,6 +15,8 @@ from typing import Any, TypeVar
 
 # Before DSPy's first call, or it fetches its price map over the network then: up to 5 s where egress is blocked.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
+# A progress bar of dspy.Parallel leaves half a line, which the next log line would be glued to.
+os.environ.setdefault("TQDM_DISABLE", "1")
 
 from dspy_lambda.dspy_patches import bound_provider_calls, quick_stacks, remember_lookups
 
@@ -151,6 +155,11 @@ class Environment:
     def give_up_runner(self) -> None:
         """Go on with another thread, loop and executors. Quick: a new thread is only made for the next invocation."""
         self.runner.abandon()
+        if not logging._lock.acquire(blocking=False):  # type: ignore[attr-defined]
+            # Whoever was given up may hold it for ever, and nobody could log or make a loop any more.
+            logging._lock = threading.RLock()  # type: ignore[attr-defined]
+        else:
+            logging._lock.release()  # type: ignore[attr-defined]
         self._abandoned = [runner for runner in [*self._abandoned, self.runner] if runner.thread.is_alive()]
         for lm in self.models.values():
             lm.abandon_turns()
@@ -180,15 +189,20 @@ class Environment:
                     self.telemetry.log("WARNING", "old connections cannot be closed", describe(error))
         self._last_used = time.time()
 
-    def after_invocation(self) -> None:
+    def after_invocation(self, invocation: Invocation) -> None:
         """Put back what programs changed in the process, and see whether it can go on."""
-        self.disarm()
         self._last_used = time.time()
+        try:
+            self._look_after_process(invocation)
+        except Exception as error:  # a descriptor that a program closed; the answer is made
+            self.telemetry.log("ERROR", "the process cannot be put in order", describe(error))
+
+    def _look_after_process(self, invocation: Invocation) -> None:
         if changed := self.process.put_back():
             self.telemetry.log("WARNING", "a program changed the process; put back", {"changed": changed})
-        if self.last_resort is not None and (reason := self.last_resort.why(self._stuck_runners())):
-            planned = self.last_resort.plan(reason)
-            about = {"used_up": reason, "restarts": self.last_resort.restarts, "replaced": planned}
+        resort = self.last_resort
+        if resort is not None and (reason := resort.why(self._stuck_runners(), invocation.ends - time.monotonic())):
+            about = {"used_up": reason, "restarts": resort.restarts, "replaced": resort.plan(reason)}
             self.telemetry.log("ERROR", "the process is used up", about)
 
     def _stuck_runners(self) -> int:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from dspy_lambda.environment import Environment
-from dspy_lambda.runner import Runner
+from dspy_lambda.runner import Job, Runner
 from dspy_lambda.sources import Source, recognise
 from dspy_lambda.telemetry import Invocation
 
-# The runner answers at the deadline itself; this part of the reserve is how long it may take for that.
-_PART_OF_RESERVE = 0.5
-# While the late answer is made no other thread may take the interpreter from it, which each of a hundred busy ones
-# would do every 5 ms.
-_UNDISTURBED_SECONDS = 1.0
+# After the deadline each of a hundred busy threads would keep the interpreter's lock for 5 ms before it is this one's
+# turn. A long interval for as long as this thread has the lock does not help: whoever waits already asks for it once
+# more by the old one, and this thread then waits by the new one.
+_IMPATIENT_SECONDS = 0.0002
 
 
 def invoke(environment: Environment, event: Any, context: Any) -> Any:
@@ -28,25 +28,41 @@ def invoke(environment: Environment, event: Any, context: Any) -> Any:
     """
     source = recognise(event)
     environment.process.note()
-    with source.begin(environment, event, context) as invocation:
-        environment.arm(invocation)
-        try:
-            return _answer(environment, source, event, context, invocation)
-        finally:
-            environment.after_invocation()
+    collects = gc.isenabled()
+    try:
+        with source.begin(environment, event, context) as invocation:
+            environment.arm(invocation)
+            try:
+                return _answer(environment, source, event, context, invocation)
+            finally:
+                environment.after_invocation(invocation)
+    finally:
+        environment.disarm()
+        if collects:
+            gc.enable()
 
 
 def _answer(environment: Environment, source: Source, event: Any, context: Any, invocation: Invocation) -> Any:
     runner = environment.fresh_runner(invocation)
     job = runner.start(lambda: _run(environment, runner, source, event, context, invocation))
     assert invocation.deadline is not None
-    until = invocation.deadline + (invocation.closes - invocation.deadline) * _PART_OF_RESERVE
-    if environment.watch.wait(job, runner, invocation, until):
-        return job.result()
+    in_time = environment.watch.wait(job, runner, invocation, invocation.deadline)
+    with _switching_every(_IMPATIENT_SECONDS) if not in_time else nullcontext():
+        in_time = in_time or environment.watch.wait(job, runner, invocation, invocation.answer_by)
+        # The garbage collector may run a program's finalizer: not in the thread that answers.
+        gc.disable()
+        return job.result() if in_time else _answer_late(environment, source, event, invocation, job, runner)
+
+
+def _answer_late(
+    environment: Environment, source: Source, event: Any, invocation: Invocation, job: Job, runner: Runner
+) -> Any:
     environment.disarm()
+    is_blocked = environment.watch.is_blocked(job, runner)
     try:
-        with environment.telemetry.held_together(), _undisturbed():
-            environment.watch.report(runner, invocation)
+        with environment.telemetry.held_together():
+            if is_blocked:
+                environment.watch.report(runner, invocation)
             environment.give_up_runner()
             return source.late(environment, event, invocation)
     finally:
@@ -54,10 +70,10 @@ def _answer(environment: Environment, source: Source, event: Any, context: Any, 
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Keep the interpreter's lock: nothing in the block may wait, or all others would have it that long first."""
+def _switching_every(seconds: float) -> Iterator[None]:
+    """How long a thread may keep the interpreter's lock while others want it."""
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(_UNDISTURBED_SECONDS)
+    sys.setswitchinterval(seconds)
     try:
         yield
     finally:

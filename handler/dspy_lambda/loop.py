@@ -55,13 +55,13 @@ class PersistentLoop(asyncio.SelectorEventLoop):
         self.own_threads = Threads(2, "requeue")
         self.set_exception_handler(self._report)
 
-    def create_task(self, coro: Any, *, name: Any = None, context: Any = None) -> asyncio.Task[Any]:
+    def create_task(self, coro: Any, *, name: Any = None, context: Any = None, **more: Any) -> asyncio.Task[Any]:
         """A task that only this loop knows; `call_of` tells which program call it belongs to."""
         if self.is_closed():
             coro.close()
             raise RuntimeError("Event loop is closed")
         context = contextvars.copy_context() if context is None else context
-        task = asyncio.Task(coro, loop=self, name=name, context=context)
+        task = asyncio.Task(coro, loop=self, name=name, context=context, **more)
         # https://docs.python.org/3/library/asyncio-extending.html
         asyncio._unregister_task(task)
         self._tasks[task] = context

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import Any
 
 from dspy_lambda.environment import Environment
 from dspy_lambda.invoke import invoke
-from dspy_lambda.process import LastResort
+from dspy_lambda.process import LastResort, end_forks
 from dspy_lambda.secrets import resolve
 from dspy_lambda.sources import prepare
 from dspy_lambda.warm import warm
@@ -20,6 +21,9 @@ os.environ.update(secrets)
 # At import, so that a project that cannot be served is a failed init: what Lambda shows best.
 environment = Environment(os.environ, own_process=True)
 environment.kill_dump = KillDump(2)
+# A program's `_thread.interrupt_main()`, a home-made timeout, would end the process with its whole batch.
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+end_forks()
 environment.last_resort = LastResort(_started_with)
 prepare(environment, os.environ.get("DSPY_LAMBDA_SOURCES", ""))
 warm(environment, os.environ, secrets)

@@ -17,6 +17,7 @@ from dspy.utils.exceptions import LMError, is_retryable_lm_error
 from dspy_lambda.config import CONFIG_FILE, Config, ModelSettings
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.limits import ModelLimit
+from dspy_lambda.loop import CALL
 from dspy_lambda.provider_bounds import arefuse_late, refuse_late
 from dspy_lambda.soundness import wait_seconds
 from dspy_lambda.telemetry import Call
@@ -51,8 +52,8 @@ class ProgramLM(dspy.LM):  # type: ignore[misc]
 
         Not left to the context: the LM may be handed to a thread of the program's own, which has none.
         """
-        if self.call is not None:
-            self.call.usage.add(entry)
+        if (call := self._running_call) is not None:
+            call.usage.add(entry)
         if self.limit is not None:
             self.limit.spent(entry["usage"].get("total_tokens") or 0)
 
@@ -76,8 +77,8 @@ class ProgramLM(dspy.LM):  # type: ignore[misc]
 
     def _pause(self, error: LMError, attempt: int) -> float:
         """Seconds until the next attempt; raises the error where there shall be none."""
-        if self.call is not None:
-            self.call.lm_error = error
+        if (call := self._running_call) is not None:
+            call.lm_error = error
         if attempt >= RETRIES or not is_retryable_lm_error(error) or dspy.settings.send_stream is not None:
             raise error
         hint = wait_seconds(error.retry_after)
@@ -89,8 +90,14 @@ class ProgramLM(dspy.LM):  # type: ignore[misc]
         return max(0.0, hint)
 
     @property
+    def _running_call(self) -> Call | None:
+        """The call that asks: a program may keep an LM from one call for the next. Its own where nobody says."""
+        return CALL.get() or self.call
+
+    @property
     def _deadline(self) -> float | None:
-        return None if self.call is None else self.call.invocation.deadline
+        call = self._running_call
+        return None if call is None else call.invocation.deadline
 
 
 def build_models(

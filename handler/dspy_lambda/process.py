@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import stat
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 # A process that has replaced another one lives at least this long: what is used up at once, again, is not its doing.
 _LEAST_SECONDS = 60.0
+JOURNAL_FOLDER = "dspy-lambda"  # see sources/sqs/journal.py
 RESTARTS = "DSPY_LAMBDA_RESTARTS"  # how often this process has replaced itself
 # "1,024 file descriptors and 1,024 processes and threads".
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 _MOST_THREADS = 700
 _MOST_STUCK = 3  # each may spin for ever, and takes its share of the core from every call
-_PART_OF_MEMORY = 0.9
+_PART_OF_MEMORY, _PART_OF_GROWTH = 0.9, 0.1
+_TIMES_INIT = 2
 _PART_OF_TMP = 0.02
 
 
@@ -24,6 +29,7 @@ class ProcessState:
 
     def __init__(self) -> None:
         self._environ = dict(_raw_environ())
+        self._interpreter = sys.getrecursionlimit(), sys.getswitchinterval()
         self._folder = os.getcwd()
         self._streams = sys.stdout, sys.stderr
         self._descriptors = [(number, os.dup(number)) for number in (1, 2)]
@@ -43,6 +49,10 @@ class ProcessState:
         if _folder() != self._folder:
             os.chdir(self._folder)
             changed.append("working directory")
+        if (sys.getrecursionlimit(), sys.getswitchinterval()) != self._interpreter:
+            sys.setrecursionlimit(self._interpreter[0])
+            sys.setswitchinterval(self._interpreter[1])
+            changed.append("recursion limit or switch interval")
         if self._put_back_streams():
             changed.append("standard output or error")
         return changed
@@ -87,6 +97,25 @@ def _folder() -> str:
         return ""
 
 
+_is_fork = False
+
+
+def end_forks() -> None:
+    """See to it that a program's fork, which comes back into the handler, ends there: the answer is its parent's."""
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+def _note_fork() -> None:
+    global _is_fork
+    _is_fork = True
+
+
+def leave_if_forked() -> None:
+    """End this process if it is a program's fork, without a trace."""
+    if _is_fork:
+        os._exit(0)
+
+
 class LastResort:
     """Replaces the process by a new one of its own kind, between two events, when nothing less helps.
 
@@ -103,7 +132,10 @@ class LastResort:
         self._memory_bytes = int(memory_mb) * 2**20 if memory_mb.isdecimal() else None
         self._folder = variables.get("TMPDIR") or "/tmp"  # noqa: S108 - Lambda's one writable folder
         self._before = _entries(self._folder)
-        self._quiet_until = time.monotonic() + _LEAST_SECONDS if self.restarts else 0.0
+        self._least_seconds = _LEAST_SECONDS * 2 ** min(self.restarts, 10)
+        self._quiet_until = time.monotonic() + self._least_seconds if self.restarts else 0.0
+        self._first_bytes = 0
+        self._init_seconds = _seconds_since_start()
         self._page = os.sysconf("SC_PAGE_SIZE")
         try:
             self._statm: int | None = os.open("/proc/self/statm", os.O_RDONLY)
@@ -116,9 +148,14 @@ class LastResort:
         text = self._variables.get(RESTARTS, "0")
         return int(text) if text.isdecimal() else 0
 
-    def why(self, stuck_runners: int) -> str | None:
-        """What is used up, or None; told once a minute."""
-        if time.monotonic() < self._quiet_until:
+    def why(self, stuck_runners: int, seconds_left: float) -> str | None:
+        """What is used up, or None; told once a minute at most.
+
+        Args:
+            seconds_left: until Lambda's kill. The invocation lasts until the next event is asked for, so that the
+                new process's init must fit into it; a later invocation has more time.
+        """
+        if time.monotonic() < self._quiet_until or seconds_left < self._init_seconds * _TIMES_INIT:
             return None
         if threading.active_count() > _MOST_THREADS:
             return "threads"
@@ -126,7 +163,10 @@ class LastResort:
             return "time of the processor"
         if self._memory_bytes and self._statm is not None:
             used = int(os.pread(self._statm, 100, 0).split()[1]) * self._page
-            if used > self._memory_bytes * _PART_OF_MEMORY:
+            # What it had after its first invocation is what the next process would have, too.
+            self._first_bytes = self._first_bytes or used
+            grown = used - self._first_bytes
+            if used > self._memory_bytes * _PART_OF_MEMORY and grown > self._memory_bytes * _PART_OF_GROWTH:
                 return "memory"
         disk = os.statvfs(self._folder)
         if disk.f_bavail < disk.f_blocks * _PART_OF_TMP:
@@ -135,7 +175,9 @@ class LastResort:
 
     def plan(self, reason: str) -> bool:
         """Replace the process before its next event; False where that cannot be done, or was done just now."""
-        self._quiet_until = time.monotonic() + _LEAST_SECONDS
+        self._quiet_until = time.monotonic() + self._least_seconds
+        if "AWS_LAMBDA_MAX_CONCURRENCY" in self._variables:  # Managed Instances: one of several processes
+            return False
         client = getattr(sys.modules.get("awslambdaric.lambda_runtime_client"), "LambdaRuntimeClient", None)
         if client is None:
             return False
@@ -144,8 +186,8 @@ class LastResort:
 
     def _replace(self, reason: str) -> None:
         if reason == "disk":
-            _remove(self._folder, _entries(self._folder) - self._before)
-        variables = {**self._variables, RESTARTS: str(self.restarts + 1)}
+            _remove(self._folder, _entries(self._folder) - self._before - {JOURNAL_FOLDER})
+        variables = _as_started(self._variables) | {RESTARTS: str(self.restarts + 1)}
         os.execve(sys.executable, sys.orig_argv, variables)  # noqa: S606 - this program again
 
 
@@ -161,7 +203,40 @@ def _remove(folder: str, names: set[str]) -> None:
 
     for name in names:
         path = os.path.join(folder, name)
-        if os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            os.unlink(path)
+        with suppress(OSError):
+            found = os.lstat(path)
+            if found.st_uid != os.geteuid() or stat.S_ISSOCK(found.st_mode):
+                continue  # an extension's
+            if stat.S_ISDIR(found.st_mode):
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                os.unlink(path)
+
+
+def _as_started(variables: dict[str, str]) -> dict[str, str]:
+    """The variables as Lambda gave them, before its runtime client changed them.
+
+    Its bootstrap adds the layers only where PYTHONPATH is not set yet, and sets it. A process that was restored from a
+    snapshot is not to wait for one again. The descriptor for framed log lines is taken out when it is opened.
+    Source: /var/runtime/bootstrap.py; awslambdaric 4.2.2, bootstrap.py.
+    """
+    started = dict(variables)
+    if started.get("PYTHONPATH") == started.get("LAMBDA_RUNTIME_DIR"):
+        started.pop("PYTHONPATH", None)
+    if started.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
+        started["AWS_LAMBDA_INITIALIZATION_TYPE"] = "on-demand"
+    for handler in logging.getLogger().handlers:
+        descriptor = getattr(getattr(handler, "log_sink", None), "fd", None)
+        if isinstance(descriptor, int):
+            started["_LAMBDA_TELEMETRY_LOG_FD"] = str(descriptor)
+    return started
+
+
+def _seconds_since_start() -> float:
+    """How long this process has lived, which at the end of its init is how long that took; 0 where nobody tells."""
+    try:
+        with open("/proc/self/stat", encoding="ascii", errors="replace") as file:
+            ticks = int(file.read().rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, AttributeError):
+        return 0.0

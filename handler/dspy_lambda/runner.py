@@ -99,7 +99,7 @@ class Runner:
         return self.loop
 
     def ping(self) -> bool:
-        """Whether the loop has come round since the last ping; leaves the next one."""
+        """Whether the loop has come round since the last ping; leaves the next one, if so."""
         responded = self._answered == self._pinged
         if responded:
             self._pinged += 1
@@ -131,12 +131,12 @@ class Runner:
         self.use_loop()
         while True:
             self._wake.acquire()
-            job = self._job
+            # Taken at once: as soon as it is done the main thread may leave the next one there.
+            job, self._job = self._job, None
             if job is None:
                 break
             job.run()
             del job
             if self.abandoned:
                 break
-            self._job = None
         self.loop.give_up()

@@ -18,6 +18,7 @@ from dspy_lambda.errors import InvalidInput
 
 SCHEMA_REF = "#/components/schemas/{program}.{{model}}"
 # Misfits whose text is, or quotes, what a validator or the caller wrote.
+_MOST_ERRORS = 100
 _QUOTING = {"value_error", "assertion_error", "union_tag_invalid", "is_instance_of"}
 
 
@@ -31,7 +32,8 @@ class Inputs:
         """The keyword arguments for the program. Extra fields are ignored; pydantic's lax mode converts.
 
         Raises:
-            InvalidInput: with one entry in `errors` for each field that does not fit, never the value itself.
+            InvalidInput: with an entry in `errors` for each field that does not fit, 100 at most; never the value
+                itself.
         """
         if not isinstance(inputs, dict):
             misfit = {"loc": [], "msg": "Input should be a JSON object", "type": "dict_type"}
@@ -39,7 +41,9 @@ class Inputs:
         try:
             return self.adapter.validate_python(inputs)
         except ValidationError as error:
-            misfits = [self._misfit(item) for item in error.errors(include_url=False, include_input=False)]
+            # A wrong list of 300,000 items would be 300,000 entries: an answer that Lambda does not pass on.
+            found = error.errors(include_url=False, include_input=False)[:_MOST_ERRORS]
+            misfits = [self._misfit(item) for item in found]
         fields = sorted({str(item["loc"][0]) for item in misfits if item["loc"]})
         raise InvalidInput(f"The inputs do not fit the program: {', '.join(fields)}.", errors=misfits)
 

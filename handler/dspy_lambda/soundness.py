@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _FIELDS = ("outcome", "title", "status", "detail", "retry_after", "errors")
 _DETAIL_LENGTH = 2000
+_ERROR_LENGTH = 100_000
 _LONGEST_RETRY_SECONDS = 31 * 86_400
 
 
@@ -48,13 +49,15 @@ def _has_sound_values(error: CallError, kinds: tuple[type[CallError], ...]) -> b
     texts = (error.outcome, error.title, error.detail)
     if any(type(text) is not str for text in texts) or error.outcome not in {kind.outcome for kind in kinds}:
         return False
+    if any(len(text) > _DETAIL_LENGTH for text in texts):
+        return False  # an answer that Lambda does not pass on
     arguments = arguments_of(error)  # what `str` and `repr` show
     if not (_is_status(error.status) and _are_flat(error.errors) and all(_is_scalar(value) for value in arguments)):
         return False
     wait = error.retry_after
     if not (wait is None or (_is_scalar(wait) and wait_seconds(wait) is not None)):
         return False
-    return _is_json([*texts, *arguments, error.errors])
+    return _is_json([*texts, *arguments, error.errors]) and len(json.dumps([*arguments, error.errors])) < _ERROR_LENGTH
 
 
 def _rebuilt(error: CallError, kinds: tuple[type[CallError], ...]) -> CallError:

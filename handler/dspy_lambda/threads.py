@@ -74,8 +74,15 @@ class Threads(Executor):
         """Give the pool up; no thread is waited for."""
         self.abandon()
 
+    def _next(self) -> _Work | None:
+        while True:
+            try:
+                return self._queue.get()
+            except BaseException:  # noqa: S112 - one that a program sent to the thread, after its answer
+                continue
+
     def _work(self) -> None:
-        while (item := self._queue.get()) is not None:
+        while (item := self._next()) is not None:
             future, function, args = item
             if future.set_running_or_notify_cancel():
                 self._running[future] = time.monotonic()

@@ -20,6 +20,7 @@ _FRAMES = 8
 _MOST_SITES = 1000
 # An invocation that the main thread has not ended by then is stuck in code that holds the interpreter's lock.
 _BEFORE_KILL_SECONDS = 0.1
+_MOMENT_SECONDS = 0.02
 # As they are and as they really are: what a frame has is compared as text, since each look at the disk would give
 # the interpreter's lock away.
 _LIBRARIES = tuple(
@@ -55,6 +56,10 @@ class Watch:
             if not responds and not is_blocked:
                 self.report(runner, invocation)
             is_blocked = not responds
+
+    def is_blocked(self, job: Job, runner: Runner) -> bool:
+        """Whether the loop stands still, and is not only late: it is given a moment to answer."""
+        return not runner.ping() or (not job.wait(_MOMENT_SECONDS) and not runner.ping())
 
     def keep_watching(self, runner: Runner, thread: int) -> None:
         """Report whenever the runner's loop, which runs in that thread, stands still; never returns (`serve`)."""
@@ -109,14 +114,20 @@ class KillDump:
     """
 
     def __init__(self, descriptor: int) -> None:
-        faulthandler.register(signal.SIGALRM, file=os.dup(descriptor), all_threads=True, chain=False)
+        # Somebody else's alarm (a tracing library has one for timeouts) is left to them.
+        self._is_ours = signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+        if self._is_ours:
+            faulthandler.register(signal.SIGALRM, file=os.dup(descriptor), all_threads=True, chain=False)
 
     def arm(self, seconds: float) -> None:
-        """Dump unless `disarm` comes first."""
+        """Dump just before so many seconds have passed, unless `disarm` comes first."""
+        if not self._is_ours:
+            return
         if seconds > _BEFORE_KILL_SECONDS:
             seconds = max(seconds - _BEFORE_KILL_SECONDS, seconds * 0.9)
         signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
 
     def disarm(self) -> None:
         """The invocation is answered."""
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        if self._is_ours:
+            signal.setitimer(signal.ITIMER_REAL, 0)

@@ -238,3 +238,79 @@ def test_what_a_program_changes_in_the_process_is_put_back_and_named(make_projec
     assert sys.stdout is stdout
     (line,) = [line for line in records().lines if "put back" in str(line.get("message"))]
     assert line["changed"] == ["os.environ", "working directory", "standard output or error"]
+
+
+def test_a_wrong_list_is_answered_with_a_hundred_errors_and_not_with_all(make_project, make_serve):
+    source = "class Sums(dspy.Module):\n    def forward(self, items: list[int]) -> int:\n        return sum(items)\n"
+    serve = make_serve(make_project({"sums": source}))
+    document = problem(serve.post("/Sums", {"items": ["x"] * 20_000}))
+    assert (document["status"], len(document["errors"])) == (422, 100)
+
+
+def test_an_error_of_the_programs_own_is_no_larger_than_an_answer_may_be(make_project, make_serve):
+    source = """
+    from dspy_lambda.errors import InvalidInput
+    class Raises(dspy.Module):
+        def forward(self):
+            raise InvalidInput("d" * 7_000_000)
+    """
+    answer = make_serve(make_project({"raises": source})).post("/Raises", {})
+    assert answer.status == 422
+    assert len(answer.body) < 10_000
+
+
+def test_an_lm_that_a_program_keeps_serves_the_call_that_asks(make_project, make_serve, records):
+    source = """
+    KEPT = {}
+    class Keeps(dspy.Module):
+        def forward(self, q: str):
+            lm = KEPT.setdefault("lm", dspy.settings.lm.copy(temperature=0.9))
+            return {"answer": lm(q)}
+    """
+    serve = make_serve(make_project({"keeps": source}))
+    for n in range(2):
+        context = Context(30_000)
+        serve({"inputs": {"q": f"q{n}"}}, context)
+        (call,) = records().calls
+        assert (call["function_request_id"], call["lm_calls"]) == (context.aws_request_id, 1)
+
+
+def test_a_job_that_comes_at_once_after_the_last_one_is_not_lost(make_project, make_serve, monkeypatch):
+    from dspy_lambda.runner import Job
+
+    serve = make_serve(make_project({"echo": ECHO}))
+    run = Job.run
+    monkeypatch.setattr(Job, "run", lambda job: (run(job), time.sleep(0.01)))  # after it is done
+    for _ in range(5):
+        assert serve.environment.runner.start(lambda: 1).wait(5)
+
+
+def test_slow_queue_requests_are_cut_off_and_not_taken_for_a_blocked_loop(make_project, make_serve, records, models):
+    serve = make_serve(make_project({"aecho": AECHO}), AWS_ACCESS_KEY_ID="k", AWS_SECRET_ACCESS_KEY="s")
+    from dspy_lambda.sources.sqs import Queues
+
+    queues = serve.environment.part(Queues)
+    queues.requeue.settle = lambda *_: time.sleep(2)
+    models.behave(delay_seconds=5)
+    batch = sqs({"question": "q"})
+    batch["Records"][0] |= {"receiptHandle": "r"}
+    runner = serve.environment.runner
+    assert failures(serve(batch, Context(1000))) == ["m0"]
+    assert serve.environment.runner is runner
+    assert not [line for line in records().lines if line.get("message") == "event loop blocked"]
+
+
+def test_an_abandoned_batch_leaves_the_next_ones_journal_alone(make_project, make_serve, tmp_path):
+    from dspy_lambda.sources.sqs import Queues
+
+    source = BLOCKERS + "\nclass Fine(dspy.Module):\n    async def aforward(self):\n        await asyncio.sleep(1.5)\n"
+    serve = make_serve(make_project({"b": source}), AWS_LAMBDA_FUNCTION_NAME="f", TMPDIR=str(tmp_path))
+    blocks = {"program": "Sleeps", "inputs": {"seconds": 1.2}}
+    serve(sqs(blocks, blocks), Context(500))
+    ended, journal = [], serve.environment.part(Queues).suspects
+    end = journal.end
+    journal.end = lambda: (ended.append(time.monotonic()), end())
+    begin = time.monotonic()
+    assert failures(serve(sqs(*[{"program": "Fine", "inputs": {}}] * 2))) == []
+    assert len(ended) == 1
+    assert ended[0] - begin > 1.4

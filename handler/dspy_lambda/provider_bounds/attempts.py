@@ -13,6 +13,7 @@ from dspy._vendor.lm15.transports._limits import DEFAULT_READ_TIMEOUT
 
 from dspy_lambda.deadline import DEADLINE, check_deadline, seconds_left
 from dspy_lambda.errors import CallError, DeadlineExceeded
+from dspy_lambda.loop import CALL
 from dspy_lambda.provider_bounds.times import Total
 from dspy_lambda.telemetry.usage import SETTING
 
@@ -71,7 +72,7 @@ def _with_deadline_of(lm: Any) -> Iterator[None]:
 
 def _awaited(lm: Any, *, on_loop: bool = False) -> contextlib.AbstractContextManager[None]:
     """Count the request as abandoned where its answer is not read."""
-    call = getattr(lm, "call", None)
+    call = CALL.get() or getattr(lm, "call", None)
     usage = dspy.settings.get(SETTING) if call is None else getattr(call, "usage", None)
     return contextlib.nullcontext() if usage is None else usage.awaiting(on_loop=on_loop)
 

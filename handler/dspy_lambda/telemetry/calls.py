@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from dspy_lambda.errors import CallError, from_exception
+from dspy_lambda.process import leave_if_forked
 from dspy_lambda.telemetry.describe import cause_of, describe
 from dspy_lambda.telemetry.usage import Answer, Usage
 
@@ -137,6 +138,7 @@ class Call:
         return self
 
     def _settle(self, outcome: _Outcome, raised: BaseException | None) -> bool:
+        leave_if_forked()
         duration_ms = (time.monotonic() - self.started) * 1000
         # Atomic, and no lock that a thread could be stuck with: one thread's outcome gets in.
         if self._settled.setdefault(0, outcome) is not outcome:

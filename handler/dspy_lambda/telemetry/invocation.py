@@ -30,6 +30,7 @@ class Invocation:
         source: the event source (`rest`, `http`, `url`, `alb`, `sqs`, `direct`, `serve`).
         deadline: `time.monotonic()` at which every call must have ended; None for no deadline.
         closes: `time.monotonic()` by which the answer must be on its way: the gateway's limit or Lambda's kill.
+        answer_by: `time.monotonic()` at which the main thread answers, if the runner has not.
         ends: `time.monotonic()` of Lambda's own kill.
         answer_limit: what one call's outputs may come to; None for no limit.
         calls: those of a batch by position: each is made once, by whoever comes to it first.
@@ -60,6 +61,8 @@ class Invocation:
         self.ends = ends
         self.answer_limit = answer_limit
         self.cold_start = cold_start
+        # The runner answers at the deadline itself; half of the reserve is how long it may take for that.
+        self.answer_by = math.inf if deadline is None else deadline + (closes - deadline) / 2
         self.started = time.monotonic()
         self.blocker: Call | None = None
         self.over = False
@@ -80,7 +83,7 @@ class Invocation:
         call = Call(self, program, model, message_id, late=late)
         return self.calls.setdefault(len(self.calls) if position is None else position, call)
 
-    def unforeseen(self, error: Exception) -> None:
+    def unforeseen(self, error: BaseException) -> None:
         """Log what no call could catch, by kind and place."""
         self.telemetry.log("ERROR", "unforeseen error", describe(error))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 
-_PATIENCE_SECONDS = 0.5
+_PATIENCE_SECONDS = 0.05
 
 
 class Output:

@@ -19,7 +19,7 @@ from dspy_lambda.sources.sqs.suspects import open_suspects
 from dspy_lambda.telemetry import Invocation
 from dspy_lambda.telemetry.calls import UNKNOWN, Call
 
-_LAST_SECONDS = 0.2  # for the answer itself
+_LAST_SECONDS = 0.05  # for the answer itself
 
 
 class Queues:
@@ -57,7 +57,11 @@ def handle(
 ) -> dict[str, Any]:
     """Run all records, and report those that failed. Never raises for a record."""
     records = [read_record(environment, position, raw) for position, raw in enumerate(event["Records"])]
-    return runner.use_loop().run_until_complete(_run(environment, runner, records, invocation))
+    try:
+        return runner.use_loop().run_until_complete(_run(environment, runner, records, invocation))
+    except BaseException as error:  # a program that settles futures which are not its own
+        invocation.unforeseen(error)
+        return late(environment, event, invocation)
 
 
 def late(environment: Environment, event: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
@@ -94,10 +98,11 @@ async def _run(
 ) -> dict[str, Any]:
     queues = environment.part(Queues)
 
-    async def delete(done: list[Record]) -> None:
+    async def delete(done: list[Record]) -> bool:
         raws = [record.raw for record in done if is_addressable(record.raw)]
-        if raws and queues.requeue.possible:
-            await _in_time(runner, invocation, queues.requeue.delete, raws)
+        if not raws or not queues.requeue.possible:
+            return True
+        return bool(await _in_time(runner, invocation, queues.requeue.delete, raws))
 
     failed = await Batch(environment, runner, invocation, queues.suspects, delete).run(records)
     for record, _ in failed:
@@ -133,7 +138,7 @@ async def _in_time(runner: Runner, invocation: Invocation, function: Any, *argum
 
     In threads of its own: programs may have used up all others.
     """
-    until = invocation.ends - _LAST_SECONDS
+    until = invocation.answer_by - _LAST_SECONDS
     if time.monotonic() >= until:
         return None
     work = asyncio.get_running_loop().run_in_executor(runner.loop.own_threads, function, *arguments)

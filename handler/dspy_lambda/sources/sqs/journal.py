@@ -38,7 +38,8 @@ class Journal:
         self._file = open(os.open(folder / "running", os.O_RDWR | os.O_CREAT, 0o600), "r+b")  # noqa: SIM115
         # Of this process alone (flock's would go to its forks as well): gone when it is.
         fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(self._file.fileno(), _SIZE)
+        # Not a sparse file: on a full disk a write into a hole of it would end the process.
+        os.posix_fallocate(self._file.fileno(), 0, _SIZE)
         self._map = mmap.mmap(self._file.fileno(), _SIZE)
         self.died_with = self._read()
         self.end()

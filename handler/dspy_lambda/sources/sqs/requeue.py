@@ -59,12 +59,16 @@ class Requeue:
             self._bring_back([failure for n, failure in enumerate(failures) if n not in moved], settings)
         return moved
 
-    def delete(self, records: list[dict[str, Any]]) -> None:
-        """Delete records that are done: their batch may not live to say so."""
+    def delete(self, records: list[dict[str, Any]]) -> bool:
+        """Delete records that are done, whose batch may not live to say so; True, whatever SQS answers.
+
+        Where the function may not delete, records that came back must be run all the same.
+        """
         for some in _chunks(records):
             entries = [{"Id": str(n), "ReceiptHandle": record["receiptHandle"]} for n, record in enumerate(some)]
             queue = some[0]["eventSourceARN"]
             self._send("delete_message_batch", QueueUrl=self._url(queue), Entries=entries)
+        return True
 
     def _bury(self, failures: list[Failure]) -> set[int]:
         invalid = [n for n, failure in enumerate(failures) if failure.error.outcome == "invalid_input"]

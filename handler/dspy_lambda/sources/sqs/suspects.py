@@ -19,6 +19,7 @@ import random
 import time
 from collections.abc import Callable, Iterable
 
+from dspy_lambda.process import JOURNAL_FOLDER
 from dspy_lambda.sources.sqs.journal import Journal
 from dspy_lambda.sources.sqs.record import Record
 
@@ -128,6 +129,6 @@ def open_suspects(variables: dict[str, str]) -> Suspects:
     try:
         from pathlib import Path
 
-        return Suspects(Journal(Path(variables.get("TMPDIR") or "/tmp") / "dspy-lambda"))  # noqa: S108
+        return Suspects(Journal(Path(variables.get("TMPDIR") or "/tmp") / JOURNAL_FOLDER))  # noqa: S108
     except OSError:
         return Suspects(None)

@@ -163,7 +163,7 @@ def test_without_credentials_or_time_nothing_is_asked_of_sqs(server, queue, make
     event = receive(server, queue, '{"question": "q"}')
     models.behave(unauthorized_rate=1)
     assert len(failures(make_worker({"AWS_ACCESS_KEY_ID": ""}, backoff_seconds=1)(event))) == 1
-    assert len(failures(make_worker(backoff_seconds=1)(event, Context(remaining_ms=150)))) == 1
+    assert len(failures(make_worker(backoff_seconds=1)(event, Context(remaining_ms=50)))) == 1
     assert visible_after(server, queue, 2) is None
     assert not [line for line in records().lines if line.get("level") == "WARNING"]
 
