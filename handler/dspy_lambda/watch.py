@@ -18,6 +18,7 @@ from dspy_lambda.telemetry import Invocation
 
 _FRAMES = 8
 _MOST_SITES = 1000
+_HINT = "await it, call it with asyncio.to_thread, or make the program a sync one (forward)"
 # An invocation that the main thread has not ended by then is stuck in code that holds the interpreter's lock.
 _BEFORE_KILL_SECONDS = 0.1
 _MOMENT_SECONDS = 0.02
@@ -80,10 +81,14 @@ class Watch:
             invocation.counts["LoopBlocked", program] = 1
             invocation.blocker = call
         site, stack = places(frame)
+        if invocation is not None:
+            invocation.blocked_at = site
         if site in self._sites or len(self._sites) >= _MOST_SITES:
             return
         self._sites.add(site)
-        fields = {"program": program, "at": site, "stack": stack, "seconds": self._blocked_seconds}
+        fields = {"program": program, "at": site, "stack": stack, "seconds": self._blocked_seconds, "hint": _HINT}
+        if call is not None:
+            fields |= call.ids()
         self._log("WARNING", "event loop blocked", fields)
 
 

@@ -77,7 +77,9 @@ def test_a_blocked_loop_is_answered_for_over_every_source(blocked, records, name
     assert problem(blocked.post(f"/{name}", INPUTS.get(name, {}), context=Context(1000)))["status"] == 504
     assert failures(blocked(sqs(body(name)), Context(1000))) == ["m0"]
     assert time.monotonic() - begin < 8
-    assert [call["outcome"] for call in records().calls] == ["deadline"] * 3
+    calls = records().calls
+    assert [call["outcome"] for call in calls] == ["deadline"] * 3
+    assert all("blockers.py:" in call["blocked_at"] for call in calls)
 
 
 @pytest.mark.parametrize("name", NAMES)

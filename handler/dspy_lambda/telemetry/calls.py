@@ -157,16 +157,20 @@ class Call:
         """The fields of this call's log record."""
         fields = self._about() | {"outcome": self.outcome, "duration_ms": round(self.duration_ms, 3)}
         fields |= self.usage.fields() | {"cold_start": self.invocation.cold_start}
+        if self.failed and self.invocation.blocker is self:
+            fields["blocked_at"] = self.invocation.blocked_at
         if self.usage.abandoned:
             fields["lm_calls_abandoned"] = self.usage.abandoned
         return fields
 
     def _about(self) -> dict[str, Any]:
         invocation = self.invocation
+        return {"program": self.program, "model": self.model, "source": invocation.source, **self.ids()}
+
+    def ids(self) -> dict[str, Any]:
+        """What leads from a line to the request, and to the record."""
+        invocation = self.invocation
         fields = {
-            "program": self.program,
-            "model": self.model,
-            "source": invocation.source,
             "function_request_id": invocation.request_id,
             "correlation_id": invocation.correlation_id or self.message_id or invocation.request_id,
         }

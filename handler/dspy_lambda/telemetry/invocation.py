@@ -36,6 +36,7 @@ class Invocation:
         calls: those of a batch by position: each is made once, by whoever comes to it first.
         counts: further metrics, by name and program.
         blocker: the call whose program kept the loop from its other work.
+        blocked_at: where that was: file, line and function.
         over: whether it has been answered.
     """
 
@@ -65,6 +66,7 @@ class Invocation:
         self.answer_by = math.inf if deadline is None else deadline + (closes - deadline) / 2
         self.started = time.monotonic()
         self.blocker: Call | None = None
+        self.blocked_at: str | None = None
         self.over = False
         self.records_failed: Counter[str] = Counter()
         self.calls: dict[int, Call] = {}
