@@ -12,8 +12,9 @@ from dspy_lambda.environment import Environment
 from dspy_lambda.errors import DeadlineExceeded
 from dspy_lambda.runner import Runner
 from dspy_lambda.sources.invocation import open_invocation
+from dspy_lambda.sources.sqs.attributes import group_of, identifier_of
 from dspy_lambda.sources.sqs.batch import Batch, Failed
-from dspy_lambda.sources.sqs.record import Record, identifier_of, read_record
+from dspy_lambda.sources.sqs.record import Record, read_record
 from dspy_lambda.sources.sqs.requeue import Failure, Requeue, is_addressable
 from dspy_lambda.sources.sqs.suspects import open_suspects
 from dspy_lambda.telemetry import Invocation
@@ -69,12 +70,19 @@ def late(environment: Environment, event: dict[str, Any], invocation: Invocation
     running = [call for call in list(invocation.calls.values()) if call.running and not call.settled]
     only = environment.only_program()
     label, model = (only.name, only.model) if only else (UNKNOWN, None)
-    identifiers = [identifier_of(raw) for raw in event["Records"]]
-    reported = []
-    for position, identifier in enumerate(identifiers):
+    reported: list[str] = []
+    stopped: set[str | None] = set()
+    for position, raw in enumerate(event["Records"]):
+        identifier, group = identifier_of(raw), group_of(raw)
         call = invocation.call(label, model, identifier, position=position)
-        call.fail(DeadlineExceeded("The deadline came before the answer."))
-        if call.error is not None and not call.moved:
+        # What is behind a failed record of its message group was not to be started: as in `Batch`, it is no call.
+        if group not in stopped:
+            call.fail(DeadlineExceeded("The deadline came before the answer."))
+        if call.settled and call.error is None:
+            continue
+        if group is not None:
+            stopped.add(group)
+        if not call.moved:
             reported.append(identifier)
             invocation.records_failed[call.program] += 1
     _suspect(environment, running, invocation.blocker)

@@ -10,6 +10,7 @@ from dspy_lambda.errors import InvalidInput
 from dspy_lambda.payload import read_json
 from dspy_lambda.programs import FailedProgram, Program
 from dspy_lambda.sources.direct import choose
+from dspy_lambda.sources.sqs.attributes import group_of, identifier_of, receive_count
 from dspy_lambda.telemetry.calls import UNKNOWN
 
 
@@ -45,9 +46,7 @@ class Record:
     @property
     def receive_count(self) -> int:
         """How often SQS has handed it out, this time included."""
-        attributes = self.raw.get("attributes") if isinstance(self.raw, dict) else None
-        count = str(attributes.get("ApproximateReceiveCount")) if isinstance(attributes, dict) else ""
-        return int(count) if count.isdecimal() and len(count) < 10 else 1
+        return receive_count(self.raw)
 
 
 def read_record(environment: Environment, position: int, raw: Any) -> Record:
@@ -55,7 +54,7 @@ def read_record(environment: Environment, position: int, raw: Any) -> Record:
 
     A body with exactly the keys `program` and `inputs` names its program; any other object is the bare inputs.
     """
-    identifier, group = identifier_of(raw), _group(raw)
+    identifier, group = identifier_of(raw), group_of(raw)
     only = environment.only_program()
     try:
         value = _body(raw)
@@ -67,12 +66,6 @@ def read_record(environment: Environment, position: int, raw: Any) -> Record:
     return Record(position, identifier, group, None, only, value, raw=raw)
 
 
-def identifier_of(raw: Any) -> str:
-    """A record's messageId, or an empty text."""
-    identifier = raw.get("messageId") if isinstance(raw, dict) else None
-    return identifier if isinstance(identifier, str) and identifier.isascii() else ""
-
-
 def _body(raw: Any) -> dict[str, Any]:
     body = raw.get("body") if isinstance(raw, dict) else None
     if not isinstance(body, str):
@@ -81,12 +74,3 @@ def _body(raw: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidInput("The record's body is not a JSON object.")
     return value
-
-
-def _group(raw: Any) -> str | None:
-    # Standard queues carry MessageGroupId too, for fair queues; order is only promised by FIFO ones.
-    if not isinstance(raw, dict) or not str(raw.get("eventSourceARN", "")).endswith(".fifo"):
-        return None
-    attributes = raw.get("attributes")
-    group = attributes.get("MessageGroupId") if isinstance(attributes, dict) else None
-    return None if group is None else str(group)

@@ -14,6 +14,7 @@ from typing import Any
 
 from dspy_lambda.config import Sqs
 from dspy_lambda.errors import CallError
+from dspy_lambda.sources.sqs.attributes import group_of, receive_count
 
 # https://docs.aws.amazon.com/lambda/latest/dg/snapstart-activate.html#snapstart-credentials
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
@@ -66,8 +67,7 @@ class Requeue:
         """
         for some in _chunks(records):
             entries = [{"Id": str(n), "ReceiptHandle": record["receiptHandle"]} for n, record in enumerate(some)]
-            queue = some[0]["eventSourceARN"]
-            self._send("delete_message_batch", QueueUrl=self._url(queue), Entries=entries)
+            self._send("delete_message_batch", some[0]["eventSourceARN"], entries)
         return True
 
     def _bury(self, failures: list[Failure]) -> set[int]:
@@ -79,7 +79,7 @@ class Requeue:
         moved: set[int] = set()
         for some in _chunks(invalid):
             entries = [_letter(n, failures[n]) for n in some]
-            answer = self._send("send_message_batch", QueueUrl=url, Entries=entries)
+            answer = self._send("send_message_batch", url, entries)
             moved |= {int(entry["Id"]) for entry in answer.get("Successful", [])}
         return moved
 
@@ -94,12 +94,17 @@ class Requeue:
                 }
                 for n, failure in enumerate(some)
             ]
-            queue = some[0].record["eventSourceARN"]
-            self._send("change_message_visibility_batch", QueueUrl=self._url(queue), Entries=entries)
+            self._send("change_message_visibility_batch", some[0].record["eventSourceARN"], entries)
 
-    def _send(self, method: str, **arguments: Any) -> dict[str, Any]:
+    def _send(self, method: str, queue: str | None, entries: list[dict[str, Any]]) -> dict[str, Any]:
+        """What SQS answers to a batch request; nothing where it cannot be asked, as without boto3 or a region.
+
+        Args:
+            queue: its URL or ARN.
+        """
         try:
-            answer: dict[str, Any] = getattr(self._sqs(), method)(**arguments)
+            url = self._url(queue) if queue and queue.startswith("arn:") else queue
+            answer: dict[str, Any] = getattr(self._sqs(), method)(QueueUrl=url, Entries=entries)
         except Exception as error:
             self._warn("SQS refused", {"request": method, "exception_name": type(error).__name__})
             return {}
@@ -139,9 +144,7 @@ def pause_seconds(failure: Failure, settings: Sqs) -> int:
     """
     if failure.error.retry_after is not None:
         return min(math.ceil(failure.error.retry_after), _LONGEST_SECONDS)
-    attributes = failure.record.get("attributes")
-    count = str(attributes.get("ApproximateReceiveCount")) if isinstance(attributes, dict) else ""
-    received = int(count) if count.isdecimal() else 1
+    received = receive_count(failure.record)
     longest: int = min(settings.backoff_seconds * 2 ** min(received - 1, 20), settings.backoff_max_seconds)
     return math.ceil(longest * random.uniform(0.5, 1))  # noqa: S311 - no secret
 
@@ -152,7 +155,8 @@ def is_addressable(record: Any) -> bool:
         isinstance(record, dict)
         and isinstance(record.get("receiptHandle"), str)
         and isinstance(record.get("body"), str)
-        and str(record.get("eventSourceARN")).count(":") == 5
+        and isinstance(record.get("eventSourceARN"), str)
+        and record["eventSourceARN"].count(":") == 5
     )
 
 
@@ -165,7 +169,7 @@ def _letter(number: int, failure: Failure) -> dict[str, Any]:
     }
     entry = {"Id": str(number), "MessageBody": record["body"], "MessageAttributes": attributes}
     if record["eventSourceARN"].endswith(".fifo"):
-        entry["MessageGroupId"] = str(record.get("attributes", {}).get("MessageGroupId"))
+        entry["MessageGroupId"] = group_of(record) or "none"
         entry["MessageDeduplicationId"] = str(record.get("messageId"))
     return entry
 

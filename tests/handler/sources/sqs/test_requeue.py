@@ -11,7 +11,7 @@ from dspy_lambda.config import Sqs
 from dspy_lambda.errors import ModelUnavailable, ProgramFailed, RateLimited
 from dspy_lambda.sources.sqs.requeue import DEAD_LETTER_QUEUE, Failure, Requeue, pause_seconds
 from dspy_lambda_infra.local.queues import Queue, QueueServer
-from tests.support import AECHO, Context, failures
+from tests.support import AECHO, Context, failures, sqs
 
 ARN = "arn:aws:sqs:us-east-1:123456789012:AEchoQueue"
 
@@ -166,6 +166,39 @@ def test_without_credentials_or_time_nothing_is_asked_of_sqs(server, queue, make
     assert len(failures(make_worker(backoff_seconds=1)(event, Context(remaining_ms=50)))) == 1
     assert visible_after(server, queue, 2) is None
     assert not [line for line in records().lines if line.get("level") == "WARNING"]
+
+
+@pytest.mark.parametrize("reason", [ImportError("No module named 'boto3'"), ValueError("You must specify a region.")])
+def test_without_a_client_records_are_reported_and_what_is_done_stays_done(make_worker, records, monkeypatch, reason):
+    def client(*_, **__):
+        raise reason
+
+    monkeypatch.setattr("boto3.client", client)
+    worker = make_worker(invalid_to_dead_letter_queue=True)
+    event = sqs({"question": "q"}, "not JSON", {"question": 5})
+    for record in event["Records"]:
+        record |= {"receiptHandle": "r", "eventSourceARN": ARN}
+    records()
+    assert failures(worker(event)) == ["m1", "m2"]
+    warnings = [line for line in records().lines if line.get("level") in ("WARNING", "ERROR")]
+    assert {(line["message"], line["exception_name"]) for line in warnings} == {("SQS refused", type(reason).__name__)}
+
+
+@pytest.mark.parametrize("value", [None, 5, [], ["a:b:c:d:e:f"], {"a:b:c:d:e": ":"}, "a:b", "9" * 5000, [[]]], ids=repr)
+@pytest.mark.parametrize("key", ["attributes", "eventSourceARN", "receiptHandle", "MessageGroupId", "messageId"])
+@pytest.mark.parametrize("body", ["not JSON", '{"question": "q"}'])
+def test_a_record_of_another_shape_harms_no_other(make_worker, models, records, key, value, body):
+    worker = make_worker({"AWS_ENDPOINT_URL_SQS": "http://127.0.0.1:9"}, invalid_to_dead_letter_queue=True)
+    event = sqs({"question": "good"}, body, fifo="g")
+    event["Records"][0]["attributes"] = {"MessageGroupId": "another"}
+    for record in event["Records"]:
+        record |= {"receiptHandle": "r", "eventSourceARN": f"{ARN}.fifo"}
+    odd = event["Records"][1]
+    (odd["attributes"] if key == "MessageGroupId" else odd)[key] = value
+    models.behave(unauthorized_rate=1)
+    records()
+    assert len(failures(worker(event))) == 2
+    assert not [line for line in records().lines if line.get("message") == "unforeseen error"]
 
 
 @given(st.integers(1, 10_000), st.integers(1, 1000), st.integers(1, 5000))

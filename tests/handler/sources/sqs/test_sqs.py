@@ -159,3 +159,26 @@ def test_every_record_is_done_or_reported_never_both_never_neither(picky, record
     outcomes = {call["message_id"]: call["outcome"] for call in records().calls}
     assert set(outcomes) == {record["messageId"] for record in batch}
     assert sorted(failed) == sorted(identifier for identifier, outcome in outcomes.items() if outcome != "success")
+
+
+LATE = """
+import time
+class Late(dspy.Module):
+    async def aforward(self, name: str):
+        if name == "blocks": time.sleep(1.5)
+        return name
+"""
+
+
+def test_at_the_deadline_what_is_behind_a_failed_record_is_reported_and_no_call(make_project, make_serve, records):
+    serve = make_serve(make_project({"late": LATE}))
+    event = sqs(*({"name": name} for name in ("fine", "blocks", "behind", "other", "behind", "behind")), fifo="g")
+    event["Records"][3]["attributes"] = {"MessageGroupId": "h"}
+    records()
+    assert failures(serve(event, Context(remaining_ms=500)))[:2] == ["m1", "m2"]
+    logged = records()
+    outcomes = {call["message_id"]: call["outcome"] for call in logged.calls}
+    assert (outcomes["m0"], outcomes["m1"]) == ("success", "deadline")
+    assert {"m2", "m4", "m5"}.isdisjoint(outcomes)
+    assert sum(logged.values("Calls")) == len(outcomes) == 3
+    assert sum(logged.values("RecordsFailed")) >= 4

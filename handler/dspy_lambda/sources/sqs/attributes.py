@@ -1,0 +1,37 @@
+"""What a record says of itself, whatever it holds.
+
+Only texts are read, and nothing is made a text: a list may be nested too deep for `str`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_DIGITS = 10
+
+
+def identifier_of(raw: Any) -> str:
+    """A record's messageId, or an empty text where it has none (in ASCII)."""
+    identifier = raw.get("messageId") if isinstance(raw, dict) else None
+    return identifier if isinstance(identifier, str) and identifier.isascii() else ""
+
+
+def group_of(raw: Any) -> str | None:
+    """The message group whose order a record is in, or None.
+
+    Standard queues carry MessageGroupId too, for fair queues; order is only promised by FIFO ones.
+    """
+    arn = raw.get("eventSourceARN") if isinstance(raw, dict) else None
+    return _attribute(raw, "MessageGroupId") if isinstance(arn, str) and arn.endswith(".fifo") else None
+
+
+def receive_count(raw: Any) -> int:
+    """How often SQS has handed a record out, this time included."""
+    count = _attribute(raw, "ApproximateReceiveCount") or ""
+    return int(count) if count.isdecimal() and len(count) < _DIGITS else 1
+
+
+def _attribute(raw: Any, name: str) -> str | None:
+    attributes = raw.get("attributes") if isinstance(raw, dict) else None
+    value = attributes.get(name) if isinstance(attributes, dict) else None
+    return value if isinstance(value, str) else None
