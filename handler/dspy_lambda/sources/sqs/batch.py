@@ -85,11 +85,11 @@ class Batch:
 
     def _not_started(self, groups: Iterable[list[Record]]) -> list[Failed]:
         failed = []
-        for record in (record for group in groups for record in group):
-            call = self._call(record)
+        for group in groups:
+            call = self._call(group[0])
             call.fail(DeadlineExceeded("Too little time was left to start."))
             assert call.error is not None
-            failed.append((record, call.error))
+            failed += _stopped_at(group, 0, call.error)
         return failed
 
     async def _run_groups(self, groups: list[list[Record]], *, late: bool = False) -> list[Failed]:
@@ -119,8 +119,7 @@ class Batch:
         for index, record in enumerate(records):
             error = await self._run_record(record, late=late or index > 0)
             if error is not None:
-                behind = ProgramFailed(_BEHIND)
-                return [(record, error), *((rest, behind) for rest in records[index + 1 :])]
+                return _stopped_at(records, index, error)
             self._done.append(record)
         return []
 
@@ -142,6 +141,12 @@ class Batch:
     def _call(self, record: Record) -> Call:
         model = record.program.model if record.program else None
         return self._invocation.call(record.label, model, record.identifier, position=record.position)
+
+
+def _stopped_at(group: list[Record], index: int, error: CallError) -> list[Failed]:
+    """The failed record, and those behind it in its message group, which are no calls."""
+    behind = ProgramFailed(_BEHIND)
+    return [(group[index], error), *((record, behind) for record in group[index + 1 :])]
 
 
 def message_groups(records: list[Record]) -> list[list[Record]]:

@@ -182,3 +182,17 @@ def test_at_the_deadline_what_is_behind_a_failed_record_is_reported_and_no_call(
     assert {"m2", "m4", "m5"}.isdisjoint(outcomes)
     assert sum(logged.values("Calls")) == len(outcomes) == 3
     assert sum(logged.values("RecordsFailed")) >= 4
+
+
+def test_a_message_group_that_was_not_started_is_one_call(make_project, make_serve, records):
+    """Without time to delete what is done, nothing is started that may end the process."""
+    variables = {"AWS_ACCESS_KEY_ID": "k", "AWS_ENDPOINT_URL_SQS": "http://127.0.0.1:9", "AWS_REGION": "us-east-1"}
+    serve = make_serve(make_project({"late": LATE}), **variables)
+    event = sqs(*({"name": name} for name in ("new", "first", "behind", "behind")), fifo="g")
+    for record in event["Records"]:
+        record |= {"receiptHandle": "r", "eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:Queue.fifo"}
+        record["attributes"]["ApproximateReceiveCount"] = "2"
+    event["Records"][0]["attributes"] = {"MessageGroupId": "h", "ApproximateReceiveCount": "1"}
+    records()
+    assert failures(serve(event, Context(remaining_ms=0)))[-3:] == ["m1", "m2", "m3"]
+    assert [call["message_id"] for call in records().calls if call["message_id"] != "m0"] == ["m1"]
