@@ -17,7 +17,7 @@ from dspy_lambda_infra.project import load_project
 from tests.isolation.conftest import SCALE
 from tests.isolation.poison import BLOCK, KILL, POISON, RAISE
 
-SETTINGS = Sqs(batch_size=10, maximum_concurrency=2, max_receive_count=4, backoff_seconds=1, backoff_max_seconds=2)
+SETTINGS = Sqs(batch_size=10, maximum_concurrency=2, max_receive_count=5, backoff_seconds=1, backoff_max_seconds=2)
 KINDS = [*RAISE, *BLOCK, *KILL] if SCALE > 1 else ["own_cause", "blocked_loop", "exit"]
 
 
