@@ -98,7 +98,9 @@ def powertools_handler(kind: str) -> Callable[[Any, Any], Any]:
 
 def quiet() -> Any:
     """Send what handlers print to nowhere; returns the real standard output."""
-    output, sys.stdout = sys.stdout, open(os.devnull, "w")  # noqa: SIM115
+    output = os.fdopen(os.dup(1), "w")
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    os.dup2(sys.stdout.fileno(), 1)  # the handler writes there, whatever `sys.stdout` is
     return output
 
 
