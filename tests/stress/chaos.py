@@ -55,6 +55,7 @@ class Ordered(Async):
 Send = Callable[[], Awaitable[None]]
 NAMES = ["Sync", "Async", "Ordered"]
 GROUPS = 10
+AT_ONCE, HEAD_START = 5, 6  # messages a request, and requests before the first kill
 TIMEOUT_SECONDS, VISIBILITY_SECONDS = 2, 4
 SQS = {"batch_size": 10, "maximum_concurrency": 2, "max_receive_count": 30, "backoff_seconds": 1}
 SETTINGS = {
@@ -104,6 +105,7 @@ class Chaos:
     restarts: int = 0
     left: int = -1
     _waiting: deque[tuple[str, list[dict[str, str]]]] = field(default_factory=deque)
+    _is_over: bool = False
 
     async def run(self, messages: int, kills: int, restarts: int, seconds: float) -> None:
         """Send the messages, kill and restart within those seconds, and wait until the queues are empty."""
@@ -118,7 +120,7 @@ class Chaos:
             self._waiting = deque(_entries(messages))
             send = partial(self._send_some, server.client, local.queues)
             await asyncio.gather(
-                self._send(send, seconds),
+                self._send(send, kills),
                 self._kill(kills, seconds, send),
                 self._restart(restarts, seconds),
                 self._change_weather(seconds),
@@ -132,12 +134,14 @@ class Chaos:
         now = time.monotonic()
         self.received += [(now, message["MessageId"]) for message in parsed.get("Messages", [])]
 
-    async def _send(self, send: Send, seconds: float) -> None:
-        """A few at a time, so that there is something to do throughout; the last ones are kept for `_kill`."""
-        pause = seconds / len(self._waiting)
-        while len(self._waiting) > len(NAMES):
-            await send()
-            await asyncio.sleep(pause)
+    async def _send(self, send: Send, kills: int) -> None:
+        """As many of the messages as there were kills: so there is something to do throughout."""
+        requests = len(self._waiting)
+        while self._waiting and not self._is_over:
+            due = HEAD_START + requests * len(self.kills) / kills
+            if requests - len(self._waiting) < due:
+                await send()
+            await asyncio.sleep(0.05)
 
     async def _send_some(self, client: Any, queues: dict[str, Any]) -> None:
         name, entries = self._waiting.popleft()
@@ -146,17 +150,23 @@ class Chaos:
         self.sent |= {one["MessageId"]: f"{name}-{one['Id']}" for one in answer["Successful"]}
 
     async def _kill(self, kills: int, seconds: float, send: Send) -> None:
-        while len(self.kills) < kills:
+        while len(self.kills) < kills and (found := await self._find_processes(send)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.rng.choice(found), signal.SIGKILL)
+                self.kills.append(time.monotonic())
             await asyncio.sleep(self.rng.expovariate(kills / seconds / 0.9))
-            found = await asyncio.to_thread(runtime_processes, self.service)
-            if found:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(self.rng.choice(found), signal.SIGKILL)
-                    self.kills.append(time.monotonic())
-            elif self._waiting:
-                await send()  # or there would be nothing left to kill
-            else:
+        self._is_over = True
+
+    async def _find_processes(self, send: Send) -> list[int]:
+        """What can be killed; more messages are sent if there is nothing, or waited for."""
+        until = time.monotonic() + 2 * VISIBILITY_SECONDS
+        while not (found := await asyncio.to_thread(runtime_processes, self.service)):
+            if self._waiting:
+                await send()
+            elif time.monotonic() > until:
                 break
+            await asyncio.sleep(0.5)
+        return found
 
     async def _restart(self, restarts: int, seconds: float) -> None:
         for _ in range(restarts):
@@ -176,9 +186,9 @@ class Chaos:
 def _entries(messages: int) -> Iterator[tuple[str, list[dict[str, str]]]]:
     """The messages in batch requests, the programs in turn; every tenth one of a FIFO queue is of the same group."""
     each = messages // len(NAMES)
-    for start in range(0, each, 10):
+    for start in range(0, each, AT_ONCE):
         for name in NAMES:
-            yield name, [_entry(name, n) for n in range(start, min(start + 10, each))]
+            yield name, [_entry(name, n) for n in range(start, min(start + AT_ONCE, each))]
 
 
 def _entry(name: str, number: int) -> dict[str, str]:
