@@ -1,4 +1,4 @@
-# make setup|demo|test|isolation|test-sam|verify-aws|stress|serve|bench|check|lint|format|template|lock. Needs Python 3.11+ and make, nothing else.
+# make setup|demo|test|isolation|chaos|test-sam|verify-aws|stress|serve|bench|check|lint|format|template|lock. Needs Python 3.11+ and make, nothing else.
 SHELL := /bin/sh
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -6,9 +6,12 @@ HERE := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
 BIN := .venv/bin
 TOOLS := .venv-tools/bin
 PROJECT ?= examples/quickstart
+# Tests whose queues' timeouts do not stand a busy machine, and the one that kills for minutes.
+ALONE := tests/infra/local/test_fifo.py tests/infra/local/test_moto_patches.py
+CHAOS := tests/stress/test_chaos.py
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
 
-.PHONY: setup tools demo test isolation test-sam verify-aws stress serve bench check lint format template lock clean
+.PHONY: setup tools demo test isolation chaos test-sam verify-aws stress serve bench check lint format template lock clean
 
 setup: .venv/ready
 tools: .venv-tools/ready
@@ -33,7 +36,7 @@ demo: setup
 	$(BIN)/python examples/demo.py
 
 test: setup
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(foreach file,$(ALONE) $(CHAOS),--ignore $(file))
 
 # Needs the SAM CLI (make tools) and, for `sam local`, Docker: it installs and starts one where it is root on Debian.
 test-sam: setup tools
@@ -45,7 +48,10 @@ verify-aws: setup tools
 
 # One bad record, one stuck call, one killed process: on the local Lambda, through SQS. STRESS_SCALE=10: all of it.
 isolation: setup
-	$(BIN)/python -m pytest -q tests/isolation
+	$(BIN)/python -m pytest -q tests/isolation $(ALONE)
+
+chaos: setup
+	$(BIN)/python -m pytest -q $(CHAOS)
 
 stress: setup
 	STRESS_SCALE=10 $(BIN)/python -m pytest -q tests/stress
