@@ -14,6 +14,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -136,11 +137,11 @@ def raised_by_parallel(traceback: TracebackType | None) -> bool:
     return traceback is not None and traceback.tb_frame.f_globals.get("__name__") == "dspy.utils.parallelizer"
 
 
-def bound_provider_calls(bounds: ProviderBounds | None = None) -> str | None:
+def bound_provider_calls(bounds: ProviderBounds | None = None, *, core_share: float = 1.0) -> str | None:
     """Bound what every LM of this process asks of its provider: answers' sizes, their time in all, no late request.
 
     Call it once DSPy is imported, before the first LM call; again to change the bounds. Without `bounds` the defaults
-    hold.
+    hold, for a process that has that share of a core.
 
     Returns:
         None; or what DSPy has changed, so that a part of the bounds does not apply.
@@ -149,7 +150,8 @@ def bound_provider_calls(bounds: ProviderBounds | None = None) -> str | None:
         from dspy_lambda import provider_bounds
     except ImportError as error:
         return f"DSPy has no {error.name}: {error}"
-    provider_bounds.use(bounds or provider_bounds.ProviderBounds())
+    defaults = provider_bounds.ProviderBounds()
+    provider_bounds.use(bounds or replace(defaults, late_seconds=defaults.late_seconds / core_share))
     return _bound_once()
 
 

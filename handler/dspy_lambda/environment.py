@@ -69,7 +69,8 @@ class Environment:
         self.telemetry = Telemetry(self.config.app_id, settings, output or Output(1))
         if own_process:
             hooks.install(self.telemetry.log, private=self.telemetry.log_private)
-        if reason := bound_provider_calls():
+        self.core_share = _core_share(settings)
+        if reason := bound_provider_calls(core_share=self.core_share):
             self.telemetry.log("WARNING", "some bounds on providers do not apply", {"reason": reason})
         # Lambda's disk is read-only, and DSPy's default of 1,000,000 entries in memory may come to 5 GiB.
         dspy.configure_cache(enable_disk_cache=False, memory_max_entries=CACHE_ENTRIES)
@@ -82,7 +83,6 @@ class Environment:
         self.reserve_seconds = _whole_number(settings, "DSPY_LAMBDA_DEADLINE_RESERVE_MS", default=500) / 1000
         self.idle_seconds = _whole_number(settings, "DSPY_LAMBDA_IDLE_SECONDS", default=50)
         blocked_ms = _whole_number(settings, "DSPY_LAMBDA_LOOP_BLOCKED_MS", default=1000)
-        self.core_share = _core_share(settings)
         self.integration_seconds = _integration_seconds(settings)
         # `sam local start-api` gives every REST event the time of its own start. aws-sam-cli issue 9279.
         self.believes_epochs = settings.get("AWS_SAM_LOCAL") != "true"

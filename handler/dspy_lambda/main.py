@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from typing import Any
@@ -27,6 +28,9 @@ end_forks()
 environment.last_resort = LastResort(_started_with)
 prepare(environment, os.environ.get("DSPY_LAMBDA_SOURCES", ""))
 warm(environment, os.environ, secrets)
+# The collector need not look through what stays. With it a full collection takes 65 ms of a whole core, at 256 MB 0.5 s
+# (all that is kept back for a late answer), without it 4 ms.
+gc.freeze()
 
 
 def lambda_handler(event: Any, context: Any) -> Any:

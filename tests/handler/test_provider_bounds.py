@@ -453,7 +453,7 @@ def test_a_refused_connection_is_still_a_transport_error():
 def test_the_wait_for_a_free_connection_counts(serve, deadline):
     server = serve(once(OK + b"Content-Length: 2\r\n\r\n", 5.0))
     request = TransportRequest("POST", server.url, body=b"{}")
-    transport = StdlibTransport(max_connections=1, pool_timeout=0.5)
+    transport = StdlibTransport(max_connections=1, pool_timeout=1.0)
     with transport, transport.stream(request):
         with pytest.raises(TransportError, match="connections were busy"):
             transport.stream(request)
