@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
+from types import TracebackType
 from typing import Any
 
 import dspy
@@ -58,23 +58,32 @@ def _deadline_of(lm: Any) -> float | None:
     return deadline
 
 
-@contextlib.contextmanager
-def _with_deadline_of(lm: Any) -> Iterator[None]:
-    if DEADLINE.get() is not None:
-        yield
-        return
-    DEADLINE.set(_deadline_of(lm))
-    try:
-        yield
-    finally:
-        DEADLINE.set(None)  # not by a token: a coroutine may be closed in another context
+class _Attempt:
+    """One attempt of an LM: within its call's deadline, and counted as abandoned where its answer is not read.
 
+    A class, not a generator with `contextmanager`: every LM call pays for it (measured: 1.1 us instead of 3.5).
+    """
 
-def _awaited(lm: Any, *, on_loop: bool = False) -> contextlib.AbstractContextManager[None]:
-    """Count the request as abandoned where its answer is not read."""
-    call = CALL.get() or getattr(lm, "call", None)
-    usage = dspy.settings.get(SETTING) if call is None else getattr(call, "usage", None)
-    return contextlib.nullcontext() if usage is None else usage.awaiting(on_loop=on_loop)
+    __slots__ = ("_has_context", "_lm", "_request")
+
+    def __init__(self, lm: Any, *, on_loop: bool) -> None:
+        self._lm = lm
+        self._has_context = DEADLINE.get() is not None
+        call = CALL.get() or getattr(lm, "call", None)
+        usage = dspy.settings.get(SETTING) if call is None else getattr(call, "usage", None)
+        self._request = None if usage is None else usage.awaiting(on_loop=on_loop)
+
+    def __enter__(self) -> None:
+        if not self._has_context:
+            DEADLINE.set(_deadline_of(self._lm))
+        if self._request is not None:
+            self._request.__enter__()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if self._request is not None:
+            self._request.__exit__(kind, error, _)
+        if not self._has_context:
+            DEADLINE.set(None)  # not by a token: a coroutine may be closed in another context
 
 
 def check_attempt(attempt: Function) -> Function:
@@ -82,7 +91,7 @@ def check_attempt(attempt: Function) -> Function:
 
     def bounded(lm: Any, *args: Any) -> Any:
         refuse_late(lm)
-        with _with_deadline_of(lm), _awaited(lm):
+        with _Attempt(lm, on_loop=False):
             return attempt(lm, *args)
 
     return bounded
@@ -93,7 +102,7 @@ def bound_attempt_on_loop(attempt: Callable[..., Awaitable[Any]]) -> Function:
 
     async def bounded(lm: Any, call: Any, *args: Any) -> Any:
         await arefuse_late(lm)
-        with _with_deadline_of(lm), _awaited(lm, on_loop=True):
+        with _Attempt(lm, on_loop=True):
             total = Total(_read_timeout(lm, call))
             try:
                 async with asyncio.timeout(total.left()) as scope:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 import dspy
@@ -90,31 +90,21 @@ class Usage:
             self._closed = True
             self.abandoned += self._awaited
 
-    @contextmanager
-    def awaiting(self, *, on_loop: bool) -> Iterator[None]:
-        """A request; it is abandoned where it is given up before its answer was read.
+    def awaiting(self, *, on_loop: bool) -> Request:
+        """A request, as a context: it is abandoned where that ends before its answer was read."""
+        return Request(self, on_loop)
 
-        One on the loop is canceled as soon as its call is settled, and so is counted by then; one in a thread ends a
-        moment after its deadline, and has a late record of its own.
-        """
+    def begin_request(self, on_loop: bool) -> None:
         with self._lock:
             self._awaited += on_loop
-        abandoned = False
-        try:
-            yield
-        except asyncio.CancelledError:
-            abandoned = True
-            raise
-        except DeadlineExceeded as error:
-            abandoned = error.request_abandoned
-            raise
-        finally:
-            with self._lock:
-                self._awaited -= on_loop
-                late = self._closed
-                self.abandoned += abandoned and not late
-            if abandoned and late and not on_loop and self._late is not None:
-                self._late(Answer(abandoned=True))
+
+    def end_request(self, on_loop: bool, abandoned: bool) -> None:
+        with self._lock:
+            self._awaited -= on_loop
+            late = self._closed
+            self.abandoned += abandoned and not late
+        if abandoned and late and not on_loop and self._late is not None:
+            self._late(Answer(abandoned=True))
 
     def fields(self) -> dict[str, Any]:
         """The totals as a log record has them."""
@@ -125,6 +115,29 @@ class Usage:
             "lm_calls": self.lm_calls,
             "cache_hits": self.cache_hits,
         }
+
+
+class Request:
+    """One request to a provider.
+
+    One on the loop is canceled as soon as its call is settled, and so is counted by then; one in a thread ends a
+    moment after its deadline, and has a late record of its own.
+    """
+
+    __slots__ = ("_on_loop", "_usage")
+
+    def __init__(self, usage: Usage, on_loop: bool) -> None:
+        self._usage = usage
+        self._on_loop = on_loop
+
+    def __enter__(self) -> None:
+        self._usage.begin_request(self._on_loop)
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
+        abandoned = isinstance(error, asyncio.CancelledError)
+        if isinstance(error, DeadlineExceeded):
+            abandoned = error.request_abandoned
+        self._usage.end_request(self._on_loop, abandoned)
 
 
 def read_answer(entry: dict[str, Any]) -> Answer:
