@@ -17,7 +17,8 @@ from dspy_lambda_infra.project import load_project
 from tests.isolation.conftest import SCALE
 from tests.isolation.poison import BLOCK, KILL, POISON, RAISE
 
-SETTINGS = Sqs(batch_size=10, maximum_concurrency=2, max_receive_count=5, backoff_seconds=1, backoff_max_seconds=2)
+QUEUE = {"maximum_concurrency": 2, "max_receive_count": 5, "backoff_seconds": 1, "backoff_max_seconds": 2}
+SETTINGS = Sqs(**QUEUE)
 KINDS = [*RAISE, *BLOCK, *KILL] if SCALE > 1 else ["own_cause", "blocked_loop", "exit"]
 
 
@@ -57,7 +58,7 @@ def test_no_fine_record_dies_beside_a_poisonous_one(make_project, models, tmp_pa
     runs = tmp_path / "runs"
     runs.touch()
     memory = 512 if kind == "out_of_memory" else 1024
-    settings = {"timeout_seconds": 3, "memory_mb": memory}
+    settings = {"timeout_seconds": 3, "memory_mb": memory, "sqs": QUEUE}
     project = make_project({"poison": POISON}, **{"lambda": {"defaults": settings}})
     fine = [{"program": name, "inputs": {"n": n}} for n in range(5) for name in ("Fine", "AFine")][:9]
     poison = {"program": "Bad", "inputs": {"kind": kind}}
