@@ -94,12 +94,22 @@ class ExecutionEnvironment:
         self.alive = True
         return None
 
-    async def _wait_for_init(self, exited: asyncio.Future[int]) -> Answer | None:
+    async def is_ready(self) -> bool:
+        """Whether it takes an event; waits for it while it still is at work after its last answer."""
+        if self.alive and not self._api.ready.is_set():
+            assert self._exited is not None
+            await self._wait_until_ready(self._exited, self._settings.timeout_seconds)
+        return self.alive and self._api.ready.is_set()
+
+    async def _wait_until_ready(self, exited: asyncio.Future[int], seconds: float) -> None:
         ready = asyncio.create_task(self._api.ready.wait())
-        limit = max(INIT_SECONDS, self._settings.timeout_seconds)
         either: set[asyncio.Future[Any]] = {exited, ready}
-        await asyncio.wait(either, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
+
+    async def _wait_for_init(self, exited: asyncio.Future[int]) -> Answer | None:
+        limit = max(INIT_SECONDS, self._settings.timeout_seconds)
+        await self._wait_until_ready(exited, limit)
         if self._api.init_error is not None or self._api.ready.is_set():
             return self._api.init_error
         if exited.done():

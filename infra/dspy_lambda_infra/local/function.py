@@ -83,8 +83,10 @@ class Function:
     async def _environment(self) -> tuple[ExecutionEnvironment, Answer | None]:
         while self._idle:
             environment = self._idle.pop()
-            if environment.alive:
+            if await environment.is_ready():
                 return environment, None
+            await environment.stop()
+            self._discard(environment)
         environment = ExecutionEnvironment(self.settings, self._tmp())
         self._all.add(environment)
         failed = await environment.start()

@@ -25,7 +25,7 @@ class RuntimeApi:
         function: the function's name.
 
     Attributes:
-        ready: set when the client has asked for its first event.
+        ready: set while the client waits for an event. Lambda ends an invocation there, not at its answer.
         init_error: what the client said when its init failed, or None.
         broken: whether the client ends, because its answer was refused.
     """
@@ -62,6 +62,7 @@ class RuntimeApi:
 
     def send(self, request_id: str, payload: bytes, deadline: float) -> asyncio.Future[Answer]:
         """Hand over one event, with its deadline in seconds since the epoch; the answer to come."""
+        self.ready.clear()
         self._answer = asyncio.get_running_loop().create_future()
         self._events.put_nowait((request_id, payload, deadline))
         return self._answer
