@@ -168,6 +168,7 @@ def calls(bench: Bench) -> None:
         {
             "bare, priced": ("bare", "gpt-4.1-nano", 300),
             "dispatch, priced": ("dispatch", "gpt-4.1-nano", 300),
+            "hop": ("hop", 5000),
             "HTTP event": ("http", "ours", 300),
             "plain HTTP": ("http", "plain", 300),
             "bare, unpriced": ("bare", "no-such-model", 300),
@@ -177,6 +178,7 @@ def calls(bench: Bench) -> None:
     names = {
         "bare, priced": "bare `program.acall`, DSPy's defaults, priced model",
         "dispatch, priced": "dspy-lambda: dispatch, log record and metrics",
+        "hop": "dspy-lambda: the hop to the programs' thread and back, once an invocation",
         "HTTP event": "dspy-lambda: the whole HTTP event",
         "plain HTTP": "FastAPI + Mangum + DSPy + Powertools: the whole HTTP event",
         "bare, unpriced": "bare `program.acall`, a model without a price",
@@ -189,11 +191,11 @@ def calls(bench: Bench) -> None:
         rows.append(
             [
                 name,
-                f"{one['cpu_ms']:.2f}",
+                f"{one['cpu_ms']:.3f}",
                 f"{one['cpu_ms'] / bare['cpu_ms']:.2f}",
-                f"{one['median_ms']:.2f}",
-                f"{one['median_ms'] - bare['median_ms']:+.2f}",
-                f"{one['p99_ms']:.2f}",
+                f"{one['median_ms']:.3f}",
+                f"{one['median_ms'] - bare['median_ms']:+.2f}" if key != "hop" else "",
+                f"{one['p99_ms']:.3f}",
             ]
         )
     bench.ratios["CPU per async call, priced"] = found["dispatch, priced"]["cpu_ms"] / found["bare, priced"]["cpu_ms"]

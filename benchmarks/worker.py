@@ -177,6 +177,20 @@ def measure_dispatch(model: str, count: int) -> dict[str, float]:
     return _measured(lambda: runner.use_loop().run_until_complete(call()), count)
 
 
+def measure_hop(count: int) -> dict[str, float]:
+    """From the main thread to the runner's and back, with nothing to do there: what each invocation pays for it."""
+    our_handler()
+    from dspy_lambda.main import environment
+
+    with environment.telemetry.invocation("direct", request_id="r", deadline=time.monotonic() + 600) as invocation:
+        runner = environment.runner
+
+        def hop() -> None:
+            assert environment.watch.wait(runner.start(lambda: None), runner, invocation, invocation.deadline)
+
+        return _measured(hop, count)
+
+
 def measure_http(who: str, count: int) -> dict[str, float]:
     """A warm HTTP event, from the handler's call to its answer."""
     if who == "ours":
@@ -238,6 +252,7 @@ MEASURES: dict[str, Measure] = {
     "batch": measure_batch,
     "bare": measure_bare,
     "dispatch": measure_dispatch,
+    "hop": measure_hop,
     "http": measure_http,
     "cold": measure_cold,
     "fan-out": measure_fan_out,
