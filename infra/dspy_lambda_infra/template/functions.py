@@ -175,7 +175,8 @@ def _events(project: Project, function: Function) -> dict[str, Any]:
         if not project.config.lambda_.kms_key_arn:
             # The role that SAM makes for the schedule may not use a key.
             schedule["DeadLetterConfig"] = {"Arn": get_att("OnFailureQueue.Arn")}
-        events["Schedule"] = {"Type": "ScheduleV2", "Properties": schedule}
+        # SAM would name the schedule by its logical id, which every stack of the account and region would share.
+        events["Schedule"] = {"Type": "ScheduleV2", "Properties": {**schedule, "OmitName": True}}
     return events
 
 

@@ -4,6 +4,7 @@ import os
 import pytest
 
 from dspy_lambda_infra.cli import main
+from dspy_lambda_infra.deploy.translate import translate
 from dspy_lambda_infra.project import load_project
 from dspy_lambda_infra.template import build, render
 from dspy_lambda_infra.template.syntax import Intrinsic, get_att, if_, load, ref, sub
@@ -107,6 +108,14 @@ def test_a_fifo_queue_and_a_schedule(make):
     schedule = found["EchoFunction"]["Properties"]["Events"]["Schedule"]["Properties"]
     assert json.loads(schedule["Input"]) == {"program": "Echo", "inputs": {"question": "q"}}
     assert schedule["DeadLetterConfig"] == {"Arn": get_att("OnFailureQueue.Arn")}
+
+
+def test_a_schedules_name_is_left_to_the_stack_so_that_two_stacks_can_have_it(make_project):
+    settings = {"defaults": {"schedule": {"expression": "rate(1 hour)"}}}
+    project = load_project(make_project({"echo": ECHO}, **{"lambda": settings}))
+    found = translate(render(project, project.root), {})["Resources"]
+    (schedule,) = (r["Properties"] for r in found.values() if r["Type"] == "AWS::Scheduler::Schedule")
+    assert "Name" not in schedule
 
 
 def test_what_fails_asynchronously_goes_to_the_on_failure_queue(make):
