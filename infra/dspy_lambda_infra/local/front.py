@@ -35,7 +35,7 @@ class _Own:
 
 _OWN = {
     "rest": _Own(
-        REFUSALS["THROTTLED"],
+        REFUSALS["INTEGRATION_FAILURE"],
         (502, {"message": "Internal server error"}),
         REFUSALS["INTEGRATION_TIMEOUT"],
         REFUSALS["MISSING_AUTHENTICATION_TOKEN"],

@@ -19,6 +19,7 @@ _LOGGED = {
     "method": "$context.httpMethod",
     "path": "$context.path",
     "status": "$context.status",
+    "integrationStatus": "$context.integration.status",  # Lambda's: 429 where the function was throttled
     "latency": "$context.responseLatency",
     "error": "$context.error.message",
 }

@@ -30,12 +30,17 @@ class Refusal:
         }
 
 
-# A throttled function reaches a REST client as the gateway's own 500 otherwise.
-_BUSY = Refusal(429, "Too many requests", retry_after_seconds=RETRY_AFTER_SECONDS)
 REFUSALS = {
-    "THROTTLED": _BUSY,
+    "THROTTLED": Refusal(429, "Too many requests", retry_after_seconds=RETRY_AFTER_SECONDS),
     "QUOTA_EXCEEDED": Refusal(429, "Quota exceeded", retry_after_seconds=3600),
-    "INTEGRATION_FAILURE": _BUSY,
+    # A throttled function and one that cannot be invoked are the same to API Gateway; the access log's
+    # integrationStatus tells them apart (429: a throttle). Without a mapping both would be a 500.
+    "INTEGRATION_FAILURE": Refusal(
+        503,
+        "Service unavailable",
+        "The function has no concurrency left, or cannot be invoked",
+        retry_after_seconds=RETRY_AFTER_SECONDS,
+    ),
     "INTEGRATION_TIMEOUT": Refusal(504, "The deadline came first"),
     # The gateway does not tell an unknown path and an unsigned request apart.
     "MISSING_AUTHENTICATION_TOKEN": Refusal(404, "Not found", "No such path; or a signature is wanted and missing"),

@@ -61,7 +61,7 @@ def test_the_checks_hold_on_the_local_lambda(mock, tmp_path, monkeypatch):
         checks.an_unknown_path_is_404,
         checks.errors_are_readable,
         checks.a_provider_limit_reaches_the_caller,
-        checks.a_throttle_is_429,
+        checks.a_throttle_is_503,
         checks.a_bad_record_leaves_its_batch,
         checks.a_used_up_process_is_replaced,
     )
