@@ -17,7 +17,7 @@ from dspy_lambda_infra.project import CATALOGUE, Project, load_project, logical_
 def run_build(options: argparse.Namespace) -> int:
     """Build one function, or all that the template has."""
     project = load_project(options.project)
-    check(project)
+    check(project, concurrency=0)  # whether the account has enough is for `deploy`, which asks it
     if options.function is None:
         build_all(project, options.output or Path("dist"), options.python, options.architecture)
     else:

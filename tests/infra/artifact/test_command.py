@@ -25,6 +25,12 @@ def test_all_functions_go_side_by_side(make_project, stand_ins, capsys):
     assert not (project / "out" / "EchoFunction" / "out").exists()
 
 
+def test_an_accounts_concurrency_is_no_matter_of_the_build(make_project, stand_ins):
+    """`deploy` asks the account, which may have more than the config says; `sam build` must not refuse it then."""
+    project = make_project({"echo": ECHO}, **{"lambda": {"defaults": {"reserved_concurrency": 5000}}})
+    assert run_build(project, "--function", "Echo", "--output", project / "out") == 0
+
+
 def test_a_function_is_named_by_its_program_or_by_its_logical_id(make_project):
     modules = {"echo": ECHO.replace("Echo", "My_Echo"), "aecho": AECHO}
     project = load_project(make_project(modules, **{"lambda": {"programs": {"AEcho": {"http": False}}}}))
