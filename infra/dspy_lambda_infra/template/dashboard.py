@@ -85,7 +85,7 @@ _CALLS = 'filter message = "program call"'
 _QUERIES = {
     "FailedCallsQuery": (
         "failed calls",
-        f"fields @timestamp, program, source, outcome, error, function_request_id, message_id\n| {_CALLS}\n"
+        f"fields @timestamp, program, source, outcome, exception_name, function_request_id, message_id\n| {_CALLS}\n"
         '| filter outcome != "success"\n| sort @timestamp desc\n| limit 200',
     ),
     "SlowCallsQuery": (
@@ -100,8 +100,10 @@ _QUERIES = {
     ),
     "ColdStartsQuery": (
         "cold starts",
-        'filter type in ["platform.initReport", "platform.report"] and ispresent(record.metrics.initDurationMs)\n'
-        "| stats count(*), avg(record.metrics.initDurationMs), pct(record.metrics.initDurationMs, 95) by bin(1h)",
+        # https://docs.aws.amazon.com/lambda/latest/dg/telemetry-schema-reference.html#ReportMetrics
+        'filter type = "platform.report"\n'
+        "| fields coalesce(record.metrics.initDurationMs, record.metrics.restoreDurationMs) as start_ms\n"
+        "| filter ispresent(start_ms)\n| stats count(*), avg(start_ms), pct(start_ms, 95) by bin(1h)",
     ),
 }
 

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 
 import pytest
 
@@ -232,12 +233,16 @@ def test_an_api_throttles_and_writes_access_logs(make):
     for log in (rest["AccessLogSetting"], http["AccessLogSettings"]):
         assert log["DestinationArn"] == get_att("ApiLogGroup.Arn")
         assert json.loads(log["Format"])["requestId"] == "$context.requestId"
+        assert json.loads(log["Format"])["integrationStatus"] == "$context.integration.status"
 
 
-def test_a_throttle_behind_rest_is_mapped_to_429_with_retry_after_and_an_unknown_path_to_404(make):
+def test_a_gateways_throttle_is_429_a_function_that_cannot_be_invoked_503_an_unknown_path_404(make):
     responses = make()["Api"]["Properties"]["GatewayResponses"]
-    assert responses["THROTTLED"]["StatusCode"] == responses["INTEGRATION_FAILURE"]["StatusCode"] == 429
-    assert responses["THROTTLED"]["ResponseParameters"]["Headers"]["Retry-After"] == "'1'"
+    # API Gateway does not tell a function's throttle from an outage: 429 would hide the outage.
+    statuses = {"THROTTLED": 429, "INTEGRATION_FAILURE": 503}
+    for kind, status in statuses.items():
+        assert responses[kind]["StatusCode"] == status
+        assert responses[kind]["ResponseParameters"]["Headers"]["Retry-After"] == "'1'"
     assert responses["MISSING_AUTHENTICATION_TOKEN"]["StatusCode"] == 404
     assert all(json.loads(r["ResponseTemplates"]["application/json"])["request_id"] for r in responses.values())
 
@@ -306,6 +311,18 @@ def test_the_dashboard_is_json_that_shows_every_program(make):
         assert len(widget["properties"]["metrics"]) == 2
     places = [(w["x"], w["y"]) for w in body["widgets"]]
     assert len(set(places)) == len(places)
+
+
+def test_saved_queries_name_fields_that_records_have(make):
+    texts = {name: r["Properties"]["QueryString"] for name, r in make().items() if name.endswith("Query")}
+    assert "exception_name" in texts["FailedCallsQuery"]
+    assert not re.search(r"\berror\b", texts["FailedCallsQuery"])
+
+
+def test_the_cold_start_query_sees_inits_and_snapstarts_restores(make):
+    text = make()["ColdStartsQuery"]["Properties"]["QueryString"]
+    assert 'type = "platform.report"' in text
+    assert "coalesce(record.metrics.initDurationMs, record.metrics.restoreDurationMs)" in text
 
 
 def test_logical_ids_stay_when_a_program_is_added(make):
