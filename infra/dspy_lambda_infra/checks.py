@@ -18,8 +18,6 @@ from dspy_lambda_infra.template.queues import (
 
 # "100 must remain unreserved". https://docs.aws.amazon.com/lambda/latest/dg/configuration-concurrency.html
 UNRESERVED = 100
-# https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
-_MAX_RESOURCES = 500
 _ENVIRONMENT_BYTES = 4096
 
 
@@ -42,12 +40,6 @@ def check(project: Project, concurrency: int | None = None) -> None:
         raise ConfigError("\n".join(f"{project.root / CONFIG_FILE}: {problem}" for problem in found))
 
 
-def resource_count(project: Project) -> int:
-    """How many resources the stack has at most, SAM's own (roles, permissions, mappings) among them."""
-    each = 7 + 2 + (8 if project.config.lambda_.alarms else 0) + 3  # function, role, logs, queues; route, mapping; ...
-    return 40 + each * len(project.functions)
-
-
 def _project(project: Project) -> list[str]:
     found = []
     if not re.fullmatch(r"(?!aws|ssm)[A-Za-z][A-Za-z0-9_.-]{0,63}", project.config.app_id, re.I):
@@ -61,11 +53,6 @@ def _project(project: Project) -> list[str]:
                 f"models.registry.{alias}.api_key: a key in a file would be part of the artifact; write "
                 f"env: {alias.upper()}_API_KEY and put the key into SSM or Secrets Manager (lambda.secrets)"
             )
-    if (count := resource_count(project)) > _MAX_RESOURCES:
-        found.append(
-            f"{len(project.functions)} programs make up to {count} resources; CloudFormation takes {_MAX_RESOURCES} in "
-            "a stack: set lambda.alarms: false, or split the project"
-        )
     return found
 
 

@@ -147,6 +147,7 @@ def _template(options: argparse.Namespace) -> int:
     from dspy_lambda_infra.checks import check
     from dspy_lambda_infra.cost import cost_table
     from dspy_lambda_infra.project import load_project
+    from dspy_lambda_infra.stack_size import check_size
     from dspy_lambda_infra.template import render
     from dspy_lambda_infra.template.beside import write_beside
 
@@ -154,6 +155,7 @@ def _template(options: argparse.Namespace) -> int:
     check(project)
     to_stdout = str(options.output) == "-"
     text = render(project, Path() if to_stdout else options.output.parent)
+    check_size(project, text)
     print(cost_table(project), file=sys.stderr)
     if to_stdout:
         sys.stdout.write(text)

@@ -1,10 +1,8 @@
 import pytest
 
 from dspy_lambda.errors import ConfigError
-from dspy_lambda_infra.checks import check, resource_count
-from dspy_lambda_infra.deploy.translate import translate
+from dspy_lambda_infra.checks import check
 from dspy_lambda_infra.project import load_project
-from dspy_lambda_infra.template import render
 from dspy_lambda_infra.template.functions import reserved_total
 from tests.conftest import QUICKSTART
 from tests.infra.template.matrix import MATRIX
@@ -118,17 +116,3 @@ def test_an_app_id_that_names_nothing_on_aws(refused, app_id):
 
 def test_a_program_whose_name_aws_does_not_take(refused):
     assert "rename the class" in refused({}, module=ECHO.replace("class Echo", "class Übung"))
-
-
-def test_more_programs_than_a_stack_takes(make_project):
-    modules = {"echo": "\n".join(ECHO.replace("class Echo", f"class Echo{n}") for n in range(25))}
-    project = load_project(make_project(modules, **{"lambda": {"defaults": {"reserved_concurrency": None}}}))
-    with pytest.raises(ConfigError, match="alarms: false"):
-        check(project)
-
-
-@pytest.mark.parametrize("name", MATRIX)
-def test_the_count_of_resources_is_an_upper_bound(make_project, name):
-    settings, server = MATRIX[name]
-    project = load_project(make_project({"echo": ECHO}, server=server, **{"lambda": settings}))
-    assert len(translate(render(project, project.root), {})["Resources"]) <= resource_count(project)

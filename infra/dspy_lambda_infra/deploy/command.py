@@ -19,6 +19,7 @@ from dspy_lambda_infra.deploy.changes import changes
 from dspy_lambda_infra.deploy.translate import translate
 from dspy_lambda_infra.limits import report
 from dspy_lambda_infra.project import Project, load_project
+from dspy_lambda_infra.stack_size import check_size
 from dspy_lambda_infra.template import render
 from dspy_lambda_infra.template.beside import stack_name, write_beside
 from dspy_lambda_infra.template.functions import reserved_total, reserves
@@ -40,6 +41,7 @@ def run_deploy(options: argparse.Namespace) -> int:
     available = account.unreserved + _reserved_by(account) if account else None
     check(project, available if reserve else 0)
     parameters = _parameters(options, project, account, reserve)
+    check_size(project, text)
     translated = translate(text, parameters, options.region or "us-east-1")
     print(_page(project, stack, account, why, reserve))
     print("\nchange set" + ("" if account else " (as for a new stack: the account was not asked)"))

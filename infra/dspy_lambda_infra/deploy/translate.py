@@ -41,7 +41,13 @@ def translate(text: str, parameters: dict[str, str], region: str = "us-east-1") 
     Raises:
         ConfigError: the translator refuses the template; with its reasons.
     """
-    template = yaml_parse(text)
+    return translate_mapping(yaml_parse(text), parameters, region)
+
+
+def translate_mapping(
+    template: dict[str, Any], parameters: dict[str, str], region: str = "us-east-1"
+) -> dict[str, Any]:
+    """The same of a template as a mapping without short-form intrinsics, which is changed."""
     for resource in template["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":
             is_image = resource["Properties"].get("PackageType") == "Image"

@@ -1,4 +1,5 @@
 """Programs -> template.yaml."""
 
 from dspy_lambda_infra.template.template import build as build
+from dspy_lambda_infra.template.template import generate as generate
 from dspy_lambda_infra.template.template import render as render

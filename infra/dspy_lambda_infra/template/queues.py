@@ -6,7 +6,7 @@ from typing import Any
 
 from dspy_lambda.config import FunctionSettings
 from dspy_lambda_infra.project import Function, Project, logical_name
-from dspy_lambda_infra.template.syntax import get_att
+from dspy_lambda_infra.template.syntax import get_att, ref
 
 # "Set the visibility timeout to at least six times the function timeout, plus MaximumBatchingWindowInSeconds"; the DLQ
 # keeps what failed for 14 days.
@@ -31,12 +31,39 @@ def program_queues(project: Project, function: Function) -> dict[str, Any]:
         },
         **_encryption(project),
     }
-    return {f"{name}Queue": _kept(queue), f"{name}DeadLetterQueue": _dead_letters(project, fifo)}
+    return {f"{name}Queue": _kept("AWS::SQS::Queue", queue), f"{name}DeadLetterQueue": _dead_letters(project, fifo)}
 
 
 def on_failure_queue(project: Project) -> dict[str, Any]:
     """Where asynchronous invocations and schedules end that failed for good; Lambda drops them otherwise."""
-    return {"OnFailureQueue": _dead_letters(project, {})}
+    queue = _dead_letters(project, {})
+    # No queue redrives into it. The programs' dead-letter queues cannot name theirs: queue and dead-letter queue would
+    # depend on each other.
+    queue["Properties"]["RedriveAllowPolicy"] = {"redrivePermission": "denyAll"}
+    return {"OnFailureQueue": queue}
+
+
+def queue_policy(project: Project) -> dict[str, Any]:
+    """One policy for all queues, because a stack's resources are counted: requests only over TLS.
+
+    `Resource: "*"` is the queue that the policy is attached to.
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/quickref-iam.html#scenario-sqs-policy
+    """
+    queued = [logical_name(function.name) for function in project.functions.values() if function.settings.sqs]
+    names = [f"{name}{kind}" for name in queued for kind in ("Queue", "DeadLetterQueue")]
+    statement = {
+        "Sid": "OnlyOverTls",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "sqs:*",
+        "Resource": "*",
+        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }
+    properties = {
+        "Queues": [ref(name) for name in [*names, "OnFailureQueue"]],
+        "PolicyDocument": {"Version": "2012-10-17", "Statement": [statement]},
+    }
+    return {"QueuePolicy": _kept("AWS::SQS::QueuePolicy", properties)}
 
 
 def visibility_timeout_seconds(settings: FunctionSettings) -> int:
@@ -52,7 +79,7 @@ def least_visibility_timeout_seconds(settings: FunctionSettings) -> int:
 
 
 def _dead_letters(project: Project, fifo: dict[str, Any]) -> dict[str, Any]:
-    return _kept({**fifo, "MessageRetentionPeriod": DLQ_RETENTION_SECONDS, **_encryption(project)})
+    return _kept("AWS::SQS::Queue", {**fifo, "MessageRetentionPeriod": DLQ_RETENTION_SECONDS, **_encryption(project)})
 
 
 def _encryption(project: Project) -> dict[str, Any]:
@@ -60,7 +87,7 @@ def _encryption(project: Project) -> dict[str, Any]:
     return {"KmsMasterKeyId": key} if key else {"SqsManagedSseEnabled": True}
 
 
-def _kept(properties: dict[str, Any]) -> dict[str, Any]:
+def _kept(type_: str, properties: dict[str, Any]) -> dict[str, Any]:
     # A first deployment that fails leaves nothing behind.
     kept = {"DeletionPolicy": "RetainExceptOnCreate", "UpdateReplacePolicy": "Retain"}
-    return {"Type": "AWS::SQS::Queue", **kept, "Properties": properties}
+    return {"Type": type_, **kept, "Properties": properties}

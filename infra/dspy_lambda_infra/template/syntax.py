@@ -81,6 +81,17 @@ def dump(template: dict[str, Any]) -> str:
     return yaml.dump(template, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
 
 
+def plain(value: Any) -> Any:
+    """A template's value with its intrinsics in their long form, as mappings."""
+    if isinstance(value, Intrinsic):
+        name = value.tag.removeprefix("!")
+        inner = value.value.split(".", 1) if name == "GetAtt" else plain(value.value)
+        return {name if name in ("Ref", "Condition") else f"Fn::{name}": inner}
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list) else value
+
+
 def load(text: str) -> Any:
     """A template's text as dicts, lists, scalars and Intrinsics.
 

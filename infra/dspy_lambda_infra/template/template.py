@@ -14,7 +14,7 @@ from dspy_lambda_infra.template.dashboard import dashboard, queries
 from dspy_lambda_infra.template.extra import merge_extra
 from dspy_lambda_infra.template.functions import catalogue_resources, function_resources, reserves
 from dspy_lambda_infra.template.outputs import outputs
-from dspy_lambda_infra.template.queues import on_failure_queue
+from dspy_lambda_infra.template.queues import on_failure_queue, queue_policy
 from dspy_lambda_infra.template.syntax import dump, ref, sub
 
 HEADER = """\
@@ -29,21 +29,26 @@ def render(project: Project, folder: Path) -> str:
 
 
 def build(project: Project, folder: Path) -> dict[str, Any]:
-    """The template as a mapping.
+    """The template as a mapping, the user's own additions in it.
 
     Args:
         folder: where the template will lie: its CodeUri is relative to that.
     """
+    return merge_extra(generate(project, folder), project)
+
+
+def generate(project: Project, folder: Path) -> dict[str, Any]:
+    """The template as a mapping, without the user's own additions."""
     code = os.path.relpath(project.root, folder.resolve())
     functions = project.functions.values()
     parts = [api_resources(project)]
     parts += [function_resources(project, function, code) for function in functions]
     parts += [catalogue_resources(project, code)] if project.has_api else []
-    parts += [on_failure_queue(project)]
+    parts += [on_failure_queue(project), queue_policy(project)]
     if project.config.lambda_.alarms:
         parts += [alarm_topic(project), *(alarm_resources(project, function) for function in functions)]
     parts += [dashboard(project), queries(project)]
-    template = {
+    return {
         "AWSTemplateFormatVersion": "2010-09-09",
         "Transform": "AWS::Serverless-2016-10-31",
         "Description": project.config.description or f"DSPy programs of {project.config.app_id}",
@@ -53,7 +58,6 @@ def build(project: Project, folder: Path) -> dict[str, Any]:
         "Resources": _join(parts),
         "Outputs": outputs(project),
     }
-    return merge_extra(template, project)
 
 
 def _join(parts: list[dict[str, Any]]) -> dict[str, Any]:

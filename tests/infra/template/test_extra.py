@@ -1,9 +1,10 @@
 import pytest
+from samtranslator.yaml_helper import yaml_parse
 
 from dspy_lambda_infra.cli import main
 from dspy_lambda_infra.project import load_project
 from dspy_lambda_infra.template import build, render
-from dspy_lambda_infra.template.syntax import Intrinsic, dump, load, ref
+from dspy_lambda_infra.template.syntax import Intrinsic, dump, load, plain, ref
 from tests.support import ECHO
 
 EXTRA = """
@@ -81,3 +82,8 @@ def test_intrinsics_survive_a_round_trip():
     once = load(text)
     assert load(dump(once)) == once
     assert once["C"].value[1] == Intrinsic("!GetAtt", "D.Arn")
+
+
+def test_the_long_form_is_what_awss_own_reader_makes_of_the_short_one():
+    text = 'A: !Ref B\nC: !If\n  - X\n  - !GetAtt D.E.F\n  - !Sub ["${E}", {E: !Ref F}]\nG: !Join ["", [a, b]]\n'
+    assert plain(load(text)) == yaml_parse(text)

@@ -1,0 +1,81 @@
+import pytest
+
+from dspy_lambda.errors import ConfigError
+from dspy_lambda_infra.cli import main
+from dspy_lambda_infra.project import load_project
+from dspy_lambda_infra.stack_size import LIMITS, check_size, measure
+from dspy_lambda_infra.template import build
+from tests.conftest import QUICKSTART
+from tests.support import ECHO
+
+
+@pytest.fixture
+def make(make_project):
+    """A project of so many programs, each with a queue unless said otherwise."""
+
+    def of(count, alarms=True, sqs=None):
+        modules = {"echo": "\n".join(ECHO.replace("class Echo", f"class Echo{n:03}") for n in range(count))}
+        defaults = {"sqs": {} if sqs is None else sqs}
+        return make_project(modules, **{"lambda": {"alarms": alarms, "defaults": defaults}})
+
+    return of
+
+
+def check(root):
+    check_size(load_project(root), "")
+
+
+def test_the_translated_template_is_counted():
+    template = build(load_project(QUICKSTART), QUICKSTART)
+    size = measure(template)
+    assert size["resources"] > len(template["Resources"])  # permissions, mappings and the API's parts are SAM's
+    assert (size["outputs"], size["parameters"]) == (len(template["Outputs"]), len(template["Parameters"]))
+
+
+def test_29_programs_with_queues_and_alarms_fit_and_one_more_does_not(make):
+    check(make(29))
+    with pytest.raises(ConfigError, match=r"30 programs make 503 resources .*first by name\) 29 fit into a stack, 30"):
+        check(make(30))
+
+
+def test_bytes_are_those_of_the_longer_form(make):
+    project = load_project(make(1))
+    check_size(project, "x" * LIMITS["bytes"])
+    with pytest.raises(ConfigError, match="1,000,001 bytes"):
+        check_size(project, "x" * (LIMITS["bytes"] + 1))
+
+
+@pytest.mark.parametrize(("sqs", "most"), [({}, 59), (False, 95)])
+def test_without_alarms_more_fit_and_nobody_is_told_to_switch_them_off(make, sqs, most):
+    with pytest.raises(ConfigError, match=f"{most} fit into a stack; split the project"):
+        check(make(most + 1, alarms=False, sqs=sqs))
+
+
+def test_the_users_additions_count(make):
+    root = make(29)
+    topics = "".join(f"  Topic{n}: {{Type: AWS::SNS::Topic}}\n" for n in range(20))
+    (root / "template.extra.yaml").write_text(f"Resources:\n{topics}  Echo000Role: {{Properties: {{Path: /a/}}}}\n")
+    with pytest.raises(ConfigError, match="28 fit into a stack, 29 with lambda.alarms: false"):
+        check(root)
+
+
+@pytest.mark.parametrize(
+    ("what", "extra"),
+    [
+        ("outputs", "Outputs:\n" + "".join(f"  Out{n}: {{Value: a}}\n" for n in range(200))),
+        ("parameters", "Parameters:\n" + "".join(f"  P{n}: {{Type: String, Default: a}}\n" for n in range(200))),
+        ("bytes", f"Metadata: {{Text: {'x' * 1_000_000}}}\n"),
+    ],
+)
+def test_every_limit_is_seen(make, what, extra):
+    root = make(1)
+    (root / "template.extra.yaml").write_text(extra)
+    with pytest.raises(ConfigError, match=rf"make [0-9,]+ {what} \(CloudFormation takes {LIMITS[what]:,}\)"):
+        check(root)
+
+
+def test_the_template_command_refuses_and_writes_nothing(make, capsys):
+    root = make(30)
+    assert main(["template", "--project", str(root), "--output", str(root / "template.yaml")]) == 2
+    assert "29 fit into a stack" in capsys.readouterr().err
+    assert not (root / "template.yaml").exists()
