@@ -99,6 +99,25 @@ class Schedule(_Section):
     inputs: dict[str, Any] = {}
 
 
+class Deployment(_Section):
+    """How calls move to a new version; an alarm of the rollout moves them all back.
+
+    https://docs.aws.amazon.com/serverless-application-model/latest/developerguide/automating-updates-to-serverless-apps.html
+    """
+
+    type: Literal[
+        "Canary10Percent5Minutes",
+        "Canary10Percent10Minutes",
+        "Canary10Percent15Minutes",
+        "Canary10Percent30Minutes",
+        "Linear10PercentEvery1Minute",
+        "Linear10PercentEvery2Minutes",
+        "Linear10PercentEvery3Minutes",
+        "Linear10PercentEvery10Minutes",
+        "AllAtOnce",
+    ] = "Canary10Percent5Minutes"
+
+
 def _no_true(value: Any) -> Any:
     if value is True:
         raise ValueError("write false, or a mapping such as {batch_size: 10}")
@@ -128,6 +147,7 @@ class FunctionSettings(_Section):
     daily_cost_usd: Annotated[float, Field(gt=0)] | None = 10.0
     sqs: Annotated[Literal[False] | Sqs, BeforeValidator(_no_true)] = False
     schedule: Schedule | None = None
+    deployment: Deployment | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -308,7 +328,13 @@ def _is_union_tag(part: str | int) -> bool:
 def _allowed(keys: list[str]) -> list[str]:
     """The keys that the section at this path takes."""
     section: Any = Config
-    named: dict[str, type[_Section]] = {"schedule": Schedule, "sqs": Sqs, "quota": Quota, "vpc": Vpc}
+    named: dict[str, type[_Section]] = {
+        "schedule": Schedule,
+        "deployment": Deployment,
+        "sqs": Sqs,
+        "quota": Quota,
+        "vpc": Vpc,
+    }
     mappings: dict[str, type[_Section]] = {"registry": ModelSettings, "programs": FunctionSettings}
     keys = list(keys)
     while keys:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from dspy_lambda_infra.project import Function, Project
 from dspy_lambda_infra.template.alarms import alarm_resources, alarm_topic
+from dspy_lambda_infra.template.deployment import deployment_resources
 
 # USD in us-east-1, first tier. https://aws.amazon.com/lambda/pricing/
 _PER_GB_SECOND = {"x86_64": 0.0000166667, "arm64": 0.0000133334}
@@ -14,6 +15,11 @@ _PER_REQUEST = 0.20 / 1_000_000
 _PER_ALARM, _PER_DASHBOARD, _PER_METRIC = 0.10, 3.00, 0.30
 _METRICS_PER_PROGRAM = 10
 _MONTH_SECONDS = 30 * 24 * 3600
+# Lambda polls an idle queue with five requests of 20 s each, and with a maximum concurrency never with fewer.
+# https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
+_IDLE_POLLS = 5 * _MONTH_SECONDS // 20
+# By whether the queue is FIFO. https://aws.amazon.com/sqs/pricing/
+_PER_POLL = {False: 0.40 / 1_000_000, True: 0.50 / 1_000_000}
 
 
 @dataclass(frozen=True)
@@ -40,13 +46,22 @@ def worst_case(project: Project) -> list[WorstCase]:
 
 
 def monthly_base(project: Project) -> float:
-    """What the stack costs a month without a single call: alarms and dashboard; metrics begin with the first calls."""
-    resources = [alarm_topic(project), *(alarm_resources(project, f) for f in project.functions.values())]
+    """What the stack costs a month without a single call, in USD, beyond what is free in each account.
+
+    Alarms, the dashboard and the polling of queues; custom metrics begin with the first calls.
+    """
+    functions = project.functions.values()
+    resources = [deployment_resources(project)]
+    if project.config.lambda_.alarms:
+        resources += [alarm_topic(project), *(alarm_resources(project, function) for function in functions)]
     alarms = [r["Properties"] for part in resources for r in part.values() if r["Type"] == "AWS::CloudWatch::Alarm"]
     # An alarm is billed for each metric that it reads.
     read = sum(max(1, sum("MetricStat" in query for query in alarm.get("Metrics", []))) for alarm in alarms)
-    custom = _METRICS_PER_PROGRAM * len(project.functions)
-    return read * project.config.lambda_.alarms * _PER_ALARM + _PER_DASHBOARD + custom * _PER_METRIC
+    polling = sum(
+        _IDLE_POLLS * _PER_POLL[function.settings.sqs.fifo] for function in functions if function.settings.sqs
+    )
+    metrics = _METRICS_PER_PROGRAM * len(functions) * _PER_METRIC
+    return read * _PER_ALARM + _PER_DASHBOARD + polling + metrics
 
 
 def cost_table(project: Project) -> str:
@@ -63,6 +78,6 @@ def cost_table(project: Project) -> str:
     lines.append(
         f"That is Lambda alone, every environment busy for 30 days at us-east-1 prices. The provider's bill for model "
         f"calls comes on top (the spend alarms watch it), and up to {monthly_base(project):.2f} USD a month "
-        f"for alarms, the dashboard and custom metrics."
+        f"for alarms, the dashboard, custom metrics and Lambda's polling of the queues."
     )
     return "\n".join(lines)

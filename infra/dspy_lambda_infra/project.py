@@ -45,6 +45,11 @@ class Function:
         sources = {"DSPY_LAMBDA_SOURCES": "http"} if self.settings.http else {}
         return {**self.settings.environment, **narrowed, **sources}
 
+    @property
+    def has_alias(self) -> bool:
+        """Whether versions are published behind an alias, which then has the retries and the on-failure queue."""
+        return self.settings.snap_start or self.settings.deployment is not None
+
 
 @dataclass(frozen=True)
 class Project:

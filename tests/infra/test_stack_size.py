@@ -55,7 +55,7 @@ def test_the_users_additions_count(make):
     root = make(29)
     topics = "".join(f"  Topic{n}: {{Type: AWS::SNS::Topic}}\n" for n in range(20))
     (root / "template.extra.yaml").write_text(f"Resources:\n{topics}  Echo000Role: {{Properties: {{Path: /a/}}}}\n")
-    with pytest.raises(ConfigError, match="28 fit into a stack, 29 with lambda.alarms: false"):
+    with pytest.raises(ConfigError, match=r"28 fit into a stack, 29 with lambda\.alarms: false"):
         check(root)
 
 

@@ -8,7 +8,7 @@ from dspy_lambda_infra.project import Function, Project, logical_name
 from dspy_lambda_infra.template.queues import visibility_timeout_seconds
 from dspy_lambda_infra.template.syntax import get_att, if_, ref, sub
 
-_FIVE_MINUTES, _DAY = 300, 86_400
+_MINUTE, _FIVE_MINUTES, _DAY = 60, 300, 86_400
 # Of the timeout, and of the reserved concurrency.
 _NEAR_THE_LIMIT = 0.8
 _ERROR_PERCENT = 1
@@ -80,6 +80,25 @@ def alarm_resources(project: Project, function: Function) -> dict[str, Any]:
             threshold=settings.daily_cost_usd,
         )
     return {f"{name}{kind}Alarm": alarm for kind, alarm in alarms.items()}
+
+
+def rollout_alarms(function: Function, alias: str) -> dict[str, Any]:
+    """What moves all calls back to the old version while a deployment is under way.
+
+    Of 60 s, because a canary may last 5 minutes; two in a row, because one failed call of a few says little about the
+    version. CodeDeploy reads their state, so they notify nobody.
+    """
+    name = logical_name(function.name)
+    own = {"FunctionName": ref(f"{name}Function"), "Resource": sub(f"${{{name}Function}}:{alias}")}
+    errors, invocations = (_metric("AWS/Lambda", metric, own, "Sum", _MINUTE) for metric in ("Errors", "Invocations"))
+    failures, calls = (_own_metric(function, metric, _MINUTE) for metric in ("Errors", "Calls"))
+    alarms = {
+        "Errors": _ratio_alarm(f"A deployment of {function.name}: invocations fail", errors, invocations),
+        "Failures": _ratio_alarm(f"A deployment of {function.name}: calls fail", failures, calls),
+    }
+    for alarm in alarms.values():
+        alarm["Properties"] |= {"AlarmActions": [], "OKActions": [], "EvaluationPeriods": 2}
+    return {f"{name}Rollout{kind}Alarm": alarm for kind, alarm in alarms.items()}
 
 
 def _alarm(description: str, metric: dict[str, Any], *, threshold: float) -> dict[str, Any]:

@@ -6,10 +6,11 @@ import json
 from typing import Any
 
 from dspy_lambda.api.shared import SHARED_PATHS
-from dspy_lambda.config import FunctionSettings, Sqs
+from dspy_lambda.config import Sqs
 from dspy_lambda.secrets import EXTENSION_PORT, SECRETS
 from dspy_lambda.sources.sqs.requeue import DEAD_LETTER_QUEUE
 from dspy_lambda_infra.project import CATALOGUE_HANDLER, HANDLER, Function, Project, logical_name
+from dspy_lambda_infra.template.deployment import ALIAS, deployment_preference
 from dspy_lambda_infra.template.queues import program_queues
 from dspy_lambda_infra.template.roles import catalogue_role, program_role
 from dspy_lambda_infra.template.syntax import get_att, if_, ref, sub
@@ -33,7 +34,7 @@ def function_resources(project: Project, function: Function, code: str) -> dict[
         **(
             {"EphemeralStorage": {"Size": settings.ephemeral_storage_mb}} if settings.ephemeral_storage_mb > 512 else {}
         ),
-        **_snap_start(settings),
+        **_alias(function),
         "LoggingConfig": {"LogFormat": "JSON", "LogGroup": ref(f"{name}LogGroup")},
         "Environment": {"Variables": _variables(project, function)},
         **({"Layers": project.config.lambda_.layers} if project.config.lambda_.layers else {}),
@@ -133,13 +134,21 @@ def _package(project: Project, logical_id: str, code: str, handler: str) -> dict
     return {"PackageType": "Image", "ImageConfig": {"Command": [handler]}}
 
 
-def _snap_start(settings: FunctionSettings) -> dict[str, Any]:
-    if not settings.snap_start:
+def _alias(function: Function) -> dict[str, Any]:
+    if not function.has_alias:
         return {}
-    # Of published versions only; every change of a property, too, shall publish one.
-    # A version that is not used any more would be billed on: its snapshot is kept.
-    alias = {"AutoPublishAlias": "live", "AutoPublishAliasAllProperties": True, "VersionDeletionPolicy": "Delete"}
-    return {"SnapStart": {"ApplyOn": "PublishedVersions"}, **alias}
+    # Every change of a property publishes a version, too. An old version takes storage, its snapshot costs money.
+    alias = {"AutoPublishAlias": ALIAS, "AutoPublishAliasAllProperties": True, "VersionDeletionPolicy": "Delete"}
+    settings = function.settings
+    return {
+        **alias,
+        **({"SnapStart": {"ApplyOn": "PublishedVersions"}} if settings.snap_start else {}),
+        **(
+            {"DeploymentPreference": deployment_preference(function, settings.deployment)}
+            if settings.deployment
+            else {}
+        ),
+    }
 
 
 def _variables(project: Project, function: Function) -> dict[str, Any]:

@@ -23,8 +23,8 @@ def outputs(project: Project) -> dict[str, Any]:
         name = logical_name(function.name)
         if function.settings.http and kind == "url":
             found[f"{name}Url"] = {"Value": get_att(f"{name}FunctionUrl.FunctionUrl")}
-        # With SnapStart only the alias has the snapshot, the retries and the on-failure queue.
-        alias = ".Alias" if function.settings.snap_start else ""
+        # The alias has the snapshot, the retries and the on-failure queue, and takes part in a gradual deployment.
+        alias = ".Alias" if function.has_alias else ""
         found[f"{name}FunctionName"] = {"Value": ref(f"{name}Function{alias}")}
         if function.settings.sqs:
             found[f"{name}QueueUrl"] = {"Value": ref(f"{name}Queue")}

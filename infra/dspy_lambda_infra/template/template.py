@@ -11,6 +11,7 @@ from dspy_lambda_infra.project import Project
 from dspy_lambda_infra.template.alarms import alarm_resources, alarm_topic
 from dspy_lambda_infra.template.api import api_parameters, api_resources
 from dspy_lambda_infra.template.dashboard import dashboard, queries
+from dspy_lambda_infra.template.deployment import deployment_resources
 from dspy_lambda_infra.template.extra import merge_extra
 from dspy_lambda_infra.template.functions import catalogue_resources, function_resources, reserves
 from dspy_lambda_infra.template.outputs import outputs
@@ -45,6 +46,7 @@ def generate(project: Project, folder: Path) -> dict[str, Any]:
     parts += [function_resources(project, function, code) for function in functions]
     parts += [catalogue_resources(project, code)] if project.has_api else []
     parts += [on_failure_queue(project), queue_policy(project)]
+    parts += [deployment_resources(project)]
     if project.config.lambda_.alarms:
         parts += [alarm_topic(project), *(alarm_resources(project, function) for function in functions)]
     parts += [dashboard(project), queries(project)]

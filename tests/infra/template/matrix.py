@@ -29,6 +29,17 @@ MATRIX: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"defaults": {"schedule": {"expression": "rate(1 hour)", "inputs": {"question": "q"}}, "http": False}},
         {},
     ),
+    "gradual": (
+        {
+            "defaults": {
+                "sqs": {},
+                "schedule": {"expression": "rate(1 hour)"},
+                "deployment": {"type": "Linear10PercentEvery1Minute"},
+            }
+        },
+        {},
+    ),
+    "url-gradual": ({"api": {"kind": "url"}, "alarms": False, "defaults": {"deployment": {}, "snap_start": True}}, {}),
     "image": ({"package_type": "Image", "architecture": "arm64", "defaults": {"sqs": _QUEUE}}, {}),
     "everything": (
         {

@@ -1,0 +1,68 @@
+import pytest
+
+from dspy_lambda.errors import ConfigError
+from dspy_lambda_infra.deploy.translate import translate
+from dspy_lambda_infra.project import load_project
+from dspy_lambda_infra.template import render
+from tests.support import AECHO, ECHO
+
+
+@pytest.fixture
+def translated(make_project):
+    """A project of two programs, of which Echo has `deployment`, through AWS's own translator."""
+
+    def make(**settings):
+        programs = {"Echo": {"deployment": {}, "sqs": {}, "schedule": {"expression": "rate(1 hour)"}}}
+        project = load_project(
+            make_project({"echo": ECHO, "aecho": AECHO}, **{"lambda": {"programs": programs, **settings}})
+        )
+        return translate(render(project, project.root), {})
+
+    return make
+
+
+def test_calls_move_gradually_and_back_when_an_alarm_of_the_rollout_goes_off(translated):
+    found = translated()["Resources"]
+    (group,) = (r["Properties"] for r in found.values() if r["Type"] == "AWS::CodeDeploy::DeploymentGroup")
+    alarms = [alarm["Name"]["Ref"] for alarm in group["AlarmConfiguration"]["Alarms"]]
+    assert alarms == ["EchoRolloutErrorsAlarm", "EchoRolloutFailuresAlarm"]
+    assert "Canary10Percent5Minutes" in str(group["DeploymentConfigName"])
+    assert group["ServiceRoleArn"] == {"Fn::GetAtt": ["DeploymentRole", "Arn"]}
+    assert "CodeDeployLambdaAliasUpdate" in found["EchoFunctionAliaslive"]["UpdatePolicy"]
+
+
+@pytest.mark.parametrize("alarms", [True, False])
+def test_the_alarms_are_of_60_seconds_and_there_whatever_other_alarms_are(translated, alarms):
+    found = translated(alarms=alarms)["Resources"]
+    for name in ("EchoRolloutErrorsAlarm", "EchoRolloutFailuresAlarm"):
+        queries = [query["MetricStat"] for query in found[name]["Properties"]["Metrics"] if "MetricStat" in query]
+        assert {query["Period"] for query in queries} == {60}
+    dimensions = {d["Name"]: d["Value"] for d in _metrics(found["EchoRolloutErrorsAlarm"])[0]["Dimensions"]}
+    assert dimensions == {"FunctionName": {"Ref": "EchoFunction"}, "Resource": {"Fn::Sub": "${EchoFunction}:live"}}
+
+
+def _metrics(alarm):
+    return [q["MetricStat"]["Metric"] for q in alarm["Properties"]["Metrics"] if "MetricStat" in q]
+
+
+def test_everything_that_calls_goes_through_the_alias_which_has_the_on_failure_queue(translated):
+    template = translated()
+    found, alias = template["Resources"], {"Ref": "EchoFunctionAliaslive"}
+    mapping, config = found["EchoFunctionQueue"]["Properties"], found["EchoFunctionEventInvokeConfig"]["Properties"]
+    assert mapping["FunctionName"] == alias
+    assert config["Qualifier"] == "live"
+    assert config["DestinationConfig"]["OnFailure"]["Destination"] == {"Fn::GetAtt": ["OnFailureQueue", "Arn"]}
+    assert found["EchoFunctionSchedule"]["Properties"]["Target"]["Arn"] == alias
+    assert template["Outputs"]["EchoFunctionName"]["Value"] == alias
+    assert template["Outputs"]["AEchoFunctionName"]["Value"] == {"Ref": "AEchoFunction"}
+
+
+def test_a_program_without_it_has_no_alias(translated):
+    found = translated()["Resources"]
+    assert not any(name.startswith("AEcho") and "Alias" in name for name in found)
+
+
+def test_an_unknown_type_is_refused_with_those_that_there_are(make_project):
+    root = make_project({"echo": ECHO}, **{"lambda": {"defaults": {"deployment": {"type": "Canary"}}}})
+    with pytest.raises(ConfigError, match=r"lambda\.defaults\.deployment\.type: .*Canary10Percent5Minutes"):
+        load_project(root)
