@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from dspy_lambda.errors import ConfigError
 
@@ -124,7 +134,19 @@ def _no_true(value: Any) -> Any:
     return value
 
 
+def _key_arn(value: str) -> str:
+    if not re.fullmatch(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+", value):
+        raise ValueError(
+            "must be a key's own ARN, arn:aws:kms:REGION:ACCOUNT:key/ID (`aws kms describe-key` shows it): IAM grants "
+            "nothing on the ARN of an alias"
+        )
+    return value
+
+
 Architecture = Literal["x86_64", "arm64"]
+_KeyArn = Annotated[str, AfterValidator(_key_arn)]
+# The template sets them, and its alarms and dashboard read the metrics under these names.
+_METRIC_NAMES = ("POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE")
 
 
 class FunctionSettings(_Section):
@@ -145,6 +167,8 @@ class FunctionSettings(_Section):
     maximum_event_age_seconds: Annotated[int, Field(ge=60, le=21_600)] = 21_600
     # The spend alarm: the estimated cost of a day's model calls.
     daily_cost_usd: Annotated[float, Field(gt=0)] | None = 10.0
+    # The same on tokens, for models without a known price: input and output tokens of a day together.
+    daily_tokens: Annotated[int, Field(ge=1)] | None = None
     sqs: Annotated[Literal[False] | Sqs, BeforeValidator(_no_true)] = False
     schedule: Schedule | None = None
     deployment: Deployment | None = None
@@ -155,6 +179,8 @@ class FunctionSettings(_Section):
             # https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime
             if name.startswith(("AWS_", "LAMBDA_", "_")):
                 raise ValueError(f"environment: {name} is Lambda's own; take another name")
+            if name in _METRIC_NAMES:
+                raise ValueError(f"environment: {name} names the metrics that the alarms read; leave it out")
         return self
 
 
@@ -207,7 +233,11 @@ class Lambda(_Section):
     tracing: Literal["xray", "otel"] | None = None
     account_concurrency: Annotated[int, Field(ge=10)] = 1000  # Lambda's quota in the account, if it was raised
     layers: list[Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:lambda:")]] = []
-    kms_key_arn: Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:kms:")] | None = None
+    kms_key_arn: _KeyArn | None = None
+    secrets_kms_key_arns: list[_KeyArn] = []  # of secrets that are encrypted with keys of their own
+    permissions_boundary_arn: Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:iam::(\d{12}|aws):policy/.+$")] | None = (
+        None
+    )
     vpc: Vpc | None = None
     alarms: bool = True
     defaults: FunctionSettings = FunctionSettings()

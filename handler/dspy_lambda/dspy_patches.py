@@ -122,6 +122,25 @@ def uses_litellm(lm: dspy.LM) -> bool:
     return isinstance(engine, LiteLLMEngine)
 
 
+# Under which names LiteLLM's price map keeps a provider's models.
+_PRICED_AS = ("{}", "{}_converse", "{}_chat", "{}-language-models")
+
+
+def has_price(lm: dspy.LM) -> bool:
+    """Whether DSPy's price map has what the tokens of an LM's calls cost; without it `cost_usd` is null."""
+    from dspy._vendor.lm15.errors import LM15Error
+    from dspy.clients.capabilities import resolve
+    from dspy.clients.model_metadata import model_info, rate
+
+    try:
+        route = resolve(lm)
+        info = model_info(route.provider, route.model)
+    except LM15Error:  # a provider that only LiteLLM knows
+        provider, _, model = lm.model.partition("/")
+        info = model_info(provider, model, namespaces=tuple(name.format(provider) for name in _PRICED_AS))
+    return all(rate(info, f"{kind}_cost_per_token") is not None for kind in ("input", "output"))
+
+
 def _engine_of(lm: dspy.LM, asynchronous: bool) -> tuple[Any, Any]:
     from dspy.clients.execution import _engine, prepare
 

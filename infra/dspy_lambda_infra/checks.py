@@ -6,10 +6,13 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
+import dspy
+
 from dspy_lambda.config import CONFIG_FILE
+from dspy_lambda.dspy_patches import has_price
 from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.project import Function, Project
-from dspy_lambda_infra.template.functions import reserved_total
+from dspy_lambda_infra.template.functions import environment_bytes, reserved_total
 from dspy_lambda_infra.template.queues import (
     VISIBILITY_FACTOR,
     least_visibility_timeout_seconds,
@@ -18,7 +21,15 @@ from dspy_lambda_infra.template.queues import (
 
 # "100 must remain unreserved". https://docs.aws.amazon.com/lambda/latest/dg/configuration-concurrency.html
 UNRESERVED = 100
+# https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
+_DESCRIPTION_BYTES = 1024
+# https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 _ENVIRONMENT_BYTES = 4096
+_KEY_NAME = re.compile(r"(API_?KEY|ACCESS_?KEY|SECRET|TOKEN|PASSWORD|CREDENTIALS?)$", re.I)
+# As providers, AWS, GitHub, Slack and Google begin theirs; PEM; JSON Web Tokens.
+_KEY = re.compile(
+    r"sk-\w|A[KS]IA[A-Z0-9]{16}|gh[pousr]_\w|github_pat_|xox[a-z]-|AIza\w|hf_\w|gsk_\w|-----BEGIN |eyJ\w+\."
+)
 
 
 def check(project: Project, concurrency: int | None = None) -> None:
@@ -40,8 +51,42 @@ def check(project: Project, concurrency: int | None = None) -> None:
         raise ConfigError("\n".join(f"{project.root / CONFIG_FILE}: {problem}" for problem in found))
 
 
+def warnings(project: Project) -> list[str]:
+    """What may be meant so, and costs records, callers or an alarm where it is not; each with its fix."""
+    found = []
+    for function in project.functions.values():
+        found += [f"programs.{function.name}: {warning}" for warning in _warnings(project, function)]
+    return found
+
+
+def _warnings(project: Project, function: Function) -> list[str]:
+    settings, sqs = function.settings, function.settings.sqs
+    found = []
+    if sqs and settings.http and sqs.maximum_concurrency == settings.reserved_concurrency:
+        found.append(
+            f"sqs.maximum_concurrency: {sqs.maximum_concurrency} is all of reserved_concurrency: while the queue is "
+            f"full, HTTP callers are throttled; raise reserved_concurrency"
+        )
+    # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
+    if sqs and sqs.max_receive_count < 5:
+        found.append(
+            f"sqs.max_receive_count: {sqs.max_receive_count}: a throttled receive counts, too, and takes a record to "
+            "the dead-letter queue; AWS advises 5 or more"
+        )
+    if project.config.lambda_.alarms and settings.daily_cost_usd and not settings.daily_tokens:
+        alias = project.config.model_alias(function.name)
+        if not has_price(dspy.LM(project.config.models.registry[alias].model)):
+            found.append(
+                f"daily_cost_usd: DSPy knows no price of models.registry.{alias}, so the spend alarm sees nothing; set "
+                "daily_tokens for an alarm on tokens"
+            )
+    return found
+
+
 def _project(project: Project) -> list[str]:
     found = []
+    if (size := len(project.config.description.encode())) > _DESCRIPTION_BYTES:
+        found.append(f"description: has {size:,} bytes; CloudFormation takes {_DESCRIPTION_BYTES:,}")
     if not re.fullmatch(r"(?!aws|ssm)[A-Za-z][A-Za-z0-9_.-]{0,63}", project.config.app_id, re.I):
         found.append(
             "app_id: names secrets and the stack; use 1 to 64 of A-Z, a-z, 0-9, hyphen, dot and underscore, "
@@ -84,19 +129,23 @@ def _function(project: Project, function: Function) -> list[str]:
             f"sqs.visibility_timeout_seconds: {visibility} is below {VISIBILITY_FACTOR} x timeout_seconds + "
             f"window_seconds: a record would come back while it is worked on; set {least} or leave it out"
         )
-    if sqs and sqs.max_receive_count < 5:
-        found.append(
-            f"sqs.max_receive_count: {sqs.max_receive_count}: a throttled receive counts, too; AWS advises 5 or more"
-        )
     if settings.snap_start:
         found += _snap_start(project, function)
     if project.config.lambda_.layers and project.config.lambda_.package_type == "Image":
         found.append("lambda.layers: a container image takes none; put their files into the image")
     if project.config.lambda_.tracing == "otel" and not project.config.lambda_.layers:
         found.append("lambda.tracing: otel needs the layer of the AWS Distro for OpenTelemetry in lambda.layers")
-    names = sum(len(f"{key}{value}") for key, value in project.secrets(function).items())
-    if names > _ENVIRONMENT_BYTES // 2:
-        found.append("secrets: their names fill more than half of the 4 KB that a function's variables may have")
+    found += [
+        f"environment.{name}: looks like a key, which everyone who may see the function could read; put it into SSM or "
+        f"Secrets Manager and write secrets: [{name}]"
+        for name, value in settings.environment.items()
+        if value and (name in project.secrets(function) or _KEY_NAME.search(name) or _KEY.match(value))
+    ]
+    if (size := environment_bytes(project, function)) > _ENVIRONMENT_BYTES:
+        found.append(
+            f"environment: the function's variables have up to {size:,} bytes with those that the template sets (the "
+            f"places of its secrets among them); Lambda takes {_ENVIRONMENT_BYTES:,}"
+        )
     return found
 
 

@@ -8,6 +8,7 @@ import inspect
 import threading
 from operator import attrgetter
 
+import dspy
 import pytest
 from dspy.clients import capabilities, costs, model_metadata
 
@@ -94,3 +95,17 @@ def test_dspy_still_asks_for_the_stack_of_each_missing_package():
     from dspy.utils import lazy_import
 
     assert "inspect.stack()" in inspect.getsource(lazy_import.require)
+
+
+@pytest.mark.parametrize(
+    ("model", "is_known"),
+    [
+        ("openai/gpt-4.1-nano", True),
+        ("anthropic/claude-sonnet-4-5", True),
+        ("bedrock/us.amazon.nova-lite-v1:0", True),  # through LiteLLM
+        ("openai/our-own", False),
+        ("mistral/our-own", False),
+    ],
+)
+def test_whether_a_models_price_is_known(model, is_known):
+    assert dspy_patches.has_price(dspy.LM(model)) == is_known

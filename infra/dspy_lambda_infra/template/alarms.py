@@ -79,6 +79,8 @@ def alarm_resources(project: Project, function: Function) -> dict[str, Any]:
             _own_metric(function, "CostUSD", period=_DAY),
             threshold=settings.daily_cost_usd,
         )
+    if settings.daily_tokens:
+        alarms["Tokens"] = _tokens_alarm(function, settings.daily_tokens)
     return {f"{name}{kind}Alarm": alarm for kind, alarm in alarms.items()}
 
 
@@ -115,6 +117,18 @@ def _ratio_alarm(description: str, part: dict[str, Any], whole: dict[str, Any]) 
         {"Id": "whole", "ReturnData": False, "MetricStat": _metric_stat(whole)},
     ]
     return _resource(description, _ERROR_PERCENT, {"Metrics": queries})
+
+
+def _tokens_alarm(function: Function, most: int) -> dict[str, Any]:
+    queries = [
+        {"Id": "tokens", "Expression": "input + output", "Label": "tokens"},
+        *(
+            {"Id": name, "ReturnData": False, "MetricStat": _metric_stat(_own_metric(function, metric, _DAY))}
+            for name, metric in (("input", "InputTokens"), ("output", "OutputTokens"))
+        ),
+    ]
+    description = f"The model calls of {function.name} used more than {most:,} tokens in a day"
+    return _resource(description, most, {"Metrics": queries})
 
 
 def _metric_stat(metric: dict[str, Any]) -> dict[str, Any]:

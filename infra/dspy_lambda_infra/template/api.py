@@ -8,6 +8,7 @@ from typing import Any
 from dspy_lambda_infra.project import Project
 from dspy_lambda_infra.template.functions import cors, log_group
 from dspy_lambda_infra.template.gateway import REFUSALS
+from dspy_lambda_infra.template.roles import service_role
 from dspy_lambda_infra.template.syntax import get_att, ref, sub
 
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-logging.html
@@ -57,7 +58,7 @@ def api_resources(project: Project) -> dict[str, Any]:
             "Properties": _rest_api(project, access_log),
         },
         "ApiLogGroup": log_group(project),
-        **_logs_role(),
+        **_logs_role(project),
     }
 
 
@@ -117,18 +118,14 @@ def _gateway_responses(project: Project) -> dict[str, Any]:
     return responses
 
 
-def _logs_role() -> dict[str, Any]:
+def _logs_role(project: Project) -> dict[str, Any]:
     """API Gateway's role to write logs: one for the account and region, so it outlives this stack."""
-    trust = {
-        "Version": "2012-10-17",
-        "Statement": [
-            {"Effect": "Allow", "Principal": {"Service": "apigateway.amazonaws.com"}, "Action": "sts:AssumeRole"}
-        ],
-    }
+    # AWS does not document whether API Gateway says on whose behalf it acts: refuse another account's, where it does.
+    condition = {"StringEqualsIfExists": {"aws:SourceAccount": ref("AWS::AccountId")}}
     kept = {"Condition": "ApiLogsRole", "DeletionPolicy": "RetainExceptOnCreate", "UpdateReplacePolicy": "Retain"}
-    role = {"AssumeRolePolicyDocument": trust, "ManagedPolicyArns": [sub(_LOG_ROLE)]}
+    role = service_role(project, "apigateway", {"ManagedPolicyArns": [sub(_LOG_ROLE)]}, condition)
     return {
-        "ApiLogsRole": {"Type": "AWS::IAM::Role", **kept, "Properties": role},
+        "ApiLogsRole": {**role, **kept},
         "ApiLogsAccount": {
             "Type": "AWS::ApiGateway::Account",
             **kept,

@@ -7,6 +7,7 @@ from typing import Any
 from dspy_lambda.config import Deployment
 from dspy_lambda_infra.project import Function, Project
 from dspy_lambda_infra.template.alarms import rollout_alarms
+from dspy_lambda_infra.template.roles import service_role
 from dspy_lambda_infra.template.syntax import get_att, ref, sub
 
 ALIAS = "live"
@@ -28,10 +29,5 @@ def deployment_resources(project: Project) -> dict[str, Any]:
     functions = [function for function in project.functions.values() if function.settings.deployment]
     if not functions:
         return {}
-    trust = {"Effect": "Allow", "Principal": {"Service": "codedeploy.amazonaws.com"}, "Action": "sts:AssumeRole"}
-    role = {
-        "AssumeRolePolicyDocument": {"Version": "2012-10-17", "Statement": [trust]},
-        "ManagedPolicyArns": [sub(_POLICY)],
-    }
     alarms = {name: alarm for function in functions for name, alarm in rollout_alarms(function, ALIAS).items()}
-    return {"DeploymentRole": {"Type": "AWS::IAM::Role", "Properties": role}, **alarms}
+    return {"DeploymentRole": service_role(project, "codedeploy", {"ManagedPolicyArns": [sub(_POLICY)]}), **alarms}

@@ -13,12 +13,15 @@ from dspy_lambda_infra.project import CATALOGUE_HANDLER, HANDLER, Function, Proj
 from dspy_lambda_infra.template.deployment import ALIAS, deployment_preference
 from dspy_lambda_infra.template.queues import program_queues
 from dspy_lambda_infra.template.roles import catalogue_role, program_role
-from dspy_lambda_infra.template.syntax import get_att, if_, ref, sub
+from dspy_lambda_infra.template.syntax import Intrinsic, get_att, if_, ref, sub
 
 _EXTENSION_LAYER = ":layer:AWS-Parameters-and-Secrets-Lambda-Extension"
 # It answers from memory: 256 MB is the CPU that its import of FastAPI wants.
 _CATALOGUE_MEMORY_MB, _CATALOGUE_TIMEOUT_SECONDS = 256, 10
 _CATALOGUE_CONCURRENCY = 5
+_LONGEST_URL = len("https://sqs.ap-southeast-1.amazonaws.com.cn/123456789012/") + 80
+# `*` does not cover Authorization. https://fetch.spec.whatwg.org/#cors-non-wildcard-request-header-name
+_CORS_HEADERS = ["*", "Authorization"]
 
 
 def function_resources(project: Project, function: Function, code: str) -> dict[str, Any]:
@@ -98,6 +101,27 @@ def reserved_total(project: Project) -> int:
     return catalogue + sum(f.settings.reserved_concurrency or 0 for f in project.functions.values())
 
 
+def environment_bytes(project: Project, function: Function) -> int:
+    """The most that a function's variables can take, as Lambda counts them: as one JSON object."""
+    variables = {**shared_variables(), **_variables(project, function)}
+    return len(json.dumps({name: _longest(value) for name, value in variables.items()}, separators=(",", ":")).encode())
+
+
+def _longest(value: str | Intrinsic) -> str:
+    """A variable's value with the longest names of stack and stage; a reference is at most a queue's URL."""
+    if isinstance(value, str):
+        return value
+    if value.tag == "!Ref":
+        return "x" * _LONGEST_URL
+    return str(value.value).replace("${Stage}", "x" * 32).replace("${AWS::StackName}", "x" * 128)
+
+
+def shared_variables() -> dict[str, str | Intrinsic]:
+    """What every function of the stack has among its variables."""
+    # The stack's name, so that the metrics of two stages in one account stay apart.
+    return {"POWERTOOLS_SERVICE_NAME": sub("${AWS::StackName}"), "POWERTOOLS_METRICS_NAMESPACE": "DSPy"}
+
+
 def function_url(project: Project) -> dict[str, Any]:
     """A function URL's settings."""
     return {
@@ -108,7 +132,7 @@ def function_url(project: Project) -> dict[str, Any]:
 
 def cors(project: Project) -> dict[str, Any]:
     """What a function URL or an HTTP API lets browsers of the configured origins do."""
-    return {"AllowOrigins": project.config.server.cors_origins, "AllowMethods": ["*"], "AllowHeaders": ["*"]}
+    return {"AllowOrigins": project.config.server.cors_origins, "AllowMethods": ["*"], "AllowHeaders": _CORS_HEADERS}
 
 
 def log_group(project: Project) -> dict[str, Any]:
@@ -184,6 +208,8 @@ def _events(project: Project, function: Function) -> dict[str, Any]:
         if not project.config.lambda_.kms_key_arn:
             # The role that SAM makes for the schedule may not use a key.
             schedule["DeadLetterConfig"] = {"Arn": get_att("OnFailureQueue.Arn")}
+        if boundary := project.config.lambda_.permissions_boundary_arn:
+            schedule["PermissionsBoundary"] = boundary
         # SAM would name the schedule by its logical id, which every stack of the account and region would share.
         events["Schedule"] = {"Type": "ScheduleV2", "Properties": {**schedule, "OmitName": True}}
     return events

@@ -31,7 +31,11 @@ def program_role(project: Project, function: Function) -> dict[str, Any]:
         statements.append(_allow(_RECEIVE, get_att(f"{name}Queue.Arn")))
         if sqs.invalid_to_dead_letter_queue:
             statements.append(_allow("sqs:SendMessage", get_att(f"{name}DeadLetterQueue.Arn")))
-    statements += [_secret(place) for place in project.secrets(function).values()]
+    places = project.secrets(function).values()
+    statements += [_secret(place) for place in places]
+    if keys := project.config.lambda_.secrets_kms_key_arns:
+        services = sorted({split_place(place)[0] for place in places})
+        statements += [_use_keys(["kms:Decrypt"], keys, services)] if services else []
     return _role(project, name, statements)
 
 
@@ -50,15 +54,41 @@ def _role(project: Project, name: str, statements: list[dict[str, Any]]) -> dict
     if settings.vpc:
         statements.append(_allow(_NETWORK, "*"))
     if settings.kms_key_arn:
-        statements.append(_allow(["kms:Decrypt", "kms:GenerateDataKey"], settings.kms_key_arn))
-    trust = {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
+        actions = ["kms:Decrypt", "kms:GenerateDataKey"]
+        statements.append(_use_keys(actions, [settings.kms_key_arn], ["lambda", "secretsmanager", "sqs", "ssm"]))
     policy = {"PolicyName": "function", "PolicyDocument": {"Version": "2012-10-17", "Statement": statements}}
+    return service_role(project, "lambda", {"Policies": [policy]})
+
+
+def service_role(
+    project: Project, service: str, properties: dict[str, Any], condition: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """A role that an AWS service takes, within the project's permissions boundary."""
+    boundary = project.config.lambda_.permissions_boundary_arn
+    trust = {
+        "Effect": "Allow",
+        "Principal": {"Service": f"{service}.amazonaws.com"},
+        "Action": "sts:AssumeRole",
+        **({"Condition": condition} if condition else {}),
+    }
     return {
         "Type": "AWS::IAM::Role",
         "Properties": {
             "AssumeRolePolicyDocument": {"Version": "2012-10-17", "Statement": [trust]},
-            "Policies": [policy],
+            **properties,
+            **({"PermissionsBoundary": boundary} if boundary else {}),
         },
+    }
+
+
+def _use_keys(actions: list[str], keys: list[str], services: list[str]) -> dict[str, Any]:
+    """Leave to use keys only through these services, so that nothing else can be decrypted with them."""
+    via = [sub(f"{service}.${{AWS::Region}}.${{AWS::URLSuffix}}") for service in services]
+    return {
+        "Effect": "Allow",
+        "Action": actions,
+        "Resource": keys,
+        "Condition": {"StringEquals": {"kms:ViaService": via}},
     }
 
 

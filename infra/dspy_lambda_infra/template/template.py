@@ -13,10 +13,10 @@ from dspy_lambda_infra.template.api import api_parameters, api_resources
 from dspy_lambda_infra.template.dashboard import dashboard, queries
 from dspy_lambda_infra.template.deployment import deployment_resources
 from dspy_lambda_infra.template.extra import merge_extra
-from dspy_lambda_infra.template.functions import catalogue_resources, function_resources, reserves
+from dspy_lambda_infra.template.functions import catalogue_resources, function_resources, reserves, shared_variables
 from dspy_lambda_infra.template.outputs import outputs
 from dspy_lambda_infra.template.queues import on_failure_queue, queue_policy
-from dspy_lambda_infra.template.syntax import dump, ref, sub
+from dspy_lambda_infra.template.syntax import dump, ref
 
 HEADER = """\
 # Written by `dspy-lambda template` from dspy.config.yaml; change that file, not this one. What it has no words for
@@ -116,13 +116,7 @@ def _globals(project: Project) -> dict[str, Any]:
     settings = project.config.lambda_
     function: dict[str, Any] = {
         "Architectures": [settings.architecture],
-        "Environment": {
-            "Variables": {
-                # The stack's name, so that the metrics of two stages in one account stay apart.
-                "POWERTOOLS_SERVICE_NAME": sub("${AWS::StackName}"),
-                "POWERTOOLS_METRICS_NAMESPACE": "DSPy",
-            }
-        },
+        "Environment": {"Variables": shared_variables()},
     }
     if settings.package_type == "Zip":
         function = {"Runtime": settings.runtime, **function}

@@ -282,12 +282,59 @@ def test_a_browsers_preflight_needs_no_credentials(make):
     assert "ToEchoPreflight" not in is_open["CatalogueFunction"]["Properties"]["Events"]
     url = make({"api": {"kind": "url"}}, server=origins)["EchoFunction"]["Properties"]["FunctionUrlConfig"]
     assert url["Cors"]["AllowOrigins"] == ["https://a", "https://b"]
+    # `*` covers any header but this one.
+    assert "Authorization" in url["Cors"]["AllowHeaders"]
+    assert "Authorization" in http["Api"]["Properties"]["CorsConfiguration"]["AllowHeaders"]
 
 
 def test_a_functions_own_variables_do_not_replace_what_narrows_it(make):
     own = {"LEVEL": "high", "DSPY_LAMBDA_PROGRAM": "Other"}
     found = variables(make({"defaults": {"environment": own}}))
     assert (found["LEVEL"], found["DSPY_LAMBDA_PROGRAM"]) == ("high", "Echo")
+
+
+KEY = "arn:aws:kms:us-east-1:123456789012:key/1111"
+OTHER_KEY = "arn:aws:kms:us-east-1:210987654321:key/2222"
+
+
+def key_statements(found):
+    (policy,) = found["EchoRole"]["Properties"]["Policies"]
+    return [s for s in policy["PolicyDocument"]["Statement"] if "kms:Decrypt" in s["Action"]]
+
+
+def test_a_key_is_used_through_services_only(make):
+    (statement,) = key_statements(make({"kms_key_arn": KEY}))
+    via = [service.value for service in statement["Condition"]["StringEquals"]["kms:ViaService"]]
+    assert via == [
+        f"{name}.${{AWS::Region}}.${{AWS::URLSuffix}}" for name in ("lambda", "secretsmanager", "sqs", "ssm")
+    ]
+    assert statement["Resource"] == [KEY]
+
+
+def test_secrets_under_keys_of_their_own_can_be_read_by_whom_they_are_for(make):
+    registry = {"fast": {"model": "openai/a", "env": "FAST_KEY"}}
+    settings = {"secrets_kms_key_arns": [OTHER_KEY]}
+    (statement,) = key_statements(make(settings, models={"default": "fast", "registry": registry}))
+    assert (statement["Action"], statement["Resource"]) == (["kms:Decrypt"], [OTHER_KEY])
+    (service,) = statement["Condition"]["StringEquals"]["kms:ViaService"]
+    assert service == sub("ssm.${AWS::Region}.${AWS::URLSuffix}")
+    assert key_statements(make(settings, models={"default": "fast", "registry": {"fast": {"model": "openai/a"}}})) == []
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_every_role_stays_within_the_permissions_boundary(make_project, name):
+    settings, server = MATRIX[name]
+    boundary = "arn:aws:iam::123456789012:policy/boundary"
+    settings = {**settings, "permissions_boundary_arn": boundary}
+    project = load_project(make_project({"echo": ECHO}, server=server, **{"lambda": settings}))
+    found = translate(render(project, project.root), {})["Resources"]
+    roles = {name: r["Properties"] for name, r in found.items() if r["Type"] == "AWS::IAM::Role"}
+    assert {name for name, role in roles.items() if role.get("PermissionsBoundary") != boundary} == set()
+
+
+def test_api_gateways_log_role_is_for_this_account(make):
+    (statement,) = make()["ApiLogsRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    assert statement["Condition"] == {"StringEqualsIfExists": {"aws:SourceAccount": ref("AWS::AccountId")}}
 
 
 def test_snap_start_is_one_setting(make):
@@ -315,6 +362,15 @@ def test_alarms_watch_what_facts_ask_for_and_can_be_switched_off(make):
     }
     assert all(a["AlarmActions"] == [ref("AlarmTopic")] for a in alarms.values() if "Threshold" in a)
     assert not any("Alarm" in name for name in make({**settings, "alarms": False}))
+
+
+def test_tokens_have_an_alarm_where_the_config_names_a_number(make):
+    alarm = make({"defaults": {"daily_tokens": 5000}})["EchoTokensAlarm"]["Properties"]
+    assert alarm["Threshold"] == 5000
+    read = {q["MetricStat"]["Metric"]["MetricName"]: q["MetricStat"] for q in alarm["Metrics"] if "MetricStat" in q}
+    assert set(read) == {"InputTokens", "OutputTokens"}
+    assert {stat["Period"] for stat in read.values()} == {86_400}
+    assert "EchoTokensAlarm" not in make()
 
 
 def test_the_dashboard_is_json_that_shows_every_program(make):
@@ -369,6 +425,16 @@ def test_an_image_has_its_context_where_build_puts_it(make):
         ({"lambda": {"api": {"kind": "http", "auth": "api_key"}}}, {"echo": ECHO}, "REST APIs only"),
         ({"lambda": {"programs": {"Nope": {}}}}, {"echo": ECHO}, "lambda.programs.Nope: no such program"),
         ({"lambda": {"defaults": {"environment": {"AWS_REGION": "x"}}}}, {"echo": ECHO}, "AWS_REGION is Lambda's own"),
+        (
+            {"lambda": {"defaults": {"environment": {"POWERTOOLS_SERVICE_NAME": "x"}}}},
+            {"echo": ECHO},
+            "POWERTOOLS_SERVICE_NAME names the metrics that the alarms read",
+        ),
+        (
+            {"lambda": {"kms_key_arn": "arn:aws:kms:us-east-1:123456789012:alias/mine"}},
+            {"echo": ECHO},
+            "lambda.kms_key_arn: must be a key's own ARN",
+        ),
         ({"program_models": {"Nope": "fast"}}, {"echo": ECHO}, "program_models.Nope: no such program"),
         ({}, {"a": ECHO, "b": ECHO.replace("Echo", "Ec_ho")}, "share the logical id EchoFunction"),
         ({}, {"a": ECHO.replace("Echo", "Catalogue")}, "CatalogueFunction"),
