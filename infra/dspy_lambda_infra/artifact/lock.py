@@ -7,6 +7,9 @@ import re
 import tempfile
 from pathlib import Path
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.artifact.requirements import NEVER, Requirements
 from dspy_lambda_infra.artifact.uv import THIS_PYTHON, UvError, uv, without_wheel
@@ -21,6 +24,8 @@ _HEADER = "# Written by `dspy-lambda build`; delete this file to take newer vers
 def lock(root: Path, requirements: Requirements, python: str, *, litellm: bool) -> Path:
     """The project's lock file, made anew where its inputs have changed; versions that still fit are kept.
 
+    It names wheels only: no `setup.py` runs.
+
     Raises:
         ConfigError: the requirements contradict each other, or cannot be found.
     """
@@ -28,6 +33,7 @@ def lock(root: Path, requirements: Requirements, python: str, *, litellm: bool) 
     header = _HEADER + _digest(root, requirements, python, litellm)
     if path.is_file() and path.read_text(encoding="utf-8").startswith(header + "\n"):
         return path
+    _check_listed(requirements)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         (work / "own.in").write_text("\n".join([*requirements.own, *(["litellm"] if litellm else [])]))
@@ -38,7 +44,13 @@ def lock(root: Path, requirements: Requirements, python: str, *, litellm: bool) 
             out.write_bytes(path.read_bytes())
         # --emit-index-url and the like stay off: a lock file with addresses is of use in one place only.
         options = ("--generate-hashes", "--no-emit-index-url", "--no-annotate", "--no-header", "-o", str(out))
-        _compile(root, work, python, left_out, *_pinned(root, work), *options, *sources)
+        pinned = _pinned(root, work, requirements)
+        try:
+            _compile(root, work, python, left_out, *pinned, *options, *sources)
+        except ConfigError as error:
+            if not pinned:
+                raise
+            raise ConfigError(f"{error}\nuv.lock may hold it back; run: uv lock --project {root} --upgrade") from None
         _replace(path, f"{header}\n{out.read_text(encoding='utf-8')}")
     return path
 
@@ -51,8 +63,44 @@ def _project_needs(root: Path, requirements: Requirements, work: Path, python: s
     return frozenset(re.findall(r"^([a-z0-9][a-z0-9._-]*)(?:==| @)", text, re.MULTILINE))
 
 
-def _pinned(root: Path, work: Path) -> list[str]:
-    """The project's `uv.lock` as constraints."""
+def _check_listed(requirements: Requirements) -> None:
+    """Refuse a pin of the project's that the handler's own requirement excludes, where uv would name one side only."""
+    needed = {canonicalize_name(r.name): r for r in map(Requirement, requirements.own)}
+    for listed in requirements.listed:
+        own = needed.get(canonicalize_name(listed.name))
+        pins = [s.version for s in listed.specifier if s.operator == "==" and "*" not in s.version]
+        if own and any(pin not in own.specifier for pin in pins):
+            raise ConfigError(
+                f"{requirements.project} has {listed}, but dspy-lambda needs {own}; change that line to: {own}"
+            )
+
+
+def _check_pinned(root: Path, requirements: Requirements, pinned: list[str]) -> None:
+    """Refuse a `uv.lock` with a version that the handler's own requirement excludes, with the command that helps."""
+    locked: dict[str, list[str]] = {}
+    for line in pinned:
+        name, _, version = line.partition(";")[0].strip().partition("==")
+        locked.setdefault(canonicalize_name(name), []).append(version)
+    # A name may be there more than once, for several Pythons or platforms: one version that fits is enough.
+    found = {
+        own: f"{own.name}=={versions[0]}"
+        for own in map(Requirement, requirements.own)
+        if (versions := locked.get(canonicalize_name(own.name))) and not list(own.specifier.filter(versions))
+    }
+    if found:
+        upgrades = " ".join(f"--upgrade-package {own.name}" for own in found)
+        raise ConfigError(
+            f"{root}/uv.lock has {', '.join(found.values())}, but dspy-lambda needs {', '.join(map(str, found))}; "
+            f"run: uv lock --project {root} {upgrades}"
+        )
+
+
+def _pinned(root: Path, work: Path, requirements: Requirements) -> list[str]:
+    """The project's `uv.lock` as constraints.
+
+    Raises:
+        ConfigError: it cannot be read, or holds what the handler cannot run with.
+    """
     if not (root / "uv.lock").is_file():
         return []
     arguments = ("--frozen", "--no-hashes", "--no-annotate", "--no-header", "--no-dev", "--no-emit-project")
@@ -60,17 +108,19 @@ def _pinned(root: Path, work: Path) -> list[str]:
         text = uv("export", "-q", "--project", str(root), *arguments)
     except UvError as error:
         raise ConfigError(f"{root}/uv.lock: uv cannot export it: {error}") from None
+    pinned = [line for line in text.splitlines() if "==" in line.partition(";")[0] and "@" not in line]
+    _check_pinned(root, requirements, pinned)
     constraints = work / "constraints.txt"
-    constraints.write_text("\n".join(line for line in text.splitlines() if "==" in line and "@" not in line))
+    constraints.write_text("\n".join(pinned))
     return ["--constraints", str(constraints)]
 
 
 def _compile(root: Path, work: Path, python: str, left_out: frozenset[str], *arguments: str) -> str:
     excludes = work / "excludes.txt"
     excludes.write_text("\n".join(sorted(left_out)))
-    common = (*THIS_PYTHON, "--universal", "--python-version", python, "--excludes", str(excludes))
+    which = ("--universal", "--python-version", python, "--excludes", str(excludes), "--only-binary", ":all:")
     try:
-        return uv("pip", "compile", "-q", *common, *arguments, project=root)
+        return uv("pip", "compile", "-q", *THIS_PYTHON, *which, *arguments, project=root)
     except UvError as error:
         contradiction = f"the project's requirements cannot be resolved for Python {python}:\n{error}"
         raise ConfigError(without_wheel(str(error), f"Python {python}") or contradiction) from None

@@ -20,6 +20,7 @@ _HTTP = frozenset({"fastapi", "mangum"})
 CATALOGUE_ROOTS = tuple(Requirement(name) for name in sorted(_HTTP))
 _INCLUDED = re.compile(r"(-r|--requirement|-c|--constraint)[=\s]*(\S+)")
 _INDEX = re.compile(r"(-i|--index-url|--extra-index-url|-f|--find-links)[=\s]*(\S+)")
+_BUILDS = re.compile(r"(-e|--editable|--no-binary)\b")
 _LONG = {"-i": "--index-url", "-f": "--find-links"}
 
 
@@ -92,6 +93,11 @@ def _read_plain(own: tuple[str, ...], path: Path) -> Requirements:
         if option := _INDEX.match(line):
             place = (file.parent / option[2]).resolve()
             indexes += [_LONG.get(option[1], option[1]), str(place) if place.exists() else option[2]]
+        elif _BUILDS.match(line):
+            raise ConfigError(
+                f"{file}: {line!r} would build a distribution, which runs its setup.py; name a wheel instead "
+                "(the folder of one that you built: --find-links)."
+            )
         elif not line.startswith("-"):
             listed.append(_parse(re.split(r"\s--", line)[0], file))
     return Requirements(own, path, tuple(listed), tuple(files), tuple(indexes))

@@ -13,6 +13,8 @@ from uv import find_uv_bin
 # then downloads one.
 THIS_PYTHON = ("--python", sys.executable)
 
+_BUILD_IT = "build the wheel yourself and name its folder (--find-links in requirements.txt)"
+
 
 class UvError(Exception):
     """uv failed; the text is what it said."""
@@ -36,10 +38,14 @@ def uv(*arguments: str, project: Path | None = None) -> str:
 
 def without_wheel(said: str, target: str) -> str | None:
     """What to say where uv finds no wheel of a distribution for a target; None where it said something else."""
+    if "Building source distributions is disabled" in said:
+        return "pyproject.toml computes its dependencies, which runs its build backend; list all of them in the file"
+    if built := re.search(r"Building source distributions for `(.+?)` is disabled", said):
+        return f"{built[1]} is not a wheel, and building one runs its setup.py; {_BUILD_IT}.\n{said}"
     if not re.search(r"no (usable )?wheels?\b|no source distribution", said, re.IGNORECASE):
         return None
     named = re.search(r"\b[A-Za-z0-9._-]+==[A-Za-z0-9.+!-]+", said)
     return (
         f"{named[0] if named else 'a requirement'} has no wheel for {target}; take a version that has, another "
-        f"architecture or runtime, or a wheel that you build (its folder: --find-links in requirements.txt).\n{said}"
+        f"architecture or runtime; or {_BUILD_IT}.\n{said}"
     )

@@ -20,8 +20,8 @@ def dspy(index):
     return index
 
 
-def locked(root, *, litellm=False, python="3.12"):
-    requirements = replace(read_requirements(root), own=("dspy>=3",))
+def locked(root, *, litellm=False, python="3.12", own="dspy>=3"):
+    requirements = replace(read_requirements(root), own=(own,))
     return lock(root, requirements, python, litellm=litellm).read_text()
 
 
@@ -127,6 +127,53 @@ def test_the_projects_own_uv_lock_holds(dspy, root):
     assert "plain==1.0" in locked(root)
     uv("lock", "--project", str(root), "--upgrade")
     assert "plain==2.0" in locked(root)
+
+
+def uv_project(root, *dependencies):
+    listed = ", ".join(f'"{line}"' for line in dependencies)
+    (root / "pyproject.toml").write_text(
+        f'[project]\nname = "x"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = [{listed}]\n'
+    )
+    uv("lock", "--project", str(root))
+
+
+def test_a_uv_lock_with_an_older_dspy_is_refused_with_both_sides_and_the_command_that_settles_it(dspy, root):
+    dspy.add("dspy", "2.6")
+    uv_project(root, "dspy==2.6")
+    uv_project(root, "dspy>=2")  # uv keeps what it has locked
+    with pytest.raises(ConfigError) as raised:
+        locked(root)
+    (line,) = str(raised.value).splitlines()
+    assert line == (
+        f"{root}/uv.lock has dspy==2.6, but dspy-lambda needs dspy>=3; run: "
+        f"uv lock --project {root} --upgrade-package dspy"
+    )
+    uv("lock", "--project", str(root), "--upgrade-package", "dspy")
+    assert "dspy==3.4.1" in locked(root)
+
+
+@pytest.mark.parametrize("file", ["requirements.txt", "pyproject.toml"])
+def test_a_requirement_that_excludes_the_handlers_own_is_refused_with_both_sides(dspy, root, file):
+    dspy.add("dspy", "2.6")
+    text = "dspy==2.6\n"
+    if file == "pyproject.toml":
+        text = '[project]\nname = "x"\nversion = "1"\ndependencies = ["dspy==2.6"]\n'
+    (root / file).write_text(text)
+    with pytest.raises(ConfigError) as raised:
+        locked(root)
+    (line,) = str(raised.value).splitlines()
+    assert line == f"{root / file} has dspy==2.6, but dspy-lambda needs dspy>=3; change that line to: dspy>=3"
+
+
+def test_a_uv_lock_that_holds_back_what_dspy_requires_names_the_command(dspy, root):
+    dspy.add("dspy", "3.5", requires=["figures>=2"])
+    uv_project(root, "figures")
+    dspy.add("figures", "2.0")
+    with pytest.raises(ConfigError, match=rf"uv lock --project {root} --upgrade") as raised:
+        locked(root, own="dspy>=3.5")
+    assert "figures>=2" in str(raised.value)
+    uv("lock", "--project", str(root), "--upgrade")
+    assert "dspy==3.5" in locked(root, own="dspy>=3.5")
 
 
 def test_requirements_that_contradict_each_other_are_explained(dspy, root):

@@ -119,7 +119,16 @@ LINES = st.builds(
     st.sampled_from(["", "; python_version > '3'", " ; sys_platform=='linux' and extra=='x'"]),
 )
 NOISE = st.sampled_from(
-    ["", "   ", "# comment", "#comment==1", "--pre", "-e ./own", "--index-url https://example.com/simple", "-i=x"]
+    [
+        "",
+        "   ",
+        "# comment",
+        "#comment==1",
+        "--pre",
+        "--prefer-binary",
+        "--index-url https://example.com/simple",
+        "-i=x",
+    ]
 )
 ENDS = st.sampled_from(["", "  ", " # comment", " --hash=sha256:aa", " \\\n  --hash=sha256:aa \\\n  --hash=sha256:bb"])
 
@@ -130,6 +139,13 @@ def test_a_requirements_txt_is_read_as_its_requirements(tmp_path_factory, lines)
     text = "".join(f"{noise}\n{plain}{marker}{end}\n" for noise, (plain, marker), end in lines)
     (folder / "requirements.txt").write_text(text)
     assert listed(folder) == [str(Requirement(plain + marker)) for _, (plain, marker), _ in lines]
+
+
+@pytest.mark.parametrize("line", ["-e ./own", "--editable=./own", "--no-binary :all:"])
+def test_a_line_that_would_run_a_setup_py_is_refused(tmp_path, line):
+    (tmp_path / "requirements.txt").write_text(f"plain\n{line}\n")
+    with pytest.raises(ConfigError, match=r"would build a distribution, which runs its setup\.py; name a wheel"):
+        read_requirements(tmp_path)
 
 
 def test_a_function_starts_from_what_it_needs():
