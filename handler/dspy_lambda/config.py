@@ -61,6 +61,11 @@ class Models(_Section):
     registry: Annotated[dict[str, ModelSettings], Field(min_length=1)]
 
 
+def _split(value: Any) -> Any:
+    """A text of origins as dspy-cli takes it: "*", or several with commas between them."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
 class Server(_Section):
     """Limits within one process.
 
@@ -72,7 +77,7 @@ class Server(_Section):
     sync_worker_threads: Annotated[int, Field(ge=1, le=900)] = 100
     max_concurrent_per_program: Annotated[int, Field(ge=1)] = 100
     queue_timeout_seconds: Annotated[float, Field(ge=0)] = 5.0
-    cors_origins: list[str] = []
+    cors_origins: Annotated[list[str], BeforeValidator(_split)] = []
 
 
 class Sqs(_Section):

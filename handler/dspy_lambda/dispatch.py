@@ -153,7 +153,7 @@ class Dispatcher:
             with dspy.context(**self._settings(program, call)):
                 values = program.schemas.inputs.validate(inputs)
                 result = await program.entry.start(program.copy(), values)
-                call.succeed(to_outputs(result, call.invocation.answer_limit))
+                call.succeed(to_outputs(result, call.invocation.answer_limit, program.schemas.result_field))
         except BaseException as error:
             call.fail(error)
         finally:
@@ -167,7 +167,8 @@ class Dispatcher:
         try:
             with dspy.context(**self._settings(program, call)):
                 values = program.schemas.inputs.validate(inputs)
-                call.succeed(to_outputs(program.copy()(**values), call.invocation.answer_limit))
+                result = program.copy()(**values)
+                call.succeed(to_outputs(result, call.invocation.answer_limit, program.schemas.result_field))
         except BaseException as error:
             call.fail(error)
         finally:

@@ -83,11 +83,12 @@ def _half_a_pair() -> InvalidInput:
     return InvalidInput("The text holds half of a surrogate pair, which no model can be sent.")
 
 
-def to_outputs(result: Any, limit: AnswerLimit | None = None) -> bytes:
+def to_outputs(result: Any, limit: AnswerLimit | None = None, field: str = "result") -> bytes:
     """A program's result as the JSON text of an object; NaN and infinities become null.
 
     Args:
         limit: what the text may come to on its way out.
+        field: what a result that is not an object is called.
 
     Raises:
         OutputTooLarge: it is over the limit.
@@ -102,7 +103,7 @@ def to_outputs(result: Any, limit: AnswerLimit | None = None) -> bytes:
         # handling: that would end the execution environment.
         text = _to_json(_whole_pairs(result))
     if not text.startswith(b"{"):
-        text = b'{"result":' + text + b"}"
+        text = b"{%s:%s}" % (_to_json(field), text)
     from_json(text)  # what cannot be read back (an integer of over 4,300 digits) is not sent
     if limit is not None:
         check_size(text, limit)
@@ -136,7 +137,8 @@ def _escapes_all() -> bool:
 
 
 def _to_json(value: Any) -> bytes:
-    return to_json(value, inf_nan_mode="null", bytes_mode="base64", fallback=_to_dict)
+    # Models by their fields' names, as `Prediction.toDict` writes those within it, whatever their aliases.
+    return to_json(value, by_alias=False, inf_nan_mode="null", bytes_mode="base64", fallback=_to_dict)
 
 
 def _to_dict(value: Any) -> Any:

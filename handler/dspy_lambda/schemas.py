@@ -24,9 +24,14 @@ _QUOTING = {"value_error", "assertion_error", "union_tag_invalid", "is_instance_
 
 @dataclass(frozen=True)
 class Inputs:
-    """The inputs of one program, checked before every call: DSPy itself does not."""
+    """The inputs of one program, checked before every call: DSPy itself does not.
+
+    Attributes:
+        optional: parameters without a default whose hint allows None, which is what they are passed where absent.
+    """
 
     adapter: TypeAdapter[dict[str, Any]]
+    optional: frozenset[str] = frozenset()
 
     def validate(self, inputs: Any) -> dict[str, Any]:
         """The keyword arguments for the program. Extra fields are ignored; pydantic's lax mode converts.
@@ -39,7 +44,7 @@ class Inputs:
             misfit = {"loc": [], "msg": "Input should be a JSON object", "type": "dict_type"}
             raise InvalidInput("The inputs must be a JSON object.", errors=[misfit])
         try:
-            return self.adapter.validate_python(inputs)
+            return {**dict.fromkeys(self.optional), **self.adapter.validate_python(inputs)}
         except ValidationError as error:
             # A wrong list of 300,000 items would be 300,000 entries: an answer that Lambda does not pass on.
             found = error.errors(include_url=False, include_input=False)[:_MOST_ERRORS]
@@ -90,18 +95,24 @@ def _property_names(schema: Any) -> Iterator[str]:
 
 def _json_schema(adapter: TypeAdapter[Any], ref_template: str, mode: Any) -> dict[str, Any]:
     try:
-        return adapter.json_schema(ref_template=ref_template, mode=mode)
+        # Inputs may go by their aliases; outputs are written by their fields' names.
+        return adapter.json_schema(by_alias=mode == "validation", ref_template=ref_template, mode=mode)
     except PydanticInvalidForJsonSchema:
         return {"type": "object"}
 
 
 @dataclass(frozen=True)
 class Schemas:
-    """The inputs of one program, and the JSON Schemas of both ways (made only when asked for)."""
+    """The inputs of one program, and the JSON Schemas of both ways (made only when asked for).
+
+    Attributes:
+        result_field: the name under which a result that is not an object is answered.
+    """
 
     name: str
     inputs: Inputs
     outputs: Any
+    result_field: str = "result"
 
     @property
     def input_schema(self) -> dict[str, Any]:
@@ -146,8 +157,25 @@ def schemas_of(instance: Any, entry: Callable[..., Any]) -> Schemas:
         # its fields may be what forward itself computes.
         for key, field in signatures[0].input_fields.items():
             fields.setdefault(key, _from_signature(field, optional=bool(named)))
-    typed = _typed_dict(f"{name}Inputs", fields)
-    return Schemas(name, Inputs(TypeAdapter(typed)), _outputs(name, hints.get("return"), signatures))
+    optional = frozenset(p.name for p in named if p.default is p.empty and _allows_none(hints.get(p.name)))
+    fields |= {key: NotRequired[_annotated(fields[key], [_default(None)])] for key in optional}
+    inputs = Inputs(TypeAdapter(_typed_dict(f"{name}Inputs", fields)), optional)
+    field = _result_field(instance) if "return" in hints else "result"
+    return Schemas(name, inputs, _outputs(name, hints.get("return"), signatures, field), field)
+
+
+def _allows_none(hint: Any) -> bool:
+    return get_origin(hint) in (Union, types.UnionType) and types.NoneType in get_args(hint)
+
+
+def _result_field(instance: Any) -> str:
+    """The output field of the program's first predictor, if it has one only: as dspy-cli names plain results."""
+    for value in vars(instance).values():
+        for holder in (value, getattr(value, "predict", None)):
+            fields = getattr(getattr(holder, "signature", None), "output_fields", None)
+            if isinstance(fields, dict):
+                return next(iter(fields)) if len(fields) == 1 else "result"
+    return "result"
 
 
 def _signatures(instance: Any) -> list[Any]:
@@ -243,7 +271,7 @@ def _buildable(annotation: Any) -> Any:
     return Union[inner] if origin in (Union, types.UnionType) else origin[inner]  # noqa: UP007 - built at run time
 
 
-def _outputs(name: str, returned: Any, signatures: list[Any]) -> Any:
+def _outputs(name: str, returned: Any, signatures: list[Any], result_field: str) -> Any:
     """The type of the outputs, or None where neither hint nor signature tells."""
     from dspy import Prediction
 
@@ -251,7 +279,7 @@ def _outputs(name: str, returned: Any, signatures: list[Any]) -> Any:
         is_object = isinstance(returned, type) and issubclass(returned, BaseModel)
         if is_object or returned is dict or get_origin(returned) is dict:
             return returned
-        return _typed_dict(f"{name}Outputs", {"result": returned})
+        return _typed_dict(f"{name}Outputs", {result_field: returned})
     if len(signatures) != 1:
         # Which of several predictors' fields the program returns is not to be known without running it.
         return None

@@ -116,3 +116,15 @@ def test_mistakes_that_yaml_would_swallow_or_quote(tmp_path, text, says):
     for part in says:
         assert part in str(error.value)
     assert "sk-secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ('"*"', ["*"]),
+        ("https://a.example, https://b.example", ["https://a.example", "https://b.example"]),
+        ('["*"]', ["*"]),
+    ],
+)
+def test_cors_origins_may_be_a_text_as_in_dspy_cli(tmp_path, written, read):
+    assert load(tmp_path, f"{VALID}server:\n  cors_origins: {written}\n").server.cors_origins == read

@@ -103,6 +103,10 @@ def test_a_whole_pair_beside_another_fault_is_no_half():
         assert error.value.status == 400
 
 
+class Aliased(pydantic.BaseModel):
+    effort: int = pydantic.Field(alias="effort_[1-5]")
+
+
 class Model(pydantic.BaseModel):
     when: float
 
@@ -119,6 +123,8 @@ class Model(pydantic.BaseModel):
         ({"a": dspy.Prediction(b=1), "c": [dspy.Prediction(d="\ud800")]}, {"a": {"b": 1}, "c": [{"d": "\ufffd"}]}),
         ("text", {"result": "text"}),
         (None, {"result": None}),
+        (Aliased.model_validate({"effort_[1-5]": 3}), {"effort": 3}),
+        (dspy.Prediction(review=Aliased.model_validate({"effort_[1-5]": 3})), {"review": {"effort": 3}}),
         ([1, Model(when=2)], {"result": [1, {"when": 2.0}]}),
         ({"a": "half \ud800 pair", "\udfff": ["\ud801"]}, {"a": "half \ufffd pair", "\ufffd": ["\ufffd"]}),
     ],
@@ -132,3 +138,8 @@ def test_results_become_json_objects(result, outputs):
 def test_what_json_cannot_hold_is_an_error(result):
     with pytest.raises((PydanticSerializationError, ValueError, TypeError)):
         to_outputs(result)
+
+
+def test_a_result_that_is_no_object_is_answered_under_its_fields_name():
+    assert json.loads(to_outputs(["a"], field="headlines")) == {"headlines": ["a"]}
+    assert json.loads(to_outputs({"a": 1}, field="headlines")) == {"a": 1}

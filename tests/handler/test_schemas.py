@@ -1,6 +1,6 @@
 import enum
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Optional
 
 import dspy
 import pydantic
@@ -206,3 +206,64 @@ class Positional(dspy.Module):
 def test_a_positional_only_parameter_is_refused():
     with pytest.raises(TypeError, match="positional-only"):
         schemas(Positional())
+
+
+class Headlines(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.predict = dspy.Predict("text -> headlines: list[str]")
+
+    def forward(self, text: str) -> list[str]: ...
+
+
+class Reasoned(Headlines):
+    def __init__(self):
+        super().__init__()
+        self.predict = dspy.ChainOfThought("text -> headlines: list[str]")
+
+
+class Acting(Headlines):
+    def __init__(self):
+        super().__init__()
+        self.predict = dspy.ReAct("text -> headlines: list[str]", tools=[])
+
+
+class Untyped(Headlines):
+    def forward(self, text): ...
+
+
+@pytest.mark.parametrize(
+    ("program", "field"),
+    [(Headlines, "headlines"), (Reasoned, "result"), (Acting, "headlines"), (Untyped, "result"), (Hinted, "result")],
+)
+def test_a_plain_result_goes_by_the_first_predictors_only_output_field(program, field):
+    found = schemas(program())
+    assert found.result_field == field
+    if program is Headlines:
+        assert list(found.output_schema["properties"]) == ["headlines"]
+
+
+class Toned(dspy.Module):
+    def forward(self, text: str, tone: Optional[str], size: int | None, mood: str = "good"): ...  # noqa: UP045
+
+
+def test_a_parameter_that_may_be_none_may_be_left_out():
+    found = schemas(Toned())
+    assert found.inputs.validate({"text": "t"}) == {"text": "t", "tone": None, "size": None}
+    assert found.inputs.validate({"text": "t", "tone": "dry", "size": "3"}) == {"text": "t", "tone": "dry", "size": 3}
+    assert found.input_schema["required"] == ["text"]
+    assert found.input_schema["properties"]["tone"]["default"] is None
+
+
+class Review(pydantic.BaseModel):
+    effort: int = pydantic.Field(alias="effort_[1-5]")
+
+
+class Reviewer(dspy.Module):
+    def forward(self, draft: Review) -> Review: ...
+
+
+def test_aliases_are_of_inputs_alone():
+    found = schemas(Reviewer())
+    assert found.inputs.validate({"draft": {"effort_[1-5]": 2}})["draft"].effort == 2
+    assert list(found.output_schema["properties"]) == ["effort"]
