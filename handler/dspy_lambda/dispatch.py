@@ -178,7 +178,7 @@ class Dispatcher:
     def _settings(self, program: Program, call: Call) -> dict[str, Any]:
         return {
             "lm": self.models[program.model].for_call(call),
-            "trace": None,  # grows by every call otherwise, and nothing here reads it
+            "trace": [],  # the call's own: dspy.Refine and BestOfN write to it, and one of the process would only grow
             "disable_history": False,  # the history entry is what tells tokens and cost
             "warn_on_type_mismatch": False,  # inputs are validated already, and the warning prints them
             SETTING: call.usage,

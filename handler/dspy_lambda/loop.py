@@ -76,12 +76,13 @@ class PersistentLoop(asyncio.SelectorEventLoop):
         """Run until the future is done.
 
         Raises:
-            RuntimeError: the loop runs already: a program that is on it must await, or use a thread.
+            RuntimeError: this loop runs already, or another one in this thread: whoever is on it must await, or use a
+                thread.
         """
-        if self.is_running():
+        if self.is_running() or asyncio._get_running_loop() is not None:
             if asyncio.iscoroutine(future):
                 future.close()
-            raise RuntimeError("This event loop is already running; await instead, or call it in a thread.")
+            raise RuntimeError("An event loop is already running; await instead, or call it in a thread.")
         task: asyncio.Future[Result] = asyncio.ensure_future(future, loop=self)  # type: ignore[arg-type]
         while True:
             try:

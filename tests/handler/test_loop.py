@@ -54,6 +54,15 @@ def test_a_nested_run_is_refused_and_the_outer_one_goes_on(loop):
     assert loop.run_until_complete(nested()) == "went on"
 
 
+def test_a_run_within_another_loop_is_refused(loop):
+    async def other():
+        with pytest.raises(RuntimeError, match="already running"):
+            loop.run_until_complete(asyncio.sleep(0))
+
+    asyncio.run(other())
+    assert loop.run_until_complete(asyncio.sleep(0, "unharmed")) == "unharmed"
+
+
 def test_names_are_resolved_while_programs_hold_all_threads(loop):
     release = threading.Event()
 
