@@ -6,10 +6,12 @@ import base64
 import binascii
 import re
 from typing import Any
+from urllib.parse import unquote
 
 _HOST = re.compile(r"[^:\s]+(:\d{1,5})?")
 _PORT = re.compile(r"\d{1,5}")
 _METHOD = re.compile(r"[!-~]+")
+_PATH_PARAMETER = re.compile(r"\{([^{}+]+)\+?\}")
 _LAST_EPOCH_MS = 1e15  # the year 33658; an integer of 400 digits fits into no float
 
 
@@ -40,6 +42,34 @@ def correlation_id_of(event: dict[str, Any]) -> str | None:
         headers = event.get("headers")
         found = headers.get("x-amzn-trace-id") if isinstance(headers, dict) else None
     return found if isinstance(found, str) else None
+
+
+def split_path(event: dict[str, Any]) -> tuple[str, str]:
+    """The path that the client called, in two: what stands before the route (a stage, a base path), and the route.
+
+    Only `resource` (v1) and `routeKey` (v2) hold the route itself: behind a custom domain `path` and `rawPath` have
+    its base path, too.
+    """
+    request, route = event["requestContext"], _filled(event.get("routeKey", event.get("resource")), event)
+    if event.get("version") == "2.0" and "elb" not in request:
+        path = full = request["http"]["path"] or ""
+        stage = f"/{request.get('stage', '$default')}"
+        route = route or (path.removeprefix(stage) if path.startswith(f"{stage}/") else path)
+    else:
+        path = event["path"] or ""
+        full, route = request.get("path") or path, route or path
+    root, route = (full.removesuffix(route), route) if full.endswith(route) else ("", path)
+    return unquote(root), unquote(route) or "/"
+
+
+def _filled(route: Any, event: dict[str, Any]) -> str:
+    """A route such as `POST /{proxy+}` as a path, its parameters filled in; empty where it says nothing of the path."""
+    if not isinstance(route, str):
+        return ""
+    parameters = event.get("pathParameters")
+    known = parameters if isinstance(parameters, dict) else {}
+    path = _PATH_PARAMETER.sub(lambda found: str(known.get(found[1], found[0])), route[route.find("/") :])
+    return path if path.startswith("/") else ""
 
 
 def tidy(event: dict[str, Any]) -> dict[str, Any]:

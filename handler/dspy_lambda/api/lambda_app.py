@@ -11,7 +11,7 @@ from mangum import Mangum
 from mangum.adapter import DEFAULT_TEXT_MIME_TYPES
 from starlette.requests import Request
 
-from dspy_lambda.api.events import kind_of, tidy
+from dspy_lambda.api.events import kind_of, split_path, tidy
 from dspy_lambda.api.problems import MEDIA_TYPE, call_error
 from dspy_lambda.errors import ProgramFailed, UnknownEvent
 
@@ -49,25 +49,12 @@ class LambdaApp:
 
     async def _run(self, scope: Scope, receive: Callable[..., Any], send: Callable[..., Awaitable[None]]) -> None:
         scope.update(self._scope)
-        scope["root_path"] = _root_path(scope["aws.event"])
-        # Starlette takes the root path off the path: it must stand there, as it does with an HTTP API's stage and
-        # does not with a REST API's.
-        if scope["aws.event"].get("version") != "2.0":
-            scope["path"] = scope["root_path"] + scope["path"]
+        root, route = split_path(scope["aws.event"])
+        # Starlette takes the root path off the path: it must stand there, too.
+        scope["root_path"], scope["path"] = root, root + route
         try:
             await self._app(scope, receive, send)
         except asyncio.CancelledError:
             # A program that cancels all tasks that it finds. Mangum would answer in plain text.
             failed = call_error(Request(scope), ProgramFailed("A program cancelled the whole invocation."))
             await failed(scope, receive, send)
-
-
-def _root_path(event: dict[str, Any]) -> str:
-    """The stage's prefix. HTTP API has it in the path too, where the router strips it; REST only in the context."""
-    request = event["requestContext"]
-    stage = request.get("stage", "$default")
-    if event.get("version") == "2.0":
-        prefix = f"/{stage}"
-        return prefix if stage != "$default" and event.get("rawPath", "").startswith(f"{prefix}/") else ""
-    full, path = str(request.get("path", "")), str(event.get("path", ""))
-    return full.removesuffix(path) if path and full.endswith(path) else ""

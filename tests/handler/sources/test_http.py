@@ -172,6 +172,51 @@ def test_the_stage_is_no_part_of_the_path_but_of_the_links(serve):
     assert "'/openapi.json'" in serve.get("/docs", "url").body.decode()
 
 
+def behind_base_path(kind, request, base="/v1"):
+    """The event of a custom domain with a base path: in the path, and not in the route.
+
+    https://docs.aws.amazon.com/apigateway/latest/developerguide/rest-api-mappings.html
+    """
+    event = EVENTS[kind](request)
+    if kind == "rest":
+        event["path"] = event["requestContext"]["path"] = base + request.path
+    else:
+        event["rawPath"] = event["requestContext"]["http"]["path"] = base + request.path
+    return event
+
+
+@pytest.mark.parametrize("base", ["/v1", "/team/answers", "/Answer", "/prod"])
+@pytest.mark.parametrize("kind", ["rest", "http"])
+def test_a_custom_domains_base_path_is_no_part_of_the_route(serve, kind, base):
+    event = behind_base_path(kind, Request("POST", "/Answer", body=b'{"question": "q"}'), base)
+    assert response(kind, json.dumps(serve(event)).encode()).status == 200
+    page = response(kind, json.dumps(serve(behind_base_path(kind, Request("GET", "/docs"), base))).encode())
+    assert f"'{base}/openapi.json'" in page.body.decode()
+
+
+def test_a_base_path_and_a_stage_are_both_left_out_of_the_route(serve):
+    event = http_event(Request("GET", "/health/live"), stage="staging")
+    event["rawPath"] = event["requestContext"]["http"]["path"] = "/staging/v1/health/live"
+    assert response("http", json.dumps(serve(event)).encode()).status == 200
+
+
+@pytest.mark.parametrize("parameters", [{"proxy": "Answer"}, None, [], {"proxy": 5}, {}], ids=repr)
+def test_a_route_with_parameters_of_someones_own_template_is_followed(serve, parameters):
+    event = EVENTS["rest"](Request("POST", "/Answer", body=b'{"question": "q"}'), resource="/{proxy+}")
+    assert serve(event)["statusCode"] == 200
+    event = behind_base_path("rest", Request("POST", "/Answer", body=b'{"question": "q"}'))
+    event |= {"resource": "/{proxy+}", "pathParameters": parameters}
+    assert serve(event)["statusCode"] == (200 if parameters == {"proxy": "Answer"} else 404)
+
+
+@pytest.mark.parametrize("route", [5, [], None, "", "POST", "$default", "ANY /{proxy+", "POST /Other"], ids=repr)
+def test_a_route_that_says_nothing_of_the_path_leaves_the_path(serve, route):
+    event = EVENTS["http"](Request("POST", "/Answer", body=b'{"question": "q"}')) | {"routeKey": route}
+    assert serve(event)["statusCode"] == 200
+    event = EVENTS["rest"](Request("POST", "/Answer", body=b'{"question": "q"}')) | {"resource": route or ""}
+    assert serve(event)["statusCode"] == 200
+
+
 def test_the_openapi_document_has_each_programs_schemas(serve):
     document = json.loads(serve.get("/openapi.json").body)
     assert set(document["paths"]) >= {"/Answer", "/Triage", "/programs", "/health/ready"}
