@@ -26,12 +26,12 @@ with quick_stacks():
 from dspy_lambda.config import Server, load_config
 from dspy_lambda.discovery import load_programs
 from dspy_lambda.dispatch import Dispatcher, no_durations
-from dspy_lambda.errors import ConfigError
 from dspy_lambda.loop import PersistentLoop
 from dspy_lambda.models import ProgramLM, build_models
 from dspy_lambda.process import LastResort, ProcessState
 from dspy_lambda.programs import FailedProgram, Program
 from dspy_lambda.runner import Runner
+from dspy_lambda.settings import flag, whole_number
 from dspy_lambda.telemetry import Invocation, Telemetry, hooks
 from dspy_lambda.telemetry.describe import describe
 from dspy_lambda.telemetry.output import Output
@@ -47,6 +47,7 @@ class Environment:
 
     Attributes:
         programs, failed: by name; with `DSPY_LAMBDA_PROGRAM` only that one, and `failed` is empty.
+        preconnects: whether connections to providers are opened during init.
         core_share: the cores that the function has, at most one: what its own work takes is divided by it.
     """
 
@@ -80,13 +81,14 @@ class Environment:
         with suppress(RuntimeError):  # a program that configures DSPy in a thread of its own
             # From now on DSPy itself refuses `dspy.configure` in a call, which would change every other call's.
             dspy.configure()
-        self.reserve_seconds = _whole_number(settings, "DSPY_LAMBDA_DEADLINE_RESERVE_MS", default=500) / 1000
-        self.idle_seconds = _whole_number(settings, "DSPY_LAMBDA_IDLE_SECONDS", default=50)
-        blocked_ms = _whole_number(settings, "DSPY_LAMBDA_LOOP_BLOCKED_MS", default=1000)
+        self.reserve_seconds = whole_number(settings, "DSPY_LAMBDA_DEADLINE_RESERVE_MS", default=500) / 1000
+        self.idle_seconds = whole_number(settings, "DSPY_LAMBDA_IDLE_SECONDS", default=50)
+        blocked_ms = whole_number(settings, "DSPY_LAMBDA_LOOP_BLOCKED_MS", default=1000)
         self.integration_seconds = _integration_seconds(settings)
         # `sam local start-api` gives every REST event the time of its own start. aws-sam-cli issue 9279.
         self.believes_epochs = settings.get("AWS_SAM_LOCAL") != "true"
-        self._fast = settings.get("DSPY_LAMBDA_FAST", "true").lower() != "false"
+        self.preconnects = flag(settings, "DSPY_LAMBDA_PRECONNECT")
+        self._fast = flag(settings, "DSPY_LAMBDA_FAST", default=True)
         if self._fast:
             remember_lookups()
         self.models = self._build_models(project)
@@ -252,7 +254,7 @@ def _integration_seconds(settings: Mapping[str, str]) -> dict[str, float]:
     """
     seconds = {"rest": 29.0, "http": 30.0}
     if settings.get("DSPY_LAMBDA_INTEGRATION_SECONDS"):
-        raised = float(_whole_number(settings, "DSPY_LAMBDA_INTEGRATION_SECONDS", default=0))
+        raised = float(whole_number(settings, "DSPY_LAMBDA_INTEGRATION_SECONDS", default=0))
         seconds = dict.fromkeys(seconds, raised)
     return seconds
 
@@ -263,16 +265,9 @@ def _core_share(settings: Mapping[str, str]) -> float:
     "At 1,769 MB, a function has the equivalent of one vCPU."
     https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
     """
-    return min(1.0, _whole_number(settings, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", default=1769) / 1769)
+    return min(1.0, whole_number(settings, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", default=1769) / 1769)
 
 
 def _loop_threads(server: Server) -> int:
     """The threads behind `asyncio.to_thread`: many, and with those of sync programs below Lambda's 1,024."""
     return min(256, 1000 - server.sync_worker_threads)
-
-
-def _whole_number(settings: Mapping[str, str], name: str, default: int) -> int:
-    text = settings.get(name) or str(default)
-    if not text.isdecimal():
-        raise ConfigError(f"{name}: must be a whole number, not {text!r}.")
-    return int(text)

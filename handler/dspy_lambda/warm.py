@@ -37,7 +37,7 @@ def warm(environment: Environment, variables: Mapping[str, str], secrets: Mappin
 
         register_before_snapshot(before_snapshot, environment)
         register_after_restore(after_restore, environment, tuple(secrets))
-    elif variables.get("DSPY_LAMBDA_PRECONNECT", "").lower() == "true":
+    elif environment.preconnects:
         preconnect(environment)
 
 

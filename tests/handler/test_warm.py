@@ -9,7 +9,7 @@ from tests.support import AECHO, ECHO
 
 @pytest.fixture
 def serve(make_project, make_serve):
-    return lambda source: make_serve(make_project({"program": source}))
+    return lambda source, **variables: make_serve(make_project({"program": source}), **variables)
 
 
 @pytest.mark.parametrize(("program", "source"), [("Echo", ECHO), ("AEcho", AECHO)])
@@ -31,10 +31,9 @@ def test_a_provider_that_cannot_be_reached_holds_init_up_and_fails_nothing(make_
 
 def test_nothing_is_opened_unless_it_is_asked_for(serve, models):
     before = models.stats()["connections"]
-    worker = serve(AECHO)
-    warm(worker.environment, {}, {})
+    warm(serve(AECHO).environment, {}, {})
     assert models.stats()["connections"] == before
-    warm(worker.environment, {"DSPY_LAMBDA_PRECONNECT": "true"}, {})
+    warm(serve(AECHO, DSPY_LAMBDA_PRECONNECT="1").environment, {}, {})
     assert models.stats()["connections"] == before + 1
 
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics
 
+from dspy_lambda.settings import flag
 from dspy_lambda.telemetry import usage
 from dspy_lambda.telemetry.calls import Call
 from dspy_lambda.telemetry.describe import describe
@@ -83,7 +84,7 @@ class Telemetry:
         # Python 3.12+: a name such as Task-7 in every line tells nobody anything.
         logging.logAsyncioTasks = False  # type: ignore[attr-defined,unused-ignore]
         self._cold = True
-        self.log_private = variables.get("DSPY_LAMBDA_LOG_PRIVATE", "").lower() == "true"
+        self.log_private = flag(variables, "DSPY_LAMBDA_LOG_PRIVATE")
         usage.install()
         self._adopt_library_loggers()
 

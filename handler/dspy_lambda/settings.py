@@ -1,0 +1,47 @@
+"""Settings from environment variables, each read the same way: an empty one counts as not set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dspy_lambda.errors import ConfigError
+
+_ON, _OFF = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+
+
+def flag(settings: Mapping[str, str], name: str, *, default: bool = False) -> bool:
+    """A switch.
+
+    Raises:
+        ConfigError: it is set to none of the words that switch on or off.
+    """
+    word = settings.get(name, "").strip().lower()
+    if word in _ON:
+        return True
+    if word and word not in _OFF:
+        raise ConfigError(f"{name}: must be true or false (or 1, 0, yes, no, on, off), not {word[:40]!r}.")
+    return default if not word else False
+
+
+def whole_number(settings: Mapping[str, str], name: str, default: int) -> int:
+    """A number without a fraction or a sign.
+
+    Raises:
+        ConfigError: it is set to anything else.
+    """
+    text = settings.get(name) or str(default)
+    if not text.isdecimal():
+        raise ConfigError(f"{name}: must be a whole number, not {text!r}.")
+    return int(text)
+
+
+def choice(settings: Mapping[str, str], name: str, words: tuple[str, ...]) -> str:
+    """One of some words; the first one is the default.
+
+    Raises:
+        ConfigError: it is set to another word.
+    """
+    word = settings.get(name, "").strip().lower() or words[0]
+    if word not in words:
+        raise ConfigError(f"{name}: must be one of {', '.join(words)}, not {word[:40]!r}.")
+    return word
