@@ -1,6 +1,7 @@
 """An OpenAI-compatible model server for demo, tests and benchmarks: it answers any DSPy program in its own format.
 
-Every text answer is `<model>: <first input>`, so that a misrouted call shows. It listens on loopback by default.
+Every text answer is `<model>: <first input>`, so that a misrouted call shows; with `samples`, one that fits the field's
+name. It listens on loopback by default.
 
     with ModelServer(delay_seconds=0.5) as server:
         dspy.LM("openai/any-name", api_base=server.url, api_key="none")
@@ -26,6 +27,8 @@ from typing import Any, Self
 
 from aiohttp import web
 
+from dspy_lambda_infra.model_answers import answer, text_of
+
 _STARTS_KEPT = 100_000
 
 
@@ -33,6 +36,7 @@ _STARTS_KEPT = 100_000
 class Behaviour:
     """How the server treats requests. Rates are shares of all requests, drawn in order from `seed`."""
 
+    samples: bool = False  # texts fit the names of their fields, instead of quoting the model and the first input
     delay_seconds: float = 0.0
     trickle_seconds: float = 0.0  # between any two bytes of an answer's body; its headers come at once
     slow_headers_seconds: float = 0.0  # between any two bytes of an answer's headers; its body comes at once
@@ -138,7 +142,8 @@ class ModelApp:
             return _error(
                 429, "rate_limit_exceeded", "Rate limit reached", {} if after is None else {"Retry-After": str(after)}
             )
-        document = completion(body, "I would rather not say." if fate == "malformed" else answer(body))
+        text = "I would rather not say." if fate == "malformed" else answer(body, samples=self.behaviour.samples)
+        document = completion(body, text)
         response = await self._answer(request, document, stream=bool(body.get("stream")))
         if response is None:  # the client has gone
             return web.Response()
@@ -224,7 +229,7 @@ def count_tokens(text: str) -> int:
 
 def completion(body: dict[str, Any], text: str) -> dict[str, Any]:
     """A chat completion with that text, whose usage counts words."""
-    prompt = sum(count_tokens(_text(message)) for message in body["messages"])
+    prompt = sum(count_tokens(text_of(message)) for message in body["messages"])
     output = count_tokens(text)
     return {
         "id": "chatcmpl-embedded",
@@ -234,81 +239,6 @@ def completion(body: dict[str, Any], text: str) -> dict[str, Any]:
         "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
         "usage": {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output},
     }
-
-
-def answer(body: dict[str, Any]) -> str:
-    """Values for all output fields that the prompt asks for, in the format that it asks for."""
-    system = "\n".join(_text(m) for m in body["messages"] if m["role"] == "system")
-    user = _text(body["messages"][-1])
-    as_json = "Outputs will be a JSON object" in system
-    echo = f"{body['model']}: {_first_input(user)}"
-    notes = _notes(system, as_json)
-    values = {name: _value(kind, notes.get(name, ""), echo) for name, kind in _output_fields(system)}
-    if not values:
-        return echo
-    if as_json:
-        return json.dumps(values, ensure_ascii=False)
-    blocks = [f"[[ ## {name} ## ]]\n{_as_text(value)}" for name, value in values.items()]
-    return "\n\n".join([*blocks, "[[ ## completed ## ]]"])
-
-
-def _text(message: dict[str, Any]) -> str:
-    content = message.get("content") or ""
-    if isinstance(content, list):
-        return "\n".join(part.get("text", "") for part in content)
-    return str(content)
-
-
-def _first_input(user: str) -> str:
-    found = re.search(r"\[\[ ## \w+ ## \]\]\n(.*?)(?=\n\n\[\[ ## \w+ ## \]\]|\n\nRespond with |\Z)", user, re.DOTALL)
-    return (found.group(1) if found else user).strip()
-
-
-def _output_fields(system: str) -> list[tuple[str, str]]:
-    _, _, listed = system.partition("Your output fields are:")
-    listed = listed.partition("All interactions will be structured")[0]
-    return re.findall(r"^\d+\. `(\w+)` \((.*?)\):", listed, re.MULTILINE)
-
-
-def _notes(system: str, as_json: bool) -> dict[str, str]:
-    if as_json:
-        # In the JSON format a note stands inside a JSON string, escaped as one.
-        found = re.findall(r'"\{(\w+)\} +# note: the value you produce ((?:[^"\\]|\\.)*)"', system)
-        return {name: json.loads(f'"{note}"') for name, note in found}
-    return dict(re.findall(r"^\{(\w+)\} +# note: the value you produce (.*)$", system, re.MULTILINE))
-
-
-def _value(kind: str, note: str, echo: str) -> Any:
-    if "one of: " in note:
-        return note.partition("one of: ")[2].split("; ")[0]
-    if "JSON schema: " in note:
-        schema = json.loads(note.partition("JSON schema: ")[2])
-        return _example(schema, schema.get("$defs", {}), echo)
-    return {"int": 42, "float": 4.2, "bool": True}.get(kind, echo)
-
-
-def _example(schema: dict[str, Any], definitions: dict[str, Any], echo: str) -> Any:
-    """A value that fits a JSON Schema."""
-    if "$ref" in schema:
-        return _example(definitions[schema["$ref"].rpartition("/")[2]], definitions, echo)
-    for choice in ("anyOf", "oneOf", "allOf"):
-        if choice in schema:
-            return _example(schema[choice][0], definitions, echo)
-    if "enum" in schema:
-        return schema["enum"][0]
-    if "const" in schema:
-        return schema["const"]
-    kind = schema.get("type")
-    if kind == "object":
-        needed = schema.get("required", [])
-        return {k: _example(v, definitions, echo) for k, v in schema.get("properties", {}).items() if k in needed}
-    if kind == "array":
-        return [_example(schema.get("items", {}), definitions, echo)]
-    return {"integer": 42, "number": 4.2, "boolean": True, "null": None}.get(str(kind), echo)
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 class ModelServer:

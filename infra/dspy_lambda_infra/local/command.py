@@ -112,7 +112,7 @@ def model_variables(embedded: bool, project: Project) -> Iterator[dict[str, str]
     if not embedded:
         yield {}
         return
-    with ModelServer() as server:
+    with ModelServer(samples=True) as server:
         keys = {model.env: "embedded" for model in project.config.models.registry.values() if model.env}
         yield {**keys, "DSPY_LAMBDA_API_BASE": server.url}
 
