@@ -89,13 +89,14 @@ class Sqs(_Section):
     batch_size: Annotated[int, Field(ge=1, le=10_000)] = 10
     window_seconds: Annotated[int, Field(ge=0, le=300)] = 0
     maximum_concurrency: Annotated[int, Field(ge=2, le=1000)] = 5
-    max_receive_count: Annotated[int, Field(ge=1, le=1000)] = 5
+    # With the backoff below: survives an outage of 100 minutes, or of an hour and five receives for other reasons.
+    max_receive_count: Annotated[int, Field(ge=1, le=1000)] = 20
     visibility_timeout_seconds: Annotated[int, Field(ge=1, le=43_200)] | None = None  # 6 x timeout_seconds
     fifo: bool = False
     # When a failed record comes back: doubled with each receive; 0 leaves it to the visibility timeout.
     backoff_seconds: Annotated[int, Field(ge=0, le=43_200)] = 10
     backoff_max_seconds: Annotated[int, Field(ge=1, le=43_200)] = 900
-    # Records that can never succeed go to the dead-letter queue at once, with the reason.
+    # Invalid records go to the dead-letter queue at once, with the reason; else after five runs, as program errors do.
     invalid_to_dead_letter_queue: bool = False
 
     @model_validator(mode="after")

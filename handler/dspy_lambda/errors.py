@@ -37,11 +37,13 @@ class CallError(Exception):
         status: the HTTP status, where it is not the class's own.
         retry_after: seconds after which a retry makes sense, where known.
         errors: for inputs that do not fit, one `{"loc", "msg", "type"}` for each misfit.
+        temporary: whether the same call may succeed later, where that is not the class's own.
     """
 
     outcome: ClassVar[str]
     title: ClassVar[str]
     status: int
+    temporary: bool = True
     # Defaults for an instance that was made without `__init__`.
     detail: str = _RAISED
     retry_after: float | None = None
@@ -54,6 +56,7 @@ class CallError(Exception):
         status: int | None = None,
         retry_after: float | None = None,
         errors: list[dict[str, Any]] | None = None,
+        temporary: bool | None = None,
     ) -> None:
         super().__init__(detail)
         self.detail = detail
@@ -61,12 +64,15 @@ class CallError(Exception):
         self.errors = errors
         if status is not None:
             self.status = status
+        if temporary is not None:
+            self.temporary = temporary
 
 
 class InvalidInput(CallError):
     """The request is not one that the program can be called with."""
 
     outcome, title, status = "invalid_input", "Invalid input", 422
+    temporary = False
 
 
 class RateLimited(CallError):
@@ -103,6 +109,7 @@ class ProgramFailed(CallError):
     """The program raised, or could not be loaded (then 503)."""
 
     outcome, title, status = "program_error", "Program failed", 500
+    temporary = False
 
 
 class OutputTooLarge(ProgramFailed):
@@ -181,9 +188,10 @@ def _from_dspy(error: BaseException) -> CallError | None:
     if is_a(error, lm.LMAuthError, lm.LMBillingError, lm.LMUnsupportedModelError, lm.LMConfigurationError):
         return ModelUnavailable("The model's provider refused the key, the billing or the model.")
     if is_a(error, lm.LMError):
-        return ModelUnavailable("The model's provider did not give an answer.")
+        is_refused = is_a(error, lm.LMInvalidRequestError, lm.LMUnsupportedFeatureError)
+        return ModelUnavailable("The model's provider did not give an answer.", temporary=not is_refused)
     if is_a(error, lm.AdapterParseError):
-        return ModelUnavailable("The model's answer could not be parsed into the program's outputs.")
+        return ModelUnavailable("The model's answer could not be parsed into the program's outputs.", temporary=False)
     return None
 
 

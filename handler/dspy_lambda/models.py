@@ -23,7 +23,6 @@ from dspy_lambda.soundness import wait_seconds
 from dspy_lambda.telemetry import Call
 
 RETRIES = 3  # as dspy.LM's own default
-_LONGEST_PAUSE_SECONDS = 60.0
 
 
 class ProgramLM(dspy.LM):  # type: ignore[misc]
@@ -76,18 +75,17 @@ class ProgramLM(dspy.LM):  # type: ignore[misc]
                 await asyncio.sleep(self._pause(error, attempt))
 
     def _pause(self, error: LMError, attempt: int) -> float:
-        """Seconds until the next attempt; raises the error where there shall be none."""
+        """Seconds until the next attempt; raises the error where there is to be none."""
         if (call := self._running_call) is not None:
             call.lm_error = error
         if attempt >= RETRIES or not is_retryable_lm_error(error) or dspy.settings.send_stream is not None:
             raise error
-        hint = wait_seconds(error.retry_after)
-        if hint is None:
-            # Exponential with jitter: all records of a batch that failed together shall not come back together.
-            hint = min(2.0**attempt, _LONGEST_PAUSE_SECONDS) * random.uniform(0.5, 1)  # noqa: S311
-        if self._deadline is not None and time.monotonic() + hint >= self._deadline:
+        # At least 1, 2 and 4 s, whatever the provider says: a Retry-After of 0 would repeat the request at once.
+        # With jitter on top, or what failed together would come back together.
+        seconds = max(wait_seconds(error.retry_after) or 0.0, 2.0**attempt) * random.uniform(1, 1.5)  # noqa: S311
+        if self._deadline is not None and time.monotonic() + seconds >= self._deadline:
             raise error
-        return max(0.0, hint)
+        return seconds
 
     @property
     def _running_call(self) -> Call | None:

@@ -11,7 +11,7 @@ from dspy_lambda.introspection import arguments_of, attribute_of, bases_of, is_a
 if TYPE_CHECKING:
     from dspy_lambda.errors import CallError
 
-_FIELDS = ("outcome", "title", "status", "detail", "retry_after", "errors")
+_FIELDS = ("outcome", "title", "status", "detail", "retry_after", "errors", "temporary")
 _DETAIL_LENGTH = 2000
 _ERROR_LENGTH = 100_000
 _LONGEST_RETRY_SECONDS = 31 * 86_400

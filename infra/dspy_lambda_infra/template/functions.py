@@ -180,7 +180,7 @@ def _variables(project: Project, function: Function) -> dict[str, Any]:
     variables: dict[str, Any] = dict(function.environment)
     if settings.preconnect:
         variables["DSPY_LAMBDA_PRECONNECT"] = "true"
-    if settings.sqs and settings.sqs.invalid_to_dead_letter_queue:
+    if settings.sqs:
         variables[DEAD_LETTER_QUEUE] = ref(f"{name}DeadLetterQueue")
     if secrets := project.secrets(function):
         variables[SECRETS] = sub(" ".join(f"{variable}={place}" for variable, place in secrets.items()))

@@ -9,7 +9,8 @@ from dspy_lambda_infra.project import Function, Project, logical_name
 from dspy_lambda_infra.template.syntax import Intrinsic, get_att, sub
 
 _HERE = "${AWS::Region}:${AWS::AccountId}"
-# What Lambda does on behalf of an event source mapping, and the handler for its backoff.
+# What Lambda does on behalf of an event source mapping, and the handler for its backoff; what fails
+# by itself the handler moves to the dead-letter queue.
 _RECEIVE = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ChangeMessageVisibility"]
 # Network interfaces cannot be named before they exist.
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions
@@ -29,8 +30,7 @@ def program_role(project: Project, function: Function) -> dict[str, Any]:
     statements = [_allow("sqs:SendMessage", get_att("OnFailureQueue.Arn"))]
     if sqs:
         statements.append(_allow(_RECEIVE, get_att(f"{name}Queue.Arn")))
-        if sqs.invalid_to_dead_letter_queue:
-            statements.append(_allow("sqs:SendMessage", get_att(f"{name}DeadLetterQueue.Arn")))
+        statements.append(_allow("sqs:SendMessage", get_att(f"{name}DeadLetterQueue.Arn")))
     places = project.secrets(function).values()
     statements += [_secret(place) for place in places]
     if keys := project.config.lambda_.secrets_kms_key_arns:

@@ -13,9 +13,10 @@ from dspy_lambda.errors import DeadlineExceeded
 from dspy_lambda.runner import Runner
 from dspy_lambda.sources.invocation import open_invocation
 from dspy_lambda.sources.sqs.attributes import group_of, identifier_of
-from dspy_lambda.sources.sqs.batch import Batch, Failed
+from dspy_lambda.sources.sqs.batch import Batch
+from dspy_lambda.sources.sqs.failure import Failure
 from dspy_lambda.sources.sqs.record import Record, read_record
-from dspy_lambda.sources.sqs.requeue import Failure, Requeue, is_addressable
+from dspy_lambda.sources.sqs.requeue import Requeue, is_addressable
 from dspy_lambda.sources.sqs.suspects import open_suspects
 from dspy_lambda.telemetry import Invocation
 from dspy_lambda.telemetry.calls import UNKNOWN, Call
@@ -108,37 +109,35 @@ async def _run(
 
     async def delete(done: list[Record]) -> bool:
         raws = [record.raw for record in done if is_addressable(record.raw)]
-        if not raws or not queues.requeue.possible:
+        if not raws or not queues.requeue.has_credentials:
             return True
         return bool(await _in_time(runner, invocation, queues.requeue.delete, raws))
 
     failed = await Batch(environment, runner, invocation, queues.suspects, delete).run(records)
-    for record, _ in failed:
-        invocation.records_failed[record.label] += 1
-    moved = await _requeue(environment, runner, failed, invocation)
-    return _answer([record.identifier for record, _ in failed if record.position not in moved])
+    for failure in failed:
+        invocation.records_failed[failure.record.label] += 1
+    await _settle(environment, runner, failed, invocation)
+    records_left = [failure.record for failure in failed if not invocation.calls[failure.record.position].moved]
+    return _answer([record.identifier for record in records_left])
 
 
-async def _requeue(environment: Environment, runner: Runner, failed: list[Failed], invocation: Invocation) -> set[int]:
-    """See to it that failed records come back in time, as far as time is left; the positions of those that need not
-    be reported."""
+async def _settle(environment: Environment, runner: Runner, failed: list[Failure], invocation: Invocation) -> None:
+    """Move records to the dead-letter queue, or see to it that they come back in time, as far as time is left."""
     requeue = environment.part(Queues).requeue
-    by_program: dict[str, list[Failed]] = defaultdict(list)
-    for record, error in failed:
-        if record.identifier and is_addressable(record.raw):
-            by_program[record.label].append((record, error))
-    moved: set[int] = set()
-    if not requeue.possible:
-        return moved
+    if not requeue.has_credentials:
+        return
+
+    def note_moved(failure: Failure) -> None:
+        invocation.calls[failure.record.position].moved = True
+
+    by_program: dict[str, list[Failure]] = defaultdict(list)
+    for failure in failed:
+        if failure.record.identifier and is_addressable(failure.record.raw):
+            by_program[failure.record.label].append(failure)
+    until = invocation.answer_by - _LAST_SECONDS
     for label, failures in by_program.items():
         settings = environment.config.lambda_.function(label).sqs or Sqs()
-        found = [Failure(record.raw, error) for record, error in failures]
-        positions = await _in_time(runner, invocation, requeue.settle, found, settings)
-        for index in positions or ():
-            position = failures[index][0].position
-            invocation.calls[position].moved = True
-            moved.add(position)
-    return moved
+        await _in_time(runner, invocation, requeue.settle, failures, settings, until, note_moved)
 
 
 async def _in_time(runner: Runner, invocation: Invocation, function: Any, *arguments: Any) -> Any:

@@ -7,17 +7,18 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 
+from dspy.utils.exceptions import is_retryable_lm_error
+
 from dspy_lambda.config import Sqs
 from dspy_lambda.environment import Environment
 from dspy_lambda.errors import CallError, DeadlineExceeded, ProgramFailed
+from dspy_lambda.programs import Program
 from dspy_lambda.runner import Runner
 from dspy_lambda.sources.direct import require
+from dspy_lambda.sources.sqs.failure import Failure
 from dspy_lambda.sources.sqs.record import Record
 from dspy_lambda.sources.sqs.suspects import Suspects
 from dspy_lambda.telemetry import Call, Invocation
-
-Failed = tuple[Record, CallError]
-_BEHIND = "A record before this one in its message group failed."
 
 
 class Batch:
@@ -43,7 +44,7 @@ class Batch:
         self._delete = delete
         self._done: list[Record] = []  # and not deleted yet
 
-    async def run(self, records: list[Record]) -> list[Failed]:
+    async def run(self, records: list[Record]) -> list[Failure]:
         """Run all records; those that failed, in the order of the batch."""
         mark = self._suspects.begin(records)
         for record in records:
@@ -58,14 +59,14 @@ class Batch:
         self._suspects.end()
         came_back = sum(record.receive_count > 1 for record in records)
         self._suspects.survived(came_back, len(records))
-        return sorted(failed, key=lambda failure: failure[0].position)
+        return sorted(failed, key=lambda failure: failure.record.position)
 
     def _batch_size(self, label: str) -> int:
         return (self._environment.config.lambda_.function(label).sqs or Sqs()).batch_size
 
-    async def _run_suspects(self, groups: list[list[Record]]) -> list[Failed]:
+    async def _run_suspects(self, groups: list[list[Record]]) -> list[Failure]:
         waiting = deque(groups)
-        failed: list[Failed] = []
+        failed: list[Failure] = []
         while waiting:
             if not await self._delete_done():
                 return failed + self._not_started(waiting)
@@ -83,16 +84,15 @@ class Batch:
         self._suspects.forget(record.identifier for record in done)
         return not done or await self._delete(done)
 
-    def _not_started(self, groups: Iterable[list[Record]]) -> list[Failed]:
+    def _not_started(self, groups: Iterable[list[Record]]) -> list[Failure]:
         failed = []
         for group in groups:
             call = self._call(group[0])
             call.fail(DeadlineExceeded("Too little time was left to start."))
-            assert call.error is not None
-            failed += _stopped_at(group, 0, call.error)
+            failed += _stopped_at(group, 0, call)
         return failed
 
-    async def _run_groups(self, groups: list[list[Record]], *, late: bool = False) -> list[Failed]:
+    async def _run_groups(self, groups: list[list[Record]], *, late: bool = False) -> list[Failure]:
         """As many tasks as can run, not as there are groups: each takes the next one when it is done with one."""
         by_program: dict[str, list[list[Record]]] = defaultdict(list)
         for group in groups:
@@ -104,49 +104,62 @@ class Batch:
             workers += [self._work(waiting, late) for _ in range(min(width, len(of_program)))]
         return [failure for found in await asyncio.gather(*workers) for failure in found]
 
-    async def _work(self, groups: Iterator[list[Record]], late: bool) -> list[Failed]:
+    async def _work(self, groups: Iterator[list[Record]], late: bool) -> list[Failure]:
         failed = []
         for position, group in enumerate(groups):
             failed += await self._run_group(group, late=late or position > 0)
         return failed
 
-    async def _run_group(self, records: list[Record], *, late: bool) -> list[Failed]:
+    async def _run_group(self, records: list[Record], *, late: bool) -> list[Failure]:
         """The failed records, each with its reason. After a failure the rest of a message group is not started.
 
         https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html: "your function should stop
         processing messages after the first failure and return all failed and unprocessed messages".
         """
         for index, record in enumerate(records):
-            error = await self._run_record(record, late=late or index > 0)
-            if error is not None:
-                return _stopped_at(records, index, error)
+            call = await self._run_record(record, late=late or index > 0)
+            if call.error is not None:
+                return _stopped_at(records, index, call)
             self._done.append(record)
         return []
 
-    async def _run_record(self, record: Record, *, late: bool) -> CallError | None:
-        """Run one record's call; why it failed, or None."""
+    async def _run_record(self, record: Record, *, late: bool) -> Call:
+        """Run one record's call."""
         call = self._call(record)
         call.begin(late=late)
-        if record.error is not None:
-            call.fail(record.error)
-            return call.error
         try:
-            program = require(self._environment, record.name, record.program)
+            program = self._program_of(record)
         except CallError as error:
             call.fail(error)
-            return call.error
-        await self._runner.dispatcher.run(program, record.inputs, call)
-        return call.error
+        else:
+            await self._runner.dispatcher.run(program, record.inputs, call)
+        return call
+
+    def _program_of(self, record: Record) -> Program:
+        """The program to run.
+
+        Raises:
+            CallError: why the record is not to be run.
+        """
+        if record.error is not None:
+            raise record.error
+        if self._suspects.is_fatal(record):
+            raise ProgramFailed("The execution environment died while this record ran alone.")
+        return require(self._environment, record.name, record.program)
 
     def _call(self, record: Record) -> Call:
         model = record.program.model if record.program else None
         return self._invocation.call(record.label, model, record.identifier, position=record.position)
 
 
-def _stopped_at(group: list[Record], index: int, error: CallError) -> list[Failed]:
+def _stopped_at(group: list[Record], index: int, call: Call) -> list[Failure]:
     """The failed record, and those behind it in its message group, which are no calls."""
-    behind = ProgramFailed(_BEHIND)
-    return [(group[index], error), *((record, behind) for record in group[index + 1 :])]
+    error = call.error
+    assert error is not None
+    # A program may hide the provider's failure behind an exception of its own.
+    was_provider = call.lm_error is not None and is_retryable_lm_error(call.lm_error)
+    first = Failure(group[index], error, is_own=error.temporary is False and not was_provider)
+    return [first, *(Failure(record, error) for record in group[index + 1 :])]
 
 
 def message_groups(records: list[Record]) -> list[list[Record]]:

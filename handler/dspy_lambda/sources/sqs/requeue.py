@@ -1,34 +1,28 @@
 """What becomes of failed records: when they come back, or that they never do.
 
 Without this a failed record is invisible for the queue's whole visibility timeout (six times the function's), however
-soon the provider would have had it back; and one that can never succeed is received until the redrive policy gives up.
+soon the provider would have had it back; and one that fails by itself is received until the redrive policy gives up.
 """
 
 from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from dspy_lambda.config import Sqs
-from dspy_lambda.errors import CallError
-from dspy_lambda.sources.sqs.attributes import group_of, receive_count
+from dspy_lambda.sources.sqs.dead_letter import MAX_ENTRIES, dead_letter, requests
+from dspy_lambda.sources.sqs.failure import Failure
 
 # https://docs.aws.amazon.com/lambda/latest/dg/snapstart-activate.html#snapstart-credentials
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
 DEAD_LETTER_QUEUE = "DSPY_LAMBDA_DEAD_LETTER_QUEUE_URL"
-_AT_MOST = 10  # entries of one batch request
-_LONGEST_SECONDS = 43_200  # SQS: 12 hours from the record's receipt
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A failed record: as it came, and why it failed."""
-
-    record: dict[str, Any]
-    error: CallError
+# SQS: at most 12 hours from the record's receipt, which is up to 15 minutes ago.
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ChangeMessageVisibility.html
+_LONGEST_SECONDS = 43_200 - 900
+LEAST_PART = 0.5  # of the backoff: the rest is random, or what failed together would come back together
 
 
 class Requeue:
@@ -43,22 +37,29 @@ class Requeue:
         self._client: Any = None
 
     @property
-    def possible(self) -> bool:
+    def has_credentials(self) -> bool:
         """Whether there are credentials, as Lambda puts them into the environment: with SnapStart, by their address."""
         return any(self._variables.get(name) for name in _CREDENTIALS)
 
-    def settle(self, failures: list[Failure], settings: Sqs) -> set[int]:
-        """Send what is invalid to the dead-letter queue, if so configured; let the rest come back in time.
+    def settle(
+        self, failures: list[Failure], settings: Sqs, until: float, note_moved: Callable[[Failure], None]
+    ) -> None:
+        """Send records that are not to be run again to the dead-letter queue; let the others come back in time.
 
-        Returns:
-            The positions of the failures that the dead-letter queue has now: those need not be reported.
+        Args:
+            until: `time.monotonic()` after which nothing is sent any more.
+            note_moved: called with each failure whose record the dead-letter queue has: it need not be reported.
         """
-        moved: set[int] = set()
-        if settings.invalid_to_dead_letter_queue:
-            moved = self._bury(failures)
+        moved: list[Failure] = []
+        final = [failure for failure in failures if failure.is_final(settings)]
+        for failure in self._send_to_dead_letter_queue(final, until):
+            moved.append(failure)
+            note_moved(failure)
         if settings.backoff_seconds:
-            self._bring_back([failure for n, failure in enumerate(failures) if n not in moved], settings)
-        return moved
+            positions = {failure.record.position for failure in moved}
+            waiting = [failure for failure in failures if failure.record.position not in positions]
+            unblocked = {failure.record.group for failure in moved if failure.record.group is not None}
+            self._apply_backoff(pauses(waiting, unblocked, settings), until)
 
     def delete(self, records: list[dict[str, Any]]) -> bool:
         """Delete records that are done, whose batch may not live to say so; True, whatever SQS answers.
@@ -70,31 +71,27 @@ class Requeue:
             self._send("delete_message_batch", some[0]["eventSourceARN"], entries)
         return True
 
-    def _bury(self, failures: list[Failure]) -> set[int]:
-        invalid = [n for n, failure in enumerate(failures) if failure.error.outcome == "invalid_input"]
+    def _send_to_dead_letter_queue(self, failures: list[Failure], until: float) -> Iterable[Failure]:
+        """Those that it has."""
         url = self._variables.get(DEAD_LETTER_QUEUE)
-        if invalid and not url:
-            self._warn("there is no dead-letter queue to move invalid records to", {"missing": DEAD_LETTER_QUEUE})
-            return set()
-        moved: set[int] = set()
-        for some in _chunks(invalid):
-            entries = [_letter(n, failures[n]) for n in some]
+        if failures and not url:
+            self._warn("there is no dead-letter queue to move records to", {"missing": DEAD_LETTER_QUEUE})
+            return
+        for entries in requests(dead_letter(n, failure) for n, failure in enumerate(failures)):
+            if time.monotonic() >= until:
+                return
             answer = self._send("send_message_batch", url, entries)
-            moved |= {int(entry["Id"]) for entry in answer.get("Successful", [])}
-        return moved
+            yield from (failures[int(sent["Id"])] for sent in answer.get("Successful", []))
 
-    def _bring_back(self, failures: list[Failure], settings: Sqs) -> None:
-        known = [failure for failure in failures if failure.error.outcome != "invalid_input"]
-        for some in _chunks(known):
+    def _apply_backoff(self, waits: list[tuple[Failure, int]], until: float) -> None:
+        for some in _chunks(waits):
+            if time.monotonic() >= until:
+                return
             entries = [
-                {
-                    "Id": str(n),
-                    "ReceiptHandle": failure.record["receiptHandle"],
-                    "VisibilityTimeout": pause_seconds(failure, settings),
-                }
-                for n, failure in enumerate(some)
+                {"Id": str(n), "ReceiptHandle": failure.record.raw["receiptHandle"], "VisibilityTimeout": seconds}
+                for n, (failure, seconds) in enumerate(some)
             ]
-            self._send("change_message_visibility_batch", some[0].record["eventSourceARN"], entries)
+            self._send("change_message_visibility_batch", some[0][0].record.raw["eventSourceARN"], entries)
 
     def _send(self, method: str, queue: str | None, entries: list[dict[str, Any]]) -> dict[str, Any]:
         """What SQS answers to a batch request; nothing where it cannot be asked, as without boto3 or a region.
@@ -136,17 +133,34 @@ class Requeue:
         return f"{self._sqs().meta.endpoint_url}/{account}/{name}"
 
 
-def pause_seconds(failure: Failure, settings: Sqs) -> int:
-    """Seconds until a failed record shall be visible again.
+def pauses(failures: Iterable[Failure], unblocked: set[str], settings: Sqs) -> list[tuple[Failure, int]]:
+    """Seconds until each record is to be visible again: for a message group those of its first one.
 
-    What the provider said, where it limits the rate; else `backoff_seconds` doubled with each receive, at most
-    `backoff_max_seconds`, and of that a random half to whole, so that what failed together does not come back together.
+    Args:
+        unblocked: message groups whose first record has been moved: the next one has waited for it only.
     """
-    if failure.error.retry_after is not None:
-        return min(math.ceil(failure.error.retry_after), _LONGEST_SECONDS)
-    received = receive_count(failure.record)
-    longest: int = min(settings.backoff_seconds * 2 ** min(received - 1, 20), settings.backoff_max_seconds)
-    return math.ceil(longest * random.uniform(0.5, 1))  # noqa: S311 - no secret
+    of_groups: dict[str, int] = dict.fromkeys(unblocked, 0)
+    found = []
+    for failure in failures:
+        seconds, group = pause_seconds(failure, settings), failure.record.group
+        found.append((failure, seconds if group is None else of_groups.setdefault(group, seconds)))
+    return found
+
+
+def pause_seconds(failure: Failure, settings: Sqs) -> int:
+    """Seconds until a failed record is to be visible again: the provider's Retry-After or the backoff, if longer.
+
+    Of the backoff a random part of half to whole, and more than Retry-After by up to half of it: so that what failed
+    together does not come back together.
+    """
+    backoff = backoff_seconds(failure.record.receive_count, settings) * random.uniform(LEAST_PART, 1)  # noqa: S311
+    asked = (failure.error.retry_after or 0.0) * random.uniform(1, 1.5)  # noqa: S311
+    return max(1, min(math.ceil(max(backoff, asked)), _LONGEST_SECONDS))
+
+
+def backoff_seconds(received: int, settings: Sqs) -> int:
+    """`backoff_seconds` doubled with each receive after the first, at most `backoff_max_seconds`."""
+    return min(settings.backoff_seconds * 2 ** min(received - 1, 20), settings.backoff_max_seconds)
 
 
 def is_addressable(record: Any) -> bool:
@@ -160,19 +174,5 @@ def is_addressable(record: Any) -> bool:
     )
 
 
-def _letter(number: int, failure: Failure) -> dict[str, Any]:
-    """The record as it came, with the reason as message attributes."""
-    record = failure.record
-    attributes = {
-        "Reason": {"DataType": "String", "StringValue": failure.error.detail[:1000]},
-        "SourceMessageId": {"DataType": "String", "StringValue": str(record.get("messageId"))},
-    }
-    entry = {"Id": str(number), "MessageBody": record["body"], "MessageAttributes": attributes}
-    if record["eventSourceARN"].endswith(".fifo"):
-        entry["MessageGroupId"] = group_of(record) or "none"
-        entry["MessageDeduplicationId"] = str(record.get("messageId"))
-    return entry
-
-
 def _chunks(items: list[Any]) -> Iterable[list[Any]]:
-    return (items[start : start + _AT_MOST] for start in range(0, len(items), _AT_MOST))
+    return (items[start : start + MAX_ENTRIES] for start in range(0, len(items), MAX_ENTRIES))

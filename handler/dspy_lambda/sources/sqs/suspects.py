@@ -10,6 +10,8 @@ every ordinary retry, and running those one by one would serialize the queue aft
   until a whole batch's worth of them has survived within a minute of each other: this is the wake of an outage. What
   comes back after a death is less than a batch without the one that killed, and comes much later.
 - What is done is deleted from the queue before the next of them starts.
+- One that was alone when that happened is not run again here once it has been received `MAX_RUNS` times: the queue's
+  own `max_receive_count`, which is higher because it counts outages, too, is what ends it elsewhere.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from dspy_lambda.process import JOURNAL_FOLDER
+from dspy_lambda.sources.sqs.failure import MAX_RUNS
 from dspy_lambda.sources.sqs.journal import Journal
 from dspy_lambda.sources.sqs.record import Record
 
@@ -57,15 +60,13 @@ class Suspects:
         self._is_kept = self._is_kept and not names
 
     def begin(self, records: list[Record]) -> Callable[[int, bool], None] | None:
-        """Note a batch in the journal; a single record has no neighbor to be kept from."""
+        """Note a batch in the journal; what to call when a record starts and ends."""
         if self._journal is None:
             return None
         if not self._is_kept:
             # Not when they are found: that is in the last moments of an invocation.
             self._journal.keep(self._known)
             self._is_kept = True
-        if len(records) < 2:
-            return None
         return self._journal.begin([record.identifier for record in records])
 
     def end(self) -> None:
@@ -89,6 +90,10 @@ class Suspects:
         if known is not None:
             return 3 if known else 2
         return 1 if record.receive_count > 1 else 0
+
+    def is_fatal(self, record: Record) -> bool:
+        """Whether a record has had its runs and is known to end whatever runs it."""
+        return self._known.get(record.identifier, False) and record.receive_count > MAX_RUNS
 
     def side_by_side(
         self, waiting: list[list[Record]], batch_size: int, usual: float | None, left: float | None

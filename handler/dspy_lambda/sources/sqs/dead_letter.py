@@ -1,0 +1,88 @@
+"""A record as the dead-letter queue gets it from the handler: as it came, and why it failed.
+
+Limits: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from dspy_lambda.sources.sqs.failure import Failure
+
+MAX_BYTES = 1_048_576  # of a message and of a batch request: bodies, and the attributes' names, types and values
+MAX_ENTRIES = 10
+MAX_ATTRIBUTES = 10
+_REASON_LENGTH = 1000
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
+_REFUSED = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def dead_letter(number: int, failure: Failure) -> dict[str, Any]:
+    """An entry of SendMessageBatch, with the message attributes that the record has and the reason.
+
+    What a message has no room for is left out; the reason last.
+    """
+    record = failure.record
+    reason = {"Reason": _text(failure.error.detail), "SourceMessageId": _text(record.identifier)}
+    own = {name: value for name, value in _own_attributes(record.raw).items() if name not in reason}
+    attributes: dict[str, Any] = {}
+    entry = {"Id": str(number), "MessageBody": record.raw["body"], "MessageAttributes": attributes}
+    for name, value in {**reason, **own}.items():
+        attributes[name] = value
+        if len(attributes) > MAX_ATTRIBUTES or size(entry) > MAX_BYTES:
+            del attributes[name]
+    if record.raw["eventSourceARN"].endswith(".fifo"):
+        entry["MessageGroupId"] = record.group or "none"
+        entry["MessageDeduplicationId"] = record.identifier
+    return entry
+
+
+def requests(entries: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The entries, in as few requests as hold them."""
+    request: list[dict[str, Any]] = []
+    room = 0
+    for entry in entries:
+        if request and (len(request) == MAX_ENTRIES or size(entry) > room):
+            yield request
+            request = []
+        if not request:
+            room = MAX_BYTES
+        request.append(entry)
+        room -= size(entry)
+    if request:
+        yield request
+
+
+def size(entry: dict[str, Any]) -> int:
+    """Bytes of an entry, as SQS counts them."""
+    parts = [entry["MessageBody"]]
+    for name, value in entry["MessageAttributes"].items():
+        parts += [name, *value.values()]
+    return sum(len(part.encode(errors="replace") if isinstance(part, str) else part) for part in parts)
+
+
+def _text(value: str) -> dict[str, Any]:
+    text = _REFUSED.sub("?", value[:_REASON_LENGTH])
+    return {"DataType": "String", "StringValue": text or "unknown"}  # an empty value is refused
+
+
+def _own_attributes(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The record's message attributes: Lambda hands binary values over in Base64, and writes names in another case."""
+    attributes = record.get("messageAttributes")
+    found = {}
+    for name, value in attributes.items() if isinstance(attributes, dict) else ():
+        if not isinstance(value, dict) or not isinstance(value.get("dataType"), str):
+            continue
+        if isinstance(value.get("stringValue"), str):
+            found[name] = {"DataType": value["dataType"], "StringValue": value["stringValue"]}
+        elif isinstance(value.get("binaryValue"), str):
+            try:
+                data = base64.b64decode(value["binaryValue"])
+            except (binascii.Error, ValueError):  # ValueError: it is not ASCII
+                continue
+            found[name] = {"DataType": value["dataType"], "BinaryValue": data}
+    return found

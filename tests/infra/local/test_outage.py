@@ -1,0 +1,174 @@
+"""What a provider's outage and a record's own fault come to, with time that passes SCALE times as fast.
+
+Only the clocks are others: the pauses are what the handler says, in moto's seconds and in those of its LM.
+"""
+
+import asyncio
+import json
+import os
+import time
+from collections import Counter, defaultdict
+
+import pytest
+from aiohttp import web
+from moto.sqs import models as moto_sqs
+
+from dspy_lambda_infra.local import moto_patches
+from dspy_lambda_infra.local.local import LocalLambda
+from dspy_lambda_infra.model_server import answer, completion
+from dspy_lambda_infra.project import load_project
+from tests.support import AECHO
+
+SCALE = 200
+OUTAGE_SECONDS = 600
+RECORDS = 10
+QUICK_SLEEP = f"""
+import asyncio, time, types
+from dspy_lambda import models
+models.time = types.SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: time.sleep(seconds / {SCALE}))
+models.asyncio = types.SimpleNamespace(sleep=lambda seconds: asyncio.sleep(seconds / {SCALE}))
+"""
+
+
+@pytest.fixture(autouse=True)
+def _quick_queues(monkeypatch):
+    began = time.time()
+    monkeypatch.setattr(moto_sqs, "unix_time_millis", lambda: 1000 * (began + (time.time() - began) * SCALE))
+    monkeypatch.setattr(moto_patches, "_POLL_SECONDS", 0.005)
+
+
+class Provider:
+    """Refuses every request for as long as the outage lasts.
+
+    Attributes:
+        requests: when each question was asked (`time.monotonic()`).
+        over: when the outage ends.
+    """
+
+    def __init__(self, retry_after):
+        self.requests = defaultdict(list)
+        self.over = float("inf")
+        self._headers = {} if retry_after is None else {"Retry-After": retry_after}
+
+    async def start(self):
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", self._complete)
+        self.runner = web.AppRunner(app, access_log=None)
+        await self.runner.setup()
+        site = web.TCPSite(self.runner, "127.0.0.1", 0)
+        await site.start()
+        return f"http://127.0.0.1:{self.runner.addresses[0][1]}/v1"
+
+    def begin(self):
+        self.requests.clear()
+        self.over = time.monotonic() + OUTAGE_SECONDS / SCALE
+
+    async def _complete(self, request):
+        body = await request.json()
+        text = answer(body)
+        self.requests[text].append(time.monotonic())
+        if time.monotonic() < self.over:
+            return web.json_response({"error": {"message": "later"}}, status=429, headers=self._headers)
+        return web.json_response(completion(body, text))
+
+
+async def left_in(server, url):
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    found = await asyncio.to_thread(server.client.get_queue_attributes, QueueUrl=url, AttributeNames=names)
+    return sum(int(found["Attributes"][name]) for name in names)
+
+
+async def until_empty(server, queue, seconds=30):
+    """Wait for the queue's last message to be done or dead."""
+    until = time.monotonic() + seconds
+    while await left_in(server, queue.url):
+        assert time.monotonic() < until, "the queue is not empty"
+        await asyncio.sleep(0.05)
+
+
+async def dead_letters(server, queue):
+    found = await asyncio.to_thread(
+        server.client.receive_message,
+        QueueUrl=queue.dead_letter_url,
+        MaxNumberOfMessages=10,
+        MessageAttributeNames=["All"],
+    )
+    return found.get("Messages", [])
+
+
+async def send(server, queue, *bodies, **fields):
+    entries = [{"Id": str(n), "MessageBody": json.dumps(body), **fields} for n, body in enumerate(bodies)]
+    await asyncio.to_thread(server.client.send_message_batch, QueueUrl=queue.url, Entries=entries)
+
+
+@pytest.mark.parametrize("fifo", [False, True], ids=["standard", "fifo"])
+@pytest.mark.parametrize("retry_after", ["0", "1", "60", "1e308", None])
+def test_an_outage_of_ten_minutes_costs_no_record_at_the_default_settings(make_project, lines, retry_after, fifo):
+    sqs = {"fifo": True} if fifo else {}
+    project = make_project({"aecho": QUICK_SLEEP + AECHO}, **{"lambda": {"defaults": {"sqs": sqs}}})
+
+    async def run():
+        provider = Provider(retry_after)
+        variables = {"OPENAI_API_KEY": "k", "DSPY_LAMBDA_API_BASE": await provider.start()}
+        async with LocalLambda(load_project(project), variables, lines) as local, local.mappings() as server:
+            await local.function("AEcho").invoke(b"{}")  # the cold start is not the outage's
+            queue = local.queues["AEcho"]
+            provider.begin()
+            fields = {"MessageGroupId": "g"} if fifo else {}
+            await send(server, queue, *({"question": f"q{n}"} for n in range(RECORDS)), **fields)
+            await until_empty(server, queue)
+            await provider.runner.cleanup()
+            return provider.requests, await left_in(server, queue.dead_letter_url)
+
+    requests, dead = asyncio.run(run())
+    assert dead == 0
+    assert len(requests) == RECORDS
+    gaps = [SCALE * (b - a) for times in requests.values() for a, b in zip(times, times[1:], strict=False)]
+    assert min(gaps) >= 1
+    if fifo:
+        done = [times[-1] for times in requests.values()]
+        assert done == sorted(done)
+
+
+FAULTY = """
+import os
+
+class Faulty(dspy.Module):
+    async def aforward(self, fault: str, n: int = 0) -> str:
+        with open(os.environ["RUNS"], "a") as runs:
+            runs.write(f"{fault}{n}\\n")
+        if fault == "raise":
+            raise ValueError("always")
+        if fault == "exit":
+            os._exit(1)
+        return fault
+"""
+
+
+@pytest.mark.parametrize("beside", [0, 1])
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("raise", "The program raised an exception; its log record has this request id."),
+        ("exit", "The execution environment died while this record ran alone."),
+    ],
+)
+def test_a_record_that_fails_by_itself_is_run_five_times_and_dead_with_its_reason(
+    make_project, lines, tmp_path, fault, reason, beside
+):
+    project = make_project({"faulty": FAULTY}, **{"lambda": {"defaults": {"sqs": {}}}})
+    variables = {"OPENAI_API_KEY": "k", "RUNS": str(tmp_path / "runs")}
+
+    async def run():
+        async with LocalLambda(load_project(project), variables, lines) as local, local.mappings() as server:
+            await local.function("Faulty").invoke(b"{}")
+            queue = local.queues["Faulty"]
+            await send(server, queue, {"fault": fault}, *[{"fault": "none"}] * beside)
+            await until_empty(server, queue)
+            return await dead_letters(server, queue)
+
+    (dead,) = asyncio.run(run())
+    assert json.loads(dead["Body"]) == {"fault": fault}
+    assert dead["MessageAttributes"]["Reason"]["StringValue"] == reason
+    runs = Counter((tmp_path / "runs").read_text().split())
+    assert runs[f"{fault}0"] == 5
