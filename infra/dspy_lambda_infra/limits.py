@@ -5,6 +5,8 @@
                             at most the model's max_parallel_requests
     requests a minute     = sum of reserved_concurrency x the model's requests_per_minute
 
+and how long an outage of a provider each queue survives: after that its records are in the dead-letter queue.
+
 The limits of one process (`models.registry.*.max_parallel_requests` and the rest) hold within one environment each:
 Lambda's environments know nothing of each other. What holds all of them is reserved concurrency.
 """
@@ -12,10 +14,11 @@ Lambda's environments know nothing of each other. What holds all of them is rese
 from __future__ import annotations
 
 from dspy_lambda_infra.project import Function, Project
+from dspy_lambda_infra.template.queues import survived_outage_seconds
 
 
 def report(project: Project) -> tuple[str, bool]:
-    """The table, and whether any quota would be exceeded."""
+    """The table with what follows from it, and whether any quota would be exceeded."""
     lines = ["model         program         environments  calls each  calls at once"]
     exceeded = False
     for alias, model in project.config.models.registry.items():
@@ -41,6 +44,10 @@ def report(project: Project) -> tuple[str, bool]:
             exceeded |= over
             reached = "without a limit" if most is None else f"up to {most}"
             lines.append(f"{alias}: {what}: {reached}, quota {quota}{'  WARNING: over the quota' if over else ''}")
+    for function in project.functions.values():
+        if function.settings.sqs:
+            minutes = survived_outage_seconds(function.settings) // 60
+            lines.append(f"{function.name}: the queue survives an outage of {minutes} minutes")
     if not any(model.quota.model_fields_set for model in project.config.models.registry.values()):
         lines.append("No model has a quota: write models.registry.<alias>.quota to hold these figures against it.")
     return "\n".join(lines), exceeded

@@ -1,3 +1,5 @@
+import pytest
+
 from dspy_lambda_infra.cli import main
 from tests.support import AECHO, ECHO
 
@@ -27,6 +29,23 @@ def test_what_the_project_can_have_under_way_is_held_against_the_quota(make_proj
     assert lines[3] == "fast: calls at once: up to 60, quota 60"
     assert lines[4] == "fast: requests a minute: up to 2000, quota 1000  WARNING: over the quota"
     assert lines[5] == "fast: tokens a minute: without a limit, quota 5  WARNING: over the quota"
+
+
+@pytest.mark.parametrize(
+    ("sqs", "minutes"),
+    [
+        ({}, 100),
+        ({"max_receive_count": 5}, 1),
+        ({"max_receive_count": 5, "backoff_seconds": 0}, 24),  # four times the visibility timeout, 6 x 60 s
+        ({"max_receive_count": 1000}, 4 * 24 * 60),  # what the queue keeps
+    ],
+    ids=str,
+)
+def test_each_queue_says_how_long_an_outage_it_survives(make_project, capsys, sqs, minutes):
+    settings = {"programs": {"Echo": {"sqs": sqs}}}
+    main(["limits", "--project", str(make_project({"echo": ECHO, "aecho": AECHO}, **{"lambda": settings}))])
+    lines = [line for line in capsys.readouterr().out.splitlines() if "outage" in line]
+    assert lines == [f"Echo: the queue survives an outage of {minutes} minutes"]
 
 
 def test_without_quotas_it_says_how_to_name_them(make_project, capsys):

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from dspy_lambda.config import FunctionSettings
+from dspy_lambda.sources.sqs.requeue import LEAST_PART, backoff_seconds
 from dspy_lambda_infra.project import Function, Project, logical_name
 from dspy_lambda_infra.template.syntax import get_att, ref
 
-# "Set the visibility timeout to at least six times the function timeout, plus MaximumBatchingWindowInSeconds"; the DLQ
-# keeps what failed for 14 days.
+# "Set the visibility timeout to at least six times the function timeout, plus MaximumBatchingWindowInSeconds".
 # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
 VISIBILITY_FACTOR = 6
+# A record that the redrive policy moves keeps its age, so that it needs more than the queue gives it.
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-dead-letter-queues.html
+RETENTION_SECONDS = 4 * 24 * 3600
 DLQ_RETENTION_SECONDS = 14 * 24 * 3600
 
 
@@ -25,6 +28,7 @@ def program_queues(project: Project, function: Function) -> dict[str, Any]:
         **fifo,
         **({"ContentBasedDeduplication": True} if sqs.fifo else {}),
         "VisibilityTimeout": visibility_timeout_seconds(function.settings),
+        "MessageRetentionPeriod": RETENTION_SECONDS,
         "RedrivePolicy": {
             "deadLetterTargetArn": get_att(f"{name}DeadLetterQueue.Arn"),
             "maxReceiveCount": sqs.max_receive_count,
@@ -76,6 +80,22 @@ def least_visibility_timeout_seconds(settings: FunctionSettings) -> int:
     """What AWS advises: records are invisible while a batch is gathered, too."""
     window = settings.sqs.window_seconds if settings.sqs else 0
     return VISIBILITY_FACTOR * settings.timeout_seconds + window
+
+
+def survived_outage_seconds(settings: FunctionSettings) -> int:
+    """The shortest time from a record's first receive to its last one, if a provider refuses all that time.
+
+    By the handler's backoff, without `backoff_seconds` by the visibility timeout; 0 without a queue. A Retry-After
+    that is longer adds to it, and any receive for another reason (a throttle, a death beside it) takes one pause off.
+    """
+    if not settings.sqs:
+        return 0
+    receives = settings.sqs.max_receive_count
+    if settings.sqs.backoff_seconds:
+        seconds = sum(LEAST_PART * backoff_seconds(received, settings.sqs) for received in range(1, receives))
+    else:
+        seconds = (receives - 1) * visibility_timeout_seconds(settings)
+    return min(int(seconds), RETENTION_SECONDS)
 
 
 def _dead_letters(project: Project, fifo: dict[str, Any]) -> dict[str, Any]:

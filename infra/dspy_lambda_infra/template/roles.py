@@ -9,8 +9,7 @@ from dspy_lambda_infra.project import Function, Project, logical_name
 from dspy_lambda_infra.template.syntax import Intrinsic, get_att, sub
 
 _HERE = "${AWS::Region}:${AWS::AccountId}"
-# What Lambda does on behalf of an event source mapping, and the handler for its backoff; what fails
-# by itself the handler moves to the dead-letter queue.
+# What Lambda does on behalf of an event source mapping, and the handler for its backoff.
 _RECEIVE = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ChangeMessageVisibility"]
 # Network interfaces cannot be named before they exist.
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions

@@ -215,7 +215,7 @@ def test_task_root_and_home_are_read_only_and_tmp_is_not(make_project, make_loca
 
 
 def test_a_batch_with_a_bad_record_leaves_that_one_in_the_dead_letter_queue(make_project, make_local, models, lines):
-    settings = {"defaults": {"sqs": {"batch_size": 10, "max_receive_count": 2}}}
+    settings = {"defaults": {"sqs": {"batch_size": 10, "max_receive_count": 2, "backoff_seconds": 1}}}
     project = make_project({"aecho": AECHO}, **{"lambda": settings})
 
     async def run():

@@ -73,6 +73,7 @@ def test_each_program_has_its_function_with_route_queue_and_limits(make):
     queue = found["EchoQueue"]["Properties"]
     assert (queue["VisibilityTimeout"], queue["SqsManagedSseEnabled"]) == (123, True)  # the window counts
     assert queue["RedrivePolicy"]["maxReceiveCount"] == 9
+    assert queue["MessageRetentionPeriod"] == 4 * 24 * 3600
     assert found["EchoDeadLetterQueue"]["Properties"]["MessageRetentionPeriod"] == 1_209_600
     assert found["EchoLogGroup"]["Properties"]["RetentionInDays"] == 7
     assert function["LoggingConfig"]["LogGroup"] == ref("EchoLogGroup")
@@ -168,7 +169,7 @@ def test_only_names_of_secrets_are_in_the_template_and_each_function_may_read_it
 
 
 def test_a_function_may_touch_its_own_things_and_no_more(make):
-    found = make({"defaults": {"sqs": {"invalid_to_dead_letter_queue": True}, "secrets": []}})
+    found = make({"defaults": {"sqs": {}, "secrets": []}})
     assert [(action if isinstance(action, str) else action[0], r.value) for action, r in statements(found)][:4] == [
         ("logs:CreateLogStream", "EchoLogGroup.Arn"),
         ("sqs:SendMessage", "OnFailureQueue.Arn"),

@@ -1,0 +1,60 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dspy_lambda.errors import InvalidInput
+from dspy_lambda.sources.sqs.dead_letter import MAX_BYTES, dead_letter, requests, size
+from dspy_lambda.sources.sqs.failure import Failure
+from dspy_lambda.sources.sqs.record import Record
+
+ARN = "arn:aws:sqs:us-east-1:123456789012:AEchoQueue"
+
+
+def letter(body="b", attributes=None, reason="why", suffix="", group=None):
+    raw = {"body": body, "eventSourceARN": ARN + suffix, "messageAttributes": attributes}
+    return dead_letter(3, Failure(Record(0, "m", group, raw=raw), InvalidInput(reason)))
+
+
+def test_in_a_fifo_queue_it_keeps_its_group_and_is_taken_once():
+    found = letter(suffix=".fifo", group="g")
+    assert (found["MessageGroupId"], found["MessageDeduplicationId"], found["Id"]) == ("g", "m", "3")
+    json.dumps(found)
+
+
+def test_of_ten_own_attributes_the_last_ones_make_room_for_the_reason():
+    own = {f"a{n}": {"dataType": "String", "stringValue": "v"} for n in range(10)}
+    assert set(letter(attributes=own)["MessageAttributes"]) == {"Reason", "SourceMessageId", *(f"a{n}" for n in range(8))}
+
+
+@pytest.mark.parametrize(("room", "names"), [(0, set()), (20, {"Reason"}), (200, {"Reason", "SourceMessageId"})])
+def test_a_body_without_room_for_the_reason_goes_without(room, names):
+    found = letter("é" * ((MAX_BYTES - room) // 2))
+    assert set(found["MessageAttributes"]) == names
+    assert size(found) <= MAX_BYTES
+
+
+@pytest.mark.parametrize(("reason", "text"), [("", "unknown"), ("a\0b\ud800c\ufffe", "a?b?c?"), ("x" * 2000, "x" * 1000)])
+def test_a_reason_is_one_that_sqs_takes(reason, text):
+    assert letter(reason=reason)["MessageAttributes"]["Reason"]["StringValue"] == text
+
+
+@pytest.mark.parametrize(
+    "attributes", [None, [], "x", {"a": None}, {"a": {"dataType": "Binary", "binaryValue": "é"}}, {"a": {"dataType": 5}}]
+)
+def test_attributes_of_another_shape_are_left_out(attributes):
+    assert set(letter(attributes=attributes)["MessageAttributes"]) == {"Reason", "SourceMessageId"}
+
+
+def test_its_own_reason_is_that_of_a_former_failure():
+    own = {"Reason": {"dataType": "String", "stringValue": "old"}}
+    assert letter(attributes=own)["MessageAttributes"]["Reason"]["StringValue"] == "why"
+
+
+@given(st.lists(st.sampled_from([1, 100_000, 500_000, MAX_BYTES]), max_size=40))
+def test_requests_hold_ten_entries_and_a_mebibyte(sizes):
+    entries = [{"Id": str(n), "MessageBody": "x" * count, "MessageAttributes": {}} for n, count in enumerate(sizes)]
+    made = list(requests(entries))
+    assert [entry for request in made for entry in request] == entries
+    assert all(1 <= len(request) <= 10 and sum(map(size, request)) <= MAX_BYTES for request in made)
