@@ -104,7 +104,7 @@ async def through_sqs(local: LocalLambda, server: QueueServer, log: Log) -> list
         await asyncio.sleep(0.1)
     received = sum(record["outcome"] == "invalid_input" for record in records(log, "Answer"))
     print(
-        f"\nSQS: {len(done())} of {BATCH} records done in {seconds:.2f} s; the bad one was refused by {received} run(s), ",
+        f"\nSQS: {len(done())} of {BATCH} records done in {seconds:.2f} s; the bad one was received {received} time(s), ",
         end="",
     )
     print(f"then moved to the dead-letter queue: {[message['Body'] for message in dead]}")

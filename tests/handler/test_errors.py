@@ -14,7 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dspy_lambda import errors
-from dspy_lambda.errors import CallError, InvalidInput, ModelUnavailable, ProgramFailed, RateLimited, from_exception
+from dspy_lambda.errors import (
+    CallError,
+    DeadlineExceeded,
+    InvalidInput,
+    ModelUnavailable,
+    ProgramFailed,
+    RateLimited,
+    from_exception,
+)
 from tests.handler import hostile
 
 KINDS = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, CallError)} - {CallError}
@@ -45,6 +53,28 @@ def test_what_a_program_raises_becomes_the_tables_error_without_its_text(raised,
     assert type(found) is error
     assert found.status == status
     assert "sk-secret" not in f"{found} {found.title}"
+
+
+@pytest.mark.parametrize(
+    ("raised", "temporary"),
+    [
+        (lm.LMRateLimitError(""), True),
+        (lm.LMServerError(""), True),
+        (lm.LMTransportError(""), True),
+        (lm.LMTimeoutError(""), True),
+        (lm.LMAuthError(""), True),
+        (lm.LMUnsupportedModelError(""), True),
+        (DeadlineExceeded(""), True),
+        (lm.LMInvalidRequestError(""), False),
+        (lm.ContextWindowExceededError(), False),
+        (lm.AdapterParseError("a", dspy.Signature("a -> b"), ""), False),
+        (InvalidInput(""), False),
+        (ValueError(""), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_may_succeed_later_is_temporary(raised, temporary):
+    assert from_exception(raised).temporary is temporary
 
 
 def test_retry_after_is_kept_and_own_errors_pass():

@@ -1,8 +1,10 @@
 import time
 
 import pytest
+from dspy.utils.exceptions import LMRateLimitError
 
 from dspy_lambda.errors import ConfigError
+from dspy_lambda.models import ProgramLM
 from tests.support import AECHO, ECHO, Context
 
 REGISTRY = {
@@ -56,6 +58,24 @@ def test_a_passing_fault_is_retried(make_project, make_serve, models, records, p
     answers = [serve.post(f"/{program}", {"question": f"q{n}"}).status for n in range(6)]
     assert answers.count(200) >= 5
     assert models.stats()["requests"] > 6
+
+
+@pytest.mark.parametrize("retry_after", [None, 0, 1e308])
+@pytest.mark.parametrize("program", ["Echo", "AEcho"])
+def test_a_retry_waits_for_a_second_at_least(make_project, make_serve, models, program, retry_after):
+    """In a call of 3 s there is no time for the next one, which waits for two more."""
+    serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}))
+    models.behave(rate_limit_rate=1, retry_after_seconds=retry_after)
+    assert serve.post(f"/{program}", {"question": "q"}, context=Context(remaining_ms=3500)).status == 429
+    first, second = models.stats()["started"]
+    assert 1 <= second - first < 2.5
+
+
+@pytest.mark.parametrize(("attempt", "retry_after", "least", "most"), [(0, 0, 1, 1.5), (2, 1, 4, 6), (0, 20, 20, 30)])
+def test_the_greater_of_retry_after_and_the_exponential_is_the_pause(attempt, retry_after, least, most):
+    lm = ProgramLM("openai/gpt-4.1-nano")
+    error = LMRateLimitError("", retry_after=retry_after)
+    assert all(least <= lm._pause(error, attempt) <= most for _ in range(100))
 
 
 @pytest.mark.parametrize("fault", ["unauthorized_rate"])

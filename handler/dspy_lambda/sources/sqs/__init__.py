@@ -92,9 +92,9 @@ def late(environment: Environment, event: dict[str, Any], invocation: Invocation
 
 def _suspect(environment: Environment, running: list[Call], blocker: Call | None) -> None:
     suspects = environment.part(Queues).suspects
-    suspects.suspect([call.message_id or "" for call in running])
+    suspects.suspect([call.message_id or "" for call in running], alone=False)
     if blocker is not None:
-        suspects.suspect([blocker.message_id or ""])
+        suspects.suspect([blocker.message_id or ""], alone=True)
     suspects.end()
 
 

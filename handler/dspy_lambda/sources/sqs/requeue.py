@@ -160,7 +160,8 @@ def pause_seconds(failure: Failure, settings: Sqs) -> int:
 
 def backoff_seconds(received: int, settings: Sqs) -> int:
     """`backoff_seconds` doubled with each receive after the first, at most `backoff_max_seconds`."""
-    return min(settings.backoff_seconds * 2 ** min(received - 1, 20), settings.backoff_max_seconds)
+    seconds: int = min(settings.backoff_seconds * 2 ** min(received - 1, 20), settings.backoff_max_seconds)
+    return seconds
 
 
 def is_addressable(record: Any) -> bool:

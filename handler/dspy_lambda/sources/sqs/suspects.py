@@ -47,14 +47,14 @@ class Suspects:
         self._is_kept = True
         self.died_with = journal.died_with if journal else []
         if self.died_with:
-            self.suspect(self.died_with)
+            self.suspect(self.died_with, alone=len(self.died_with) == 1)
 
-    def suspect(self, identifiers: Iterable[str]) -> None:
-        """These ran when the process died or the loop stood still."""
+    def suspect(self, identifiers: Iterable[str], *, alone: bool) -> None:
+        """These ran when the process died or the loop stood still; `alone`: nothing else can have done it."""
         names = [name for name in identifiers if name]
         for name in names:
             # Moved to the end: the oldest are forgotten first.
-            self._known[name] = self._known.pop(name, False) or len(names) == 1
+            self._known[name] = self._known.pop(name, False) or alone
         while len(self._known) > _MOST:
             del self._known[next(iter(self._known))]
         self._is_kept = self._is_kept and not names

@@ -25,7 +25,11 @@ def test_in_a_fifo_queue_it_keeps_its_group_and_is_taken_once():
 
 def test_of_ten_own_attributes_the_last_ones_make_room_for_the_reason():
     own = {f"a{n}": {"dataType": "String", "stringValue": "v"} for n in range(10)}
-    assert set(letter(attributes=own)["MessageAttributes"]) == {"Reason", "SourceMessageId", *(f"a{n}" for n in range(8))}
+    assert set(letter(attributes=own)["MessageAttributes"]) == {
+        "Reason",
+        "SourceMessageId",
+        *(f"a{n}" for n in range(8)),
+    }
 
 
 @pytest.mark.parametrize(("room", "names"), [(0, set()), (20, {"Reason"}), (200, {"Reason", "SourceMessageId"})])
@@ -35,13 +39,16 @@ def test_a_body_without_room_for_the_reason_goes_without(room, names):
     assert size(found) <= MAX_BYTES
 
 
-@pytest.mark.parametrize(("reason", "text"), [("", "unknown"), ("a\0b\ud800c\ufffe", "a?b?c?"), ("x" * 2000, "x" * 1000)])
+@pytest.mark.parametrize(
+    ("reason", "text"), [("", "unknown"), ("a\0b\ud800c\ufffe", "a?b?c?"), ("x" * 2000, "x" * 1000)]
+)
 def test_a_reason_is_one_that_sqs_takes(reason, text):
     assert letter(reason=reason)["MessageAttributes"]["Reason"]["StringValue"] == text
 
 
 @pytest.mark.parametrize(
-    "attributes", [None, [], "x", {"a": None}, {"a": {"dataType": "Binary", "binaryValue": "é"}}, {"a": {"dataType": 5}}]
+    "attributes",
+    [None, [], "x", {"a": None}, {"a": {"dataType": "Binary", "binaryValue": "é"}}, {"a": {"dataType": 5}}],
 )
 def test_attributes_of_another_shape_are_left_out(attributes):
     assert set(letter(attributes=attributes)["MessageAttributes"]) == {"Reason", "SourceMessageId"}

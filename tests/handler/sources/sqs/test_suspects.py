@@ -30,8 +30,8 @@ def test_a_record_without_neighbors_is_kept_from_nobody():
 
 def test_who_was_alone_starts_last(tmp_path):
     suspects = Suspects(None)
-    suspects.suspect(["a", "b"])
-    suspects.suspect(["a"])
+    suspects.suspect(["a", "b"], alone=False)
+    suspects.suspect(["a"], alone=True)
     _, behind = suspects.split(groups(record("a", 3), record("b", 3), record("c", 2), record("d")))
     assert names(behind) == ["c", "b", "a"]
 
@@ -60,7 +60,7 @@ def test_what_survived_long_ago_is_no_wake(monkeypatch):
 def test_suspects_by_name_run_alone_however_many_have_survived():
     suspects = Suspects(None)
     suspects.survived(came_back=10, records=10)
-    suspects.suspect(["a", "b"])
+    suspects.suspect(["a", "b"], alone=False)
     assert suspects.side_by_side(groups(record("a", 2), record("b", 2)), 10, None, None) == 1
 
 
@@ -81,13 +81,28 @@ def test_a_process_that_died_makes_suspects_of_what_it_ran(tmp_path):
     assert sorted(names(behind)) == ["a", "c"]
 
 
+def test_a_single_record_that_ran_when_its_process_died_is_fatal_after_five_runs(tmp_path):
+    journal = Journal(tmp_path)
+    mark = Suspects(journal).begin([record("a")])
+    mark(0, True)
+    del journal, mark
+    suspects = Suspects(Journal(tmp_path))
+    assert [suspects.is_fatal(record("a", received)) for received in (2, 5, 6)] == [False, False, True]
+
+
+def test_who_ran_beside_others_or_is_unknown_is_not_fatal():
+    suspects = Suspects(None)
+    suspects.suspect(["a", "b"], alone=False)
+    assert not any(suspects.is_fatal(record(name, 19)) for name in "abc")
+
+
 @given(
     st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(1, 4)), max_size=20),
     st.sets(st.sampled_from("abcdefgh")),
 )
 def test_no_record_is_lost_or_doubled(records, known):
     suspects = Suspects(None)
-    suspects.suspect(known)
+    suspects.suspect(known, alone=False)
     made = groups(*(record(name, received, n) for n, (name, received) in enumerate(records)))
     first, behind = suspects.split(made)
     assert sorted(r.position for g in first + behind for r in g) == list(range(len(records)))
