@@ -164,7 +164,7 @@ class Environment:
             logging._lock.release()  # type: ignore[attr-defined]
         self._abandoned = [runner for runner in [*self._abandoned, self.runner] if runner.thread.is_alive()]
         for lm in self.models.values():
-            lm.abandon_turns()
+            lm.abandon_slots()
         self._runner = None
 
     def arm(self, invocation: Invocation) -> None:

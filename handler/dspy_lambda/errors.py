@@ -82,7 +82,7 @@ class RateLimited(CallError):
 
 
 class Overloaded(CallError):
-    """This process is at its limit (`serve` only: on Lambda, reserved concurrency is the limit)."""
+    """This process is at its own limit: a model's requests or tokens a minute or, under `serve`, a program's slots."""
 
     outcome, title, status = "overloaded", "Overloaded", 429
 
@@ -182,6 +182,10 @@ def _from_dspy(error: BaseException) -> CallError | None:
     lm = sys.modules.get("dspy.utils.exceptions")
     if lm is None:  # nobody imported it, so nobody raised from it
         return None
+    limits = sys.modules.get("dspy_lambda.limits")
+    if limits is not None and is_a(error, limits.ProcessLimitReached):
+        retry_after = wait_seconds(attribute_of(error, "retry_after"))
+        return Overloaded("This process is at its own limit for the model.", retry_after=retry_after)
     if is_a(error, lm.LMRateLimitError):
         retry_after = wait_seconds(attribute_of(error, "retry_after"))
         return RateLimited("The model's provider limits the rate.", retry_after=retry_after)

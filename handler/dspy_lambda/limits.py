@@ -10,7 +10,14 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as Waited
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
+from typing import Any, Self
 
 from dspy.utils.exceptions import LMRateLimitError
 
@@ -20,11 +27,15 @@ from dspy_lambda.errors import DeadlineExceeded
 _MINUTE = 60.0
 
 
+class ProcessLimitReached(LMRateLimitError):  # type: ignore[misc]
+    """The process's own limit for a model, not the provider's; to programs it is a rate limit like any other."""
+
+
 class ModelLimit:
     """Shared by all calls of a model, on the loop and in threads; first come, first served.
 
-    Whoever waits, waits until its call's deadline. A wait for the minute's quota that would outlast it is a rate
-    limit at once, with the seconds until there is room.
+    Whoever waits, waits until its call's deadline. A wait for the minute's quota that would outlast it fails at once,
+    with the seconds until there is room.
     """
 
     def __init__(self, settings: ModelSettings) -> None:
@@ -38,13 +49,17 @@ class ModelLimit:
         self._starts: deque[float] = deque(maxlen=settings.requests_per_minute or 1)
         self._tokens: deque[tuple[float, int]] = deque()
 
+    def __deepcopy__(self, _: dict[int, Any]) -> Self:
+        """A module that is copied deeply with its LM (dspy.Refine does so) is still within the same limit."""
+        return self
+
     @contextmanager
-    def turn(self, deadline: float | None) -> Iterator[None]:
-        """A turn to send one request, from a thread. Times are `time.monotonic()`.
+    def slot(self, deadline: float | None) -> Iterator[None]:
+        """A slot to send one request, from a thread. Times are `time.monotonic()`.
 
         Raises:
-            DeadlineExceeded: no turn before the deadline.
-            LMRateLimitError: the minute is used up until after the deadline.
+            DeadlineExceeded: no slot before the deadline.
+            ProcessLimitReached: the minute is used up until after the deadline.
         """
         queued, generation = self._enter()
         if queued is not None:
@@ -52,7 +67,7 @@ class ModelLimit:
                 queued.result(None if deadline is None else max(0.0, deadline - time.monotonic()))
             except (Waited, CancelledError):
                 self._leave(queued, generation)
-                raise DeadlineExceeded("The deadline came before a turn at the model.") from None
+                raise DeadlineExceeded("The deadline came before a slot at the model.") from None
         try:
             time.sleep(self._pause(deadline))
             yield
@@ -60,7 +75,7 @@ class ModelLimit:
             self._release(generation)
 
     @asynccontextmanager
-    async def aturn(self, deadline: float | None) -> AsyncIterator[None]:
+    async def aslot(self, deadline: float | None) -> AsyncIterator[None]:
         """The same, on the loop: whose deadline cancels it from outside."""
         queued, generation = self._enter()
         if queued is not None:
@@ -83,7 +98,7 @@ class ModelLimit:
                 self._tokens.append((time.monotonic(), tokens))
 
     def abandon(self) -> None:
-        """Free all turns: who holds one was left to itself, and gives back nothing any more."""
+        """Free all slots: whoever holds one was left to itself, and gives back nothing any more."""
         with self._lock:
             self._generation += 1
             self._free = self._most
@@ -91,7 +106,7 @@ class ModelLimit:
                 self._waiting.popleft().cancel()
 
     def _enter(self) -> tuple[Future[None] | None, int]:
-        """None with a turn taken, or a place in the queue; and the generation that it is of."""
+        """None with a slot taken, or a place in the queue; and the generation that it is of."""
         with self._lock:
             if self._free > 0 and not self._waiting:
                 self._free -= 1
@@ -101,7 +116,7 @@ class ModelLimit:
             return place, self._generation
 
     def _leave(self, place: Future[None], generation: int) -> None:
-        """Give a place up, which may have become a turn meanwhile."""
+        """Leave the queue; if a slot was already granted, release it."""
         place.cancel()
         with self._lock:
             if place in self._waiting:
@@ -129,7 +144,7 @@ class ModelLimit:
             now = time.monotonic()
             start = max(now, self._next_request(), self._next_tokens(now))
             if deadline is not None and start >= deadline:
-                raise LMRateLimitError("this process's own limit for the model", retry_after=start - now)
+                raise ProcessLimitReached("this process's own limit for the model", retry_after=start - now)
             self._starts.append(start)
         return start - now
 
@@ -152,3 +167,15 @@ class ModelLimit:
             if over < 0:
                 return at + _MINUTE
         return 0.0
+
+
+def slot_of(lm: Any, deadline: float | None) -> AbstractContextManager[None]:
+    """A slot of an LM's limit, from a thread; nothing to wait for where the LM has none."""
+    limit = getattr(lm, "limit", None)
+    return limit.slot(deadline) if isinstance(limit, ModelLimit) else nullcontext()
+
+
+def aslot_of(lm: Any, deadline: float | None) -> AbstractAsyncContextManager[None]:
+    """The same, on the loop."""
+    limit = getattr(lm, "limit", None)
+    return limit.aslot(deadline) if isinstance(limit, ModelLimit) else nullcontext()

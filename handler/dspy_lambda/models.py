@@ -7,7 +7,6 @@ import itertools
 import random
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
 
@@ -41,8 +40,13 @@ class ProgramLM(dspy.LM):  # type: ignore[misc]
         copied.call = call
         return copied
 
-    def abandon_turns(self) -> None:
-        """Free the turns of calls that were left to themselves."""
+    def __deepcopy__(self, _: dict[int, Any]) -> Self:
+        """Modules are copied deeply with their LMs (dspy.Refine does so); connections would not be."""
+        copied: Self = self.copy()
+        return copied
+
+    def abandon_slots(self) -> None:
+        """Free the slots of calls that were left to themselves."""
         if self.limit is not None:
             self.limit.abandon()
 
@@ -59,18 +63,16 @@ class ProgramLM(dspy.LM):  # type: ignore[misc]
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         for attempt in itertools.count():
             try:
-                with nullcontext() if self.limit is None else self.limit.turn(self._deadline):
-                    refuse_late(self)
-                    return super().__call__(*args, **kwargs)
+                refuse_late(self)
+                return super().__call__(*args, **kwargs)
             except LMError as error:
                 time.sleep(self._pause(error, attempt))
 
     async def acall(self, *args: Any, **kwargs: Any) -> Any:
         for attempt in itertools.count():
             try:
-                async with nullcontext() if self.limit is None else self.limit.aturn(self._deadline):
-                    await arefuse_late(self)
-                    return await super().acall(*args, **kwargs)
+                await arefuse_late(self)
+                return await super().acall(*args, **kwargs)
             except LMError as error:
                 await asyncio.sleep(self._pause(error, attempt))
 

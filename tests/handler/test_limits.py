@@ -3,14 +3,13 @@ import threading
 import time
 
 import pytest
-from dspy.utils.exceptions import LMRateLimitError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspy_lambda.config import ModelSettings
-from dspy_lambda.errors import DeadlineExceeded
-from dspy_lambda.limits import ModelLimit
-from tests.support import AECHO, ECHO, Context, failures, sqs
+from dspy_lambda.errors import DeadlineExceeded, Overloaded
+from dspy_lambda.limits import ModelLimit, ProcessLimitReached
+from tests.support import AECHO, ECHO, Context, failures, problem, sqs
 
 
 def limit(**settings_) -> ModelLimit:
@@ -32,25 +31,25 @@ def test_parallel_requests_are_held_over_all_programs_of_a_model(make_project, m
 
 
 def test_threads_and_the_loop_are_served_in_the_order_they_came():
-    turns, order = limit(max_parallel_requests=1), []
+    slots, order = limit(max_parallel_requests=1), []
 
     def in_thread(number):
-        with turns.turn(None):
+        with slots.slot(None):
             order.append(number)
 
     async def on_loop(number):
-        async with turns.aturn(None):
+        async with slots.aslot(None):
             order.append(number)
 
     async def run():
-        async with turns.aturn(None):
+        async with slots.aslot(None):
             waiting = []
             for number in range(8):
                 if number % 2:
                     waiting.append(asyncio.create_task(on_loop(number)))
                 else:
                     waiting.append(asyncio.create_task(asyncio.to_thread(in_thread, number)))
-                while len(turns._waiting) < number + 1:
+                while len(slots._waiting) < number + 1:
                     await asyncio.sleep(0.001)
         await asyncio.gather(*waiting)
 
@@ -59,29 +58,29 @@ def test_threads_and_the_loop_are_served_in_the_order_they_came():
 
 
 def test_whoever_gives_up_waiting_leaves_the_queue():
-    turns = limit(max_parallel_requests=1)
+    slots = limit(max_parallel_requests=1)
 
     async def run():
-        async with turns.aturn(None):
-            waiting = asyncio.create_task(turns.aturn(None).__aenter__())
+        async with slots.aslot(None):
+            waiting = asyncio.create_task(slots.aslot(None).__aenter__())
             await asyncio.sleep(0.01)
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
             with pytest.raises(DeadlineExceeded):
-                await asyncio.to_thread(turns.turn(time.monotonic() + 0.02).__enter__)
-        async with asyncio.timeout(1), turns.aturn(None):
+                await asyncio.to_thread(slots.slot(time.monotonic() + 0.02).__enter__)
+        async with asyncio.timeout(1), slots.aslot(None):
             pass
 
     asyncio.run(run())
-    assert turns._free == 1
+    assert slots._free == 1
 
 
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.sampled_from(["ok", "raise", "cancel", "thread", "late"]), min_size=1, max_size=20), st.integers(1, 3)
 )
-def test_turns_are_never_lost_and_never_exceeded(kinds, most):
-    turns, lock = limit(max_parallel_requests=most), threading.Lock()
+def test_slots_are_never_lost_and_never_exceeded(kinds, most):
+    slots, lock = limit(max_parallel_requests=most), threading.Lock()
     state = {"now": 0, "peak": 0}
 
     def change(by):
@@ -90,7 +89,7 @@ def test_turns_are_never_lost_and_never_exceeded(kinds, most):
             state["peak"] = max(state["peak"], state["now"])
 
     def in_thread(deadline):
-        with turns.turn(deadline):
+        with slots.slot(deadline):
             change(1)
             time.sleep(0.001)
             change(-1)
@@ -99,7 +98,7 @@ def test_turns_are_never_lost_and_never_exceeded(kinds, most):
         if kind in ("thread", "late"):
             await asyncio.to_thread(in_thread, None if kind == "thread" else time.monotonic() + 0.0005)
             return
-        async with turns.aturn(None):
+        async with slots.aslot(None):
             change(1)
             try:
                 await asyncio.sleep(0.001)
@@ -117,45 +116,70 @@ def test_turns_are_never_lost_and_never_exceeded(kinds, most):
         await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
 
     asyncio.run(run())
-    assert turns._free == most
-    assert not turns._waiting
+    assert slots._free == most
+    assert not slots._waiting
     assert state["peak"] <= most
 
 
 def test_requests_a_minute_are_spread_and_what_cannot_wait_is_a_rate_limit(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr("dspy_lambda.limits.time.monotonic", lambda: now[0])
-    turns = limit(requests_per_minute=3)
-    assert [turns._pause(None) for _ in range(3)] == [0, 0, 0]
+    slots = limit(requests_per_minute=3)
+    assert [slots._pause(None) for _ in range(3)] == [0, 0, 0]
     now[0] += 10
-    assert [turns._pause(None) for _ in range(3)] == [50, 50, 50]
-    with pytest.raises(LMRateLimitError) as error:
-        turns._pause(now[0] + 60)
+    assert [slots._pause(None) for _ in range(3)] == [50, 50, 50]
+    with pytest.raises(ProcessLimitReached) as error:
+        slots._pause(now[0] + 60)
     assert error.value.retry_after == 110
     now[0] += 111
-    assert turns._pause(now[0] + 1) == 0
+    assert slots._pause(now[0] + 1) == 0
 
 
 def test_tokens_a_minute_wait_for_old_ones_to_pass(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr("dspy_lambda.limits.time.monotonic", lambda: now[0])
-    turns = limit(tokens_per_minute=100)
-    turns.spent(60)
+    slots = limit(tokens_per_minute=100)
+    slots.spent(60)
     now[0] += 20
-    assert turns._pause(None) == 0
-    turns.spent(60)
-    assert turns._pause(None) == 40
+    assert slots._pause(None) == 0
+    slots.spent(60)
+    assert slots._pause(None) == 40
     now[0] += 41
-    assert turns._pause(None) == 0
+    assert slots._pause(None) == 0
 
 
 @pytest.mark.parametrize("program", ["Echo", "AEcho"])
-def test_a_used_up_minute_is_a_429_with_retry_after(make_project, make_serve, models, program):
+def test_a_used_up_minute_is_a_429_of_this_process_with_retry_after(make_project, make_serve, models, records, program):
     serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}, **with_models(requests_per_minute=2)))
     answers = [serve.post(f"/{program}", {"question": "q"}, context=Context(remaining_ms=5000)) for _ in range(3)]
     assert [answer.status for answer in answers] == [200, 200, 429]
     assert 50 <= int(dict(answers[2].headers)["retry-after"]) <= 60
     assert models.stats()["requests"] == 2
+    assert problem(answers[2])["title"] == "Overloaded"
+    assert "provider" not in problem(answers[2])["detail"]
+    assert records().calls[2]["outcome"] == "overloaded"
+    with pytest.raises(Overloaded):
+        serve({"program": program, "inputs": {"question": "q"}}, Context(remaining_ms=5000))
+
+
+@pytest.mark.parametrize("program", ["Echo", "AEcho"])
+def test_an_answer_from_the_cache_uses_up_no_limit(make_project, make_serve, models, records, program):
+    limits = with_models(requests_per_minute=2, max_parallel_requests=1, cache=True)
+    serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}, **limits))
+    question = f"the same one of {program}, at {time.time()}"  # DSPy's cache outlives a test
+    answers = [serve.post(f"/{program}", {"question": question}, context=Context(5000)).status for _ in range(5)]
+    assert answers == [200] * 5
+    assert models.stats()["requests"] == 1
+    assert [call["cache_hits"] for call in records().calls] == [0, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("program", ["Echo", "AEcho"])
+def test_an_answer_from_the_cache_waits_for_no_slot(make_project, make_serve, models, program):
+    serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}, **with_models(max_parallel_requests=1, cache=True)))
+    known, new = ({"program": program, "inputs": {"question": f"{n} {program} {time.time()}"}} for n in range(2))
+    serve(known)
+    models.behave(hang_rate=1)
+    assert failures(serve(sqs(new, known), Context(remaining_ms=2500))) == ["m0"]
 
 
 def test_nothing_starts_for_which_too_little_time_is_left(make_project, make_serve, models, records):

@@ -51,6 +51,14 @@ def test_a_retry_that_does_not_fit_the_deadline_is_no_retry_but_a_429(make_proje
     assert models.stats()["requests"] == 1
 
 
+@pytest.mark.parametrize("seconds", ["1e308", "9" * 400])
+def test_a_senseless_retry_after_of_a_provider_is_not_passed_on(make_project, make_serve, models, seconds):
+    serve = make_serve(make_project({"aecho": AECHO}))
+    models.behave(rate_limit_rate=1, retry_after_seconds=seconds)
+    answer = serve.post("/AEcho", {"question": "q"}, context=Context(remaining_ms=800))
+    assert (answer.status, dict(answer.headers)["retry-after"]) == (429, "1")
+
+
 @pytest.mark.parametrize("program", ["Echo", "AEcho"])
 def test_a_passing_fault_is_retried(make_project, make_serve, models, records, program):
     serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}))

@@ -1,10 +1,14 @@
-"""No request after the deadline: for every LM that DSPy calls, by whatever client."""
+"""No request after the deadline, and none without a slot of its model's limit: for every LM that DSPy calls.
+
+This is inside of DSPy's cache: an answer that is remembered waits for nothing.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -13,6 +17,7 @@ from dspy._vendor.lm15.transports._limits import DEFAULT_READ_TIMEOUT
 
 from dspy_lambda.deadline import DEADLINE, check_deadline, seconds_left
 from dspy_lambda.errors import CallError, DeadlineExceeded
+from dspy_lambda.limits import aslot_of, slot_of
 from dspy_lambda.loop import CALL
 from dspy_lambda.provider_bounds.times import Total
 from dspy_lambda.telemetry.usage import SETTING
@@ -90,9 +95,10 @@ def check_attempt(attempt: Function) -> Function:
     """`execution._attempt`: each attempt of each LM, whatever engine serves it."""
 
     def bounded(lm: Any, *args: Any) -> Any:
-        refuse_late(lm)
-        with _Attempt(lm, on_loop=False):
-            return attempt(lm, *args)
+        with slot_of(lm, _deadline_of(lm)):
+            refuse_late(lm)
+            with _Attempt(lm, on_loop=False):
+                return attempt(lm, *args)
 
     return bounded
 
@@ -101,18 +107,22 @@ def bound_attempt_on_loop(attempt: Callable[..., Awaitable[Any]]) -> Function:
     """`execution._aattempt`: the same, and its time in all, which ends any wait of any engine: it is cancelled."""
 
     async def bounded(lm: Any, call: Any, *args: Any) -> Any:
-        await arefuse_late(lm)
-        with _Attempt(lm, on_loop=True):
-            total = Total(_read_timeout(lm, call))
-            try:
-                async with asyncio.timeout(total.left()) as scope:
-                    return await attempt(lm, call, *args)
-            except TimeoutError:
-                if scope.expired():
-                    raise total.expired() from None
-                raise
+        async with aslot_of(lm, _deadline_of(lm)):
+            await arefuse_late(lm)
+            with _Attempt(lm, on_loop=True):
+                return await _in_time(Total(_read_timeout(lm, call)), partial(attempt, lm, call, *args))
 
     return bounded
+
+
+async def _in_time(total: Total, attempt: Callable[[], Awaitable[Any]]) -> Any:
+    try:
+        async with asyncio.timeout(total.left()) as scope:
+            return await attempt()
+    except TimeoutError:
+        if scope.expired():
+            raise total.expired() from None
+        raise
 
 
 def _read_timeout(lm: Any, call: Any) -> float:
