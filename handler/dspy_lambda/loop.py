@@ -24,6 +24,7 @@ Result = TypeVar("Result")
 CALL: contextvars.ContextVar[Call | None] = contextvars.ContextVar("dspy_lambda_call", default=None)
 _LAST_SECONDS = 0.1
 _NAME_THREADS = 8
+_endless: list[asyncio.Task[Any]] = []  # what no exception ends, for as long as the process lives
 
 
 class PersistentLoop(asyncio.SelectorEventLoop):
@@ -163,16 +164,26 @@ class PersistentLoop(asyncio.SelectorEventLoop):
         self.set_exception_handler(lambda *_: None)  # "Task was destroyed but it is pending" says nothing new
         for task in self.unfinished():
             task.cancel()
-        with suppress(BaseException):  # of a program's callback; the loop is over in any case
-            self.call_soon(self.stop)
-            self.run_forever()
+        for last in (self.stop, self._close_coroutines):
+            with suppress(BaseException):  # of a program's callback; the loop is over in any case
+                self.call_soon(last)
+                self.run_forever()
+        self.close()
+
+    def _close_coroutines(self) -> None:
+        """Close what ignored its cancellation, in its own context: what it would undo there can be undone nowhere else.
+
+        On the running loop. Without one, code that ignores this, too, and sleeps again, would find that it cannot, and
+        try for ever; so it is not left to the garbage collector either.
+        """
+        self.stop()
         for task in self.unfinished():
-            # In their own contexts: what they would undo there can be undone nowhere else.
             coroutine = task.get_coro()
-            if not task.done() and isinstance(coroutine, types.CoroutineType):
+            if isinstance(coroutine, types.CoroutineType):
                 with suppress(BaseException):
                     self._tasks[task].run(coroutine.close)
-        self.close()
+                if coroutine.cr_frame is not None:
+                    _endless.append(task)
 
     def _report(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")

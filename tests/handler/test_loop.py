@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import contextvars
+import gc
 import threading
 import time
 
@@ -119,3 +120,25 @@ def test_giving_up_ends_what_ignores_its_cancellation_in_its_own_context(loop, l
     loop.give_up()
     assert (seen, lines) == (["ended"], [])
     assert time.monotonic() - begin < 5
+
+
+def test_giving_up_comes_back_from_what_ignores_everything(loop, lines):
+    tries = []
+
+    async def stays():
+        while True:
+            tries.append(1)
+            with contextlib.suppress(BaseException):
+                await asyncio.sleep(60)
+
+    async def start():
+        loop.create_task(stays())
+        await asyncio.sleep(0)
+
+    loop.run_until_complete(start())
+    thread = threading.Thread(target=loop.give_up, daemon=True)
+    thread.start()
+    thread.join(2)
+    gc.collect()  # its finalizer would close it once more
+    assert (thread.is_alive(), lines) == (False, [])
+    assert len(tries) < 10
