@@ -48,6 +48,7 @@ class Environment:
     Attributes:
         programs, failed: by name; with `DSPY_LAMBDA_PROGRAM` only that one, and `failed` is empty.
         preconnects: whether connections to providers are opened during init.
+        restart_seconds: what the next invocation keeps back to replace the process in: too little was left for that.
         core_share: the cores that the function has, at most one: what its own work takes is divided by it.
     """
 
@@ -95,6 +96,7 @@ class Environment:
         self.watch = Watch(self.telemetry.log, max(blocked_ms, 1) / 1000)
         self.process = ProcessState()
         self.last_resort: LastResort | None = None
+        self.restart_seconds = 0.0
         self.kill_dump: KillDump | None = None
         self._recent = no_durations()
         self._parts: dict[Any, Any] = {}
@@ -202,10 +204,14 @@ class Environment:
     def _look_after_process(self, invocation: Invocation) -> None:
         if changed := self.process.put_back():
             self.telemetry.log("WARNING", "a program changed the process; put back", {"changed": changed})
-        resort = self.last_resort
-        if resort is not None and (reason := resort.why(self._stuck_runners(), invocation.ends - time.monotonic())):
-            about = {"used_up": reason, "restarts": resort.restarts, "replaced": resort.plan(reason)}
-            self.telemetry.log("ERROR", "the process is used up", about)
+        resort, self.restart_seconds = self.last_resort, 0.0
+        if resort is None or not (reason := resort.why(self._stuck_runners())):
+            return
+        if invocation.ends - time.monotonic() < resort.seconds:
+            self.restart_seconds = 2 * resort.seconds  # half of what is kept back may go to a late answer
+            return
+        about = {"used_up": reason, "restarts": resort.restarts, "replaced": resort.plan(reason)}
+        self.telemetry.log("ERROR", "the process is used up", about)
 
     def _stuck_runners(self) -> int:
         """How many of the runners that were given up have not come back."""

@@ -148,14 +148,15 @@ class LastResort:
         text = self._variables.get(RESTARTS, "0")
         return int(text) if text.isdecimal() else 0
 
-    def why(self, stuck_runners: int, seconds_left: float) -> str | None:
-        """What is used up, or None; told once a minute at most.
+    @property
+    def seconds(self) -> float:
+        """What `plan` needs of the invocation's time: that lasts until the next event is asked for, and so the new
+        process's init must fit into it."""
+        return self._init_seconds * _TIMES_INIT
 
-        Args:
-            seconds_left: until Lambda's kill. The invocation lasts until the next event is asked for, so that the
-                new process's init must fit into it; a later invocation has more time.
-        """
-        if time.monotonic() < self._quiet_until or seconds_left < self._init_seconds * _TIMES_INIT:
+    def why(self, stuck_runners: int) -> str | None:
+        """What is used up, or None; not soon after a process was replaced for it."""
+        if time.monotonic() < self._quiet_until:
             return None
         if threading.active_count() > _MOST_THREADS:
             return "threads"

@@ -15,20 +15,14 @@ def last_resort(tmp_path, monkeypatch):
 
 
 def test_nothing_is_used_up_by_default(last_resort):
-    assert last_resort(AWS_LAMBDA_FUNCTION_MEMORY_SIZE="100000").why(0, 60) is None
+    assert last_resort(AWS_LAMBDA_FUNCTION_MEMORY_SIZE="100000").why(0) is None
 
 
 def test_memory_near_the_functions_own_is_used_up(last_resort):
     resort = last_resort(AWS_LAMBDA_FUNCTION_MEMORY_SIZE="1")
-    assert resort.why(0, 60) is None  # as large as it begins
+    assert resort.why(0) is None  # as large as it begins
     resort._first_bytes //= 2
-    assert resort.why(0, 60) == "memory"
-
-
-def test_a_process_is_not_replaced_when_its_init_would_not_fit_into_the_invocation(last_resort):
-    resort = last_resort()
-    assert resort.why(4, seconds_left=1.9) is None
-    assert resort.why(4, seconds_left=2.1)
+    assert resort.why(0) == "memory"
 
 
 @pytest.mark.parametrize(
@@ -44,9 +38,9 @@ def test_the_new_process_starts_as_lambda_starts_one(given, started):
 
 
 def test_threads_and_runners_that_never_came_back_are_used_up(last_resort, monkeypatch):
-    assert last_resort().why(4, 60) == "time of the processor"
+    assert last_resort().why(4) == "time of the processor"
     monkeypatch.setattr(threading, "active_count", lambda: 701)
-    assert last_resort().why(0, 60) == "threads"
+    assert last_resort().why(0) == "threads"
 
 
 def test_a_full_disk_is_used_up(last_resort, monkeypatch):
@@ -56,15 +50,15 @@ def test_a_full_disk_is_used_up(last_resort, monkeypatch):
         f_blocks, f_bavail = 1000, 10
 
     monkeypatch.setattr(process.os, "statvfs", lambda path: Full() if isinstance(path, str) else real(path))
-    assert last_resort().why(0, 60) == "disk"
+    assert last_resort().why(0) == "disk"
 
 
 def test_it_is_told_and_done_at_most_once_a_minute(last_resort, monkeypatch):
     resort = last_resort()
-    assert resort.why(4, 60)
+    assert resort.why(4)
     assert resort.plan("memory") is False  # there is no runtime client here
-    assert resort.why(4, 60) is None
-    assert last_resort(**{RESTARTS: "1"}).why(4, 60) is None
+    assert resort.why(4) is None
+    assert last_resort(**{RESTARTS: "1"}).why(4) is None
 
 
 def test_the_process_is_replaced_when_the_next_event_is_asked_for(last_resort, monkeypatch, tmp_path):

@@ -54,7 +54,8 @@ def processes(service):
 @pytest.mark.parametrize("kind", ["SyncSleep", "IgnoresCancellation", "ToThread", "Trickle", "ATrickle"])
 def test_the_next_calls_are_answered_at_once(make_project, models, report, kind, count):
     program = {"Trickle": "Echo", "ATrickle": "AEcho"}.get(kind, kind)
-    lambda_ = {"defaults": {"timeout_seconds": 2}}
+    # Ten rounds use the process up, and its successor's init must fit into an invocation.
+    lambda_ = {"defaults": {"timeout_seconds": 6 if SCALE > 1 else 2}}
     app = f"stuck-{kind}-{count}".lower()
     project = load_project(
         make_project({"stuck": STUCK, "echo": ECHO, "aecho": AECHO}, app_id=app, **{"lambda": lambda_})

@@ -64,4 +64,5 @@ def reserve_seconds(environment: Environment, left: float, records: int) -> floa
     running = min(records, environment.config.server.max_concurrent_per_program)
     work = records * _RESERVE_SECONDS_PER_RECORD + running * _RESERVE_SECONDS_PER_RUNNING_CALL
     of_records = work / environment.core_share
-    return min(environment.reserve_seconds, left / 5) + min(of_records, left / 4)
+    usual = min(environment.reserve_seconds, left / 5) + min(of_records, left / 4)
+    return max(usual, min(environment.restart_seconds, left / 2))

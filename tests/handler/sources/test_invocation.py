@@ -1,6 +1,7 @@
 import json
 import sys
 import time
+import typing
 
 import pytest
 
@@ -77,3 +78,31 @@ def test_a_batch_keeps_back_what_its_records_take_to_be_answered(make_project, m
         seen.clear()
         assert failures(serve(sqs(*[{}] * count), Context(100_000))) == []
         assert seen[0] == pytest.approx(seconds)
+
+
+def test_the_next_invocation_keeps_back_the_time_to_replace_a_process_that_is_used_up(
+    make_project, make_serve, records
+):
+    serve = make_serve(make_project({"left": KEPT}))
+
+    class Resort:
+        restarts, seconds = 0, 3.0
+        planned: typing.ClassVar = []
+
+        def why(self, stuck):
+            return "threads"
+
+        def plan(self, reason):
+            self.planned.append(reason)
+            return True
+
+    serve.environment.last_resort = Resort()
+
+    def kept(seconds):
+        return serve({"program": "Left", "inputs": {}}, Context(seconds * 1000))["outputs"]["result"]
+
+    assert kept(2) == pytest.approx(0.4)  # and had too little time itself
+    assert Resort.planned == []
+    assert kept(60) == pytest.approx(6)
+    assert Resort.planned == ["threads"]
+    assert kept(60) == pytest.approx(0.5)
