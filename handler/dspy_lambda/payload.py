@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from dspy_lambda.errors import InvalidInput, OutputTooLarge
+from dspy_lambda.errors import InvalidInput, OutputTooLarge, ProgramFailed
+from dspy_lambda.introspection import class_name
 
 MAX_BODY_BYTES = 6_000_000
 _MOST_GROWTH = 6
@@ -92,22 +94,43 @@ def to_outputs(result: Any, limit: AnswerLimit | None = None, field: str = "resu
 
     Raises:
         OutputTooLarge: it is over the limit.
-        PydanticSerializationError, ValueError: the result holds something that JSON cannot, or that no parser reads.
+        ProgramFailed: the result holds something that JSON cannot, or that no parser reads back.
     """
+    if isinstance(result, Iterator | AsyncIterator | Awaitable):
+        # Not read to its end here: what is left of the program would run past its own LMs and context.
+        if isinstance(result, Coroutine):
+            result.close()
+        raise _not_json(class_name(type(result)))
     if hasattr(result, "toDict"):
         result = result.toDict()
-    try:
-        text = _to_json(result)
-    except (UnicodeEncodeError, PydanticSerializationError):
-        # Half a surrogate pair in a model's answer. The runtime client encodes the answer outside of its own error
-        # handling: that would end the execution environment.
-        text = _to_json(_whole_pairs(result))
+    text = _encode(result)
     if not text.startswith(b"{"):
-        text = b"{%s:%s}" % (_to_json(field), text)
-    from_json(text)  # what cannot be read back (an integer of over 4,300 digits) is not sent
+        text = b"{%s:%s}" % (to_json(field), text)
     if limit is not None:
         check_size(text, limit)
     return text
+
+
+def _encode(result: Any) -> bytes:
+    unknown: list[str] = []
+    try:
+        try:
+            text = _to_json(result, unknown)
+        except (UnicodeEncodeError, PydanticSerializationError):
+            # Half a surrogate pair in a model's answer. The runtime client encodes the answer outside of its own error
+            # handling: that would end the execution environment.
+            text = _to_json(_whole_pairs(result), unknown)
+        from_json(text)  # what cannot be read back (an integer of over 4,300 digits) is not sent
+    except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
+        raise _not_json(*unknown[:1]) from error
+    return text
+
+
+def _not_json(what: str = "too large a number, too deep, or within itself") -> ProgramFailed:
+    return ProgramFailed(
+        f"JSON cannot hold the program's result ({what}); "
+        "return a Prediction, a dict, a pydantic model or plain values."
+    )
 
 
 def check_size(text: bytes, limit: AnswerLimit) -> None:
@@ -136,16 +159,18 @@ def _escapes_all() -> bool:
     return not (version.isdecimal() and int(version) >= 12)
 
 
-def _to_json(value: Any) -> bytes:
+def _to_json(value: Any, unknown: list[str]) -> bytes:
+    """Args: unknown: gets the name of the class that JSON has nothing for."""
+
+    def to_dict(item: Any) -> Any:
+        """A Prediction within the result."""
+        if hasattr(item, "toDict"):
+            return item.toDict()
+        unknown.append(class_name(type(item)))
+        raise TypeError
+
     # Models by their fields' names, as `Prediction.toDict` writes those within it, whatever their aliases.
-    return to_json(value, by_alias=False, inf_nan_mode="null", bytes_mode="base64", fallback=_to_dict)
-
-
-def _to_dict(value: Any) -> Any:
-    """A Prediction within the result."""
-    if hasattr(value, "toDict"):
-        return value.toDict()
-    raise TypeError(f"a program's result holds a {type(value).__name__}, which JSON cannot")
+    return to_json(value, by_alias=False, inf_nan_mode="null", bytes_mode="base64", fallback=to_dict)
 
 
 def _whole_pairs(value: Any) -> Any:

@@ -79,7 +79,17 @@ def choose_entry(instance: dspy.Module) -> Entry:
     A program is native async exactly when the class that defines `aforward` stands at or before the class that
     defines `forward` in its MRO: `hasattr` would take an inherited `aforward` that the program's own `forward`
     does not go with, and `cls.__dict__` would miss a subclass of an async program.
+
+    Raises:
+        TypeError: it has neither method, or one that yields.
     """
+    entry = _find_entry(instance)
+    if inspect.isgeneratorfunction(entry.method) or inspect.isasyncgenfunction(entry.method):
+        raise TypeError(f"{entry.name} yields; a program returns its result as a whole")
+    return entry
+
+
+def _find_entry(instance: dspy.Module) -> Entry:
     cls = type(instance)
     sync_at, async_at = defined_at(cls, "forward"), defined_at(cls, "aforward")
     own = vars(instance).get("forward")

@@ -6,10 +6,10 @@ import inspect
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Annotated, Any, NotRequired, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, WrapValidator
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
 from pydantic.fields import FieldInfo
 from typing_extensions import TypedDict
@@ -27,10 +27,12 @@ class Inputs:
     """The inputs of one program, checked before every call: DSPy itself does not.
 
     Attributes:
+        fields: their names.
         optional: parameters without a default whose hint allows None, which is what they are passed where absent.
     """
 
     adapter: TypeAdapter[dict[str, Any]]
+    fields: frozenset[str]
     optional: frozenset[str] = frozenset()
 
     def validate(self, inputs: Any) -> dict[str, Any]:
@@ -69,7 +71,7 @@ class Inputs:
 
     @cached_property
     def _names(self) -> set[str]:
-        return set(_property_names(self.json_schema()))
+        return {*self.fields, *_property_names(self.json_schema())}
 
     def json_schema(self, ref_template: str = "#/$defs/{model}") -> dict[str, Any]:
         """The JSON Schema; of any object where the hints have none."""
@@ -159,7 +161,7 @@ def schemas_of(instance: Any, entry: Callable[..., Any]) -> Schemas:
             fields.setdefault(key, _from_signature(field, optional=bool(named)))
     optional = frozenset(p.name for p in named if p.default is p.empty and _allows_none(hints.get(p.name)))
     fields |= {key: NotRequired[_annotated(fields[key], [_default(None)])] for key in optional}
-    inputs = Inputs(TypeAdapter(_typed_dict(f"{name}Inputs", fields)), optional)
+    inputs = Inputs(TypeAdapter(_typed_dict(f"{name}Inputs", fields)), frozenset(fields), optional)
     field = _result_field(instance) if "return" in hints else "result"
     return Schemas(name, inputs, _outputs(name, hints.get("return"), signatures, field), field)
 
@@ -259,16 +261,24 @@ def _default(value: Any) -> Any:
 
 
 def _buildable(annotation: Any) -> Any:
-    """`dspy.Image` and its kin take a string through their constructor, which pydantic's validation does not call."""
+    """`dspy.Image` and others take a string through their constructor, which pydantic's validation does not call."""
     from dspy import Type
 
     if not Type.extract_custom_type_from_annotation(annotation):
         return annotation
     if isinstance(annotation, type) and issubclass(annotation, Type):
-        build: Any = annotation
-        return Annotated[annotation, BeforeValidator(lambda v: build(v) if isinstance(v, str) else v)]
+        return Annotated[annotation, WrapValidator(partial(_build, annotation))]
     origin, inner = get_origin(annotation), tuple(_buildable(argument) for argument in get_args(annotation))
     return Union[inner] if origin in (Union, types.UnionType) else origin[inner]  # noqa: UP007 - built at run time
+
+
+def _build(kind: Any, value: Any, validate: Callable[[Any], Any]) -> Any:
+    has_constructor = kind.__init__ is not BaseModel.__init__
+    try:
+        return validate(kind(value) if isinstance(value, str) and has_constructor else value)
+    except TypeError:
+        # pydantic lets it out: a constructor that takes no such fields, as dspy.Tool's does not take any JSON.
+        raise ValueError(f"no {kind.__name__} can be made from this") from None
 
 
 def _outputs(name: str, returned: Any, signatures: list[Any], result_field: str) -> Any:

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from dspy_lambda.errors import DeadlineExceeded, ProgramFailed
-from tests.support import AECHO, ECHO, Context, failures, sqs
+from tests.support import AECHO, ECHO, Context, failures, problem, sqs
 
 
 def test_a_call_sees_only_what_it_set_on_itself(make_project, make_serve, records):
@@ -172,6 +172,24 @@ def test_connections_are_kept_over_invocations_and_sources(serve, models):
 def test_entry_points_of_every_shape(make_project, make_serve, source, inputs, outputs):
     serve = make_serve(make_project({"shape": f"class Shape(dspy.Module):\n{source}\n"}))
     assert serve({"inputs": inputs})["outputs"] == outputs
+
+
+def test_a_result_that_json_cannot_hold_is_named_to_every_caller(make_project, make_serve, records):
+    source = """
+    class Holds(dspy.Module):
+        def forward(self):
+            return {"secret": object()}
+    """
+    serve = make_serve(make_project({"holds": source}))
+    answer = serve.post("/Holds", {})
+    assert answer.status == 500
+    assert "(object)" in problem(answer)["detail"]
+    with pytest.raises(ProgramFailed, match=r"\(object\)"):
+        serve({"inputs": {}})
+    assert failures(serve(sqs({}))) == ["m0"]
+    logged = records()
+    assert {call["exception_name"] for call in logged.calls} == {"PydanticSerializationError"}
+    assert "secret" not in json.dumps(logged.lines)
 
 
 def test_a_syncified_program_runs_on_each_calls_own_copy(make_project, make_serve):

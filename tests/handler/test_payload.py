@@ -1,15 +1,15 @@
 import contextlib
 import json
 import math
+import threading
 
 import dspy
 import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic_core import PydanticSerializationError
 
-from dspy_lambda.errors import InvalidInput
+from dspy_lambda.errors import InvalidInput, ProgramFailed
 from dspy_lambda.payload import MAX_BODY_BYTES, read_json, read_value, to_outputs
 
 JSON = st.recursive(
@@ -134,10 +134,39 @@ def test_results_become_json_objects(result, outputs):
     json.dumps(outputs, allow_nan=False).encode()
 
 
-@pytest.mark.parametrize("result", [object(), {"a": {1: object()}}, {"a": 10**5000}, nested(300)], ids=range(4))
-def test_what_json_cannot_hold_is_an_error(result):
-    with pytest.raises((PydanticSerializationError, ValueError, TypeError)):
-        to_outputs(result)
+class Circle(list):
+    pass
+
+
+CIRCLE = Circle()
+CIRCLE.append(CIRCLE)
+
+
+async def _asynchronous():
+    yield 1
+
+
+async def _never_awaited(): ...
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (object, "object"),
+        (lambda: {"a": {1: object()}}, "object"),
+        (lambda: dspy.Prediction(a=threading.Lock()), "lock"),
+        (lambda: (n for n in range(3)), "generator"),
+        (_asynchronous, "async_generator"),
+        (_never_awaited, "coroutine"),
+        (lambda: {"a": 10**5000}, "too large a number"),
+        (lambda: nested(300), "too deep"),
+        (lambda: CIRCLE, "within itself"),
+    ],
+    ids=range(9),
+)
+def test_what_json_cannot_hold_is_named(make, kind):
+    with pytest.raises(ProgramFailed, match=rf"result \(.*{kind}.*\); return a Prediction"):
+        to_outputs(make())
 
 
 def test_a_result_that_is_no_object_is_answered_under_its_fields_name():

@@ -72,6 +72,22 @@ def test_native_async_is_told_by_the_order_of_definition(make, is_async):
     assert choose_entry(make()).is_async is is_async
 
 
+class Yields(dspy.Module):
+    def forward(self):
+        yield 1
+
+
+class AYields(dspy.Module):
+    async def aforward(self):
+        yield 1
+
+
+@pytest.mark.parametrize(("cls", "method"), [(Yields, "forward"), (AYields, "aforward")])
+def test_a_method_that_yields_is_refused(cls, method):
+    with pytest.raises(TypeError, match=f"^{method} yields; a program returns its result as a whole"):
+        choose_entry(cls())
+
+
 def test_a_copy_keeps_callbacks_and_shares_no_attribute_set_later(make_project):
     programs, _ = load(make_project({"echo": ECHO}))
     shared = programs["Echo"].instance

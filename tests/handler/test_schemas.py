@@ -1,3 +1,4 @@
+import contextlib
 import enum
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Optional
@@ -148,6 +149,43 @@ def test_so_is_one_within_a_list_or_an_option():
 
 class Album(dspy.Module):
     async def aforward(self, images: list[dspy.Image], one: dspy.Image | None = None): ...
+
+
+TYPES = [kind for kind in vars(dspy).values() if isinstance(kind, type) and issubclass(kind, dspy.Type)]
+JUNK = [
+    *(None, 5, 1.5, True, "text", "/etc/passwd", [], [1], [{}], {}, {"func": "f"}, {"func": None, "name": "n"}),
+    *({"url": 5}, {"url": "https://example.com", "download": True}, {"tool_calls": [{"name": 1}]}, {"code": 5}),
+]
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_json_that_no_type_of_dspys_can_be_made_from_does_not_fit(kind):
+    for hint in (kind, list[kind], kind | None, dict[str, kind]):
+
+        class Takes(dspy.Module):
+            def forward(self, value: hint): ...
+
+        inputs = schemas(Takes()).inputs
+        for junk in JUNK:
+            for value in (junk, [junk], {"key": junk}):
+                with contextlib.suppress(InvalidInput):
+                    inputs.validate({"value": value})
+
+
+class Tooled(dspy.Module):
+    def forward(self, tools: list[dspy.Tool]): ...
+
+
+class Texts(dspy.Module):
+    def forward(self, code: dspy.Code, why: dspy.Reasoning): ...
+
+
+def test_a_tool_cannot_be_made_from_json_but_code_and_reasoning_can_from_a_text():
+    with pytest.raises(InvalidInput) as error:
+        schemas(Tooled()).inputs.validate({"tools": [{"name": "secret"}]})
+    assert [misfit["loc"] for misfit in error.value.errors] == [["tools", 0]]
+    values = schemas(Texts()).inputs.validate({"code": "1 + 1", "why": "because"})
+    assert (values["code"].code, values["why"].content) == ("1 + 1", "because")
 
 
 class Careful(dspy.Module):
