@@ -19,6 +19,10 @@ _MAIN_THREAD = (
     "The program needs the main thread, for a signal handler, and a call does not run there: "
     "install the handler when the module is imported."
 )
+_NO_INTERPRETER = (
+    "The program's code interpreter failed. DSPy's own needs Deno, which \"dspy[deno]\" brings; "
+    "others can be given as interpreter_factory."
+)
 
 
 class ConfigError(Exception):
@@ -164,6 +168,8 @@ def _meaning(error: BaseException) -> CallError | None:
         return normalized(cast(CallError, error), _KINDS)
     if _needs_main_thread(error):
         return ProgramFailed(_MAIN_THREAD)
+    if _is_of_interpreter(error):
+        return ProgramFailed(_NO_INTERPRETER)
     return _from_dspy(error)
 
 
@@ -197,6 +203,14 @@ def _from_dspy(error: BaseException) -> CallError | None:
     if is_a(error, lm.AdapterParseError):
         return ModelUnavailable("The model's answer could not be parsed into the program's outputs.", temporary=False)
     return None
+
+
+def _is_of_interpreter(error: BaseException) -> bool:
+    """Whether an interpreter could not be started or broke down; not what the code in it raised."""
+    interpreter = sys.modules.get("dspy.primitives.code_interpreter")
+    if interpreter is None or is_a(error, interpreter.CodeExecutionError):
+        return False
+    return is_a(error, interpreter.CodeInterpreterError)
 
 
 def _needs_main_thread(error: BaseException) -> bool:

@@ -17,7 +17,7 @@ from contextlib import (
     contextmanager,
     nullcontext,
 )
-from typing import Any, Self
+from typing import Any
 
 from dspy.utils.exceptions import LMRateLimitError
 
@@ -48,10 +48,6 @@ class ModelLimit:
         self._tokens_per_minute = settings.tokens_per_minute
         self._starts: deque[float] = deque(maxlen=settings.requests_per_minute or 1)
         self._tokens: deque[tuple[float, int]] = deque()
-
-    def __deepcopy__(self, _: dict[int, Any]) -> Self:
-        """A module that is copied deeply with its LM (dspy.Refine does so) is still within the same limit."""
-        return self
 
     @contextmanager
     def slot(self, deadline: float | None) -> Iterator[None]:

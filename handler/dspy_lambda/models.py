@@ -41,7 +41,7 @@ class ProgramLM(dspy.LM):  # type: ignore[misc]
         return copied
 
     def __deepcopy__(self, _: dict[int, Any]) -> Self:
-        """Modules are copied deeply with their LMs (dspy.Refine does so); connections would not be."""
+        """Modules are copied deeply with their LMs, as dspy.Refine does: connections and limit stay the same."""
         copied: Self = self.copy()
         return copied
 

@@ -103,15 +103,13 @@ def to_outputs(result: Any, limit: AnswerLimit | None = None, field: str = "resu
         raise _not_json(class_name(type(result)))
     if hasattr(result, "toDict"):
         result = result.toDict()
-    text = _encode(result)
-    if not text.startswith(b"{"):
-        text = b"{%s:%s}" % (to_json(field), text)
+    text = _encode(result, field)
     if limit is not None:
         check_size(text, limit)
     return text
 
 
-def _encode(result: Any) -> bytes:
+def _encode(result: Any, field: str) -> bytes:
     unknown: list[str] = []
     try:
         try:
@@ -120,13 +118,15 @@ def _encode(result: Any) -> bytes:
             # Half a surrogate pair in a model's answer. The runtime client encodes the answer outside of its own error
             # handling: that would end the execution environment.
             text = _to_json(_whole_pairs(result), unknown)
+        if not text.startswith(b"{"):
+            text = b"{%s:%s}" % (to_json(field), text)
         from_json(text)  # what cannot be read back (an integer of over 4,300 digits) is not sent
     except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
         raise _not_json(*unknown[:1]) from error
     return text
 
 
-def _not_json(what: str = "too large a number, too deep, or within itself") -> ProgramFailed:
+def _not_json(what: str = "too large a number, too deep, within itself, or its serializer raised") -> ProgramFailed:
     return ProgramFailed(
         f"JSON cannot hold the program's result ({what}); "
         "return a Prediction, a dict, a pydantic model or plain values."

@@ -5,6 +5,7 @@ The values fit the field's type and the bounds of its schema, and its name where
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Callable
@@ -73,12 +74,15 @@ def answer(body: dict[str, Any], *, samples: bool) -> str:
     """
     system = "\n".join(text_of(m) for m in body["messages"] if m["role"] == "system")
     as_json = "Outputs will be a JSON object" in system
-    echo = f"{body['model']}: {_first_input(text_of(body['messages'][-1]))}"
+    user = text_of(body["messages"][-1])
+    echo = f"{body['model']}: {_first_input(user)}"
     text: Text = _sample_text if samples else lambda _, __: echo
     notes = _notes(system, as_json)
     values = {
         name: _value(name, kind, notes.get(name, ""), bounds, text) for name, kind, bounds in _output_fields(system)
     }
+    if "tool_calls" in values and (call := _call_of_last_tool(user, text)):
+        values["tool_calls"] = {"tool_calls": [call]}
     if not values:
         return "A sample answer from the embedded model." if samples else echo
     if as_json:
@@ -122,6 +126,18 @@ def _notes(system: str, as_json: bool) -> dict[str, str]:
         found = re.findall(r'"\{(\w+)\} +# note: the value you produce ((?:[^"\\]|\\.)*)"', system)
         return {name: json.loads(f'"{note}"') for name, note in found}
     return dict(re.findall(r"^\{(\w+)\} +# note: the value you produce (.*)$", system, re.MULTILINE))
+
+
+def _call_of_last_tool(user: str, text: Text) -> dict[str, Any] | None:
+    """A call of the last tool that a prompt lists: for dspy.ReActV2 its own `submit`."""
+    listed = re.findall(
+        r"(\w+), whose description is <desc>.*?</desc>\. It takes arguments (\{.*?\})\.", user, re.DOTALL
+    )
+    if not listed:
+        return None
+    name, arguments = listed[-1]
+    fields = ast.literal_eval(arguments)  # DSPy writes the schemas as Python
+    return {"name": name, "args": {key: _Example({}, text).make(schema, key) for key, schema in fields.items()}}
 
 
 def _value(name: str, kind: str, note: str, bounds: dict[str, Any], text: Text) -> Any:

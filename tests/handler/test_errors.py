@@ -293,6 +293,16 @@ def test_a_program_that_needs_the_main_thread_is_told_so(refused):
     assert "main thread" not in from_exception(ValueError("only in the main thread")).detail
 
 
+def test_a_program_without_an_interpreter_is_told_what_to_do_but_not_the_code_that_failed_in_one():
+    for error in (dspy.CodeInterpreterError("sk-secret"), KeyError()):
+        error.__cause__ = dspy.CodeInterpreterError("sk-secret") if isinstance(error, KeyError) else None
+        found = from_exception(error)
+        assert type(found) is ProgramFailed
+        assert "dspy[deno]" in found.detail
+        assert "sk-secret" not in found.detail
+    assert "deno" not in from_exception(dspy.CodeExecutionError("x")).detail
+
+
 @pytest.mark.parametrize("fault", [MemoryError, RecursionError, SystemExit, KeyboardInterrupt])
 def test_a_fault_of_the_judgement_itself_is_a_failed_program(monkeypatch, fault):
     def fail(*_):

@@ -5,7 +5,7 @@ from dspy.utils.exceptions import LMRateLimitError
 
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.models import ProgramLM
-from tests.support import AECHO, ECHO, Context
+from tests.support import AECHO, ECHO, Context, failures, sqs
 
 REGISTRY = {
     "fast": {"model": "openai/gpt-4.1-nano", "env": "FAST_KEY", "max_tokens": 50, "temperature": 0.5},
@@ -31,6 +31,30 @@ def test_the_timeout_is_the_functions_and_a_literal_key_serves_a_server_of_ones_
     (lm,) = serve.environment.models.values()
     assert (lm.kwargs["timeout"], lm.kwargs["api_key"]) == (7, "literal")
     assert lm.kwargs["api_base"] == "http://127.0.0.1:1/v1"
+
+
+@pytest.mark.parametrize("limit", [{}, {"max_parallel_requests": 1}])
+def test_a_module_that_is_copied_deeply_keeps_connections_and_limit(make_project, make_serve, models, caplog, limit):
+    source = """
+    class Copies(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.predict = dspy.Predict("question -> answer")
+        def forward(self, question: str):
+            first = self.predict.deepcopy()
+            first.set_lm(dspy.settings.lm)
+            return [first.deepcopy()(question=question).answer for _ in range(3)]
+    """
+    registry = {"fast": {"model": "openai/gpt-4.1-nano", "env": "OPENAI_API_KEY", "cache": False, **limit}}
+    serve = make_serve(make_project({"copies": source}, models={"default": "fast", "registry": registry}))
+    for _ in range(3):
+        serve({"inputs": {"question": "q"}})
+    assert models.stats()["connections"] == 1
+    if limit:
+        models.behave(delay_seconds=0.05)
+        assert failures(serve(sqs(*[{"question": "q"}] * 3))) == []
+        assert models.stats()["peak_in_flight"] == 1
+    assert "Failed to deep copy" not in caplog.text
 
 
 def test_settings_that_dspy_refuses_are_a_config_error_with_the_key(make_project, make_serve):

@@ -134,3 +134,14 @@ def test_an_agent_finishes_at_once_with_samples(models, ask):
     made = ask(dspy.ReAct("question -> answer", tools=[look_up]), question="Why?")
     assert made.answer == "A sample answer."
     assert models.stats()["requests"] == 2
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_an_agent_submits_by_a_call_of_its_last_tool(models, ask):
+    def look_up(topic: str = "any") -> str:
+        """Look a topic up."""
+        return topic
+
+    agent = dspy.ReActV2("question -> answer: str, rating: int", tools=[look_up])
+    found = ask(agent, question="why?")
+    assert (found.answer, found.rating, found.termination_reason) == ("own-model: why?", 3, "submit")
