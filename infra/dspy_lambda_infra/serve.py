@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
+import sys
 import threading
 import time
 import uuid
@@ -19,6 +21,8 @@ from dspy_lambda.api.app import create_app
 from dspy_lambda.environment import Environment
 
 Scope = MutableMapping[str, Any]
+# How long calls may go on after Ctrl-C or SIGTERM; a container is killed 10 s after it (docker stop).
+_GRACE_SECONDS = 5
 
 
 class ServeApp:
@@ -41,7 +45,7 @@ class ServeApp:
 
 
 def run_serve(options: argparse.Namespace, variables: dict[str, str]) -> int:
-    """Serve until Ctrl-C."""
+    """Serve until Ctrl-C or SIGTERM; calls that run then have 5 s to end."""
     environment = Environment(variables, own_process=True)
     config = uvicorn.Config(
         ServeApp(environment),
@@ -50,14 +54,26 @@ def run_serve(options: argparse.Namespace, variables: dict[str, str]) -> int:
         lifespan="off",
         access_log=False,
         log_level="warning",
+        timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     server = _Server(config)
     watcher = (environment.runner, threading.get_ident())
     threading.Thread(target=environment.watch.keep_watching, args=watcher, daemon=True).start()
+    code = 130
     with contextlib.suppress(KeyboardInterrupt):
         environment.use_loop().run_until_complete(server.serve())
-        return 0 if server.started else 1
-    return 130
+        code = 0 if server.started else 1
+    _leave_threads(code)
+    return code
+
+
+def _leave_threads(code: int) -> None:
+    """End the process if a program's thread would keep it: those of dspy.asyncify and its like are no daemons."""
+    if all(thread.daemon or thread is threading.main_thread() for thread in threading.enumerate()):
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 class _Server(uvicorn.Server):

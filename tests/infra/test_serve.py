@@ -156,3 +156,43 @@ def test_a_blocked_loop_and_stuck_threads_are_told_of(make_project, start):
     (line,) = [line for line in map(json.loads, server.lines) if line.get("message") == "event loop blocked"]
     assert line["program"] == "Blocks"
     assert "blocks.py:" in line["at"]
+
+
+HANGING = """
+import asyncio, time
+class Sleeps(dspy.Module):
+    def forward(self):
+        time.sleep(600)
+class SleepsInThread(dspy.Module):
+    async def aforward(self):
+        await asyncio.to_thread(time.sleep, 600)
+class Asyncified(dspy.Module):
+    async def aforward(self):
+        await dspy.asyncify(time.sleep)(600)
+"""
+
+
+def test_ctrl_c_ends_it_while_calls_hang(make_project, start):
+    server = start(make_project({"hanging": HANGING}))
+    with ThreadPoolExecutor(60) as pool:
+        for name in ("Sleeps", "SleepsInThread", "Asyncified") * 20:
+            pool.submit(server.post, name)
+        time.sleep(2)
+        assert server.stop()[0] == 130  # within 15 s
+
+
+def test_ctrl_c_ends_it_after_dspy_made_threads_of_its_own(make_project, start):
+    source = """
+    class Asyncified(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.predict = dspy.Predict("question -> answer")
+        async def aforward(self, question: str):
+            return await dspy.asyncify(self.predict)(question=question)
+    class Streamed(Asyncified):
+        async def aforward(self, question: str):
+            return [value async for value in dspy.streamify(self.predict)(question=question)][-1]
+    """
+    server = start(make_project({"threads": source}))
+    assert [server.post(name, question="q")[0] for name in ("Asyncified", "Streamed")] == [200, 200]
+    assert server.stop()[0] == 130
