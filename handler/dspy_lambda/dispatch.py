@@ -178,7 +178,9 @@ class Dispatcher:
     def _settings(self, program: Program, call: Call) -> dict[str, Any]:
         return {
             "lm": self.models[program.model].for_call(call),
-            "trace": [],  # the call's own: dspy.Refine and BestOfN write to it, and one of the process would only grow
+# The call's own, and gone with it; that of the process would only grow. None fails dspy.Refine and BestOfN.
+            # Measured: 3.9 KB an LM call of 3 KB, no time.
+            "trace": [],
             "disable_history": False,  # the history entry is what tells tokens and cost
             "warn_on_type_mismatch": False,  # inputs are validated already, and the warning prints them
             SETTING: call.usage,

@@ -4,6 +4,7 @@ import json
 import sys
 import time
 
+import dspy
 import pytest
 
 from dspy_lambda.errors import DeadlineExceeded, ProgramFailed
@@ -53,6 +54,26 @@ def test_a_sync_program_runs_in_a_thread_with_its_context_and_an_async_one_on_th
     assert thread.startswith("program")
     assert rest == ["openai/gpt-4.1-nano", "mine"]
     assert contextvars.copy_context().run(call, "Async") == ["dspy-lambda", *rest]
+
+
+def test_each_call_has_a_trace_of_its_own(make_project, make_serve):
+    source = """
+    class Traced(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.predict = dspy.Predict("question -> answer")
+        def forward(self, question: str) -> dict:
+            self.predict(question=question)
+            return {"traced": len(dspy.settings.trace)}
+    class ATraced(Traced):
+        async def aforward(self, question: str) -> dict:
+            await self.predict.acall(question=question)
+            return {"traced": len(dspy.settings.trace)}
+    """
+    serve = make_serve(make_project({"traced": source}))
+    for name in ("Traced", "ATraced") * 3:
+        assert serve({"program": name, "inputs": {"question": "q"}})["outputs"] == {"traced": 1}
+    assert not dspy.settings.trace
 
 
 def test_each_program_is_called_with_its_own_model(serve, models):
