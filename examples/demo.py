@@ -103,11 +103,8 @@ async def through_sqs(local: LocalLambda, server: QueueServer, log: Log) -> list
         dead = list(answer.get("Messages", []))
         await asyncio.sleep(0.1)
     received = sum(record["outcome"] == "invalid_input" for record in records(log, "Answer"))
-    print(
-        f"\nSQS: {len(done())} of {BATCH} records done in {seconds:.2f} s; the bad one was received {received} time(s), ",
-        end="",
-    )
-    print(f"then moved to the dead-letter queue: {[message['Body'] for message in dead]}")
+    print(f"\nSQS: {len(done())} of {BATCH} records done in {seconds:.2f} s; the bad one was received ", end="")
+    print(f"{received} time(s), then moved to the dead-letter queue: {[message['Body'] for message in dead]}")
     if len(done()) != BATCH - 1 or [message["Body"] for message in dead] != [bodies[BAD - 1]]:
         return ["SQS: not every good record was done once, or the bad one is not in the dead-letter queue"]
     return []

@@ -86,10 +86,9 @@ def test_a_senseless_retry_after_of_a_provider_is_not_passed_on(make_project, ma
 @pytest.mark.parametrize("program", ["Echo", "AEcho"])
 def test_a_passing_fault_is_retried(make_project, make_serve, models, records, program):
     serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}))
-    models.behave(rate_limit_rate=0.5, retry_after_seconds=0, seed=1)
-    answers = [serve.post(f"/{program}", {"question": f"q{n}"}).status for n in range(6)]
-    assert answers.count(200) >= 5
-    assert models.stats()["requests"] > 6
+    models.behave(rate_limit_rate=0.5, retry_after_seconds=0, seed=1)  # the first draw is below 0.5, the second above
+    assert serve.post(f"/{program}", {"question": "q"}).status == 200
+    assert models.stats()["requests"] == 2
 
 
 @pytest.mark.parametrize("retry_after", [None, 0, 1e308])

@@ -22,11 +22,13 @@ from tests.support import AECHO
 SCALE = 300
 OUTAGE_SECONDS = 600
 RECORDS = 10
+# In the function only: the tests' own process loads the project, too.
 QUICK_SLEEP = f"""
-import asyncio, time, types
+import asyncio, os, time, types
 from dspy_lambda import models
-models.time = types.SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: time.sleep(seconds / {SCALE}))
-models.asyncio = types.SimpleNamespace(sleep=lambda seconds: asyncio.sleep(seconds / {SCALE}))
+if "AWS_LAMBDA_RUNTIME_API" in os.environ:
+    models.time = types.SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: time.sleep(seconds / {SCALE}))
+    models.asyncio = types.SimpleNamespace(sleep=lambda seconds: asyncio.sleep(seconds / {SCALE}))
 """
 
 
@@ -135,9 +137,9 @@ FAULTY = """
 import os
 
 class Faulty(dspy.Module):
-    async def aforward(self, fault: str, n: int = 0) -> str:
+    async def aforward(self, fault: str) -> str:
         with open(os.environ["RUNS"], "a") as runs:
-            runs.write(f"{fault}{n}\\n")
+            runs.write(f"{fault}\\n")
         if fault == "raise":
             raise ValueError("always")
         if fault == "exit":
@@ -146,29 +148,46 @@ class Faulty(dspy.Module):
 """
 
 
-@pytest.mark.parametrize(
-    ("fault", "reason", "beside"),
-    [
-        ("raise", "The program raised an exception; its log record has this request id.", 1),
-        ("exit", "The execution environment died while this record ran alone.", 0),
-    ],
-)
-def test_a_record_that_fails_by_itself_is_run_five_times_and_dead_with_its_reason(
-    make_project, lines, tmp_path, fault, reason, beside
-):
-    project = make_project({"faulty": FAULTY}, **{"lambda": {"defaults": {"sqs": {}}}})
+def make_faulty(project, lines, tmp_path):
     variables = {"OPENAI_API_KEY": "k", "RUNS": str(tmp_path / "runs")}
+    return LocalLambda(load_project(project), variables, lines)
+
+
+def test_a_record_that_always_raises_is_run_five_times_and_dead_with_the_reason(make_project, lines, tmp_path):
+    project = make_project({"faulty": FAULTY}, **{"lambda": {"defaults": {"sqs": {}}}})
 
     async def run():
-        async with LocalLambda(load_project(project), variables, lines) as local, local.mappings() as server:
+        async with make_faulty(project, lines, tmp_path) as local, local.mappings() as server:
             await local.function("Faulty").invoke(b"{}")
             queue = local.queues["Faulty"]
-            await send(server, queue, {"fault": fault}, *[{"fault": "none"}] * beside)
+            await send(server, queue, {"fault": "raise"}, {"fault": "none"})
             await until_empty(server, queue)
             return await dead_letters(server, queue)
 
     (dead,) = asyncio.run(run())
-    assert json.loads(dead["Body"]) == {"fault": fault}
-    assert dead["MessageAttributes"]["Reason"]["StringValue"] == reason
-    runs = Counter((tmp_path / "runs").read_text().split())
-    assert runs[f"{fault}0"] == 5
+    assert json.loads(dead["Body"]) == {"fault": "raise"}
+    reason = dead["MessageAttributes"]["Reason"]["StringValue"]
+    assert reason == "The program raised an exception; its log record has this request id."
+    assert Counter((tmp_path / "runs").read_text().split()) == {"raise": 5, "none": 1}
+
+
+def test_a_record_that_ends_its_environment_is_run_five_times_and_dead_with_the_reason(make_project, lines, tmp_path):
+    """By events of its own: an environment that starts anew each time keeps no time with a quick queue."""
+    project = make_project({"faulty": FAULTY}, **{"lambda": {"defaults": {"sqs": {}}}})
+    record = {"messageId": "m", "receiptHandle": "r", "body": '{"fault": "exit"}', "eventSource": "aws:sqs"}
+    record["eventSourceARN"] = "arn:aws:sqs:us-east-1:123456789012:FaultyQueue"
+
+    async def run():
+        async with make_faulty(project, lines, tmp_path) as local, local.mappings() as server:
+            answers = []
+            for received in range(1, 7):
+                record["attributes"] = {"ApproximateReceiveCount": str(received)}
+                answer = await local.function("Faulty").invoke(json.dumps({"Records": [record]}).encode())
+                answers.append("died" if answer.error else json.loads(answer.payload))
+            return answers, await dead_letters(server, local.queues["Faulty"])
+
+    answers, (dead,) = asyncio.run(run())
+    assert answers == ["died"] * 5 + [{"batchItemFailures": []}]
+    reason = dead["MessageAttributes"]["Reason"]["StringValue"]
+    assert reason == "The execution environment died while this record ran alone."
+    assert Counter((tmp_path / "runs").read_text().split()) == {"exit": 5}
