@@ -56,7 +56,7 @@ def write_project(folder: Path, app_id: str) -> Path:
                     "memory_mb": 512,
                     "timeout_seconds": 20,
                     "reserved_concurrency": 2,
-                    "sqs": {"batch_size": 10, "maximum_concurrency": 2, "invalid_to_dead_letter_queue": True},
+                    "sqs": {"maximum_concurrency": 2, "invalid_to_dead_letter_queue": True, "max_receive_count": 5},
                 }
             },
         },

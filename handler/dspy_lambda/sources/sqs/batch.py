@@ -97,14 +97,14 @@ class Batch:
         by_program: dict[str, list[list[Record]]] = defaultdict(list)
         for group in groups:
             by_program[group[0].label].append(group)
-        width = self._environment.config.server.max_concurrent_per_program
+        slots = self._environment.config.server.max_concurrent_per_program
         workers = []
         for of_program in by_program.values():
             waiting = iter(of_program)
-            workers += [self._work(waiting, late) for _ in range(min(width, len(of_program)))]
+            workers += [self._worker(waiting, late) for _ in range(min(slots, len(of_program)))]
         return [failure for found in await asyncio.gather(*workers) for failure in found]
 
-    async def _work(self, groups: Iterator[list[Record]], late: bool) -> list[Failure]:
+    async def _worker(self, groups: Iterator[list[Record]], late: bool) -> list[Failure]:
         failed = []
         for position, group in enumerate(groups):
             failed += await self._run_group(group, late=late or position > 0)
