@@ -27,7 +27,7 @@ def dead_letter(number: int, failure: Failure) -> dict[str, Any]:
     What a message has no room for is left out; the reason last.
     """
     record = failure.record
-    reason = {"Reason": _text(failure.error.detail), "SourceMessageId": _text(record.identifier)}
+    reason = {"Reason": _string(_sendable(failure.error.detail)), "SourceMessageId": _string(record.identifier)}
     own = {name: value for name, value in _own_attributes(record.raw).items() if name not in reason}
     attributes: dict[str, Any] = {}
     entry = {"Id": str(number), "MessageBody": record.raw["body"], "MessageAttributes": attributes}
@@ -65,9 +65,12 @@ def size(entry: dict[str, Any]) -> int:
     return sum(len(part.encode(errors="replace") if isinstance(part, str) else part) for part in parts)
 
 
-def _text(value: str) -> dict[str, Any]:
-    text = _REFUSED.sub("?", value[:_REASON_LENGTH])
-    return {"DataType": "String", "StringValue": text or "unknown"}  # an empty value is refused
+def _string(value: str) -> dict[str, Any]:
+    return {"DataType": "String", "StringValue": value}
+
+
+def _sendable(text: str) -> str:
+    return _REFUSED.sub("?", text[:_REASON_LENGTH]) or "unknown"  # SQS refuses an empty value, too
 
 
 def _own_attributes(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
