@@ -11,11 +11,11 @@ from tests.support import ECHO
 
 @pytest.fixture
 def make(make_project):
-    """A project of so many programs, each with a queue unless said otherwise."""
+    """A project of so many programs, each with a queue."""
 
-    def of(count, alarms=True, sqs=None):
+    def of(count, alarms=True):
         modules = {"echo": "\n".join(ECHO.replace("class Echo", f"class Echo{n:03}") for n in range(count))}
-        defaults = {"sqs": {} if sqs is None else sqs}
+        defaults = {"sqs": {}}
         return make_project(modules, **{"lambda": {"alarms": alarms, "defaults": defaults}})
 
     return of
@@ -45,10 +45,9 @@ def test_bytes_are_those_of_the_longer_form(make):
         check_size(project, "x" * (LIMITS["bytes"] + 1))
 
 
-@pytest.mark.parametrize(("sqs", "most"), [({}, 59), (False, 95)])
-def test_without_alarms_more_fit_and_nobody_is_told_to_switch_them_off(make, sqs, most):
-    with pytest.raises(ConfigError, match=f"{most} fit into a stack; split the project"):
-        check(make(most + 1, alarms=False, sqs=sqs))
+def test_without_alarms_more_fit_and_nobody_is_told_to_switch_them_off(make):
+    with pytest.raises(ConfigError, match="59 fit into a stack; split the project"):
+        check(make(60, alarms=False))
 
 
 def test_the_users_additions_count(make):

@@ -166,6 +166,8 @@ def _alias(function: Function) -> dict[str, Any]:
     settings = function.settings
     return {
         **alias,
+        # A parameter's value is no property: by this one a rotation of keys publishes a version.
+        "VersionDescription": sub("stage ${Stage}, secrets ${SecretsVersion}"),
         **({"SnapStart": {"ApplyOn": "PublishedVersions"}} if settings.snap_start else {}),
         **(
             {"DeploymentPreference": deployment_preference(function, settings.deployment)}
