@@ -87,7 +87,7 @@ def test_queues_redrive_into_their_dead_letter_queues_encrypted(aws, stack):
     queue = sqs.get_queue_attributes(QueueUrl=ids["AnswerQueue"], AttributeNames=["All"])["Attributes"]
     dead = sqs.get_queue_attributes(QueueUrl=ids["AnswerDeadLetterQueue"], AttributeNames=["All"])["Attributes"]
     redrive = json.loads(queue["RedrivePolicy"])
-    assert (redrive["deadLetterTargetArn"], int(redrive["maxReceiveCount"])) == (dead["QueueArn"], 5)
+    assert (redrive["deadLetterTargetArn"], int(redrive["maxReceiveCount"])) == (dead["QueueArn"], 20)
     assert (queue["VisibilityTimeout"], dead["MessageRetentionPeriod"]) == ("360", "1209600")
     assert queue["SqsManagedSseEnabled"] == dead["SqsManagedSseEnabled"] == "true"
 
