@@ -6,10 +6,7 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
-import dspy
-
 from dspy_lambda.config import CONFIG_FILE
-from dspy_lambda.dspy_patches import has_price
 from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.project import Function, Project
 from dspy_lambda_infra.template.functions import environment_bytes, reserved_total
@@ -25,10 +22,9 @@ UNRESERVED = 100
 _DESCRIPTION_BYTES = 1024
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 _ENVIRONMENT_BYTES = 4096
-_KEY_NAME = re.compile(r"(API_?KEY|ACCESS_?KEY|SECRET|TOKEN|PASSWORD|CREDENTIALS?)$", re.I)
 # As providers, AWS, GitHub, Slack and Google begin theirs; PEM; JSON Web Tokens.
 _KEY = re.compile(
-    r"sk-\w|A[KS]IA[A-Z0-9]{16}|gh[pousr]_\w|github_pat_|xox[a-z]-|AIza\w|hf_\w|gsk_\w|-----BEGIN |eyJ\w+\."
+    r"(sk-|gh[pousr]_|github_pat_|xox[a-z]-|AIza|hf_|gsk_)[\w-]{16}|A[KS]IA[A-Z0-9]{16}|-----BEGIN |eyJ[\w-]+\.[\w-]+\."
 )
 
 
@@ -49,38 +45,6 @@ def check(project: Project, concurrency: int | None = None) -> None:
         found += [f"programs.{function.name}: {problem}" for problem in _function(project, function)]
     if found:
         raise ConfigError("\n".join(f"{project.root / CONFIG_FILE}: {problem}" for problem in found))
-
-
-def warnings(project: Project) -> list[str]:
-    """What may be meant so, and costs records, callers or an alarm where it is not; each with its fix."""
-    found = []
-    for function in project.functions.values():
-        found += [f"programs.{function.name}: {warning}" for warning in _warnings(project, function)]
-    return found
-
-
-def _warnings(project: Project, function: Function) -> list[str]:
-    settings, sqs = function.settings, function.settings.sqs
-    found = []
-    if sqs and settings.http and sqs.maximum_concurrency == settings.reserved_concurrency:
-        found.append(
-            f"sqs.maximum_concurrency: {sqs.maximum_concurrency} is all of reserved_concurrency: while the queue is "
-            f"full, HTTP callers are throttled; raise reserved_concurrency"
-        )
-    # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
-    if sqs and sqs.max_receive_count < 5:
-        found.append(
-            f"sqs.max_receive_count: {sqs.max_receive_count}: a throttled receive counts, too, and takes a record to "
-            "the dead-letter queue; AWS advises 5 or more"
-        )
-    if project.config.lambda_.alarms and settings.daily_cost_usd and not settings.daily_tokens:
-        alias = project.config.model_alias(function.name)
-        if not has_price(dspy.LM(project.config.models.registry[alias].model)):
-            found.append(
-                f"daily_cost_usd: DSPy knows no price of models.registry.{alias}, so the spend alarm sees nothing; set "
-                "daily_tokens for an alarm on tokens"
-            )
-    return found
 
 
 def _project(project: Project) -> list[str]:
@@ -139,7 +103,7 @@ def _function(project: Project, function: Function) -> list[str]:
         f"environment.{name}: looks like a key, which everyone who may see the function could read; put it into SSM or "
         f"Secrets Manager and write secrets: [{name}]"
         for name, value in settings.environment.items()
-        if value and (name in project.secrets(function) or _KEY_NAME.search(name) or _KEY.match(value))
+        if value and (name in project.secrets(function) or _KEY.match(value))
     ]
     if (size := environment_bytes(project, function)) > _ENVIRONMENT_BYTES:
         found.append(

@@ -144,7 +144,8 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 
 def _template(options: argparse.Namespace) -> int:
-    from dspy_lambda_infra.checks import check, warnings
+    from dspy_lambda_infra.checks import check
+    from dspy_lambda_infra.config_warnings import config_warnings
     from dspy_lambda_infra.cost import cost_table
     from dspy_lambda_infra.project import load_project
     from dspy_lambda_infra.stack_size import check_size
@@ -156,7 +157,7 @@ def _template(options: argparse.Namespace) -> int:
     to_stdout = str(options.output) == "-"
     text = render(project, Path() if to_stdout else options.output.parent)
     check_size(project, text)
-    for warning in warnings(project):
+    for warning in config_warnings(project):
         print(f"warning: {warning}", file=sys.stderr)
     print(cost_table(project), file=sys.stderr)
     if to_stdout:

@@ -33,11 +33,16 @@ def why_litellm(project: Project, function: Function) -> list[str]:
         reasons = [f"models.registry.{alias}: {lm.model}" for lm in lms.values() if uses_litellm(lm)]
         reasons += [
             f"{place}: {found.model}"
-            for place, value in _attributes(function)
-            for found in _held(value)
+            for place, found in held_lms(function)
             if isinstance(found, dspy.Embedder) or uses_litellm(found)
         ]
     return list(dict.fromkeys(reasons))
+
+
+def held_lms(function: Function) -> Iterator[tuple[str, Any]]:
+    """The LMs and hosted Embedders that a program, its class or its file holds, each with its place."""
+    for place, value in _attributes(function):
+        yield from ((place, found) for found in _held(value))
 
 
 def _attributes(function: Function) -> Iterator[tuple[str, Any]]:

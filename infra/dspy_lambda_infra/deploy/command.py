@@ -12,7 +12,8 @@ from pathlib import Path
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.secrets import split_place
 from dspy_lambda_infra.artifact.command import build_all
-from dspy_lambda_infra.checks import UNRESERVED, check, warnings
+from dspy_lambda_infra.checks import UNRESERVED, check
+from dspy_lambda_infra.config_warnings import config_warnings
 from dspy_lambda_infra.cost import cost_table
 from dspy_lambda_infra.deploy.account import DEFAULT_STAGE, Account, NotAsked, ask
 from dspy_lambda_infra.deploy.changes import changes
@@ -44,7 +45,7 @@ def run_deploy(options: argparse.Namespace) -> int:
     check_size(project, text)
     translated = translate(text, parameters, options.region or "us-east-1")
     print(_page(project, stack, account, why, reserve))
-    for warning in warnings(project):
+    for warning in config_warnings(project):
         print(f"warning: {warning}")
     print("\nchange set" + ("" if account else " (as for a new stack: the account was not asked)"))
     lines = changes(account.deployed if account else None, translated)

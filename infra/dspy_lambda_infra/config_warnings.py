@@ -1,0 +1,68 @@
+"""What a config may well mean, and what costs records, callers or an alarm where it does not."""
+
+from __future__ import annotations
+
+import re
+
+import dspy
+
+from dspy_lambda.dspy_patches import has_price
+from dspy_lambda_infra.artifact.litellm import held_lms
+from dspy_lambda_infra.project import Function, Project
+
+# https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
+_ADVISED_RECEIVES = 5
+_KEY_NAME = re.compile(r"(API_?KEY|ACCESS_?KEY|SECRET|TOKEN|PASSWORD|CREDENTIALS?)$", re.I)
+
+
+def config_warnings(project: Project) -> list[str]:
+    """One line for each, with its fix; none of them stops a deployment."""
+    found = []
+    for function in project.functions.values():
+        warnings = [*_queue(function), *_variables(function), *_spend_alarm(project, function)]
+        found += [f"programs.{function.name}: {warning}" for warning in warnings]
+    return found
+
+
+def _queue(function: Function) -> list[str]:
+    settings, sqs = function.settings, function.settings.sqs
+    found = []
+    if sqs and settings.http and sqs.maximum_concurrency == settings.reserved_concurrency:
+        found.append(
+            f"sqs.maximum_concurrency: {sqs.maximum_concurrency} is all of reserved_concurrency: while the queue is "
+            "full, HTTP callers are throttled; raise reserved_concurrency"
+        )
+    if sqs and sqs.max_receive_count < _ADVISED_RECEIVES:
+        found.append(
+            f"sqs.max_receive_count: {sqs.max_receive_count}: a throttled receive counts, too, and takes a record to "
+            f"the dead-letter queue; AWS advises {_ADVISED_RECEIVES} or more"
+        )
+    return found
+
+
+def _variables(function: Function) -> list[str]:
+    return [
+        f"environment.{name}: if its value is a key, everyone who may see the function can read it; put it into SSM or "
+        f"Secrets Manager and write secrets: [{name}]"
+        for name, value in function.settings.environment.items()
+        if value and _KEY_NAME.search(name)
+    ]
+
+
+def _spend_alarm(project: Project, function: Function) -> list[str]:
+    settings = function.settings
+    if not project.config.lambda_.alarms or not settings.daily_cost_usd or settings.daily_tokens:
+        return []
+    return [
+        f"daily_cost_usd: DSPy knows no price of {place}, and the spend alarm does not see calls whose cost is not "
+        "known; set daily_tokens for an alarm on tokens"
+        for place in _unpriced(project, function)
+    ]
+
+
+def _unpriced(project: Project, function: Function) -> list[str]:
+    """The places of a program's models without a known price: an alias of the config, or an attribute."""
+    alias = project.config.model_alias(function.name)
+    lms = [(f"models.registry.{alias}", dspy.LM(project.config.models.registry[alias].model))]
+    lms += [(place, lm) for place, lm in held_lms(function) if isinstance(lm, dspy.LM)]
+    return list(dict.fromkeys(place for place, lm in lms if not has_price(lm)))

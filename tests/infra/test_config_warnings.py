@@ -1,0 +1,75 @@
+import pytest
+
+from dspy_lambda_infra.cli import main
+from dspy_lambda_infra.config_warnings import config_warnings
+from dspy_lambda_infra.project import load_project
+from tests.conftest import QUICKSTART
+from tests.support import ECHO
+
+
+@pytest.fixture
+def warned(make_project):
+    """The warnings of a project of one program, by its `lambda` section and other keys of the config."""
+
+    def warn(settings, **config):
+        project = load_project(make_project({"echo": ECHO}, **{"lambda": settings}, **config))
+        return "\n".join(config_warnings(project))
+
+    return warn
+
+
+def test_the_quickstart_and_a_plain_project_cause_no_warning(warned):
+    assert config_warnings(load_project(QUICKSTART)) == []
+    assert warned({"defaults": {"sqs": {}}}, models=registry("openai/gpt-4.1-nano")) == ""
+
+
+def test_a_receive_count_that_a_few_throttles_use_up_may_be_wanted(warned):
+    assert "sqs.max_receive_count: 1: a throttled receive counts" in warned(
+        {"defaults": {"sqs": {"max_receive_count": 1}}}
+    )
+
+
+@pytest.mark.parametrize("http", [True, False])
+def test_a_queue_that_leaves_nothing_for_http_callers(warned, http):
+    settings = {"http": http, "reserved_concurrency": 4, "sqs": {"maximum_concurrency": 4}}
+    assert ("is all of reserved_concurrency" in warned({"defaults": settings})) == http
+
+
+def registry(model):
+    return {"default": "fast", "registry": {"fast": {"model": model, "env": "FAST_KEY"}}}
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "is_blind"),
+    [
+        ("openai/gpt-4.1-nano", {}, False),
+        ("openai/our-own", {}, True),
+        ("openai/our-own", {"alarms": False}, False),
+        ("openai/our-own", {"defaults": {"daily_cost_usd": None}}, False),
+        ("openai/our-own", {"defaults": {"daily_tokens": 1_000_000}}, False),
+    ],
+)
+def test_a_spend_alarm_that_cannot_see_the_price(warned, model, settings, is_blind):
+    assert ("DSPy knows no price of models.registry.fast" in warned(settings, models=registry(model))) == is_blind
+
+
+def test_a_model_of_the_programs_own_counts(make_project):
+    own = ECHO.replace(
+        "super().__init__()", 'super().__init__()\n        self.judge = dspy.LM("openai/our-own", api_key="k")'
+    )
+    project = load_project(make_project({"echo": own}, models=registry("openai/gpt-4.1-nano")))
+    (warning,) = config_warnings(project)
+    assert "DSPy knows no price of Echo.judge" in warning
+
+
+def test_a_variable_that_is_called_as_keys_are(warned):
+    says = warned({"defaults": {"environment": {"DB_PASSWORD": "planted", "MAX_TOKENS": "5"}}})
+    assert "environment.DB_PASSWORD: if its value is a key" in says
+    assert "planted" not in says
+    assert "MAX_TOKENS" not in says
+
+
+def test_warnings_reach_the_terminal_and_stop_nothing(make_project, capsys):
+    project = make_project({"echo": ECHO}, models=registry("openai/our-own"))
+    assert main(["template", "--project", str(project), "--output", "-"]) == 0
+    assert "warning: programs.Echo: daily_cost_usd" in capsys.readouterr().err
