@@ -9,12 +9,13 @@ from urllib.parse import urlsplit
 from dspy_lambda.config import CONFIG_FILE
 from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.project import Function, Project
-from dspy_lambda_infra.template.functions import environment_bytes, reserved_total
+from dspy_lambda_infra.template.functions import reserved_total
 from dspy_lambda_infra.template.queues import (
     VISIBILITY_FACTOR,
     least_visibility_timeout_seconds,
     visibility_timeout_seconds,
 )
+from dspy_lambda_infra.template.variables import environment_bytes
 
 # "100 must remain unreserved". https://docs.aws.amazon.com/lambda/latest/dg/configuration-concurrency.html
 UNRESERVED = 100

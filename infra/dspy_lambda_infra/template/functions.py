@@ -6,20 +6,17 @@ import json
 from typing import Any
 
 from dspy_lambda.api.shared import SHARED_PATHS
-from dspy_lambda.config import Sqs
-from dspy_lambda.secrets import EXTENSION_PORT, SECRETS
-from dspy_lambda.sources.sqs.requeue import DEAD_LETTER_QUEUE
+from dspy_lambda.config import FunctionSettings, Sqs
 from dspy_lambda_infra.project import CATALOGUE_HANDLER, HANDLER, Function, Project, logical_name
 from dspy_lambda_infra.template.deployment import ALIAS, deployment_preference
 from dspy_lambda_infra.template.queues import program_queues
 from dspy_lambda_infra.template.roles import catalogue_role, program_role
-from dspy_lambda_infra.template.syntax import Intrinsic, get_att, if_, ref, sub
+from dspy_lambda_infra.template.syntax import get_att, if_, ref, sub
+from dspy_lambda_infra.template.variables import variables
 
-_EXTENSION_LAYER = ":layer:AWS-Parameters-and-Secrets-Lambda-Extension"
 # It answers from memory: 256 MB is the CPU that its import of FastAPI wants.
 _CATALOGUE_MEMORY_MB, _CATALOGUE_TIMEOUT_SECONDS = 256, 10
 _CATALOGUE_CONCURRENCY = 5
-_LONGEST_URL = len("https://sqs.ap-southeast-1.amazonaws.com.cn/123456789012/") + 80
 # `*` does not cover Authorization. https://fetch.spec.whatwg.org/#cors-non-wildcard-request-header-name
 _CORS_HEADERS = ["*", "Authorization"]
 
@@ -39,22 +36,20 @@ def function_resources(project: Project, function: Function, code: str) -> dict[
         ),
         **_alias(function),
         "LoggingConfig": {"LogFormat": "JSON", "LogGroup": ref(f"{name}LogGroup")},
-        "Environment": {"Variables": _variables(project, function)},
+        "Environment": {"Variables": variables(project, function)},
         **({"Layers": project.config.lambda_.layers} if project.config.lambda_.layers else {}),
     }
     if settings.reserved_concurrency is not None:
         properties["ReservedConcurrentExecutions"] = if_("Reserve", settings.reserved_concurrency)
-    properties["EventInvokeConfig"] = {
-        "MaximumRetryAttempts": settings.retry_attempts,
-        "MaximumEventAgeInSeconds": settings.maximum_event_age_seconds,
-        "DestinationConfig": {"OnFailure": {"Type": "SQS", "Destination": get_att("OnFailureQueue.Arn")}},
-    }
+    on_failure = {"OnFailure": {"Type": "SQS", "Destination": get_att("OnFailureQueue.Arn")}}
+    properties["EventInvokeConfig"] = {**_retries(settings), "DestinationConfig": on_failure}
     if settings.http and project.config.lambda_.api.kind == "url":
         properties["FunctionUrlConfig"] = function_url(project)
     if events := _events(project, function):
         properties["Events"] = events
     return {
         f"{name}Function": _function(project, f"{name}Function", properties),
+        **_bare_name(function),
         f"{name}Role": program_role(project, function),
         f"{name}LogGroup": log_group(project),
         **program_queues(project, function),
@@ -101,25 +96,25 @@ def reserved_total(project: Project) -> int:
     return catalogue + sum(f.settings.reserved_concurrency or 0 for f in project.functions.values())
 
 
-def environment_bytes(project: Project, function: Function) -> int:
-    """The most that a function's variables can take, as Lambda counts them: as one JSON object."""
-    variables = {**shared_variables(), **_variables(project, function)}
-    return len(json.dumps({name: _longest(value) for name, value in variables.items()}, separators=(",", ":")).encode())
+def _retries(settings: FunctionSettings) -> dict[str, Any]:
+    return {
+        "MaximumRetryAttempts": settings.retry_attempts,
+        "MaximumEventAgeInSeconds": settings.maximum_event_age_seconds,
+    }
 
 
-def _longest(value: str | Intrinsic) -> str:
-    """A variable's value with the longest names of stack and stage; a reference is at most a queue's URL."""
-    if isinstance(value, str):
-        return value
-    if value.tag == "!Ref":
-        return "x" * _LONGEST_URL
-    return str(value.value).replace("${Stage}", "x" * 32).replace("${AWS::StackName}", "x" * 128)
-
-
-def shared_variables() -> dict[str, str | Intrinsic]:
-    """What every function of the stack has among its variables."""
-    # The stack's name, so that the metrics of two stages in one account stay apart.
-    return {"POWERTOOLS_SERVICE_NAME": sub("${AWS::StackName}"), "POWERTOOLS_METRICS_NAMESPACE": "DSPy"}
+def _bare_name(function: Function) -> dict[str, Any]:
+    """With an alias SAM gives it the retries and the on-failure queue; who invokes the bare name would have neither."""
+    if not function.has_alias:
+        return {}
+    name = logical_name(function.name)
+    properties = {
+        "FunctionName": ref(f"{name}Function"),
+        "Qualifier": "$LATEST",
+        **_retries(function.settings),
+        "DestinationConfig": {"OnFailure": {"Destination": get_att("OnFailureQueue.Arn")}},
+    }
+    return {f"{name}LatestInvokeConfig": {"Type": "AWS::Lambda::EventInvokeConfig", "Properties": properties}}
 
 
 def function_url(project: Project) -> dict[str, Any]:
@@ -175,25 +170,6 @@ def _alias(function: Function) -> dict[str, Any]:
             else {}
         ),
     }
-
-
-def _variables(project: Project, function: Function) -> dict[str, Any]:
-    name, settings, config = logical_name(function.name), function.settings, project.config
-    variables: dict[str, Any] = dict(function.environment)
-    if settings.preconnect:
-        variables["DSPY_LAMBDA_PRECONNECT"] = "true"
-    if settings.sqs:
-        variables[DEAD_LETTER_QUEUE] = ref(f"{name}DeadLetterQueue")
-    if secrets := project.secrets(function):
-        variables[SECRETS] = sub(" ".join(f"{variable}={place}" for variable, place in secrets.items()))
-        variables["DSPY_LAMBDA_SECRETS_VERSION"] = ref("SecretsVersion")
-        # Empty on AWS, where the secret fills them; there, so that `sam local` hands over this machine's.
-        variables |= dict.fromkeys(secrets, "")
-        if any(_EXTENSION_LAYER in layer for layer in config.lambda_.layers):
-            variables[EXTENSION_PORT] = "2773"
-    if config.lambda_.tracing == "otel":
-        variables["AWS_LAMBDA_EXEC_WRAPPER"] = "/opt/otel-instrument"
-    return variables
 
 
 def _events(project: Project, function: Function) -> dict[str, Any]:

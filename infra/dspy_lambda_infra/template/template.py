@@ -13,10 +13,11 @@ from dspy_lambda_infra.template.api import api_parameters, api_resources
 from dspy_lambda_infra.template.dashboard import dashboard, queries
 from dspy_lambda_infra.template.deployment import deployment_resources
 from dspy_lambda_infra.template.extra import merge_extra
-from dspy_lambda_infra.template.functions import catalogue_resources, function_resources, reserves, shared_variables
+from dspy_lambda_infra.template.functions import catalogue_resources, function_resources, reserves
 from dspy_lambda_infra.template.outputs import outputs
 from dspy_lambda_infra.template.queues import on_failure_queue, queue_policy
 from dspy_lambda_infra.template.syntax import dump, ref
+from dspy_lambda_infra.template.variables import shared_variables
 
 HEADER = """\
 # Written by `dspy-lambda template` from dspy.config.yaml; change that file, not this one. What it has no words for

@@ -69,6 +69,16 @@ def test_a_rotation_of_keys_publishes_a_version(make_project, settings):
     assert version["Description"] == {"Fn::Sub": "stage ${Stage}, secrets ${SecretsVersion}"}
 
 
+@pytest.mark.parametrize("settings", [{"deployment": {}}, {"snap_start": True}])
+def test_the_bare_name_has_the_same_retries_and_the_on_failure_queue(make_project, settings):
+    settings = {**settings, "retry_attempts": 1}
+    project = load_project(make_project({"echo": ECHO}, **{"lambda": {"defaults": settings}}))
+    found = translate(render(project, project.root), {})["Resources"].values()
+    configs = [r["Properties"] for r in found if r["Type"] == "AWS::Lambda::EventInvokeConfig"]
+    assert {config.pop("Qualifier") for config in configs} == {"live", "$LATEST"}
+    assert configs[0] == configs[1]
+
+
 def test_a_program_without_it_has_no_alias(translated):
     found = translated()["Resources"]
     assert not any(name.startswith("AEcho") and "Alias" in name for name in found)
