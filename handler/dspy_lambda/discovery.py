@@ -51,6 +51,9 @@ def program_files(project: Path) -> list[ProgramFile]:
     """
     source = project / "src"
     for place in (source / _RESERVED, project / _RESERVED):
+        file = place.with_suffix(".py")
+        if file.is_file():
+            raise ConfigError(f"{file}: `{_RESERVED}` is the package of dspy-lambda itself; rename the file.")
         if place.is_dir() and any(place.rglob("*.py")) and not _is_this_package(place):
             raise ConfigError(f"{place}: `{_RESERVED}` is the package of dspy-lambda itself; rename the folder.")
     files = sorted(p for p in source.glob("*/modules/*.py") if not p.name.startswith("_"))
@@ -152,6 +155,7 @@ def _load_class(cls: type[dspy.Module], file: ProgramFile, config: Config) -> Pr
     name = cls.__name__
     try:
         _check_init(cls)
+        _check_gateways(cls)
         instance = cls()
         entry = choose_entry(instance)
         schemas = schemas_of(instance, entry.method)
@@ -165,6 +169,15 @@ def _check_init(cls: type[dspy.Module]) -> None:
     needed = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if needed:
         raise TypeError(f"a program's __init__ takes no arguments, and this one needs {', '.join(needed)}")
+
+
+def _check_gateways(cls: type[dspy.Module]) -> None:
+    """Refuse what would be ignored: routes, requests and schedules that only dspy-cli's server gives a program."""
+    named = getattr(cls, "gateway", None)
+    gateways = [g for g in (named if isinstance(named, list | tuple) else [named]) if isinstance(g, type)]
+    # By the base's module: whether dspy-cli is installed is none of the handler's business.
+    if found := [g.__name__ for g in gateways if any(base.__module__.startswith("dspy_cli.") for base in g.__mro__)]:
+        raise TypeError(f"dspy-cli's gateways do not run on Lambda yet, and {cls.__name__} has {', '.join(found)}")
 
 
 def _failed(name: str, file: ProgramFile, config: Config, error: BaseException) -> FailedProgram:
@@ -181,6 +194,8 @@ def _place(file: ProgramFile, error: BaseException) -> str:
 def _reason(error: BaseException) -> str:
     """The exception's text only where Python or this package wrote it: the user's own may hold what is private."""
     name = type(error).__name__
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] == "dspy_cli":
+        return f"{name}: {error}; Lambda takes the place of dspy-cli's server, and its gateways do not run here yet"
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"{name}: {error}; add it to the project's dependencies"
     if isinstance(error, ImportError | SyntaxError | TypeError):

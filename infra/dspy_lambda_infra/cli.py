@@ -147,12 +147,14 @@ def _template(options: argparse.Namespace) -> int:
     from dspy_lambda_infra.checks import check
     from dspy_lambda_infra.config_warnings import config_warnings
     from dspy_lambda_infra.cost import cost_table
-    from dspy_lambda_infra.project import load_project
+    from dspy_lambda_infra.project import load_project, say_what_runs
     from dspy_lambda_infra.stack_size import check_size
-    from dspy_lambda_infra.template import render
+    from dspy_lambda_infra.template import render, write
     from dspy_lambda_infra.template.beside import write_beside
 
-    project = load_project(options.project)
+    say_what_runs(options.project)
+    whole = load_project(options.project)
+    project = whole.loaded()
     check(project)
     to_stdout = str(options.output) == "-"
     text = render(project, Path() if to_stdout else options.output.parent)
@@ -163,11 +165,12 @@ def _template(options: argparse.Namespace) -> int:
     if to_stdout:
         sys.stdout.write(text)
     else:
+        write(text, options.output)
         try:
-            options.output.write_text(text, encoding="utf-8")
             write_beside(project, options.output.parent, lambda line: print(line, file=sys.stderr))
         except OSError as error:
-            raise ConfigError(f"{options.output}: {error.strerror}.") from None
+            raise ConfigError(f"{options.output.parent}: {error.strerror}.") from None
+    whole.require_loaded()
     return 0
 
 

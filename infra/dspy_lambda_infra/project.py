@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -64,6 +64,17 @@ class Project:
         """Whether any program is called over HTTP."""
         return any(function.settings.http for function in self.functions.values())
 
+    def loaded(self) -> Project:
+        """The project without the programs that cannot be loaded.
+
+        Raises:
+            ConfigError: none can.
+        """
+        loaded = {name: function for name, function in self.functions.items() if name not in self.failed}
+        if not loaded:
+            self.require_loaded()
+        return replace(self, functions=loaded)
+
     def require_loaded(self) -> None:
         """Refuse a project with programs that cannot be loaded.
 
@@ -76,8 +87,8 @@ class Project:
 
     @property
     def function_names(self) -> list[str]:
-        """Every function that the template has: the programs', and the catalogue's where there is an API."""
-        return [*self.functions, *([CATALOGUE] if self.has_api else [])]
+        """Every function that the template has: of programs that load, and the catalogue's where there is an API."""
+        return [*(name for name in self.functions if name not in self.failed), *([CATALOGUE] if self.has_api else [])]
 
     def secrets(self, function: Function) -> dict[str, str]:
         """Variable -> where a function finds its value: its model's key, and what its own settings name.
@@ -96,6 +107,12 @@ class Project:
     def failed(self) -> dict[str, str]:
         """Why programs cannot be loaded, by name."""
         return {name: f.failed for name, f in self.functions.items() if f.failed}
+
+
+def say_what_runs(root: Path) -> None:
+    """For commands that do not look as if they ran anything: importing a program runs its code."""
+    variables = ", with the variables of its .env" if (root / ".env").is_file() else ""
+    print(f"importing the programs of {root.resolve() / 'src'}: their code runs here{variables}", file=sys.stderr)
 
 
 def load_project(root: Path) -> Project:

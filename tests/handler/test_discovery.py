@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 
 from dspy_lambda.config import load_config
@@ -97,6 +99,48 @@ def test_a_project_without_programs_says_where_they_belong(tmp_path):
     (tmp_path / "dspy.config.yaml").write_text("models: {default: a, registry: {a: {model: m}}}")
     with pytest.raises(ConfigError, match=r"src/<package>/modules/\*\.py"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["src/dspy_lambda.py", "dspy_lambda.py"])
+def test_a_file_that_would_hide_this_package_is_refused(make_project, place):
+    project = make_project({"good": ECHO})
+    (project / place).touch()
+    with pytest.raises(ConfigError, match="rename the file"):
+        load(project)
+
+
+@pytest.fixture
+def dspy_cli(tmp_path, monkeypatch):
+    """A stand-in of dspy-cli's gateways."""
+    folder = tmp_path / "site" / "dspy_cli"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    (folder / "gateway.py").write_text("class Gateway: ...\nclass CronGateway(Gateway): ...\n")
+    monkeypatch.syspath_prepend(folder.parent)
+    yield
+    for name in ("dspy_cli", "dspy_cli.gateway"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("gateway", ["Hourly", "[Hourly, str]"])
+def test_a_program_with_gateways_is_refused_by_their_names(make_project, dspy_cli, gateway):
+    text = "from dspy_cli.gateway import CronGateway\nclass Hourly(CronGateway): ...\n"
+    program = ECHO.replace("    def __init__", f"    gateway = {gateway}\n    def __init__", 1)
+    programs, failed = load(make_project({"good": AECHO, "polled": text + program}))
+    assert list(programs) == ["AEcho"]
+    assert "gateways do not run on Lambda yet, and Echo has Hourly" in failed["Echo"].error
+
+
+def test_an_attribute_of_that_name_that_is_no_gateway_is_the_programs_own(make_project):
+    program = ECHO.replace("    def __init__", "    gateway = str\n    def __init__", 1)
+    programs, failed = load(make_project({"good": program}))
+    assert (list(programs), failed) == (["Echo"], {})
+
+
+def test_a_program_that_imports_dspy_cli_hears_that_lambda_replaces_it(make_project):
+    _, failed = load(make_project({"polled": "import dspy_cli.gateway\n" + ECHO}))
+    assert "gateways do not run here yet" in failed["Echo"].error
+    assert "dependencies" not in failed["Echo"].error
 
 
 @pytest.mark.parametrize("place", ["src/dspy_lambda", "dspy_lambda"])

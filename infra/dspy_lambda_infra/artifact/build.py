@@ -53,7 +53,6 @@ def build(project: Project, name: str, target: Target, output: Path, say: Callab
     Raises:
         ConfigError: it cannot be built, or would not fit.
     """
-    project.require_loaded()
     output = output.resolve()
     _check_place(output)
     is_image = project.config.lambda_.package_type == "Image"

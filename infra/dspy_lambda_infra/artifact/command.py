@@ -11,25 +11,37 @@ from dspy_lambda_infra.artifact.build import build
 from dspy_lambda_infra.artifact.size import IMAGE_LIMIT, UNZIPPED_LIMIT
 from dspy_lambda_infra.artifact.target import Target
 from dspy_lambda_infra.checks import check
-from dspy_lambda_infra.project import CATALOGUE, Project, load_project, logical_id
+from dspy_lambda_infra.project import CATALOGUE, Project, load_project, logical_id, say_what_runs
 
 
 def run_build(options: argparse.Namespace) -> int:
     """Build one function, or all that the template has."""
+    say_what_runs(options.project)
     project = load_project(options.project)
-    check(project, concurrency=0)  # whether the account has enough is for `deploy`, which asks it
-    if options.function is None:
+    name = find_function(project, options.function) if options.function else None
+    check(project.loaded(), concurrency=0)  # whether the account has enough is for `deploy`, which asks it
+    if name is None:
         build_all(project, options.output or Path("dist"), options.python, options.architecture)
     else:
-        name = find_function(project, options.function)
         _build(project, name, options.output or Path("dist") / logical_id(name), options.python, options.architecture)
     return 0
 
 
 def build_all(project: Project, output: Path, python: str | None = None, architecture: str | None = None) -> None:
-    """Build every function into `output/<logical id>`, where the template of container images looks for them."""
+    """Build every function into `output/<logical id>`, where the template of container images looks for them.
+
+    Raises:
+        ConfigError: naming those that cannot be built, once the others are.
+    """
+    failed = []
     for name in project.function_names:
-        _build(project, name, output / logical_id(name), python, architecture)
+        try:
+            _build(project, name, output / logical_id(name), python, architecture)
+        except ConfigError as error:
+            failed.append(f"{logical_id(name)} was not built: {error}")
+    if failed:
+        raise ConfigError("\n".join(dict.fromkeys(failed)))
+    project.require_loaded()
 
 
 def _build(project: Project, name: str, output: Path, python: str | None, architecture: str | None) -> None:
@@ -51,8 +63,11 @@ def find_function(project: Project, wanted: str) -> str:
     """A function by its program's name or its logical id.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or its program cannot be loaded.
     """
+    for name, why in project.failed.items():
+        if wanted in (name, logical_id(name)):
+            raise ConfigError(f"{name} cannot be loaded: {why}")
     names = project.function_names
     for name in names:
         if wanted in (name, logical_id(name)):

@@ -19,9 +19,9 @@ from dspy_lambda_infra.deploy.account import DEFAULT_STAGE, Account, NotAsked, a
 from dspy_lambda_infra.deploy.changes import changes
 from dspy_lambda_infra.deploy.translate import translate
 from dspy_lambda_infra.limits import report
-from dspy_lambda_infra.project import Project, load_project
+from dspy_lambda_infra.project import Project, load_project, say_what_runs
 from dspy_lambda_infra.stack_size import check_size
-from dspy_lambda_infra.template import render
+from dspy_lambda_infra.template import render, write
 from dspy_lambda_infra.template.beside import stack_name, write_beside
 from dspy_lambda_infra.template.functions import reserved_total, reserves
 
@@ -30,7 +30,9 @@ _OPEN = "OPEN TO THE WORLD (auth: none stands in the config)"
 
 def run_deploy(options: argparse.Namespace) -> int:
     """Print the page; without `--dry-run` write the template, build and deploy."""
+    say_what_runs(options.project)
     project = load_project(options.project)
+    project.require_loaded()
     stack = options.stack_name or stack_name(project)
     text = render(project, options.template.parent)
     account: Account | None = None
@@ -75,7 +77,7 @@ def _deploy(
     if sam is None:
         raise ConfigError("the SAM CLI is not on PATH; install it: pip install aws-sam-cli")
     folder: Path = options.template.parent
-    options.template.write_text(text, encoding="utf-8")
+    write(text, options.template)
     write_beside(project, folder, lambda line: print(line, file=sys.stderr))
     if project.config.lambda_.package_type == "Image":
         build_all(project, folder / "dist")

@@ -19,8 +19,9 @@ from dspy_lambda_infra.template.queues import on_failure_queue, queue_policy
 from dspy_lambda_infra.template.syntax import dump, ref
 from dspy_lambda_infra.template.variables import shared_variables
 
-HEADER = """\
-# Written by `dspy-lambda template` from dspy.config.yaml; change that file, not this one. What it has no words for
+_WRITTEN = "# Written by `dspy-lambda template`"
+HEADER = f"""\
+{_WRITTEN} from dspy.config.yaml; change that file, not this one. What it has no words for
 # goes into template.extra.yaml beside it, which is merged in here.
 """
 
@@ -28,6 +29,23 @@ HEADER = """\
 def render(project: Project, folder: Path) -> str:
     """The template's text, for a file in that folder; the same project always gives the same bytes."""
     return HEADER + dump(build(project, folder))
+
+
+def write(text: str, path: Path) -> None:
+    """Write a rendered template.
+
+    Raises:
+        ConfigError: the file is somebody's own, or cannot be written.
+    """
+    try:
+        if path.exists() and not path.read_text(encoding="utf-8", errors="replace").startswith(_WRITTEN):
+            raise ConfigError(
+                f"{path}: was not written by dspy-lambda, and is left alone; name another file, and put what it adds "
+                "into template.extra.yaml"
+            )
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}.") from None
 
 
 def build(project: Project, folder: Path) -> dict[str, Any]:

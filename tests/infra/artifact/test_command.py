@@ -61,6 +61,40 @@ def test_what_cannot_be_built_is_exit_2_and_writes_nothing(make_project, stand_i
     assert {path for path in contents(project) if "__pycache__" not in path} == set(before)
 
 
+BROKEN = "import nothing_of_that_name\n" + AECHO
+
+
+def test_one_broken_program_does_not_stop_the_build_of_the_others(make_project, stand_ins, capsys):
+    project = make_project({"echo": ECHO, "broken": BROKEN})
+    assert run_build(project, "--output", project / "out") == 2
+    assert "AEcho: " in capsys.readouterr().err
+    assert {path.name for path in (project / "out").iterdir()} == {"EchoFunction", "CatalogueFunction"}
+    assert run_build(project, "--function", "EchoFunction", "--output", project / "one") == 0
+    assert "AEcho" not in capsys.readouterr().err
+    assert run_build(project, "--function", "AEcho", "--output", project / "two") == 2
+    assert "AEcho cannot be loaded: " in capsys.readouterr().err
+
+
+def test_one_function_that_cannot_be_built_does_not_stop_the_others(make_project, stand_ins, capsys):
+    project = make_project({"echo": ECHO, "aecho": AECHO})
+    (project / "out" / "AEchoFunction").mkdir(parents=True)
+    (project / "out" / "AEchoFunction" / "mine.txt").touch()
+    assert run_build(project, "--output", project / "out") == 2
+    assert "AEchoFunction was not built: " in capsys.readouterr().err
+    assert (project / "out" / "EchoFunction" / "dspy_lambda").is_dir()
+
+
+@pytest.mark.parametrize("dotenv", [True, False])
+def test_that_the_programs_code_runs_is_said(make_project, stand_ins, capsys, dotenv):
+    project = make_project({"echo": ECHO})
+    if dotenv:
+        (project / ".env").write_text("A=1\n")
+    run_build(project, "--output", project / "out")
+    said = capsys.readouterr().err
+    assert f"importing the programs of {project}/src: their code runs here" in said
+    assert ("with the variables of its .env" in said) is dotenv
+
+
 def test_requirements_that_cannot_be_met_are_exit_2(make_project, stand_ins, capsys):
     project = make_project({"echo": ECHO})
     (project / "requirements.txt").write_text("dspy<3\n")

@@ -440,7 +440,7 @@ def test_an_image_has_its_context_where_build_puts_it(make):
         ({}, {"a": ECHO, "b": ECHO.replace("Echo", "Ec_ho")}, "share the logical id EchoFunction"),
         ({}, {"a": ECHO.replace("Echo", "Catalogue")}, "CatalogueFunction"),
         ({"lambda": {"defaults": {"sqs": {}}}}, {"a": ECHO.replace("Echo", "OnFailure")}, "OnFailureQueue"),
-        ({}, {"echo": ECHO, "broken": "import nothing_of_that_name\n" + AECHO}, "AEcho"),
+        ({}, {"broken": "import nothing_of_that_name\n" + AECHO}, "AEcho"),
         ({"lambda": {"defaults": {"sqs": {"maximum_concurrency": 20}}}}, {"echo": ECHO}, "raise reserved_concurrency"),
     ],
 )
@@ -469,6 +469,9 @@ def test_what_sam_build_needs_is_written_beside_and_nothing_of_the_users_is_over
     project = make_project({"echo": ECHO})
     command = ["template", "--project", str(project), "--output", str(project / "template.yaml")]
     assert main(command) == 0
+    said = capsys.readouterr().err
+    assert f"wrote {project / 'Makefile'}" in said
+    assert f"wrote {project / 'samconfig.toml'}" in said
     assert "build-%:" in (project / "Makefile").read_text()
     assert "build_in_source = true" in (project / "samconfig.toml").read_text()
     (project / "Makefile").write_text("all:\n")
@@ -478,3 +481,27 @@ def test_what_sam_build_needs_is_written_beside_and_nothing_of_the_users_is_over
     told = capsys.readouterr().err
     assert "has no rule 'build-%:'" in told
     assert "set build_in_source = true" in told
+
+
+def test_a_template_of_somebodys_own_is_left_alone(make_project, capsys):
+    project = make_project({"echo": ECHO})
+    path = project / "template.yaml"
+    path.write_text("Resources: {}\n")
+    command = ["template", "--project", str(project), "--output", str(path)]
+    assert main(command) == 2
+    assert f"{path}: was not written by dspy-lambda" in capsys.readouterr().err
+    assert path.read_text() == "Resources: {}\n"
+    assert not (project / "Makefile").exists()
+    path.write_text(render(load_project(project), project))
+    assert main(command) == 0
+
+
+def test_one_broken_program_is_named_and_the_others_have_their_template(make_project, capsys):
+    project = make_project({"echo": ECHO, "broken": "import nothing_of_that_name\n" + AECHO})
+    assert main(["template", "--project", str(project), "--output", str(project / "template.yaml")]) == 2
+    found = load((project / "template.yaml").read_text())["Resources"]
+    assert "EchoFunction" in found
+    assert "AEchoFunction" not in found
+    said = capsys.readouterr().err
+    assert "AEcho: " in said
+    assert "their code runs here" in said
