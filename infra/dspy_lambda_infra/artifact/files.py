@@ -18,19 +18,50 @@ _NEVER = read_rules(
 .*
 *.pem
 *.key
+*.p8
 *.p12
 *.pfx
+*.jks
 *.keystore
+*.ppk
+*.asc
+*.gpg
+*.kdbx
+*.ovpn
 id_rsa*
+id_dsa*
+id_ecdsa*
 id_ed25519*
 credentials
-credentials.json
+*credentials*.json
+*credentials*.csv
+*credentials*.yaml
+*credentials*.yml
+*service-account*.json
+*service_account*.json
+*serviceaccount*.json
+*firebase-adminsdk*.json
+*gcp*key*.json
+kubeconfig*
+*.kubeconfig
+*.tfstate*
+*.tfvars*
+*htpasswd
+*netrc
+rclone.conf
+token.pickle
 secrets.*
 *secret*.json
 *secret*.yaml
 *secret*.yml
 *secret*.toml
-*.env
+*.env*
+env.*
+!env.py
+*.bak
+*.old
+*.orig
+*.save
 *.log
 logs/
 tests/
@@ -69,7 +100,8 @@ node_modules/
 def project_files(root: Path) -> list[Path]:
     """The files that enter, relative to the project, in a stable order.
 
-    Left out: hidden files (`.env` and version control among them), keys and certificates by their usual names, tests,
+    Left out: hidden files (`.env` and version control among them), keys, certificates and credentials by their usual
+    names, tests,
     logs, build files, and whatever `.gitignore` or `.samignore` names, there or in a folder above it up to the
     repository's root; only that they name a folder above the project means nothing. A symbolic link stands for what
     it leads to: files that enter themselves, and nothing else.
@@ -90,11 +122,17 @@ def is_artifact(folder: Path) -> bool:
     return any(p.is_file() and p.stat().st_mtime == TIME for p in (place / "__init__.py" for place in places))
 
 
+def _is_never(relative: Path, is_folder: bool) -> bool:
+    # Credentials.JSON, too, which git's own language tells from credentials.json.
+    names = (relative, Path(relative.as_posix().lower()))
+    return any(_verdict(_NEVER, name, is_folder) for name in names)
+
+
 def _walk(root: Path, folder: Path, inherited: Ignores) -> Iterator[Path]:
     ignores = _with(inherited, folder)
     for path in sorted(folder.iterdir()):
         relative = path.relative_to(root)
-        if _verdict(_NEVER, relative, path.is_dir()) or _ignored(path, ignores):
+        if _is_never(relative, path.is_dir()) or _ignored(path, ignores):
             continue
         if path.is_symlink() or path.is_file():
             yield relative

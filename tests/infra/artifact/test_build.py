@@ -168,3 +168,12 @@ def test_a_file_that_a_distribution_has_too_is_an_error(make_project, quick_buil
     (project / "dspy" / "__init__.py").write_text("")
     with pytest.raises(ConfigError, match=r"dspy/__init__\.py: a distribution has a file of that name"):
         quick_build(project)
+
+
+@pytest.mark.parametrize("name", ["src/fastapi.py", "src/dspy/tools.py", "src/dspy_lambda.pyi"])
+def test_a_project_that_would_hide_a_distribution_is_an_error(make_project, quick_build, name):
+    project = make_project({"echo": ECHO})
+    (project / name).parent.mkdir(exist_ok=True)
+    (project / name).write_text("")
+    with pytest.raises(ConfigError, match=r"would hide the distribution's (fastapi|dspy|dspy_lambda); rename it"):
+        quick_build(project)

@@ -1,0 +1,41 @@
+from pathlib import Path
+
+import pytest
+
+from dspy_lambda_infra.artifact.key_shapes import find_keys
+from tests.support import ECHO
+
+# In parts, so that no scanner takes this file for one that holds them.
+KEYS = {
+    "an OpenAI or Anthropic key": ["sk-" + "a1B2" * 12, "sk-proj-" + "a_1-" * 20, "sk-ant-api03-" + "x" * 80],
+    "an AWS access key": ["AKIA" + "ABCD1234EFGH5678"],
+    "an AWS secret key": ["aws_secret_access_key = " + "a/B+" * 10, 'AWS_SECRET_ACCESS_KEY: "' + "abcd" * 10 + '"'],
+    "a Google API key": ["AIza" + "a1_-B" * 7],
+    "a GitHub token": ["ghp_" + "a1" * 18, "github_pat_" + "a1_" * 20],
+    "a Hugging Face token": ["hf_" + "aB" * 17],
+    "a Slack token": ["xoxb-" + "1234567890-" * 3],
+    "a private key": ["-----BEGIN " + "RSA PRIVATE KEY-----", "-----BEGIN " + "PRIVATE KEY-----"],
+}
+
+
+@pytest.mark.parametrize(("kind", "key"), [(kind, key) for kind, keys in KEYS.items() for key in keys])
+def test_a_key_is_found_by_its_shape_with_its_line_and_without_itself(tmp_path, kind, key):
+    (tmp_path / "notes.py").write_text(f"one\ntwo = {key!r}\n")
+    (found,) = find_keys(tmp_path, [Path("notes.py")])
+    assert found == f"{tmp_path}/notes.py:2 holds what looks like {kind}"
+
+
+@pytest.mark.parametrize("text", ["sk-short", "task-" + "abcd-" * 12, "AKIA", "hf_model", "OPENAI_API_KEY", "\x00\xff"])
+def test_what_is_no_key_is_left_alone(tmp_path, text):
+    (tmp_path / "notes.txt").write_text(text)
+    assert list(find_keys(tmp_path, [Path("notes.txt")])) == []
+
+
+def test_a_build_warns_of_it(make_project, quick_build):
+    key, said = KEYS["an AWS access key"][0], []
+    project = make_project({"echo": f"KEY = {key!r}\n{ECHO}"})
+    quick_build(project, said=said)
+    (line,) = said
+    assert line.startswith("warning: ")
+    assert "echo.py:2 holds what looks like an AWS access key" in line
+    assert key not in line
