@@ -16,6 +16,7 @@ from dspy_lambda.config import Config, FunctionSettings, load_config
 from dspy_lambda.discovery import load_programs
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.programs import FailedProgram, Program
+from dspy_lambda_infra.deno import VARIABLES, why_deno
 
 HANDLER = "dspy_lambda.main.lambda_handler"
 CATALOGUE_HANDLER = "dspy_lambda.catalogue.lambda_handler"
@@ -43,7 +44,8 @@ class Function:
         """Its own variables, and those that narrow the handler to this program."""
         narrowed = {"DSPY_LAMBDA_PROGRAM": self.name, "DSPY_LAMBDA_MODULE": self.module}
         sources = {"DSPY_LAMBDA_SOURCES": "http"} if self.settings.http else {}
-        return {**self.settings.environment, **narrowed, **sources}
+        deno = VARIABLES if self.program and why_deno(self.program) else {}
+        return {**deno, **self.settings.environment, **narrowed, **sources}
 
     @property
     def has_alias(self) -> bool:

@@ -27,6 +27,7 @@ from dspy_lambda_infra.artifact.lock import lock
 from dspy_lambda_infra.artifact.requirements import CATALOGUE_ROOTS, NEVER, Requirements, read_requirements
 from dspy_lambda_infra.artifact.size import IMAGE_LIMIT, UNZIPPED_LIMIT, Size, measure
 from dspy_lambda_infra.artifact.target import Target
+from dspy_lambda_infra.deno import why_deno
 from dspy_lambda_infra.manifest import manifest
 from dspy_lambda_infra.project import CATALOGUE, Function, Project
 
@@ -77,6 +78,7 @@ def build(project: Project, name: str, target: Target, output: Path, say: Callab
                 say(f"{name} needs LiteLLM, about 200 MB and 3 s at its first call: {'; '.join(reasons[name])}")
             _stage_program(project, project.functions[name], tree, requirements, bool(reasons[name]), task)
             _check_imports(project, project.functions[name], task, say)
+            _check_deno(project.functions[name], task, say)
             for found in find_keys(project.root, project_files(project.root)):
                 say(f"warning: {found}, and enters the artifact; keys belong into SSM or Secrets Manager")
         if is_image:
@@ -131,6 +133,14 @@ def _check_imports(project: Project, function: Function, task: Path, say: Callab
         raise ConfigError("\n".join(lines))
     for line in lines:
         say(f"warning: {line}; or one of lambda.layers has it")
+
+
+def _check_deno(function: Function, task: Path, say: Callable[[str], None]) -> None:
+    why = why_deno(function.program) if function.program else None
+    if why and not (task / "bin" / "deno").is_file():
+        say(f"warning: {why} runs Python in Deno, which the artifact does not hold: add dspy[deno] to the requirements")
+    elif why:
+        say(f"{why} runs Python in Deno, which fetches its files from deno.land and registry.npmjs.org at first")
 
 
 def _remedy(module: str) -> str:

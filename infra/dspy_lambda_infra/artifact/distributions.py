@@ -29,7 +29,7 @@ _LAYOUT = "1"  # another number when this file would make another tree of the sa
 # What no import and no metadata query ever reads. RECORD and its like hold this machine's paths.
 _PRUNED = re.compile(
     r"(^|/)(tests?|__pycache__)/|\.(pyi|pyx|pxd|c|h|cpp|hpp|rs|f90|a|la)$|(^|/)py\.typed$"
-    r"|\.dist-info/(RECORD|INSTALLER|REQUESTED|WHEEL|direct_url\.json|uv_cache\.json|top_level\.txt|sboms/)|^bin/|^\.\./"
+    r"|\.dist-info/(RECORD|INSTALLER|REQUESTED|WHEEL|direct_url\.json|uv_cache\.json|top_level\.txt|sboms/)|^\.\./"
     r"|^litellm/proxy/(_experimental/out|swagger)/"  # the pages of its own server: 22 MB
 )
 # LiteLLM's server, which it seldom imports a file of: with its bytecode, 15 MB, LiteLLM would not fit into a zip.
@@ -78,9 +78,16 @@ class Distributions:
     def files(self, name: str) -> list[Path]:
         """A distribution's files that belong into an artifact, relative to the root, with their bytecode."""
         listed = [Path(str(file)) for file in self._known[name].files or []]
-        kept = [path for path in listed if not _PRUNED.search(path.as_posix())]
+        kept = [path for path in listed if not _PRUNED.search(path.as_posix()) and not self._is_script(path)]
         compiled = [bytecode(p, self.target) for p in kept if p.suffix == ".py" and not _SERVER.match(p.as_posix())]
         return [*(p for p in kept if (self.root / p).is_file()), *(p for p in compiled if (self.root / p).is_file())]
+
+    def _is_script(self, path: Path) -> bool:
+        """Whether a file is a command for this machine's Python; programs such as Deno's are what they are there."""
+        if path.parts[0] != "bin" or not (self.root / path).is_file():
+            return False
+        with (self.root / path).open("rb") as file:
+            return file.read(2) == b"#!"
 
     def _wanted(self, requirement: Requirement, extra: str) -> list[tuple[str, str]]:
         """A distribution's name, once bare and once with each extra, where this requirement of it applies."""

@@ -133,6 +133,13 @@ def test_what_no_import_reads_is_pruned(index, make_tree):
     assert bytecode(Path("one/testing.py"), HERE).as_posix() in found
 
 
+def test_a_program_in_bin_stays_and_a_script_of_this_machine_goes(index, make_tree):
+    scripts = {"one-1.0.data/scripts/tool": "\x7fELF", "one-1.0.data/scripts/command": "#!python\nimport one\n"}
+    index.add("one", files=scripts)
+    found = {path.as_posix() for path in make_tree("one").files("one")}
+    assert {path for path in found if path.startswith("bin/")} == {"bin/tool"}
+
+
 def test_litellms_server_has_no_bytecode_and_no_pages(index, make_tree):
     files = {"litellm/proxy/_types.py": "", "litellm/proxy/_experimental/out/index.html": "", "litellm/utils.py": ""}
     index.add("litellm", files=files)
