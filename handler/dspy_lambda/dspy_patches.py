@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -101,6 +102,22 @@ def receive_history(receive: Callable[[dspy.BaseLM, dict[str, Any]], None]) -> N
     from dspy.clients.base_lm import BaseLM
 
     BaseLM.update_history = receive
+
+
+def send_own_models(variable: str) -> None:
+    """Send every `dspy.LM` that is made from now on, a program's own among them, where this variable says."""
+    from dspy.clients.lm import LM
+
+    if not hasattr(LM.__init__, "__wrapped__"):
+        original = LM.__init__
+
+        @functools.wraps(original)
+        def init(lm: dspy.LM, *args: Any, **options: Any) -> None:
+            takes_one = isinstance(options.get("engine", "auto"), str)  # an engine of its own has its own connection
+            base = os.environ.get(variable) if takes_one else None
+            original(lm, *args, **{**options, "api_base": base} if base else options)
+
+        LM.__init__ = init
 
 
 def native_provider(lm: dspy.LM, *, asynchronous: bool) -> Any:

@@ -18,7 +18,7 @@ os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
 # A progress bar of dspy.Parallel leaves half a line, which the next log line would be glued to.
 os.environ.setdefault("TQDM_DISABLE", "1")
 
-from dspy_lambda.dspy_patches import bound_provider_calls, quick_stacks, remember_lookups
+from dspy_lambda.dspy_patches import bound_provider_calls, quick_stacks, remember_lookups, send_own_models
 
 with quick_stacks():
     import dspy
@@ -76,6 +76,8 @@ class Environment:
             self.telemetry.log("WARNING", "some bounds on providers do not apply", {"reason": reason})
         # Lambda's disk is read-only, and DSPy's default of 1,000,000 entries in memory may come to 5 GiB.
         dspy.configure_cache(enable_disk_cache=False, memory_max_entries=CACHE_ENTRIES)
+        if settings.get("DSPY_LAMBDA_API_BASE"):
+            send_own_models("DSPY_LAMBDA_API_BASE")
         self.programs, self.failed = load_programs(
             project, self.config, only=only, module=settings.get("DSPY_LAMBDA_MODULE") or None
         )

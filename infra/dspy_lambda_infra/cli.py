@@ -195,6 +195,7 @@ def _serve(options: argparse.Namespace) -> int:
     own = {**read_dotenv(project.root), **os.environ, "DSPY_LAMBDA_PROJECT": str(project.root)}
     os.environ.update(own)  # programs read theirs when they are called, too
     with model_variables(options.model_server, project) as variables:
+        os.environ.update(variables)
         return run_serve(options, own | variables)
 
 

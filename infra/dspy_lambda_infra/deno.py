@@ -6,7 +6,7 @@ from dspy.primitives.python_interpreter import PythonInterpreter
 
 from dspy_lambda.programs import Program
 
-# Where Deno puts what it fetches at its first call (the imports of DSPy's runner.js); on Lambda only /tmp can be written to.
+# Where Deno puts what it fetches at its first call, the imports of DSPy's runner.js: only /tmp can be written to.
 VARIABLES = {"DENO_DIR": "/tmp/deno"}  # noqa: S108
 
 

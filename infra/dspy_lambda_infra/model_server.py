@@ -1,4 +1,4 @@
-"""An OpenAI-compatible model server for demo, tests and benchmarks: it answers any DSPy program in its own format.
+"""A model server for demo, tests and benchmarks: it answers any DSPy program, over the wires of DSPy's own providers.
 
 Every text answer is `<model>: <first input>`, so that a misrouted call shows; with `samples`, one that fits the field's
 name. It listens on loopback by default.
@@ -15,7 +15,6 @@ import contextlib
 import dataclasses
 import json
 import random
-import re
 import socket
 import struct
 import subprocess
@@ -28,6 +27,7 @@ from typing import Any, Self
 from aiohttp import web
 
 from dspy_lambda_infra.model_answers import answer, text_of
+from dspy_lambda_infra.model_wires import WIRES, Wire
 
 _STARTS_KEPT = 100_000
 
@@ -82,6 +82,7 @@ class ModelApp:
 
     def __init__(self, behaviour: Behaviour) -> None:
         self.behaviour = behaviour
+        self.wires = {wire.path: wire for wire in WIRES}
         self.reset()
 
     def reset(self) -> None:
@@ -90,7 +91,8 @@ class ModelApp:
 
     def application(self) -> web.Application:
         app = web.Application(client_max_size=64 * 2**20)
-        app.router.add_post("/v1/chat/completions", self.complete)
+        for path in self.wires:
+            app.router.add_post(path, self.complete)
         app.router.add_get("/v1/models", self.models)
         app.router.add_get("/stats", self.stats)
         app.router.add_post("/behaviour", self.change)
@@ -123,7 +125,8 @@ class ModelApp:
 
     async def _complete(self, request: web.Request, counts: Counts) -> web.StreamResponse:
         fate = self._fate()
-        body = await request.json()
+        wire = self._wire(request)
+        body = wire.read({**request.match_info, **await request.json()})
         counts.per_model[body["model"]] = counts.per_model.get(body["model"], 0) + 1
         if fate == "hang":
             await asyncio.sleep(600)
@@ -144,17 +147,25 @@ class ModelApp:
             )
         text = "I would rather not say." if fate == "malformed" else answer(body, samples=self.behaviour.samples)
         document = completion(body, text)
-        response = await self._answer(request, document, stream=bool(body.get("stream")))
+        stream = body.get("stream") or body.get("method") == "streamGenerateContent"
+        response = await self._answer(request, document, stream=bool(stream))
         if response is None:  # the client has gone
             return web.Response()
         counts.answer(document["usage"])
         return response
 
+    def _wire(self, request: web.Request) -> Wire:
+        resource = request.match_info.route.resource
+        assert resource is not None
+        return self.wires[resource.canonical]
+
     async def _answer(
         self, request: web.Request, document: dict[str, Any], *, stream: bool
     ) -> web.StreamResponse | None:
         """Send an answer; None if not all of it could be sent."""
-        data = _events(document) if stream else json.dumps(document).encode().ljust(self.behaviour.answer_bytes)
+        wire = self._wire(request)
+        whole = json.dumps(wire.write(document)).encode().ljust(self.behaviour.answer_bytes)
+        data = wire.stream(document) if stream else whole
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream" if stream else "application/json"})
         response.content_length = len(data)
         try:
@@ -203,18 +214,6 @@ def _reset(transport: asyncio.Transport) -> None:
     linger = struct.pack("ii", 1, 0)
     transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     transport.abort()
-
-
-def _events(document: dict[str, Any]) -> bytes:
-    """A completion as the server-sent events of a streaming answer, a word at a time."""
-    choice = document["choices"][0]
-    head = {key: document[key] for key in ("id", "created", "model")} | {"object": "chat.completion.chunk"}
-    words = re.findall(r"\S*\s*", choice["message"]["content"])
-    deltas = [{"role": "assistant", "content": ""}, *({"content": word} for word in words if word)]
-    chunks = [{**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
-    chunks.append({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}]})
-    chunks.append({**head, "choices": [], "usage": document["usage"]})
-    return b"".join(b"data: %s\n\n" % text for text in [*(json.dumps(chunk).encode() for chunk in chunks), b"[DONE]"])
 
 
 def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> web.Response:

@@ -1,5 +1,7 @@
+import json
 import time
 
+import dspy
 import pytest
 from dspy.utils.exceptions import LMRateLimitError
 
@@ -115,3 +117,31 @@ def test_a_refusal_is_final(make_project, make_serve, models, fault):
     models.behave(**{fault: 1})
     assert serve.post("/Echo", {"question": "q"}).status == 502
     assert models.stats()["requests"] == 1
+
+
+OWN = """
+class Own(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.judge = dspy.LM("anthropic/judge", api_key="k", cache=False)
+        self.predict = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> dict:
+        made = dspy.LM("openai/made", api_base="http://127.0.0.1:1/v1", api_key="k", cache=False, num_retries=0)
+        with dspy.context(lm=self.judge):
+            first = self.predict(question=question).answer
+        with dspy.context(lm=made):
+            return {"answers": [first, self.predict(question=question).answer]}
+"""
+
+
+def test_the_api_base_is_that_of_a_programs_own_models_too(make_project, make_serve, models, monkeypatch):
+    monkeypatch.setenv("DSPY_LAMBDA_API_BASE", models.url)
+    serve = make_serve(make_project({"own": OWN}))
+    answer = serve.post("/Own", {"question": "q"})
+    assert json.loads(answer.body) == {"answers": ["judge: q", "made: q"]}
+
+
+def test_without_it_a_programs_own_models_are_left_alone(make_project, make_serve, models, monkeypatch):
+    monkeypatch.delenv("DSPY_LAMBDA_API_BASE", raising=False)
+    assert dspy.LM("openai/made", api_base="http://127.0.0.1:1/v1").kwargs["api_base"] == "http://127.0.0.1:1/v1"

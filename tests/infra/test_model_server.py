@@ -1,10 +1,52 @@
+import asyncio
 import http.client
 import json
 import time
 import urllib.error
 import urllib.request
 
+import dspy
 import pytest
+
+WIRES = {
+    "chat": ("openai/own-model", "chat"),
+    "responses": ("openai/own-model", "responses"),
+    "anthropic": ("anthropic/own-model", "chat"),
+    "gemini": ("gemini/own-model", "chat"),
+}
+
+
+@pytest.fixture(params=WIRES)
+def wire(request, models):
+    """An LM over each of the wires of DSPy's own providers."""
+    model, model_type = WIRES[request.param]
+    return dspy.LM(model, model_type=model_type, api_base=models.url, api_key="k", cache=False)
+
+
+def test_every_wire_is_answered_and_counted(models, wire):
+    with dspy.context(lm=wire):
+        made = dspy.Predict("question -> answer, sure: bool")(question="What is it?")
+    assert (made.answer, made.sure) == ("own-model: What is it?", True)
+    counts = models.stats()
+    assert (counts["requests"], counts["answered"], counts["per_model"]) == (1, 1, {"own-model": 1})
+    usage = wire.history[-1]["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"]) == (
+        counts["prompt_tokens"],
+        counts["completion_tokens"],
+    )
+
+
+def test_every_wire_streams(models, wire):
+    listener = dspy.streaming.StreamListener(signature_field_name="answer")
+    program = dspy.streamify(dspy.Predict("question -> answer"), stream_listeners=[listener])
+
+    async def run():
+        with dspy.context(lm=wire):
+            return [part async for part in program(question="What is it?")]
+
+    *chunks, prediction = asyncio.run(run())
+    assert "".join(part.chunk for part in chunks if hasattr(part, "chunk")) == "own-model: What is it?"
+    assert prediction.answer == "own-model: What is it?"
 
 
 def post(models):

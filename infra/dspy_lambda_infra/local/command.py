@@ -113,7 +113,9 @@ def model_variables(embedded: bool, project: Project) -> Iterator[dict[str, str]
         yield {}
         return
     with ModelServer(samples=True) as server:
-        keys = {model.env: "embedded" for model in project.config.models.registry.values() if model.env}
+        # The usual names, too: a program's own LMs are sent there as well, and shall not carry a real key.
+        named = [model.env for model in project.config.models.registry.values() if model.env]
+        keys = dict.fromkeys([*named, "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"], "embedded")
         yield {**keys, "DSPY_LAMBDA_API_BASE": server.url}
 
 
