@@ -125,6 +125,7 @@ def load_project(root: Path) -> Project:
     """
     root = root.resolve()
     config = load_config(root)
+    _say_nested(root)
     # What a module prints belongs to nobody's standard output; what it reads from `.env` it shall find, as dspy-cli's.
     with _variables(root), contextlib.redirect_stdout(sys.stderr):
         programs, failed = load_programs(root, config)
@@ -141,6 +142,13 @@ def load_project(root: Path) -> Project:
     }
     _check_names(config, functions, root)
     return Project(root, config, functions)
+
+
+def _say_nested(root: Path) -> None:
+    """Modules further down, which dspy-cli does not look at either: nobody should wait for their routes."""
+    for path in sorted(root.glob("src/*/modules/*/**/*.py")):
+        if "dspy.Module)" in path.read_text(encoding="utf-8", errors="replace"):
+            print(f"{path}: not searched for programs; those are in files directly in modules/", file=sys.stderr)
 
 
 def _check_names(config: Config, functions: dict[str, Function], root: Path) -> None:

@@ -1,0 +1,31 @@
+import pytest
+
+from dspy_lambda.errors import ConfigError
+from dspy_lambda_infra.project import load_project
+from tests.support import AECHO, ECHO
+
+
+def test_a_module_in_a_folder_of_its_own_is_no_program_and_that_is_said(make_project, capsys):
+    project = make_project({"echo": ECHO})
+    (modules,) = project.glob("src/*/modules")
+    (modules / "deep").mkdir()
+    (modules / "deep" / "other.py").write_text(f"import dspy\n{AECHO}")
+    (modules / "deep" / "helper.py").write_text("WORDS = 3\n")
+    assert list(load_project(project).functions) == ["Echo"]
+    said = capsys.readouterr().err
+    assert f"{modules}/deep/other.py: not searched for programs; those are in files directly in modules/" in said
+    assert "helper.py" not in said
+
+
+def test_what_is_left_without_the_broken_programs(make_project):
+    project = load_project(make_project({"echo": ECHO, "broken": f"import nothing_of_that_name\n{AECHO}"}))
+    assert list(project.functions) == ["AEcho", "Echo"]
+    assert list(project.loaded().functions) == ["Echo"]
+    with pytest.raises(ConfigError, match="AEcho: .*nothing_of_that_name"):
+        project.require_loaded()
+
+
+def test_a_project_of_broken_programs_alone_has_nothing_left(make_project):
+    project = load_project(make_project({"broken": f"import nothing_of_that_name\n{AECHO}"}))
+    with pytest.raises(ConfigError, match="nothing_of_that_name"):
+        project.loaded()
