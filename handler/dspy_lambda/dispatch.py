@@ -178,7 +178,7 @@ class Dispatcher:
     def _settings(self, program: Program, call: Call) -> dict[str, Any]:
         return {
             "lm": self.models[program.model].for_call(call),
-# The call's own, and gone with it; that of the process would only grow. None fails dspy.Refine and BestOfN.
+            # The call's own, and gone with it; that of the process would only grow. None fails dspy.Refine and BestOfN.
             # Measured: 3.9 KB an LM call of 3 KB, no time.
             "trace": [],
             "disable_history": False,  # the history entry is what tells tokens and cost

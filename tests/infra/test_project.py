@@ -21,7 +21,7 @@ def test_what_is_left_without_the_broken_programs(make_project):
     project = load_project(make_project({"echo": ECHO, "broken": f"import nothing_of_that_name\n{AECHO}"}))
     assert list(project.functions) == ["AEcho", "Echo"]
     assert list(project.loaded().functions) == ["Echo"]
-    with pytest.raises(ConfigError, match="AEcho: .*nothing_of_that_name"):
+    with pytest.raises(ConfigError, match=r"AEcho: .*nothing_of_that_name"):
         project.require_loaded()
 
 
