@@ -195,7 +195,24 @@ def bound_provider_calls(bounds: ProviderBounds | None = None, *, core_share: fl
 def _bound_once() -> str | None:
     from dspy_lambda.provider_bounds import PATCHES
 
-    reasons = [reason for patches in PATCHES if (reason := put_in_place(patches))]
+    return _put_all_in_place(PATCHES)
+
+
+@functools.cache
+def mend_best_of() -> str | None:
+    """Keep the calls of `dspy.Refine` and `dspy.BestOfN` apart, and what they print out of the log.
+
+    Returns:
+        None; or what DSPy has changed, so that they are as they come.
+    """
+    from dspy_lambda import best_of
+
+    best_of.log_failed_attempts()
+    return _put_all_in_place(best_of.PATCHES)
+
+
+def _put_all_in_place(rows: Iterable[Iterable[Patch]]) -> str | None:
+    reasons = [reason for patches in rows if (reason := put_in_place(patches))]
     return "; ".join(reasons) or None
 
 

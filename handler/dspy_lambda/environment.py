@@ -18,7 +18,13 @@ os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
 # A progress bar of dspy.Parallel leaves half a line, which the next log line would be glued to.
 os.environ.setdefault("TQDM_DISABLE", "1")
 
-from dspy_lambda.dspy_patches import bound_provider_calls, quick_stacks, remember_lookups, send_own_models
+from dspy_lambda.dspy_patches import (
+    bound_provider_calls,
+    mend_best_of,
+    quick_stacks,
+    remember_lookups,
+    send_own_models,
+)
 
 with quick_stacks():
     import dspy
@@ -74,6 +80,8 @@ class Environment:
         self.core_share = _core_share(settings)
         if reason := bound_provider_calls(core_share=self.core_share):
             self.telemetry.log("WARNING", "some bounds on providers do not apply", {"reason": reason})
+        if reason := mend_best_of():
+            self.telemetry.log("WARNING", "calls of dspy.Refine and dspy.BestOfN share state", {"reason": reason})
         # Lambda's disk is read-only, and DSPy's default of 1,000,000 entries in memory may come to 5 GiB.
         dspy.configure_cache(enable_disk_cache=False, memory_max_entries=CACHE_ENTRIES)
         if settings.get("DSPY_LAMBDA_API_BASE"):
