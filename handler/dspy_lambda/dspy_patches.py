@@ -120,6 +120,12 @@ def send_own_models(variable: str) -> None:
         LM.__init__ = init
 
 
+def renew_asyncify_slots() -> None:
+    """Begin with free slots of `dspy.asyncify`, which `dspy.streamify` takes, too: calls that were left to themselves
+    keep those they have, for as long as their loop stands still."""
+    sys.modules["dspy.utils.asyncify"]._limiter = None  # type: ignore[attr-defined]
+
+
 def native_provider(lm: dspy.LM, *, asynchronous: bool) -> Any:
     """The native provider behind an LM, with the connection pool that the LM's calls will use."""
     engine, request = _engine_of(lm, asynchronous)

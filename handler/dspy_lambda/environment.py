@@ -23,6 +23,7 @@ from dspy_lambda.dspy_patches import (
     mend_best_of,
     quick_stacks,
     remember_lookups,
+    renew_asyncify_slots,
     send_own_models,
 )
 
@@ -177,6 +178,7 @@ class Environment:
         self._abandoned = [runner for runner in [*self._abandoned, self.runner] if runner.thread.is_alive()]
         for lm in self.models.values():
             lm.abandon_slots()
+        renew_asyncify_slots()
         self._runner = None
 
     def arm(self, invocation: Invocation) -> None:

@@ -4,6 +4,7 @@ import json
 import sys
 import time
 
+import dspy
 import pytest
 
 from dspy_lambda.errors import DeadlineExceeded, ProgramFailed
@@ -118,6 +119,28 @@ def test_after_a_blocked_loop_the_next_call_is_served_at_once(blocked):
         for name in ("Echo", "AEcho"):
             assert blocked({"program": name, "inputs": {"question": "q"}})["outputs"]["answer"].endswith("q")
         assert time.monotonic() - begin < 1
+
+
+def test_slots_of_asyncify_that_a_blocked_loop_holds_are_not_missed(make_project, make_serve):
+    source = """
+    import asyncio, time
+    RELEASE = []
+    class Blocks(dspy.Module):
+        async def aforward(self):
+            await asyncio.sleep(0.1)
+            while not RELEASE:
+                time.sleep(0.05)
+    class Threads(dspy.Module):
+        async def aforward(self, seconds: float):
+            await dspy.asyncify(time.sleep)(seconds)
+    """
+    serve = make_serve(make_project({"threads": source}))
+    calls = [{"program": "Threads", "inputs": {"seconds": 0.3}}] * dspy.settings.async_max_workers
+    assert len(failures(serve(sqs(*calls, {"program": "Blocks", "inputs": {}}), Context(800)))) == len(calls) + 1
+    try:
+        assert serve.post("/Threads", {"seconds": 0}, context=Context(3000)).status == 200
+    finally:
+        sys.modules[serve.environment.programs["Blocks"].module].RELEASE.append(True)
 
 
 @pytest.mark.parametrize(
