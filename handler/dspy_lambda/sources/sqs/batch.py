@@ -119,7 +119,7 @@ class Batch:
         for index, record in enumerate(records):
             call = await self._run_record(record, late=late or index > 0)
             if call.error is not None:
-                return _stopped_at(records, index, call)
+                return _stopped_at(records, index, call, is_fatal=self._suspects.is_fatal(record))
             self._done.append(record)
         return []
 
@@ -152,13 +152,13 @@ class Batch:
         return self._invocation.call(record.label, model, record.identifier, position=record.position)
 
 
-def _stopped_at(group: list[Record], index: int, call: Call) -> list[Failure]:
+def _stopped_at(group: list[Record], index: int, call: Call, *, is_fatal: bool = False) -> list[Failure]:
     """The failed record, and those behind it in its message group, which are no calls."""
     error = call.error
     assert error is not None
     # A program may hide the provider's failure behind an exception of its own.
     was_provider = call.lm_error is not None and is_retryable_lm_error(call.lm_error)
-    first = Failure(group[index], error, is_own=error.temporary is False and not was_provider)
+    first = Failure(group[index], error, is_own=error.temporary is False and not was_provider, is_fatal=is_fatal)
     return [first, *(Failure(record, error) for record in group[index + 1 :])]
 
 

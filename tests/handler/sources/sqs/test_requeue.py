@@ -91,9 +91,9 @@ def receive_dead(server, queue, number):
     return dead
 
 
-def failure(error, received=1, *, position=0, group=None, is_own=False):
+def failure(error, received=1, *, position=0, group=None, **why):
     raw = {"attributes": {"ApproximateReceiveCount": str(received)}}
-    return Failure(Record(position, "m", group, raw=raw), error, is_own)
+    return Failure(Record(position, "m", group, raw=raw), error, **why)
 
 
 def visible_after(server, queue, seconds=6.0):
@@ -266,12 +266,16 @@ def test_a_message_group_waits_for_its_first_failure_and_not_at_all_once_that_wa
     [
         (ProgramFailed(""), 4, False),
         (ProgramFailed(""), 5, True),
+        (ProgramFailed(""), 6, False),  # its fifth receive was an outage's, or it would not be here
+        (ProgramFailed(""), 9, False),
+        (ProgramFailed(""), 10, True),
         (InvalidInput(""), 4, False),
         (InvalidInput(""), 5, True),
     ],
 )
-def test_only_what_failed_by_itself_five_times_is_not_run_again(error, received, is_final):
+def test_what_fails_by_itself_at_each_fifth_receive_is_not_run_again(error, received, is_final):
     assert failure(error, received, is_own=True).is_final(Sqs()) is is_final
+    assert failure(error, received, is_fatal=True).is_final(Sqs())
     assert not failure(error, received).is_final(Sqs())
 
 
@@ -319,7 +323,7 @@ def test_an_outage_that_a_program_hides_behind_an_exception_of_its_own_is_one(
 ):
     worker = make_worker(modules={"hides": HIDES})
     event = receive(server, queue, '{"question": "q"}')
-    event["Records"][0]["attributes"]["ApproximateReceiveCount"] = "9"
+    event["Records"][0]["attributes"]["ApproximateReceiveCount"] = "10"
     models.behave(**{fault: 1}, retry_after_seconds=30)
     assert len(failures(worker(event))) == (1 if fault == "rate_limit_rate" else 0)
 
@@ -333,7 +337,7 @@ def test_what_is_behind_a_record_of_its_group_that_was_moved_comes_back_unrun(ma
     event = receive(server, fifo, sent=2)
     for record in event["Records"]:
         record["eventSourceARN"] = f"{ARN}.fifo"
-        record["attributes"]["ApproximateReceiveCount"] = "7"
+        record["attributes"]["ApproximateReceiveCount"] = "10"
     assert failures(worker(event)) == [event["Records"][1]["messageId"]]
     (dead,) = receive_dead(server, fifo, 1)
     assert dead["Body"] == "not JSON"
