@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -65,19 +65,23 @@ class Environment:
         Args:
             settings: environment variables.
             output: where log lines and metrics go; standard output if there is none.
-            own_process: whether the process serves this environment alone: then what Python itself would print (dead
-                threads, warnings) goes there, too, as JSON.
+            own_process: whether the process serves this environment alone: then what its code logs or prints, and
+                what Python itself would print (dead threads, warnings), goes there, too, as JSON.
 
         Raises:
             ConfigError: the project cannot be served as it is.
         """
         self.settings = settings
         project = find_project(settings)
-        only = settings.get("DSPY_LAMBDA_PROGRAM") or None
         self.config = load_config(project)
         self.telemetry = Telemetry(self.config.app_id, settings, output or Output(1))
         if own_process:
-            hooks.install(self.telemetry.log, private=self.telemetry.log_private)
+            texts = self.telemetry.log_private or self.telemetry.exceptions.in_log
+            hooks.install(self.telemetry.log_here, private=texts)
+        with self.telemetry.take_over() if own_process else nullcontext():
+            self._build(project, settings)
+
+    def _build(self, project: Path, settings: Mapping[str, str]) -> None:
         self.core_share = _core_share(settings)
         if reason := bound_provider_calls(core_share=self.core_share):
             self.telemetry.log("WARNING", "some bounds on providers do not apply", {"reason": reason})
@@ -87,9 +91,8 @@ class Environment:
         dspy.configure_cache(enable_disk_cache=False, memory_max_entries=CACHE_ENTRIES)
         if settings.get("DSPY_LAMBDA_API_BASE"):
             send_own_models("DSPY_LAMBDA_API_BASE")
-        self.programs, self.failed = load_programs(
-            project, self.config, only=only, module=settings.get("DSPY_LAMBDA_MODULE") or None
-        )
+        only, module = settings.get("DSPY_LAMBDA_PROGRAM") or None, settings.get("DSPY_LAMBDA_MODULE") or None
+        self.programs, self.failed = load_programs(project, self.config, only=only, module=module)
         with suppress(RuntimeError):  # a program that configures DSPy in a thread of its own
             # From now on DSPy itself refuses `dspy.configure` in a call, which would change every other call's.
             dspy.configure()
@@ -104,6 +107,7 @@ class Environment:
         if self._fast:
             remember_lookups()
         self.models = self._build_models(project)
+        self.telemetry.exceptions.hide(lm.kwargs.get("api_key") for lm in self.models.values())
         self.watch = Watch(self.telemetry.log, max(blocked_ms, 1) / 1000)
         self.process = ProcessState()
         self.last_resort: LastResort | None = None
@@ -208,6 +212,7 @@ class Environment:
     def after_invocation(self, invocation: Invocation) -> None:
         """Put back what programs changed in the process, and see whether it can go on."""
         self._last_used = time.time()
+        self.telemetry.finish_printed()
         try:
             self._look_after_process(invocation)
         except Exception as error:  # a descriptor that a program closed; the answer is made
@@ -234,6 +239,7 @@ class Environment:
         for alias, lm in self.models.items():
             if key := variables.get(self.config.models.registry[alias].env or ""):
                 lm.kwargs["api_key"] = key
+        self.telemetry.exceptions.hide(variables.values())
         self._last_used = time.time()
 
     def find(self, name: str) -> Program | FailedProgram | None:

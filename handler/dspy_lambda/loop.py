@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dspy_lambda.dspy_patches import is_pure
 from dspy_lambda.errors import ProgramFailed
+from dspy_lambda.telemetry.calls import CALL
 from dspy_lambda.telemetry.describe import describe
 from dspy_lambda.threads import Threads
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from dspy_lambda.telemetry import Call
 
 Result = TypeVar("Result")
-CALL: contextvars.ContextVar[Call | None] = contextvars.ContextVar("dspy_lambda_call", default=None)
 _LAST_SECONDS = 0.1
 _NAME_THREADS = 8
 _endless: list[asyncio.Task[Any]] = []  # what no exception ends, for as long as the process lives

@@ -16,10 +16,10 @@ from dspy.utils.exceptions import LMError, is_retryable_lm_error
 from dspy_lambda.config import CONFIG_FILE, Config, ModelSettings
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.limits import ModelLimit
-from dspy_lambda.loop import CALL
 from dspy_lambda.provider_bounds import arefuse_late, refuse_late
 from dspy_lambda.soundness import wait_seconds
 from dspy_lambda.telemetry import Call
+from dspy_lambda.telemetry.calls import CALL
 
 RETRIES = 3  # as dspy.LM's own default
 

@@ -123,7 +123,7 @@ class LastResort:
     client's own loop is where "before the next event" is.
 
     Args:
-        variables: what the process was started with; secrets that were read since are read again.
+        variables: what the process was started with (`as_started`); secrets that were read since are read again.
     """
 
     def __init__(self, variables: dict[str, str]) -> None:
@@ -188,7 +188,7 @@ class LastResort:
     def _replace(self, reason: str) -> None:
         if reason == "disk":
             _remove(self._folder, _entries(self._folder) - self._before - {JOURNAL_FOLDER})
-        variables = _as_started(self._variables) | {RESTARTS: str(self.restarts + 1)}
+        variables = self._variables | {RESTARTS: str(self.restarts + 1)}
         os.execve(sys.executable, sys.orig_argv, variables)  # noqa: S606 - this program again
 
 
@@ -214,7 +214,7 @@ def _remove(folder: str, names: set[str]) -> None:
                 os.unlink(path)
 
 
-def _as_started(variables: dict[str, str]) -> dict[str, str]:
+def as_started(variables: dict[str, str]) -> dict[str, str]:
     """The variables as Lambda gave them, before its runtime client changed them.
 
     Its bootstrap adds the layers only where PYTHONPATH is not set yet, and sets it. A process that was restored from a

@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_local(serve)
     serve.add_argument("--host", default="127.0.0.1", help="0.0.0.0 in a container")
     serve.add_argument("--port", type=_number(0, 65535), default=8000, help="0 picks a free one")
+    serve.add_argument("--dev", action="store_true", help="answer with the texts of exceptions; on loopback only")
     serve.set_defaults(run=_serve)
 
     deploy = commands.add_parser("deploy", help="say what a deployment would do and cost, then do it with the SAM CLI")

@@ -16,9 +16,14 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import uvicorn
+from starlette.requests import Request
 
 from dspy_lambda.api.app import create_app
+from dspy_lambda.api.problems import problem
 from dspy_lambda.environment import Environment
+from dspy_lambda.errors import ConfigError
+from dspy_lambda.telemetry.exceptions import TEXTS
+from dspy_lambda_infra.local.access import is_loopback, refuse_host, refuse_origin
 
 Scope = MutableMapping[str, Any]
 # How long calls may go on after Ctrl-C or SIGTERM; a container is killed 10 s after it (docker stop).
@@ -26,14 +31,23 @@ _GRACE_SECONDS = 5
 
 
 class ServeApp:
-    """Gives each request an invocation of its own: its id, its deadline (the program's timeout), its metrics."""
+    """Gives each request an invocation of its own: its id, its deadline (the program's timeout), its metrics.
 
-    def __init__(self, environment: Environment) -> None:
+    Args:
+        own_machine: whether only programs of this machine may call it, and no web page that its browser shows.
+    """
+
+    def __init__(self, environment: Environment, *, own_machine: bool) -> None:
         self._environment = environment
+        self._own_machine = own_machine
         self._app = create_app(environment)
 
     async def __call__(self, scope: Scope, receive: Callable[..., Any], send: Callable[..., Awaitable[None]]) -> None:
         if scope["type"] != "http":
+            return
+        if self._own_machine and (reason := self._refuse_page(Request(scope))):
+            scope["request_id"] = str(uuid.uuid4())
+            await problem(Request(scope), 403, "Forbidden", reason)(scope, receive, send)
             return
         program = scope["path"].removeprefix("/")
         seconds = self._environment.config.lambda_.function(program).timeout_seconds
@@ -43,12 +57,24 @@ class ServeApp:
             scope.update(invocation=invocation, dispatcher=self._environment.dispatcher, request_id=about["request_id"])
             await self._app(scope, receive, send)
 
+    def _refuse_page(self, request: Request) -> str | None:
+        hosts, origins = (request.headers.getlist(name) for name in ("host", "origin"))
+        port, allowed = request.scope["server"][1], self._environment.config.server.cors_origins
+        return refuse_host(hosts, port) or refuse_origin(request.method, origins, port, allowed)
+
 
 def run_serve(options: argparse.Namespace, variables: dict[str, str]) -> int:
-    """Serve until Ctrl-C or SIGTERM; calls that run then have 5 s to end."""
-    environment = Environment(variables, own_process=True)
+    """Serve until Ctrl-C or SIGTERM; calls that run then have 5 s to end.
+
+    Raises:
+        ConfigError: `--dev` where other machines could call it.
+    """
+    own_machine = is_loopback(options.host)
+    if options.dev and not own_machine:
+        raise ConfigError(f"--dev shows the texts of exceptions to every caller: leave out --host {options.host}.")
+    environment = Environment({TEXTS: "answer", **variables} if options.dev else variables, own_process=True)
     config = uvicorn.Config(
-        ServeApp(environment),
+        ServeApp(environment, own_machine=own_machine),
         host=options.host,
         port=options.port,
         lifespan="off",
@@ -83,4 +109,4 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
-            print(f"ready http://{host}:{port}", flush=True)
+            print(f"ready http://{host}:{port}", file=sys.__stdout__, flush=True)

@@ -8,7 +8,8 @@ import time
 import pytest
 
 from dspy_lambda.errors import ProgramFailed
-from dspy_lambda.loop import CALL, PersistentLoop
+from dspy_lambda.loop import PersistentLoop
+from dspy_lambda.telemetry.calls import CALL
 
 
 @pytest.fixture

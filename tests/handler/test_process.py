@@ -34,7 +34,7 @@ def test_memory_near_the_functions_own_is_used_up(last_resort):
     ],
 )
 def test_the_new_process_starts_as_lambda_starts_one(given, started):
-    assert process._as_started(given) == (given if started is None else started)
+    assert process.as_started(given) == (given if started is None else started)
 
 
 def test_threads_and_runners_that_never_came_back_are_used_up(last_resort, monkeypatch):

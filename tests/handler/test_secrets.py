@@ -268,7 +268,7 @@ def test_where_there_is_no_extension_the_sdk_is_asked(aws):
 START = """
 import os, sys
 import dspy_lambda.main
-print("boto3" in sys.modules, "aws_lambda_powertools.utilities.parameters" in sys.modules)
+print("boto3" in sys.modules, "aws_lambda_powertools.utilities.parameters" in sys.modules, file=sys.__stdout__)
 assert os.environ["OPENAI_API_KEY"] == os.environ["EXPECTED"]
 """
 

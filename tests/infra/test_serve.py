@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,17 +13,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from dspy_lambda_infra.cli import main
 from tests.support import AECHO, ECHO, Records
 
 
 class Server:
     """`dspy-lambda serve` in a process of its own."""
 
-    def __init__(self, project, models):
-        import os
-
+    def __init__(self, project, models, *options):
         environment = {**os.environ, "OPENAI_API_KEY": "k", "DSPY_LAMBDA_API_BASE": models.url}
         command = [sys.executable, "-m", "dspy_lambda_infra.cli", "serve", "--project", str(project), "--port", "0"]
+        command += options
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
         )
@@ -34,8 +35,8 @@ class Server:
         self._reader = threading.Thread(target=lambda: self.lines.extend(self.process.stdout), daemon=True)
         self._reader.start()
 
-    def post(self, program, **inputs):
-        headers = {"Content-Type": "application/json", "X-Request-Id": "mine"}
+    def post(self, program, headers=None, **inputs):
+        headers = headers or {"Content-Type": "application/json", "X-Request-Id": "mine"}
         request = urllib.request.Request(f"{self.url}/{program}", json.dumps(inputs).encode(), headers)
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
@@ -58,8 +59,8 @@ class Server:
 def start(models):
     with contextlib.ExitStack() as stack:
 
-        def start(project):
-            server = Server(project, models)
+        def start(project, *options):
+            server = Server(project, models, *options)
             stack.callback(server.process.wait)
             stack.callback(server.process.kill)
             return server
@@ -117,7 +118,7 @@ def test_a_client_that_goes_away_frees_its_turn(make_project, start, models):
         host, port = server.url.removeprefix("http://").split(":")
         body = b'{"question": "q"}'
         _, writer = await asyncio.open_connection(host, int(port))
-        head = f"POST /AEcho HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        head = f"POST /AEcho HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
         writer.write(head + body)
         await writer.drain()
         await asyncio.sleep(0.2)
@@ -196,3 +197,63 @@ def test_ctrl_c_ends_it_after_dspy_made_threads_of_its_own(make_project, start):
     server = start(make_project({"threads": source}))
     assert [server.post(name, question="q")[0] for name in ("Asyncified", "Streamed")] == [200, 200]
     assert server.stop()[0] == 130
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example", "Content-Type": ""},
+        {"Origin": "null", "Content-Type": "application/json"},
+        {"Host": "evil.example", "Content-Type": "application/json"},
+    ],
+)
+def test_what_a_web_page_sends_spends_no_key(make_project, start, models, headers):
+    """A page needs nobody's leave for a POST without a Content-Type, which counts as JSON."""
+    server = start(make_project({"aecho": AECHO}))
+    before = models.stats()["requests"]
+    status, sent, document = server.post("AEcho", headers, question="q")
+    assert (status, sent["content-type"], document["title"]) == (403, "application/problem+json", "Forbidden")
+    assert models.stats()["requests"] == before
+
+
+def test_pages_that_the_config_names_may_call_it(make_project, start):
+    server = start(make_project({"aecho": AECHO}, server={"cors_origins": ["https://a.example"]}))
+    own = f"http://localhost:{server.url.rpartition(':')[2]}"
+    for origin in ("https://a.example", own):
+        headers = {"Origin": origin, "Content-Type": "application/json"}
+        assert server.post("AEcho", headers, question="q")[0] == 200
+
+
+def test_a_server_for_other_machines_answers_to_any_name(make_project, start):
+    """In a container: what stands in front of it looks after the callers."""
+    server = start(make_project({"aecho": AECHO}), "--host", "0.0.0.0")
+    server.url = server.url.replace("0.0.0.0", "127.0.0.1")
+    headers = {"Host": "my-service", "Content-Type": "application/json"}
+    assert server.post("AEcho", headers, question="q")[0] == 200
+
+
+RAISES = """
+class Raises(dspy.Module):
+    def forward(self):
+        print("about to raise")
+        raise ValueError("the reason")
+"""
+
+
+@pytest.mark.parametrize(("options", "shown"), [((), False), (("--dev",), True)])
+def test_the_texts_of_exceptions_are_for_developers(make_project, start, options, shown):
+    server = start(make_project({"raises": RAISES}), *options)
+    status, _, document = server.post("Raises")
+    assert status == 500
+    assert ("ValueError: the reason" in document["detail"]) is shown
+    server.stop()
+    (call,) = server.records.calls
+    assert call.get("exception") == ("the reason" if shown else None)
+    (line,) = [line for line in server.records.lines if line.get("message") == "about to raise"]
+    assert (line["program"], line["function_request_id"]) == ("Raises", document["request_id"])
+
+
+def test_other_machines_are_not_shown_them(make_project, capsys):
+    project = make_project({"raises": RAISES})
+    assert main(["serve", "--project", str(project), "--dev", "--host", "0.0.0.0"]) == 2
+    assert "--dev shows the texts of exceptions to every caller" in capsys.readouterr().err

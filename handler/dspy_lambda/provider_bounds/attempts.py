@@ -18,8 +18,8 @@ from dspy._vendor.lm15.transports._limits import DEFAULT_READ_TIMEOUT
 from dspy_lambda.deadline import DEADLINE, check_deadline, seconds_left
 from dspy_lambda.errors import CallError, DeadlineExceeded
 from dspy_lambda.limits import aslot_of, slot_of
-from dspy_lambda.loop import CALL
 from dspy_lambda.provider_bounds.times import Total
+from dspy_lambda.telemetry.calls import CALL
 from dspy_lambda.telemetry.usage import SETTING
 
 Function = Callable[..., Any]

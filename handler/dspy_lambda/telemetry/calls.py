@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,10 @@ __all__ = ["UNKNOWN", "Call", "describe"]
 UNKNOWN = "unknown"
 # What somebody has to look at; the rest is the caller's or the load's doing.
 _ERRORS = {"model_error", "deadline", "program_error"}
+
+
+# The call that this context runs for; None outside of one. A thread that does not carry the context has none.
+CALL: ContextVar[Call | None] = ContextVar("dspy_lambda_call", default=None)
 
 
 class _Outcome:
@@ -88,7 +93,10 @@ class Call:
 
     def fail(self, raised: BaseException) -> bool:
         """Settle the call as failed; False if it was settled before."""
-        return self._settle(_Outcome(None, from_exception(raised, self.lm_error)), raised)
+        error = from_exception(raised, self.lm_error)
+        if error.outcome in _ERRORS and (cause := cause_of(raised)) is not None:
+            error = self.invocation.telemetry.exceptions.explained(error, cause)
+        return self._settle(_Outcome(None, error), raised)
 
     @property
     def settled(self) -> bool:
@@ -145,10 +153,9 @@ class Call:
             return False
         self.duration_ms = duration_ms
         self.usage.close()
+        telemetry, cause = self.invocation.telemetry, cause_of(raised) if self.failed else None
         try:
-            self.invocation.telemetry.write(
-                self, describe(cause) if self.failed and (cause := cause_of(raised)) else {}
-            )
+            telemetry.write(self, {} if cause is None else telemetry.exceptions.fields(cause))
         finally:
             self.written = True
         return True

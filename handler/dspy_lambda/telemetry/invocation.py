@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from dspy_lambda.telemetry.calls import UNKNOWN, Call
-from dspy_lambda.telemetry.describe import describe
 
 if TYPE_CHECKING:
     from dspy_lambda.payload import AnswerLimit
@@ -87,7 +86,7 @@ class Invocation:
 
     def unforeseen(self, error: BaseException) -> None:
         """Log what no call could catch, by kind and place."""
-        self.telemetry.log("ERROR", "unforeseen error", describe(error))
+        self.telemetry.log("ERROR", "unforeseen error", self.ids() | self.telemetry.exceptions.fields(error))
 
     def wait_for_records(self) -> None:
         """Let other threads write the records of what they have just settled."""
@@ -95,11 +94,23 @@ class Invocation:
         while time.monotonic() < until and any(c.settled and not c.written for c in list(self.calls.values())):
             time.sleep(0.001)
 
+    def ids(self) -> dict[str, str]:
+        """What leads from a line to the request, and which program it is about where that is known."""
+        programs = {call.program for call in list(self.calls.values())}
+        return {
+            "program": programs.pop() if len(programs) == 1 else UNKNOWN,
+            "function_request_id": self.request_id,
+            "correlation_id": self.correlation_id or self.request_id,
+        }
+
     def __enter__(self) -> Invocation:
+        if self.source != "serve":  # which runs many at once
+            self.telemetry.current = self
         return self
 
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
         self.over = True
+        self.telemetry.current = None
         finished: dict[str, list[Call]] = {}
         for call in list(self.calls.values()):
             if call.settled:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 from aws_lambda_powertools import Logger
@@ -14,9 +16,11 @@ from aws_lambda_powertools.metrics import EphemeralMetrics
 
 from dspy_lambda.settings import flag
 from dspy_lambda.telemetry import usage
-from dspy_lambda.telemetry.calls import Call
+from dspy_lambda.telemetry.calls import CALL, Call
 from dspy_lambda.telemetry.describe import describe
+from dspy_lambda.telemetry.exceptions import Exceptions
 from dspy_lambda.telemetry.invocation import Invocation
+from dspy_lambda.telemetry.printed import Printed, redirect
 
 
 class Stream(Protocol):
@@ -32,7 +36,11 @@ class _Null:
 
 
 _NULL = _Null()
-_LIBRARIES = ("dspy", "mangum", "asyncio", "fastapi", "concurrent.futures")
+# What they log may quote inputs, answers and keys.
+_LIBRARIES = (
+    *("dspy", "lm15", "LiteLLM", "litellm", "openai", "anthropic", "httpx", "httpcore", "urllib3", "boto3", "botocore"),
+    *("mangum", "asyncio", "fastapi", "concurrent.futures"),
+)
 
 
 class _Wordless(logging.Filter):
@@ -51,16 +59,22 @@ class _LineHandler(logging.Handler):
 
     That one is held while a record is formatted: a program whose argument's `__str__` never returns would keep every
     other thread from logging, the one that answers at the deadline included.
+
+    Args:
+        ids: the fields of a line that tell which call it belongs to.
     """
 
-    def __init__(self, output: Stream) -> None:
+    def __init__(self, output: Stream, ids: Callable[[], dict[str, Any]]) -> None:
         super().__init__()
         self._output = output
+        self._ids = ids
 
     def handle(self, record: logging.LogRecord) -> bool:
         if not self.filter(record):
             return False
         try:
+            for name, value in {"logger": record.name, **self._ids()}.items():
+                record.__dict__.setdefault(name, value)
             self._output.write(self.format(record) + "\n")
             self._output.flush()
         except Exception:
@@ -69,17 +83,32 @@ class _LineHandler(logging.Handler):
 
 
 class Telemetry:
-    """Writes JSON lines through Powertools Logger and metrics as EMF. One per execution environment."""
+    """Writes JSON lines through Powertools Logger and metrics as EMF. One per execution environment.
+
+    Attributes:
+        current: the invocation under way, where there is one at a time: it is that of threads without a context.
+        exceptions: what is told of exceptions.
+    """
 
     def __init__(self, service: str, variables: Mapping[str, str], output: Stream) -> None:
         self.service = variables.get("POWERTOOLS_SERVICE_NAME") or service
         self.namespace = variables.get("POWERTOOLS_METRICS_NAMESPACE") or "DSPy"
-        self._handler = _LineHandler(output)
-        # `location` would cost a walk of the stack per line to say that this file wrote it.
+        self.current: Invocation | None = None
+        self.exceptions = Exceptions(variables)
+        self._handler = _LineHandler(output, self.ids)
+        # `location` would cost a walk of the stack per line to say that this file wrote it. Of times, Lambda reads
+        # RFC 3339 alone: with others each line counts as INFO.
+        # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-logformat.html
         self.logger = Logger(
-            service=self.service, location=None, logger_handler=self._handler, json_default=_json_default
+            service=self.service,
+            location=None,
+            logger_handler=self._handler,
+            json_default=_json_default,
+            use_rfc3339=True,
+            utc=True,
         )
         self._output = output
+        self._printed: list[Printed] = []
         self._held: tuple[int, list[str]] | None = None
         # Python 3.12+: a name such as Task-7 in every line tells nobody anything.
         logging.logAsyncioTasks = False  # type: ignore[attr-defined,unused-ignore]
@@ -90,7 +119,7 @@ class Telemetry:
 
     def _adopt_library_loggers(self) -> None:
         """Warnings of DSPy and the web stack become JSON lines like all others; DSPy's own handler writes text."""
-        handler = _LineHandler(self._output)
+        handler = _LineHandler(self._output, self.ids)
         handler.setFormatter(self._handler.formatter)
         if not self.log_private:
             handler.addFilter(_Wordless())
@@ -99,6 +128,45 @@ class Telemetry:
             library.handlers = [handler]
             library.propagate = False
             library.setLevel(logging.WARNING)
+
+    @contextmanager
+    def take_over(self) -> Iterator[None]:
+        """Make JSON lines of whatever the process's code logs or prints, each with its program and request id.
+
+        What is printed to standard output is INFO, to standard error WARNING. If the block fails, the streams are put
+        back for whoever reports that.
+        """
+        handler = _LineHandler(self._output, self.ids)
+        handler.setFormatter(self._handler.formatter)
+        root, streams = logging.getLogger(), (sys.stdout, sys.stderr)
+        root.handlers = [handler]
+        root.setLevel(self.logger.log_level)
+        logging.getLogger(self.service).propagate = False  # or its lines would come twice
+        for descriptor, name, level in ((1, "stdout", "INFO"), (2, "stderr", "WARNING")):
+            self._printed.append(Printed(descriptor, partial(self.log_here, level, fields={}), self._write_object))
+            redirect(name, self._printed[-1])
+        try:
+            yield
+        except BaseException:
+            sys.stdout, sys.stderr = streams
+            raise
+
+    def finish_printed(self) -> None:
+        """Write what was printed without a line end so far."""
+        for printed in self._printed:
+            printed.finish()
+
+    def ids(self) -> dict[str, Any]:
+        """The program and the request that this thread or task works for; empty where nobody knows."""
+        call = CALL.get()
+        if call is not None:
+            return {"program": call.program, **call.ids()}
+        current = self.current
+        return {} if current is None else current.ids()
+
+    def log_here(self, level: str, message: str, fields: Mapping[str, Any]) -> None:
+        """Write one line with the program and the request that this thread or task works for."""
+        self.log(level, message, self.ids() | dict(fields))
 
     def invocation(self, source: str, **about: Any) -> Invocation:
         """A new invocation; the environment's first one is its cold start."""
@@ -114,7 +182,8 @@ class Telemetry:
         if number < self.logger.log_level:
             return
         known = {key: _NULL if value is None else value for key, value in fields.items()}
-        record = logging.LogRecord(self.service, number, "", 0, message, (), None)
+        # As an argument: Powertools reads a message that is JSON, and one that is nested too deeply fails there.
+        record = logging.LogRecord(self.service, number, "", 0, "%s", (message,), None)
         record.__dict__.update(known)
         self._write(self._handler.format(record) + "\n")
 
@@ -143,6 +212,9 @@ class Telemetry:
         metrics.add_dimension("program", program)
         named = {name: {"Unit": unit, "Value": numbers} for name, (unit, numbers) in values.items()}
         self._write(json.dumps(metrics.serialize_metric_set(metrics=named)) + "\n")
+
+    def _write_object(self, line: dict[str, Any]) -> None:
+        self._write(json.dumps(self.ids() | line) + "\n")
 
     @contextmanager
     def held_together(self) -> Iterator[None]:

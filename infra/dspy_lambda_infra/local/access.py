@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -46,19 +47,39 @@ def refuse_origin(method: str, origins: Sequence[str], port: int, allowed: Seque
 
 
 def refuse_pages(app: Wsgi) -> Wsgi:
-    """A WSGI server's application for clients that are no browsers."""
+    """A WSGI server's application for clients of AWS, which sign their requests.
+
+    A page can send GET without an Origin (an image's address), and SQS takes messages that way; but it can send
+    no Authorization header without asking first. What the server allows pages (moto: everything) is left out.
+    """
 
     def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         host = [environ["HTTP_HOST"]] if "HTTP_HOST" in environ else []
         reason = refuse_host(host, int(environ["SERVER_PORT"]))
-        if "HTTP_ORIGIN" in environ:
-            reason = "Web pages may not call this server."
+        if "HTTP_ORIGIN" in environ or "HTTP_AUTHORIZATION" not in environ:
+            reason = "Web pages may not call this server: send requests that are signed, as the AWS CLI and SDKs do."
         if reason is None:
-            return app(environ, start_response)
+            return app(environ, _without_cors(start_response))
         start_response("403 Forbidden", [("Content-Type", "application/json")])
         return [json.dumps({"message": reason}).encode()]
 
     return answer
+
+
+def _without_cors(start_response: Any) -> Any:
+    def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+        kept = [(name, value) for name, value in headers if not name.lower().startswith("access-control-")]
+        return start_response(status, kept, *more)
+
+    return start
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a server that listens there can be called by programs of this machine only."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _own_hosts(port: int) -> set[str]:

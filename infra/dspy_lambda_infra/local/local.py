@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from dspy_lambda.sources.sqs.requeue import DEAD_LETTER_QUEUE
+from dspy_lambda.telemetry.exceptions import TEXTS
 from dspy_lambda_infra.local import cgroups, sandbox
 from dspy_lambda_infra.local.environment import Settings
 from dspy_lambda_infra.local.front import Front
@@ -142,6 +143,7 @@ class LocalLambda:
         left_out = ("PYTHON", "AWS_LAMBDA_", "DSPY_LAMBDA_PROGRAM", "DSPY_LAMBDA_MODULE")
         own = {key: value for key, value in os.environ.items() if not key.startswith(left_out)}
         return {
+            TEXTS: "answer",  # the callers here are developers
             **read_dotenv(self._project.root),
             **own,
             **self._variables,

@@ -41,7 +41,8 @@ class QueueServer:
         Thread(target=self._server.serve_forever, daemon=True).start()
         self.address = f"http://127.0.0.1:{self._server.server_port}"
         # moto keeps its state per process, not per server.
-        urllib.request.urlopen(f"{self.address}/moto-api/reset", b"", timeout=10).close()
+        reset = urllib.request.Request(f"{self.address}/moto-api/reset", b"", {"Authorization": "local"})
+        urllib.request.urlopen(reset, timeout=10).close()
         self.client: SQSClient = boto3.client(
             "sqs",
             region_name=REGION,

@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import http.client
 import json
+from urllib.parse import urlencode
 
 import pytest
 
 from dspy_lambda.config import Sqs
-from dspy_lambda_infra.local.access import refuse_host, refuse_origin
+from dspy_lambda_infra.local.access import is_loopback, refuse_host, refuse_origin
 from dspy_lambda_infra.local.answer import Answer
 from dspy_lambda_infra.local.front import Front
 from dspy_lambda_infra.local.queues import Queue, QueueServer
@@ -28,13 +29,18 @@ class Counter:
 
 def send(port, method, path, headers, body=None):
     """Send a request with exactly these headers; its status and its answer."""
+    return exchange(port, method, path, headers, body)[:2]
+
+
+def exchange(port, method, path, headers, body=None):
+    """The same, with the answer's headers."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
     for name, value in [*headers, ("Content-Length", str(len(body or b"")))]:
         connection.putheader(name, value)
     connection.endheaders(body)
     with contextlib.closing(connection), connection.getresponse() as response:
-        return response.status, response.read()
+        return response.status, response.read(), dict(response.headers)
 
 
 def ask_front(method, headers, origins=(), kind="http"):
@@ -200,3 +206,29 @@ def test_the_queue_server_answers_clients_of_this_machine(server, queue, host):
     before = count(server, queue)
     assert send_message(server, queue, "POST", [("Host", host)])[0] == 200
     assert count(server, queue) == before + 1
+
+
+def test_the_queue_server_refuses_what_an_image_s_address_sends(server, queue):
+    """A page's GET has no Origin, and SQS takes messages from the query."""
+    before, port = count(server, queue), int(server.address.rpartition(":")[2])
+    query = urlencode({"Action": "SendMessage", "QueueUrl": queue.url, "MessageBody": "{}", "Version": "2012-11-05"})
+    status, body = send(port, "GET", f"/?{query}", [("Host", f"127.0.0.1:{port}")])
+    assert (status, count(server, queue)) == (403, before)
+    assert "signed" in json.loads(body)["message"]
+
+
+def test_the_queue_server_allows_no_page_to_read(server):
+    """moto says Access-Control-Allow-Origin: * in every answer."""
+    port = int(server.address.rpartition(":")[2])
+    authorization = ("Authorization", "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/sqs/aws4_request, Signature=a")
+    status, _, headers = exchange(port, "GET", "/?Action=ListQueues", [("Host", f"127.0.0.1:{port}"), authorization])
+    assert status == 200
+    assert not [name for name in headers if name.lower().startswith("access-control")]
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("::", False), ("example", False)],
+)
+def test_a_server_on_loopback_can_be_called_from_this_machine_only(host, loopback):
+    assert is_loopback(host) is loopback

@@ -1,0 +1,96 @@
+"""What is told of an exception, by DSPY_LAMBDA_EXCEPTION_TEXTS."""
+
+import json
+
+import pytest
+
+from dspy_lambda.errors import ConfigError, ProgramFailed
+from dspy_lambda.telemetry.exceptions import TEXTS, Exceptions
+from tests.conftest import QUICKSTART
+from tests.handler import hostile
+from tests.support import AECHO, failures, problem, sqs
+
+KEY = "sk-0123456789"
+RAISES = """
+class Raises(dspy.Module):
+    def forward(self, what: str):
+        if what == "input":
+            from dspy_lambda.errors import InvalidInput
+            raise InvalidInput("not like this")
+        raise ValueError(f"the reason, with {what}")
+class ARaises(dspy.Module):
+    async def aforward(self, what: str):
+        raise ValueError(f"the reason, with {what}")
+"""
+
+
+@pytest.fixture
+def serve(make_project, make_serve):
+    def make(texts=None):
+        settings = {} if texts is None else {TEXTS: texts}
+        return make_serve(make_project({"raises": RAISES, "aecho": AECHO}), OPENAI_API_KEY=KEY, **settings)
+
+    return make
+
+
+@pytest.mark.parametrize(("texts", "in_log", "in_answer"), [
+    (None, False, False), ("none", False, False), ("log", True, False), ("answer", True, True),
+])  # fmt: skip
+@pytest.mark.parametrize("program", ["Raises", "ARaises"])
+def test_the_text_is_where_the_setting_says(serve, records, program, texts, in_log, in_answer):
+    serve = serve(texts)
+    document = problem(serve.post(f"/{program}", {"what": "a word"}))
+    assert ("ValueError: the reason, with a word" in document["detail"]) is in_answer
+    assert (f"raises.py:8 {program}.forward" in document["detail"]) is (in_answer and program == "Raises")
+    (call,) = records().calls
+    assert call.get("exception") == ("the reason, with a word" if in_log else None)
+    assert call["exception_name"] == "ValueError"
+    with pytest.raises(ProgramFailed) as raised:
+        serve({"program": program, "inputs": {"what": "a word"}})
+    assert ("the reason, with a word" in str(raised.value)) is in_answer
+    assert failures(serve(sqs({"program": program, "inputs": {"what": "x"}}))) == ["m0"]
+
+
+def test_a_key_is_in_no_text(serve, records):
+    document = problem(serve("answer").post("/Raises", {"what": KEY}))
+    assert "the reason, with (a key)" in document["detail"]
+    assert KEY not in json.dumps([document, records().lines])
+
+
+def test_what_the_provider_said_is_told_to_developers(serve, models):
+    serve = serve("answer")
+    models.behave(unauthorized_rate=1)
+    document = problem(serve.post("/AEcho", {"question": "q"}))
+    assert document["status"] == 502
+    assert "LMAuthError: " in document["detail"]
+
+
+def test_the_callers_own_mistakes_need_no_traceback(serve, records):
+    document = problem(serve("answer").post("/Raises", {"what": "input"}))
+    assert document["detail"] == "not like this"
+    (call,) = records().calls
+    assert "exception" not in call
+
+
+def test_a_text_that_cannot_be_had_costs_the_text_only():
+    exceptions = Exceptions({TEXTS: "answer"})
+    for make in hostile.ZOO.values():
+        error = exceptions.explained(ProgramFailed("It failed."), make())
+        assert (error.status, error.outcome) == (500, "program_error")
+        assert error.detail.startswith("It failed.\n")
+        assert str(error) == error.detail
+
+
+def test_without_the_setting_no_code_of_the_exception_runs():
+    exceptions = Exceptions({})
+    for make in hostile.ZOO.values():
+        error = make()
+        hostile.touched.clear()
+        exceptions.fields(error)
+        exceptions.explained(ProgramFailed("It failed."), error)
+        assert not hostile.touched
+
+
+def test_another_word_is_refused(make_serve):
+    with pytest.raises(ConfigError, match=f"^{TEXTS}: must be one of none, log, answer, not 'all'"):
+        make_serve(QUICKSTART, **{TEXTS: "all"})

@@ -1,0 +1,209 @@
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from dspy_lambda.telemetry.printed import Printed
+from tests.conftest import ROOT
+from tests.support import Records
+
+
+@pytest.fixture
+def lines():
+    return []
+
+
+@pytest.fixture
+def printed(lines):
+    return Printed(1, lines.append, lambda found: lines.append(found))
+
+
+def test_one_print_is_one_line_however_many_writes_it_is(printed, lines):
+    for part in (b"a", b" ", b"b\nc", b"\n", b"d\n"):
+        printed.write(part)
+    assert lines == ["a b\nc", "d"]
+
+
+def test_a_line_that_is_a_json_object_is_passed_on_as_one(printed, lines):
+    printed.write(b'{"_aws": {}, "x": 0.1}\n')
+    printed.write(b'{"a": 1}\n{"b": 2}\n')
+    assert lines == [{"_aws": {}, "x": 0.1}, {"a": 1}, {"b": 2}]
+
+
+@pytest.mark.parametrize("text", ['{"a": 1} and more', '{"a": NaN}', '{"a": 1}\nx', "[1]", "{" * 100_000, "\ufffd"])
+def test_what_only_looks_like_json_is_text(printed, lines, text):
+    printed.write(f"{text}\n".encode())
+    assert lines == [text]
+
+
+def test_blank_lines_are_left_out(printed, lines):
+    printed.write(b"\n")
+    printed.write(b"  \n")
+    assert lines == []
+
+
+def test_what_has_no_line_end_is_passed_on_at_the_end(printed, lines):
+    printed.write(b"half")
+    assert lines == []
+    printed.finish()
+    printed.finish()
+    assert lines == ["half"]
+
+
+def test_a_text_without_a_line_end_does_not_grow_for_ever(printed, lines):
+    for _ in range(5):
+        printed.write(b"x" * 60_000)
+    assert lines == ["x" * 100_000, "x" * 20_000, "x" * 100_000, "x" * 20_000]
+
+
+def test_threads_do_not_mix_their_lines(printed, lines):
+    barrier = threading.Barrier(4)
+
+    def write(letter):
+        barrier.wait()
+        for _ in range(200):
+            for part in (letter, letter, b"\n"):
+                printed.write(part)
+
+    threads = [threading.Thread(target=write, args=(letter,)) for letter in (b"a", b"b", b"c", b"d")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(lines) == sorted(["aa", "bb", "cc", "dd"] * 200)
+
+
+def test_closing_it_closes_nothing(printed, lines):
+    printed.close()
+    printed.write(b"still there\n")
+    assert lines == ["still there"]
+
+
+SPEAKS = """
+import asyncio, logging, sys, threading, traceback, warnings
+from aws_lambda_powertools import Logger
+
+print("at import")
+own = logging.getLogger(__name__)
+powertools = Logger(service="mine")
+same = Logger(service="the-app")
+
+def speak():
+    print("printed", 1)
+    print("to stderr", file=sys.stderr)
+    sys.stdout.buffer.write(b"bytes\\n")
+    print('{"_aws": {"Timestamp": 1}, "value": 0.1}')
+    logging.info("root %s", "info")
+    own.info("own info", extra={"order": 7})
+    own.debug("own debug")
+    logging.getLogger("httpx").info("library info")
+    logging.getLogger("httpx").warning("library warning: secret")
+    powertools.info("powertools")
+    same.info("same service")
+    warnings.warn("a warning: secret")
+    try:
+        1 / 0
+    except ZeroDivisionError:
+        own.exception("caught")
+    logging.basicConfig(level=logging.INFO)
+
+class Sync(dspy.Module):
+    def forward(self):
+        speak()
+        thread = threading.Thread(target=print, args=("bare thread",))
+        thread.start()
+        thread.join()
+        print("half", end="")
+        return "x"
+
+class Async(dspy.Module):
+    async def aforward(self):
+        speak()
+        await asyncio.to_thread(print, "to_thread")
+        sys.stdout.close()
+        print("after close")
+        print("half", end="")
+        return "x"
+"""
+SCRIPT = """
+import json, sys
+from dspy_lambda.main import lambda_handler
+
+class Context:
+    aws_request_id = "request"
+    def get_remaining_time_in_millis(self):
+        return 30_000
+
+lambda_handler({"program": sys.argv[1], "inputs": {}}, Context())
+"""
+
+
+@pytest.fixture
+def run(make_project):
+    """The lines that a process writes that calls a program once."""
+
+    def run(program, **variables):
+        project = make_project({"speaks": SPEAKS})
+        environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("POWERTOOLS_")},
+            "DSPY_LAMBDA_PROJECT": str(project),
+            "OPENAI_API_KEY": "k",
+            "POWERTOOLS_SERVICE_NAME": "the-app",
+            **variables,
+        }
+        command = [sys.executable, "-c", SCRIPT, program]
+        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        return Records([json.loads(line) for line in done.stdout.splitlines()])
+
+    return run
+
+
+@pytest.mark.parametrize("program", ["Sync", "Async"])
+def test_whatever_a_program_logs_or_prints_is_json_with_program_and_request_id(run, program):
+    lines = [line for line in run(program).lines if line.get("message") != "environment ready"]
+    assert lines.pop(0)["message"] == "at import"
+    by_message = {line.get("message"): line for line in lines}
+    assert len(by_message) == len(lines) - 1  # the handler's metrics and the program's have none
+    levels = {
+        "printed 1": "INFO",
+        "to stderr": "WARNING",
+        "bytes": "INFO",
+        "half": "INFO",
+        "root info": "INFO",
+        "own info": "INFO",
+        "powertools": "INFO",
+        "same service": "INFO",
+        "Python warning": "WARNING",
+        "caught": "ERROR",
+    }
+    assert {message: by_message[message]["level"] for message in levels} == levels
+    assert by_message["own info"]["order"] == 7
+    assert by_message["own info"]["logger"].endswith(".modules.speaks")
+    assert by_message["caught"]["exception_name"] == "ZeroDivisionError"
+    assert by_message.keys() >= ({"bare thread"} if program == "Sync" else {"to_thread", "after close"})
+    assert not by_message.keys() & {"own debug", "library info"}
+    assert "secret" not in json.dumps(lines)
+    assert {(line["program"], line.get("function_request_id")) for line in lines if "Calls" not in line} == {
+        (program, "request")
+    }
+
+
+def test_the_level_holds_for_what_is_printed_too(run):
+    messages = {line.get("message") for line in run("Sync", POWERTOOLS_LOG_LEVEL="WARNING").lines}
+    assert messages >= {"to stderr", "caught"}
+    assert not messages & {"printed 1", "root info", "own info", "at import"}
+
+
+def test_times_are_rfc_3339_in_utc(run):
+    lines = run("Sync", TZ="America/New_York").lines
+    # A program's own Powertools logger has its own format.
+    stamps = [line["timestamp"] for line in lines if "level" in line and line["message"] != "powertools"]
+    assert len(stamps) > 10
+    for stamp in stamps:
+        date, time = stamp.split("T")
+        assert len(date) == 10
+        assert time.endswith("+00:00")
