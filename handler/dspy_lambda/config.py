@@ -21,7 +21,12 @@ from pydantic import (
 from dspy_lambda.errors import ConfigError
 
 CONFIG_FILE = "dspy.config.yaml"
-_PARAMETER = r"^(ssm|secretsmanager):[A-Za-z0-9/_+=.@{}-]{1,512}(#[^#]+)?$"
+# A blank ends a place in DSPY_LAMBDA_SECRETS.
+_PARAMETER = (
+    r"^(ssm:(arn:aws[a-z-]*:ssm:[a-z0-9-]+:[0-9]{12}:parameter)?"
+    r"|secretsmanager:(arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:)?)"
+    r"[A-Za-z0-9/_+=.@{}-]{1,512}(#[^#\s]+)?$"
+)
 _Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
 
 
@@ -233,7 +238,7 @@ class Lambda(_Section):
     architecture: Architecture = "x86_64"
     package_type: Literal["Zip", "Image"] = "Zip"
     api: Api = Api()
-    # Variable -> ssm:NAME or secretsmanager:NAME, with #KEY for one key of a JSON secret.
+    # Variable -> ssm:NAME or secretsmanager:NAME (or an ARN), with #KEY for one key of a JSON secret.
     secrets: dict[_Variable, Annotated[str, Field(pattern=_PARAMETER)]] = {}
     log_retention_days: Literal[1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 3653] = 30
     tracing: Literal["xray", "otel"] | None = None

@@ -29,15 +29,18 @@ from dspy_lambda.dspy_patches import (
 
 with quick_stacks():
     import dspy
+    from dspy.utils.exceptions import LMAuthError
 
 from dspy_lambda.config import Server, load_config
 from dspy_lambda.discovery import load_programs
 from dspy_lambda.dispatch import Dispatcher, no_durations
+from dspy_lambda.errors import ConfigError
 from dspy_lambda.loop import PersistentLoop
 from dspy_lambda.models import ProgramLM, build_models
 from dspy_lambda.process import LastResort, ProcessState
 from dspy_lambda.programs import FailedProgram, Program
 from dspy_lambda.runner import Runner
+from dspy_lambda.secrets import renew
 from dspy_lambda.settings import flag, whole_number
 from dspy_lambda.telemetry import Invocation, Telemetry, hooks
 from dspy_lambda.telemetry.describe import describe
@@ -47,6 +50,7 @@ from dspy_lambda.watch import KillDump, Watch
 
 Part = TypeVar("Part")
 CACHE_ENTRIES = 1000
+_KEY_SECONDS = 60.0
 
 
 class Environment:
@@ -56,6 +60,7 @@ class Environment:
         programs, failed: by name; with `DSPY_LAMBDA_PROGRAM` only that one, and `failed` is empty.
         preconnects: whether connections to providers are opened during init.
         restart_seconds: what the next invocation keeps back to replace the process in: too little was left for that.
+        secrets: the variables whose values came from a secret store; set once the environment is built.
         core_share: the cores that the function has, at most one: what its own work takes is divided by it.
     """
 
@@ -112,6 +117,8 @@ class Environment:
         self.process = ProcessState()
         self.last_resort: LastResort | None = None
         self.restart_seconds = 0.0
+        self.secrets: tuple[str, ...] = ()
+        self._key_refused, self._keys_read = False, time.time()
         self.kill_dump: KillDump | None = None
         self._recent = no_durations()
         self._parts: dict[Any, Any] = {}
@@ -196,11 +203,13 @@ class Environment:
             self.kill_dump.disarm()
 
     def before_invocation(self, runner: Runner) -> None:
-        """Drop the connections of an environment that was long idle.
+        """Read the keys again if a provider has refused one, and drop the connections of an environment long idle.
 
         Frozen, it cannot see that a gateway or load balancer gave them up; a silently dropped one would hang until
         the read timeout. By the wall clock: others may stand still while the environment is frozen.
         """
+        if self._key_refused and time.time() - self._keys_read >= _KEY_SECONDS:
+            self._renew_keys()
         if time.time() - self._last_used > self.idle_seconds:
             for lm in self.models.values():
                 try:
@@ -213,6 +222,8 @@ class Environment:
         """Put back what programs changed in the process, and see whether it can go on."""
         self._last_used = time.time()
         self.telemetry.finish_printed()
+        if self.secrets and any(isinstance(call.lm_error, LMAuthError) for call in list(invocation.calls.values())):
+            self._key_refused = True  # the caller waits: they are read before the next invocation's calls
         try:
             self._look_after_process(invocation)
         except Exception as error:  # a descriptor that a program closed; the answer is made
@@ -233,6 +244,21 @@ class Environment:
     def _stuck_runners(self) -> int:
         """How many of the runners that were given up have not come back."""
         return sum(runner.thread.is_alive() for runner in self._abandoned)
+
+    def _renew_keys(self) -> None:
+        """Read the keys again after a rotation: at most once a minute, so that a wrong key costs no more than that."""
+        self._keys_read = time.time()
+        before = {name: os.environ.get(name) for name in self.secrets}
+        try:
+            fresh = renew(self.secrets)
+        except ConfigError as error:
+            self.telemetry.log("ERROR", "the keys cannot be read again", {"reason": str(error)})
+            return
+        self._key_refused = False
+        self.process.note()  # or they would be put back as a program's doing
+        self.use_keys(fresh)
+        changed = [name for name in self.secrets if fresh.get(name) != before[name]]
+        self.telemetry.log("INFO", "a provider refused a key; the keys were read again", {"changed": changed})
 
     def use_keys(self, variables: Mapping[str, str]) -> None:
         """Give the models keys that have changed since; calls under way keep theirs."""

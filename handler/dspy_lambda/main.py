@@ -21,6 +21,7 @@ secrets = resolve(os.environ)
 os.environ.update(secrets)
 # At import, so that a project that cannot be served is a failed init: what Lambda shows best.
 environment = Environment(os.environ, own_process=True)
+environment.secrets = tuple(secrets)
 environment.kill_dump = KillDump(2)
 # A program's `_thread.interrupt_main()`, a home-made timeout, would end the process with its whole batch.
 signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,10 +1,14 @@
-"""Keys from SSM or Secrets Manager, read once at init: never in the artifact, the template, a log or an exception."""
+"""Keys from SSM or Secrets Manager, read at init and when a provider refuses one: never in the artifact, the template,
+a log or an exception.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 from urllib.parse import urlencode
 
 from dspy_lambda.errors import ConfigError
@@ -16,6 +20,28 @@ SECRETS = "DSPY_LAMBDA_SECRETS"
 EXTENSION_PORT = "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT"
 # It may refuse during init ("not ready to serve traffic, please wait").
 _EXTENSION_SECONDS, _PAUSE_SECONDS = 1.0, 0.05
+# The SDK's own 60 s each, with retries, outlast the 10 s that Lambda gives an init.
+# https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
+_CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 1.0, 2.0, 2
+# "Array Members: Minimum number of 1 item. Maximum number of 10 items."
+# https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameters.html
+_MOST_NAMES = 10
+_ABSENT = "there is none in this account and region"
+_DENIED = "the function's role may not read it, or not use its KMS key"
+_NO_ANSWER = "no answer; a function in a VPC needs a NAT gateway, or the service's interface endpoint"
+_REASONS = {
+    "ParameterNotFound": _ABSENT,
+    "ResourceNotFoundException": _ABSENT,
+    "AccessDeniedException": _DENIED,
+    "KMSAccessDeniedException": _DENIED,
+    "DecryptionFailure": "its KMS key cannot decrypt it",
+    "ConnectTimeoutError": _NO_ANSWER,
+    "ReadTimeoutError": _NO_ANSWER,
+    "EndpointConnectionError": _NO_ANSWER,
+    "NoRegionError": "set AWS_REGION",
+    "NoCredentialsError": "there are no AWS credentials here",
+}
+Address = tuple[str, str]  # service and name
 
 
 def split_place(place: str) -> tuple[str, str, str]:
@@ -32,18 +58,45 @@ def resolve(variables: Mapping[str, str]) -> dict[str, str]:
         ConfigError: one cannot be read; says which and what to do, and nothing of a value.
     """
     wanted = dict(entry.partition("=")[::2] for entry in variables.get(SECRETS, "").split())
-    # The extension asks for the session token, which a function with SnapStart does not have.
-    port, found = variables.get(EXTENSION_PORT) if variables.get("AWS_SESSION_TOKEN") else None, {}
-    for variable, place in wanted.items():
-        if variables.get(variable):
-            continue
-        service, name, key = split_place(place)
-        text = _from_extension(service, name, port, variables) if port else None
-        if text is None:
-            port = None  # one that is not there keeps only the first waiting
-            text = _from_service(variable, service, name)
+    places = {variable: split_place(place) for variable, place in wanted.items() if not variables.get(variable)}
+    texts = _read({(service, name): variable for variable, (service, name, _) in places.items()}, variables)
+    found = {}
+    for variable, (service, name, key) in places.items():
+        text = texts[service, name]
         found[variable] = _clean(variable, _pick(variable, f"{service}:{name}", text, key) if key else text)
     return found
+
+
+def renew(names: Iterable[str]) -> dict[str, str]:
+    """Today's values of these variables, which become the process's own, too: programs' own LMs look there.
+
+    Not from the extension, which keeps what it has read for five minutes.
+
+    Raises:
+        ConfigError: as `resolve`.
+    """
+    fresh = resolve({**os.environ, **dict.fromkeys(names, ""), EXTENSION_PORT: ""})
+    os.environ.update(fresh)
+    return fresh
+
+
+def _read(wanted: dict[Address, str], variables: Mapping[str, str]) -> dict[Address, str]:
+    """The text at each address; a secret with several keys is read once. `wanted` says which variable needs it."""
+    texts: dict[Address, str] = {}
+    # The extension asks for the session token, which a function with SnapStart does not have.
+    if (port := variables.get(EXTENSION_PORT)) and variables.get("AWS_SESSION_TOKEN"):
+        for service, name in wanted:
+            text = _from_extension(service, name, port, variables)
+            if text is None:
+                break  # one that is not there keeps only the first waiting
+            texts[service, name] = text
+    parameters = [name for service, name in wanted if service == "ssm" and (service, name) not in texts]
+    for start in range(0, len(parameters), _MOST_NAMES):
+        texts |= _parameters(parameters[start : start + _MOST_NAMES], wanted)
+    for address, variable in wanted.items():
+        if address not in texts:
+            texts[address] = _secret(address, variable)
+    return texts
 
 
 def _clean(variable: str, text: str) -> str:
@@ -61,28 +114,50 @@ def _pick(variable: str, address: str, text: str, key: str) -> str:
         raise ConfigError(f"{variable}: the secret {address} is no JSON object with the key {key!r}.") from None
 
 
-def _from_service(variable: str, service: str, name: str) -> str:
+def _parameters(names: list[str], wanted: dict[Address, str]) -> dict[Address, str]:
+    """Up to ten parameters by their names or ARNs, with one request."""
+    answer = _call("ssm", "get_parameters", [("ssm", name) for name in names], wanted, Names=names, WithDecryption=True)
+    # Of another account they are asked for by their ARNs.
+    values = {found[key]: found["Value"] for found in answer["Parameters"] for key in ("Name", "ARN") if key in found}
+    if missing := [name for name in names if name not in values]:
+        raise _cannot_read([("ssm", name) for name in missing], wanted, "ParameterNotFound")
+    return {("ssm", name): values[name] for name in names}
+
+
+def _secret(address: Address, variable: str) -> str:
+    answer = _call("secretsmanager", "get_secret_value", [address], {address: variable}, SecretId=address[1])
+    if "SecretString" in answer:
+        return str(answer["SecretString"])
+    try:
+        return bytes(answer["SecretBinary"]).decode()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{variable}: the secret {':'.join(address)} is no text.") from None
+
+
+def _call(service: str, operation: str, addresses: list[Address], wanted: dict[Address, str], **request: Any) -> Any:
     # The SDK is in Lambda's runtime; its import costs more than all of the handler, so only a function with secrets
     # and without the extension pays for it.
-    from aws_lambda_powertools.utilities import parameters
-    from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterError
-    from botocore.exceptions import BotoCoreError
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
 
+    patience = Config(
+        connect_timeout=_CONNECT_SECONDS, read_timeout=_READ_SECONDS, retries={"total_max_attempts": _ATTEMPTS}
+    )
+    connect: Any = boto3.client  # its stubs want a literal name
     try:
-        if service == "ssm":
-            return parameters.get_parameter(name, decrypt=True, force_fetch=True)
-        value = parameters.get_secret(name, force_fetch=True)  # no cache may outlive a snapshot
-        return value.decode() if isinstance(value, bytes) else str(value)
-    except UnicodeDecodeError:
-        raise ConfigError(f"{variable}: the secret {service}:{name} is no text.") from None
-    except (GetParameterError, BotoCoreError) as error:
-        cause = error.__cause__ or error.__context__ or error
-        response = getattr(cause, "response", {})
-        code = response.get("Error", {}).get("Code", type(cause).__name__)
-        raise ConfigError(
-            f"{variable}: {service}:{name} cannot be read ({code}); does it exist in this account and region, and may "
-            f"the function's role read it?"
-        ) from None
+        return getattr(connect(service, config=patience), operation)(**request)
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "unknown")
+    except BotoCoreError as error:
+        code = type(error).__name__
+    raise _cannot_read(addresses, wanted, code)
+
+
+def _cannot_read(addresses: list[Address], wanted: dict[Address, str], code: str) -> ConfigError:
+    variables, places = ", ".join(wanted[a] for a in addresses), ", ".join(":".join(a) for a in addresses)
+    reason = _REASONS.get(code, "see this error's code in the service's documentation")
+    return ConfigError(f"{variables}: {places} cannot be read ({code}): {reason}.")
 
 
 def _from_extension(service: str, name: str, port: str, variables: Mapping[str, str]) -> str | None:

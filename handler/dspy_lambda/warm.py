@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 import threading
 from collections.abc import Coroutine, Mapping
@@ -18,7 +17,7 @@ import dspy
 
 from dspy_lambda.dspy_patches import native_provider
 from dspy_lambda.environment import Environment
-from dspy_lambda.secrets import resolve
+from dspy_lambda.secrets import renew
 
 _CONNECT_SECONDS = 2.0
 # Nothing listens there: a call ends where the network would begin.
@@ -92,6 +91,4 @@ def _try_out(environment: Environment) -> None:
 def after_restore(environment: Environment, secrets: tuple[str, ...]) -> None:
     """Every environment that a snapshot becomes: its own random numbers, its own connections, today's keys."""
     random.seed()
-    fresh = resolve({**os.environ, **dict.fromkeys(secrets, "")})
-    os.environ.update(fresh)
-    environment.use_keys(fresh)
+    environment.use_keys(renew(secrets))

@@ -45,6 +45,7 @@ class Behaviour:
     rate_limit_rate: float = 0.0  # 429
     retry_after_seconds: float | None = None  # the 429's header
     unauthorized_rate: float = 0.0  # 401
+    key: str | None = None  # requests with another one get a 401, too
     malformed_rate: float = 0.0  # 200 with a text that fits no adapter
     drop_rate: float = 0.0  # the connection is closed without an answer
     hang_rate: float = 0.0  # no answer within 10 minutes
@@ -138,7 +139,8 @@ class ModelApp:
             _reset(request.transport)
         if fate == "error":
             return _error(500, "server_error", "The server had an error")
-        if fate == "unauthorized":
+        key = self.behaviour.key
+        if fate == "unauthorized" or (key and request.headers.get("Authorization") != f"Bearer {key}"):
             return _error(401, "invalid_api_key", "Incorrect API key provided")
         if fate == "rate_limit":
             after = self.behaviour.retry_after_seconds

@@ -128,3 +128,30 @@ def test_mistakes_that_yaml_would_swallow_or_quote(tmp_path, text, says):
 )
 def test_cors_origins_may_be_a_text_as_in_dspy_cli(tmp_path, written, read):
     assert load(tmp_path, f"{VALID}server:\n  cors_origins: {written}\n").server.cors_origins == read
+
+
+ARN = "arn:aws:secretsmanager:eu-central-1:999999999999:secret:team/openai-AbCdEf"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "ssm:/a/{stage}/KEY",
+        "secretsmanager:app/x@y#api_key",
+        f"secretsmanager:{ARN}",
+        f"secretsmanager:{ARN}#api-key",
+        "ssm:arn:aws-us-gov:ssm:us-gov-west-1:999999999999:parameter/a/b",
+    ],
+)
+def test_where_a_secret_may_be(tmp_path, place):
+    config = load(tmp_path, VALID + f"lambda: {{secrets: {{KEY: '{place}'}}}}")
+    assert config.lambda_.secrets == {"KEY": place}
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["secretsmanager:x#api key", "secretsmanager:x#\u00a0", f"ssm:{ARN}", "ssm:a b", "ssm:a:b", "vault:x", "ssm:"],
+)
+def test_where_no_secret_can_be(tmp_path, place):
+    with pytest.raises(ConfigError, match=r"lambda\.secrets\.KEY"):
+        load(tmp_path, VALID + f'lambda: {{secrets: {{KEY: "{place}"}}}}')

@@ -69,7 +69,7 @@ def test_a_restored_environment_reads_its_keys_again(serve, models, monkeypatch)
         seen.update(variables)
         return {"OPENAI_API_KEY": "rotated"}
 
-    monkeypatch.setattr("dspy_lambda.warm.resolve", resolve)
+    monkeypatch.setattr("dspy_lambda.secrets.resolve", resolve)
     monkeypatch.setenv("OPENAI_API_KEY", "of the snapshot")
     after_restore(worker.environment, ("OPENAI_API_KEY",))
     assert seen["OPENAI_API_KEY"] == ""

@@ -87,6 +87,8 @@ def _is_missing(session: boto3.Session, place: str) -> bool:
     """Whether nothing is there. Who deploys need not be allowed to read a key, nor to ask: then it is believed."""
     service, name, _ = split_place(place)
     try:
+        if service == "ssm" and name.startswith("arn:"):
+            return False  # of another account: its parameters can be read, and not listed
         if service == "ssm":
             named: Any = [{"Key": "Name", "Option": "Equals", "Values": [name]}]
             return not session.client("ssm").describe_parameters(ParameterFilters=named)["Parameters"]

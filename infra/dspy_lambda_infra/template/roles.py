@@ -93,13 +93,17 @@ def _use_keys(actions: list[str], keys: list[str], services: list[str]) -> dict[
 
 def _secret(place: str) -> dict[str, Any]:
     service, name, _ = split_place(place)
+    # An ARN may be of another account, whose own policy has to let this one in.
     if service == "ssm":
         arn = f"arn:${{AWS::Partition}}:ssm:{_HERE}:parameter/{name.removeprefix('/')}"
-        return _allow("ssm:GetParameter", sub(arn))
-    # Secrets Manager puts a hyphen and six random characters behind the name.
+        # The handler asks for up to ten at once, the parameters-and-secrets extension for each.
+        return _allow(["ssm:GetParameter", "ssm:GetParameters"], sub(name if name.startswith("arn:") else arn))
+    # Secrets Manager puts a hyphen and six random characters behind the name; an ARN may have them, or not.
     arn = f"arn:${{AWS::Partition}}:secretsmanager:{_HERE}:secret:{name}-??????"
+    if name.startswith("arn:"):
+        return _allow("secretsmanager:GetSecretValue", [sub(name), sub(f"{name}-??????")])
     return _allow("secretsmanager:GetSecretValue", sub(arn))
 
 
-def _allow(action: str | list[str], resource: str | Intrinsic) -> dict[str, Any]:
+def _allow(action: str | list[str], resource: str | Intrinsic | list[Intrinsic]) -> dict[str, Any]:
     return {"Effect": "Allow", "Action": action, "Resource": resource}

@@ -142,6 +142,16 @@ def test_what_fails_asynchronously_goes_to_the_on_failure_queue(make):
     assert ("sqs:SendMessage", get_att("OnFailureQueue.Arn")) in statements(found)
 
 
+def test_secrets_of_other_accounts_are_granted_by_their_arns(make):
+    secret = "arn:aws:secretsmanager:eu-central-1:999999999999:secret:openai"
+    parameter = "arn:aws:ssm:eu-central-1:999999999999:parameter/shared/key"
+    places = {"OPENAI_API_KEY": f"secretsmanager:{secret}#key", "DB": f"ssm:{parameter}"}
+    found = make({"secrets": places, "defaults": {"secrets": ["DB"]}})
+    granted = {str(action): resource for action, resource in statements(found)}
+    assert granted["secretsmanager:GetSecretValue"] == [sub(secret), sub(f"{secret}-??????")]
+    assert granted["['ssm:GetParameter', 'ssm:GetParameters']"] == sub(parameter)
+
+
 def test_only_names_of_secrets_are_in_the_template_and_each_function_may_read_its_own(make_project):
     registry = {
         "fast": {"model": "openai/a", "env": "FAST_KEY"},
@@ -163,7 +173,8 @@ def test_only_names_of_secrets_are_in_the_template_and_each_function_may_read_it
     assert "STRONG_KEY" not in variables(found)
     arn = "arn:${AWS::Partition}:ssm:${AWS::Region}:${AWS::AccountId}:parameter/app/${Stage}/"
     granted = [s for s in statements(found) if "ssm" in str(s) or "secretsmanager" in str(s)]
-    assert granted == [("ssm:GetParameter", sub(arn + "FAST_KEY")), ("ssm:GetParameter", sub(arn + "DB"))]
+    actions = ["ssm:GetParameter", "ssm:GetParameters"]
+    assert granted == [(actions, sub(arn + "FAST_KEY")), (actions, sub(arn + "DB"))]
     secret = "arn:${AWS::Partition}:secretsmanager:${AWS::Region}:${AWS::AccountId}:secret:app/${Stage}-??????"
     assert ("secretsmanager:GetSecretValue", sub(secret)) in statements(found, "AEchoRole")
 
