@@ -247,7 +247,7 @@ class Environment:
 
     def _renew_keys(self) -> None:
         """Read the keys again after a rotation: at most once a minute, so that a wrong key costs no more than that."""
-        self._keys_read = time.time()
+        self._keys_read = time.time()  # whether it works or not
         before = {name: os.environ.get(name) for name in self.secrets}
         try:
             fresh = renew(self.secrets)
@@ -262,6 +262,7 @@ class Environment:
 
     def use_keys(self, variables: Mapping[str, str]) -> None:
         """Give the models keys that have changed since; calls under way keep theirs."""
+        self._keys_read = time.time()
         for alias, lm in self.models.items():
             if key := variables.get(self.config.models.registry[alias].env or ""):
                 lm.kwargs["api_key"] = key

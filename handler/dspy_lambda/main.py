@@ -12,7 +12,6 @@ from dspy_lambda.invoke import invoke
 from dspy_lambda.process import LastResort, as_started, end_forks
 from dspy_lambda.secrets import resolve
 from dspy_lambda.sources import prepare
-from dspy_lambda.warm import warm
 from dspy_lambda.watch import KillDump
 
 _started_with = as_started(dict(os.environ))
@@ -28,7 +27,10 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 end_forks()
 environment.last_resort = LastResort(_started_with)
 prepare(environment, os.environ.get("DSPY_LAMBDA_SOURCES", ""))
-warm(environment, os.environ, secrets)
+if environment.preconnects or os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
+    from dspy_lambda.warm import warm
+
+    warm(environment, os.environ, secrets)
 # The collector need not look through what stays. With it a full collection takes 65 ms of a whole core, at 256 MB 0.5 s
 # (all that is kept back for a late answer), without it 4 ms.
 gc.freeze()
