@@ -15,6 +15,7 @@ import dspy
 
 from dspy_lambda.config import Config
 from dspy_lambda.errors import ConfigError
+from dspy_lambda.introspection import class_name
 from dspy_lambda.programs import FailedProgram, Program, choose_entry, defined_at
 from dspy_lambda.schemas import schemas_of
 
@@ -130,11 +131,11 @@ def _import(file: ProgramFile) -> list[type[dspy.Module]] | BaseException:
     except (Exception, SystemExit) as error:
         return error
     found = inspect.getmembers(module, inspect.isclass)
-    return [cls for name, cls in found if name == cls.__name__ and _is_program(cls, file.module)]
+    return [cls for name, cls in found if name == class_name(cls) and _is_program(cls, file.module)]
 
 
 def _is_program(cls: type, module: str) -> bool:
-    return issubclass(cls, dspy.Module) and cls.__module__ == module and not cls.__name__.startswith("_")
+    return issubclass(cls, dspy.Module) and cls.__module__ == module and not class_name(cls).startswith("_")
 
 
 def _load(
@@ -152,7 +153,7 @@ def _is_only_a_base(cls: type[dspy.Module]) -> bool:
 
 
 def _load_class(cls: type[dspy.Module], file: ProgramFile, config: Config) -> Program | FailedProgram:
-    name = cls.__name__
+    name = class_name(cls)
     try:
         _check_init(cls)
         _check_gateways(cls)
@@ -181,7 +182,7 @@ def _check_gateways(cls: type[dspy.Module]) -> None:
 
 
 def _failed(name: str, file: ProgramFile, config: Config, error: BaseException) -> FailedProgram:
-    return FailedProgram(name, file.module, config.model_alias(name), f"{_place(file, error)}: {_reason(error)}")
+    return FailedProgram(name, file.module, config.model_alias(name), f"{_place(file, error)}: {_reason(error, file)}")
 
 
 def _place(file: ProgramFile, error: BaseException) -> str:
@@ -191,13 +192,13 @@ def _place(file: ProgramFile, error: BaseException) -> str:
     return f"{file.path}:{frames[-1].lineno}" if frames else str(file.path)
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, file: ProgramFile) -> str:
     """The exception's text only where Python or this package wrote it: the user's own may hold what is private."""
     name = type(error).__name__
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] == "dspy_cli":
         return f"{name}: {error}; Lambda takes the place of dspy-cli's server, and its gateways do not run here yet"
     if isinstance(error, ModuleNotFoundError) and error.name:
-        return f"{name}: {error}; add it to the project's dependencies"
+        return f"{name}: {error}; {_how_to_find(error.name, file.path.parents[2])}"
     if isinstance(error, ImportError | SyntaxError | TypeError):
         return f"{name}: {error}"
     if isinstance(error, NameError | AttributeError) and error.name:
@@ -205,3 +206,24 @@ def _reason(error: BaseException) -> str:
     if name == "PydanticSchemaGenerationError":
         return "a type hint of its forward or aforward is no type that JSON can fill"
     return f"{name} while the module was loaded; run it on its own to see the text"
+
+
+def _how_to_find(module: str, source: Path) -> str:
+    """What to do about a module that was not found: by whose it would be, and where this runs."""
+    package = module.partition(".")[0]
+    for own in (source / package, source / f"{package}.py"):
+        if own.exists():
+            return f"{own} is the project's own and hides any package of that name: rename it if that one is meant"
+    if package == "dspy_cli":
+        return "dspy-cli stays out of artifacts: it serves HTTP, which Lambda does; import nothing of it in programs"
+    if _in_artifact(source):
+        return (
+            "it is not in the artifact: list it in the project's own dependencies, since what only other packages "
+            "require may be left out, and build again"
+        )
+    return "add it to the project's dependencies"
+
+
+def _in_artifact(source: Path) -> bool:
+    """Whether the project and this package lie side by side, as `dspy-lambda build` puts them."""
+    return Path(__file__).resolve().parents[1] == source.parent

@@ -2,6 +2,7 @@ import sys
 
 import pytest
 
+from dspy_lambda import discovery
 from dspy_lambda.config import load_config
 from dspy_lambda.discovery import load_programs
 from dspy_lambda.errors import ConfigError
@@ -52,6 +53,45 @@ def test_a_broken_module_fails_its_own_programs_and_no_others(make_project, sour
     for part in says:
         assert part in failed["Echo"].error
     assert "sk-secret" not in failed["Echo"].error
+
+
+def reason(project, program="Echo"):
+    return load(project)[1][program].error
+
+
+def test_a_module_that_hides_a_package_is_named(make_project):
+    project = make_project({"good": AECHO, "broken": "import yaml_of_ours.loader\n" + ECHO})
+    (project / "src" / "yaml_of_ours.py").write_text("")
+    assert f"{project}/src/yaml_of_ours.py is the project's own and hides any package of that name" in reason(project)
+    (project / "src" / "yaml_of_ours.py").unlink()
+    (project / "src" / "yaml_of_ours").mkdir()
+    sys.modules.pop("yaml_of_ours")
+    assert f"{project}/src/yaml_of_ours is the project's own and hides any package of that name" in reason(project)
+
+
+def test_within_an_artifact_the_remedy_is_to_list_the_package(make_project, monkeypatch):
+    project = make_project({"good": AECHO, "broken": "import nothing_of_that_name\n" + ECHO})
+    assert reason(project).endswith("; add it to the project's dependencies")
+    monkeypatch.setattr(discovery, "__file__", f"{project}/dspy_lambda/discovery.py")
+    assert "it is not in the artifact: list it in the project's own dependencies" in reason(project)
+
+
+def test_dspy_cli_is_said_to_stay_out_of_artifacts(make_project):
+    project = make_project({"good": AECHO, "broken": "from dspy_cli.gateway import IdentityGateway\n" + ECHO})
+    assert "dspy-cli stays out of artifacts" in reason(project)
+
+
+def test_a_class_whose_name_raises_fails_nothing_else(make_project):
+    source = """
+class Meta(type):
+    @property
+    def __name__(cls):
+        raise RuntimeError("sk-secret")
+class Hostile(metaclass=Meta):
+    pass
+"""
+    programs, failed = load(make_project({"good": AECHO, "odd": source + ECHO}))
+    assert (sorted(programs), failed) == (["AEcho", "Echo"], {})
 
 
 def test_a_broken_module_without_recognisable_classes_goes_by_its_file(make_project):

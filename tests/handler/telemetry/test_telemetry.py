@@ -3,9 +3,12 @@ import json
 import dspy
 import pytest
 
+from dspy_lambda.environment import Environment
+from dspy_lambda.telemetry.output import Output
+from dspy_lambda_infra.local.events import Request, rest_event
 from dspy_lambda_infra.model_server import completion, count_tokens
 from tests.conftest import QUICKSTART
-from tests.support import AECHO, ECHO, Context, failures, sqs
+from tests.support import AECHO, ECHO, Context, Serve, failures, sqs
 
 FIELDS = {
     "level",
@@ -241,3 +244,17 @@ def test_no_history_is_kept_anywhere(serve):
     lm = serve.environment.models["fast"]
     assert (len(GLOBAL_HISTORY), program.history, program.shorten.history, lm.history) == (before, [], [], [])
     assert len(dspy.settings.trace or []) == traced
+
+
+def test_a_correlation_id_that_utf_8_cannot_encode_loses_no_log_record(models, make_project, tmp_path):
+    settings = {"DSPY_LAMBDA_PROJECT": str(make_project({"echo": ECHO})), "OPENAI_API_KEY": "k"}
+    with (tmp_path / "log").open("wb") as log:
+        settings |= {"DSPY_LAMBDA_API_BASE": models.url, "POWERTOOLS_SERVICE_NAME": "surrogates"}
+        serve = Serve(Environment(settings, Output(log.fileno())))
+        event = rest_event(Request("POST", "/Echo", body=b'{"question": "q"}'))
+        event["requestContext"]["requestId"] = "half a pair: \ud800"
+        assert serve(event)["statusCode"] == 200
+        serve.close()
+    lines = [json.loads(line) for line in (tmp_path / "log").read_bytes().splitlines()]
+    calls = [line for line in lines if line.get("message") == "program call"]
+    assert [call["correlation_id"] for call in calls] == ["half a pair: ?"]
