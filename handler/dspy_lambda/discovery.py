@@ -182,7 +182,8 @@ def _check_gateways(cls: type[dspy.Module]) -> None:
 
 
 def _failed(name: str, file: ProgramFile, config: Config, error: BaseException) -> FailedProgram:
-    return FailedProgram(name, file.module, config.model_alias(name), f"{_place(file, error)}: {_reason(error, file)}")
+    why = f"{_place(file, error)}: {_reason(error, file)}"
+    return FailedProgram(name, file.module, config.model_alias(name), why, error)
 
 
 def _place(file: ProgramFile, error: BaseException) -> str:

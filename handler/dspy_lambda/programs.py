@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MethodType
 from typing import Any
 
@@ -65,12 +65,13 @@ class Program:
 
 @dataclass(frozen=True)
 class FailedProgram:
-    """A program that cannot be called, and why: the text is safe to show."""
+    """A program that cannot be called, and why: the text of `error` is safe to show, that of its cause is not."""
 
     name: str
     module: str
     model: str
     error: str
+    cause: BaseException | None = field(default=None, compare=False, repr=False)
 
 
 def choose_entry(instance: dspy.Module) -> Entry:

@@ -65,6 +65,17 @@ def test_what_the_provider_said_is_told_to_developers(serve, models):
     assert "LMAuthError: " in document["detail"]
 
 
+@pytest.mark.parametrize(("texts", "shown"), [("none", False), ("answer", True)])
+def test_why_a_program_could_not_be_loaded_is_told_to_developers(make_project, make_serve, records, texts, shown):
+    project = make_project({"broken": AECHO + 'raise ValueError("the reason")\n', "raises": RAISES})
+    document = problem(make_serve(project, **{TEXTS: texts}).post("/AEcho", {"question": "q"}))
+    assert document["status"] == 503
+    assert ("ValueError: the reason" in document["detail"]) is shown
+    (call,) = records().calls
+    assert call["exception_name"] == "ValueError"
+    assert ("exception" in call) is shown
+
+
 def test_the_callers_own_mistakes_need_no_traceback(serve, records):
     document = problem(serve("answer").post("/Raises", {"what": "input"}))
     assert document["detail"] == "not like this"

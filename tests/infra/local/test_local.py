@@ -54,6 +54,33 @@ def test_the_sample_events_get_the_same_answers_as_from_the_handler(make_local, 
     assert answers == {name: serve(event(name)) for name in answers}
 
 
+RAISES = """
+class Raises(dspy.Module):
+    def forward(self):
+        print("about to raise")
+        raise ValueError("the reason")
+"""
+
+
+@pytest.mark.parametrize(("variables", "shown"), [({}, True), ({"DSPY_LAMBDA_EXCEPTION_TEXTS": "none"}, False)])
+def test_developers_are_shown_the_texts_of_exceptions_unless_they_say_no(
+    make_project, make_local, lines, monkeypatch, variables, shown
+):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    async def run():
+        async with make_local(make_project({"raises": RAISES})) as local:
+            return await local.function("Raises").invoke(direct())
+
+    answer = asyncio.run(run())
+    assert ("ValueError: the reason" in answer.message) is shown
+    records = lines.records
+    assert records.calls[0].get("exception") == ("the reason" if shown else None)
+    (printed,) = [line for line in records.lines if line.get("message") == "about to raise"]
+    assert printed["function_request_id"] == records.calls[0]["function_request_id"]
+
+
 def test_the_front_adds_what_a_gateway_adds(make_project, make_local, monkeypatch):
     project = make_project({"aecho": AECHO})
     seen = []
