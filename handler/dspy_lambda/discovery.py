@@ -215,8 +215,6 @@ def _how_to_find(module: str, source: Path) -> str:
     for own in (source / package, source / f"{package}.py"):
         if own.exists():
             return f"{own} is the project's own and hides any package of that name: rename it if that one is meant"
-    if package == "dspy_cli":
-        return "dspy-cli stays out of artifacts: it serves HTTP, which Lambda does; import nothing of it in programs"
     if _in_artifact(source):
         return (
             "it is not in the artifact: list it in the project's own dependencies, since what only other packages "

@@ -76,11 +76,6 @@ def test_within_an_artifact_the_remedy_is_to_list_the_package(make_project, monk
     assert "it is not in the artifact: list it in the project's own dependencies" in reason(project)
 
 
-def test_dspy_cli_is_said_to_stay_out_of_artifacts(make_project):
-    project = make_project({"good": AECHO, "broken": "from dspy_cli.gateway import IdentityGateway\n" + ECHO})
-    assert "dspy-cli stays out of artifacts" in reason(project)
-
-
 def test_a_class_whose_name_raises_fails_nothing_else(make_project):
     source = """
 class Meta(type):

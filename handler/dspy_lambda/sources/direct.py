@@ -87,5 +87,6 @@ def require(environment: Environment, name: Any, program: Program | FailedProgra
         wrong = "No program is named" if name is None else "This function serves no program of that name"
         raise InvalidInput(f"{wrong}; it serves: {served}.", status=404)
     if isinstance(program, FailedProgram):
-        raise ProgramFailed("The program could not be loaded; its state is under /programs.", status=503) from program.cause
+        failed = ProgramFailed("The program could not be loaded; its state is under /programs.", status=503)
+        raise failed from program.cause
     return program
