@@ -208,8 +208,9 @@ def _deploy(options: argparse.Namespace) -> int:
 
 def _limits(options: argparse.Namespace) -> int:
     from dspy_lambda_infra.limits import report
-    from dspy_lambda_infra.project import load_project
+    from dspy_lambda_infra.project import load_project, say_what_runs
 
+    say_what_runs(options.project)
     text, exceeded = report(load_project(options.project))
     print(text)
     return EXIT_FAILED if exceeded else 0

@@ -13,13 +13,22 @@ from dspy_lambda_infra.artifact.command import find_function, target_of
 from dspy_lambda_infra.artifact.distributions import CACHE_FOLDER
 from dspy_lambda_infra.artifact.target import Target
 from dspy_lambda_infra.doctor.cold_start import Runtime, Start, side_by_side
-from dspy_lambda_infra.project import CATALOGUE, CATALOGUE_HANDLER, HANDLER, Project, load_project, logical_id
+from dspy_lambda_infra.project import (
+    CATALOGUE,
+    CATALOGUE_HANDLER,
+    HANDLER,
+    Project,
+    load_project,
+    logical_id,
+    say_what_runs,
+)
 
 _LARGEST = 10
 
 
 def run_doctor(options: argparse.Namespace) -> int:
     """Build what is asked for into a temporary folder, start it some times, and print figures."""
+    say_what_runs(options.project)
     project = load_project(options.project)
     names = [find_function(project, options.function)] if options.function else project.function_names
     # Of this machine's architecture: what is built for another cannot be started here, and imports the same.
