@@ -33,14 +33,14 @@ def build_all(project: Project, output: Path, python: str | None = None, archite
     Raises:
         ConfigError: naming those that cannot be built, once the others are.
     """
-    failed = []
+    failed: dict[str, list[str]] = {}
     for name in project.function_names:
         try:
             _build(project, name, output / logical_id(name), python, architecture)
         except ConfigError as error:
-            failed.append(f"{logical_id(name)} was not built: {error}")
+            failed.setdefault(str(error), []).append(logical_id(name))
     if failed:
-        raise ConfigError("\n".join(dict.fromkeys(failed)))
+        raise ConfigError("\n".join(f"not built: {', '.join(names)}: {why}" for why, names in failed.items()))
     project.require_loaded()
 
 

@@ -80,7 +80,7 @@ def test_one_function_that_cannot_be_built_does_not_stop_the_others(make_project
     (project / "out" / "AEchoFunction").mkdir(parents=True)
     (project / "out" / "AEchoFunction" / "mine.txt").touch()
     assert run_build(project, "--output", project / "out") == 2
-    assert "AEchoFunction was not built: " in capsys.readouterr().err
+    assert "not built: AEchoFunction: " in capsys.readouterr().err
     assert (project / "out" / "EchoFunction" / "dspy_lambda").is_dir()
 
 
@@ -100,4 +100,7 @@ def test_requirements_that_cannot_be_met_are_exit_2(make_project, stand_ins, cap
     (project / "requirements.txt").write_text("dspy<3\n")
     assert run_build(project, "--function", "Echo", "--output", project / "out") == 2
     assert "dspy<3" in capsys.readouterr().err
-    assert not (project / "out").exists()
+    assert run_build(project, "--output", project / "out") == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "not built" in line]
+    assert "not built: EchoFunction, CatalogueFunction: " in line
+    assert not list((project / "out").iterdir())
