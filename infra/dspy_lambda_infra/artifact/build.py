@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 import dspy_lambda
 from dspy_lambda.api.shared import MANIFEST
@@ -20,14 +19,12 @@ from dspy_lambda.config import CONFIG_FILE
 from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.artifact.distributions import Distributions, compile_tree, install, only_one
 from dspy_lambda_infra.artifact.files import TIME, is_artifact, project_files
-from dspy_lambda_infra.artifact.imports import missing_imports
-from dspy_lambda_infra.artifact.key_shapes import find_keys
+from dspy_lambda_infra.artifact.inspection import inspect_program
 from dspy_lambda_infra.artifact.litellm import why_litellm
 from dspy_lambda_infra.artifact.lock import lock
-from dspy_lambda_infra.artifact.requirements import CATALOGUE_ROOTS, NEVER, Requirements, read_requirements
+from dspy_lambda_infra.artifact.requirements import CATALOGUE_ROOTS, Requirements, read_requirements
 from dspy_lambda_infra.artifact.size import IMAGE_LIMIT, UNZIPPED_LIMIT, Size, measure
 from dspy_lambda_infra.artifact.target import Target
-from dspy_lambda_infra.deno import why_deno
 from dspy_lambda_infra.manifest import manifest
 from dspy_lambda_infra.project import CATALOGUE, Function, Project
 
@@ -77,10 +74,7 @@ def build(project: Project, name: str, target: Target, output: Path, say: Callab
             if reasons[name]:
                 say(f"{name} needs LiteLLM, about 200 MB and 3 s at its first call: {'; '.join(reasons[name])}")
             _stage_program(project, project.functions[name], tree, requirements, bool(reasons[name]), task)
-            _check_imports(project, project.functions[name], task, say)
-            _check_deno(project.functions[name], task, say)
-            for found in find_keys(project.root, project_files(project.root)):
-                say(f"warning: {found}, and enters the artifact; keys belong into SSM or Secrets Manager")
+            inspect_program(project, project.functions[name], task, say)
         if is_image:
             (staged / "Dockerfile").write_text(_DOCKERFILE.format(python=target.python), encoding="utf-8")
         size = measure(task)
@@ -119,38 +113,6 @@ def _stage_program(
                 "tests and secrets; rename it."
             )
     _finish(tree, own, staged)
-
-
-def _check_imports(project: Project, function: Function, task: Path, say: Callable[[str], None]) -> None:
-    """Refuse an artifact without what its program imports; where a layer may bring it, say so only.
-
-    Raises:
-        ConfigError: naming each import with its file, its line and the remedy.
-    """
-    missing = missing_imports(task, project_files(project.root), function.module)
-    lines = [f"{project.root / m.file}:{m.line}: imports {m.name}, {_remedy(m.name)}" for m in missing]
-    if lines and not project.config.lambda_.layers:
-        raise ConfigError("\n".join(lines))
-    for line in lines:
-        say(f"warning: {line}; or one of lambda.layers has it")
-
-
-def _check_deno(function: Function, task: Path, say: Callable[[str], None]) -> None:
-    why = why_deno(function.program) if function.program else None
-    if why and not (task / "bin" / "deno").is_file():
-        say(f"warning: {why} runs Python in Deno, which the artifact does not hold: add dspy[deno] to the requirements")
-    elif why:
-        say(f"{why} runs Python in Deno, which fetches its files from deno.land and registry.npmjs.org at first")
-
-
-def _remedy(module: str) -> str:
-    name = module.partition(".")[0]
-    if canonicalize_name(name) in NEVER or name == "dspy_lambda_infra":
-        return "which is never part of an artifact: remove the import"
-    return (
-        "which the artifact does not hold: add what brings it to the project's dependencies, or, where the program can "
-        "do without, import it within try/except ImportError"
-    )
 
 
 def _imported(root: Path) -> list[Path]:

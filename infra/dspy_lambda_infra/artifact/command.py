@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from dspy_lambda.errors import ConfigError
@@ -23,7 +24,8 @@ def run_build(options: argparse.Namespace) -> int:
     if name is None:
         build_all(project, options.output or Path("dist"), options.python, options.architecture)
     else:
-        _build(project, name, options.output or Path("dist") / logical_id(name), options.python, options.architecture)
+        output = options.output or Path("dist") / logical_id(name)
+        _build(project, name, output, options.python, options.architecture, _say_once())
     return 0
 
 
@@ -34,9 +36,10 @@ def build_all(project: Project, output: Path, python: str | None = None, archite
         ConfigError: naming those that cannot be built, once the others are.
     """
     failed: dict[str, list[str]] = {}
+    say = _say_once()
     for name in project.function_names:
         try:
-            _build(project, name, output / logical_id(name), python, architecture)
+            _build(project, name, output / logical_id(name), python, architecture, say)
         except ConfigError as error:
             failed.setdefault(str(error), []).append(logical_id(name))
     if failed:
@@ -44,9 +47,28 @@ def build_all(project: Project, output: Path, python: str | None = None, archite
     project.require_loaded()
 
 
-def _build(project: Project, name: str, output: Path, python: str | None, architecture: str | None) -> None:
+def _say_once() -> Callable[[str], None]:
+    """What holds for several functions is printed with the first."""
+    said = set[str]()
+
+    def say(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            print(line, file=sys.stderr)
+
+    return say
+
+
+def _build(
+    project: Project,
+    name: str,
+    output: Path,
+    python: str | None,
+    architecture: str | None,
+    say: Callable[[str], None],
+) -> None:
     target = target_of(project, name, python, architecture)
-    built = build(project, name, target, output, lambda line: print(line, file=sys.stderr))
+    built = build(project, name, target, output, say)
     print(f"{logical_id(name)} (Python {target.python}, {target.architecture}): {output}")
     is_zip = project.config.lambda_.package_type == "Zip"
     print(built.size.table(UNZIPPED_LIMIT if is_zip else IMAGE_LIMIT))

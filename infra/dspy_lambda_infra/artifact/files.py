@@ -43,6 +43,7 @@ credentials
 *firebase-adminsdk*.json
 *gcp*key*.json
 kubeconfig*
+!kubeconfig*.py
 *.kubeconfig
 *.tfstate*
 *.tfvars*

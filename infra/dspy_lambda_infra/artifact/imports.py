@@ -92,7 +92,11 @@ def _exists(path: Path) -> bool:
 def _imports(file: Path, module: str) -> Iterator[tuple[int, str, list[str]]]:
     """Each import's line, its module's full name, and the names that it takes from there."""
     package = module.split(".") if file.name == "__init__.py" else module.split(".")[:-1]
-    for node in _needed(ast.parse(file.read_bytes())):
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):  # no Python, whatever its name: nothing has imported it here either
+        return
+    for node in _needed(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name, []) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

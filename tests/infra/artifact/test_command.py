@@ -84,6 +84,13 @@ def test_one_function_that_cannot_be_built_does_not_stop_the_others(make_project
     assert (project / "out" / "EchoFunction" / "dspy_lambda").is_dir()
 
 
+def test_a_warning_that_holds_for_several_functions_is_printed_once(make_project, stand_ins, capsys):
+    project = make_project({"echo": ECHO, "aecho": AECHO})
+    (project / "notes.txt").write_text("AKIA" + "ABCD1234EFGH5678")
+    assert run_build(project, "--output", project / "out") == 0
+    assert capsys.readouterr().err.count("notes.txt:1 holds what looks like") == 1
+
+
 @pytest.mark.parametrize("dotenv", [True, False])
 def test_that_the_programs_code_runs_is_said(make_project, stand_ins, capsys, dotenv):
     project = make_project({"echo": ECHO})

@@ -150,6 +150,7 @@ def test_no_planted_secret_is_in_a_built_artifact(project, quick_build):
         "src/package/credentials.py",
         "src/package/environment.json",
         "src/package/env.py",
+        "src/package/kubeconfig_reader.py",
         "src/package/keys.json",
         "data/backup.csv",
         "helper.py",

@@ -1,0 +1,66 @@
+"""A staged artifact held against its program: what it lacks, and what should not be in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from packaging.utils import canonicalize_name
+
+from dspy_lambda.errors import ConfigError
+from dspy_lambda_infra.artifact.files import project_files
+from dspy_lambda_infra.artifact.imports import missing_imports
+from dspy_lambda_infra.artifact.key_shapes import find_keys
+from dspy_lambda_infra.artifact.requirements import NEVER
+from dspy_lambda_infra.deno import why_deno
+from dspy_lambda_infra.project import Function, Project
+
+Say = Callable[[str], None]
+
+
+def inspect_program(project: Project, function: Function, task: Path, say: Say) -> None:
+    """Look through the staged task root of a program's function.
+
+    Args:
+        say: called with each line that the user should read.
+
+    Raises:
+        ConfigError: something that the program imports is not there.
+    """
+    files = project_files(project.root)
+    _check_imports(project, function, files, task, say)
+    _check_deno(function, task, say)
+    for found in find_keys(project.root, files):
+        say(f"warning: {found}, and enters the artifact; keys belong into SSM or Secrets Manager")
+
+
+def _check_imports(project: Project, function: Function, files: list[Path], task: Path, say: Say) -> None:
+    """Refuse an artifact without what its program imports; where a layer may bring it, say so only.
+
+    Raises:
+        ConfigError: naming each import with its file, its line and the remedy.
+    """
+    missing = missing_imports(task, files, function.module)
+    lines = [f"{project.root / m.file}:{m.line}: imports {m.name}, {_remedy(m.name)}" for m in missing]
+    if lines and not project.config.lambda_.layers:
+        raise ConfigError("\n".join(lines))
+    for line in lines:
+        say(f"warning: {line}; or one of lambda.layers has it")
+
+
+def _check_deno(function: Function, task: Path, say: Say) -> None:
+    why = why_deno(function.program) if function.program else None
+    if why and not (task / "bin" / "deno").is_file():
+        say(f"warning: {why} runs Python in Deno, which the artifact does not hold: add dspy[deno] to the requirements")
+    elif why:
+        say(f"{why} runs Python in Deno, which fetches its files from deno.land and registry.npmjs.org at first")
+
+
+def _remedy(module: str) -> str:
+    name = module.partition(".")[0]
+    if canonicalize_name(name) in NEVER or name == "dspy_lambda_infra":
+        return "which is never part of an artifact: remove the import"
+    return (
+        "which the artifact does not hold: add what brings it to the project's dependencies, or, where the program can "
+        "do without, import it within try/except ImportError"
+    )
