@@ -98,7 +98,9 @@ def _parser() -> argparse.ArgumentParser:
 
     invoke = commands.add_parser("invoke", help="run one event through one execution environment")
     invoke.add_argument("program", nargs="?", metavar="PROGRAM", help="its function (default: one that serves all)")
-    invoke.add_argument("--event", required=True, help="a JSON file, or - for stdin")
+    sent = invoke.add_mutually_exclusive_group(required=True)
+    sent.add_argument("--event", metavar="FILE", help="an event of AWS as a JSON file, or - for stdin")
+    sent.add_argument("--inputs", metavar="JSON", help="the program's inputs: a JSON object, a file of it, or -")
     _add_project(invoke)
     _add_local(invoke)
     _add_limits(invoke)
@@ -189,6 +191,7 @@ def _local(options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     from dspy_lambda_infra.local.command import model_variables
+    from dspy_lambda_infra.local.keys import require_keys
     from dspy_lambda_infra.project import load_project, read_dotenv
     from dspy_lambda_infra.serve import run_serve
 
@@ -196,6 +199,7 @@ def _serve(options: argparse.Namespace) -> int:
     own = {**read_dotenv(project.root), **os.environ, "DSPY_LAMBDA_PROJECT": str(project.root)}
     os.environ.update(own)  # programs read theirs when they are called, too
     with model_variables(options.model_server, project) as variables:
+        require_keys(project, project.functions, variables)
         os.environ.update(variables)
         return run_serve(options, own | variables)
 

@@ -11,10 +11,13 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from dspy_lambda.errors import ConfigError
+from dspy_lambda.errors import ConfigError, UnknownEvent
 from dspy_lambda_infra.local.function import RequestTooLarge, Throttled
+from dspy_lambda_infra.local.keys import require_keys
 from dspy_lambda_infra.local.local import LocalLambda
+from dspy_lambda_infra.local.readable import answer_to, log_to
 from dspy_lambda_infra.model_server import ModelServer
 from dspy_lambda_infra.project import CATALOGUE, Project, load_project
 
@@ -23,17 +26,21 @@ def run_local(options: argparse.Namespace) -> int:
     """Serve a project until Ctrl-C."""
     project = load_project(options.project)
     with model_variables(options.model_server, project) as variables:
+        require_keys(project, project.functions, variables)
         return asyncio.run(_serve(project, options, variables))
 
 
 def run_invoke(options: argparse.Namespace) -> int:
     """Run one event; the answer on stdout, logs on stderr; 1 on a function error or any batchItemFailures."""
-    event = _read_event(options.event)
+    event = _read_event(options.event) if options.inputs is None else _direct_event(options.inputs)
     project = load_project(options.project)
     if options.program is not None and options.program not in project.functions:
         known = ", ".join(project.functions)
         raise ConfigError(f"no program {options.program!r}; the project has: {known}.")
+    if options.inputs is not None and options.program is None and len(project.functions) != 1:
+        raise ConfigError(f"--inputs needs a program: {', '.join(project.functions)}.")
     with model_variables(options.model_server, project) as variables:
+        require_keys(project, [options.program] if options.program else project.functions, variables)
         return asyncio.run(_invoke(project, options, event, variables))
 
 
@@ -50,7 +57,7 @@ async def _serve(project: Project, options: argparse.Namespace, variables: dict[
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
     kind = options.api or project.config.lambda_.api.kind
-    async with LocalLambda(project, variables, _to_stderr, limit_resources=not options.no_limits) as local:
+    async with LocalLambda(project, variables, log_to(sys.stderr), limit_resources=not options.no_limits) as local:
         if local.writable:
             print(f"the task root is NOT read-only here: {local.writable}", file=sys.stderr)
         if local.unlimited:
@@ -79,7 +86,7 @@ async def _serve(project: Project, options: argparse.Namespace, variables: dict[
 
 
 async def _invoke(project: Project, options: argparse.Namespace, event: bytes, variables: dict[str, str]) -> int:
-    async with LocalLambda(project, variables, _to_stderr, limit_resources=not options.no_limits) as local:
+    async with LocalLambda(project, variables, log_to(sys.stderr), limit_resources=not options.no_limits) as local:
         try:
             answer = await local.function(options.program or CATALOGUE).invoke(event)
         except RequestTooLarge as error:
@@ -88,7 +95,9 @@ async def _invoke(project: Project, options: argparse.Namespace, event: bytes, v
         except Throttled:
             print("dspy-lambda: throttled: the function's reserved_concurrency is 0", file=sys.stderr)
             return 1
-    print(answer.payload.decode(errors="replace"))
+    answer_to(sys.stdout, answer.payload)
+    if answer.error == UnknownEvent.__name__:
+        print("dspy-lambda: --event takes an event of AWS; a program's bare inputs go with --inputs", file=sys.stderr)
     if answer.error is not None:
         return 1
     value = json.loads(answer.payload)
@@ -98,12 +107,26 @@ async def _invoke(project: Project, options: argparse.Namespace, event: bytes, v
 def _read_event(source: str) -> bytes:
     try:
         data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-        json.loads(data)
     except OSError as error:
         raise ConfigError(f"{source}: {error.strerror}.") from None
+    _parse(source, data)
+    return data
+
+
+def _direct_event(inputs: str) -> bytes:
+    """The event that calls a program directly; of its inputs as JSON text, or of a file as `_read_event` takes it."""
+    is_text = inputs.lstrip().startswith("{")
+    value = _parse("--inputs", inputs.encode()) if is_text else _parse(inputs, _read_event(inputs))
+    if not isinstance(value, dict):
+        raise ConfigError("--inputs: must be a JSON object with the program's inputs.")
+    return json.dumps({"inputs": value}).encode()
+
+
+def _parse(source: str, data: bytes) -> Any:
+    try:
+        return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{source}: not JSON: {error}.") from None
-    return data
 
 
 @contextlib.contextmanager
@@ -117,7 +140,3 @@ def model_variables(embedded: bool, project: Project) -> Iterator[dict[str, str]
         named = [model.env for model in project.config.models.registry.values() if model.env]
         keys = dict.fromkeys([*named, "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"], "embedded")
         yield {**keys, "DSPY_LAMBDA_API_BASE": server.url}
-
-
-def _to_stderr(function: str, line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -396,9 +396,30 @@ def test_invoke_prints_the_answer_and_tells_by_its_status(capfd, arguments, stat
     assert all(json.loads(line) for line in err.splitlines())
 
 
+def test_invoke_takes_bare_inputs_as_text_or_as_a_file(capfd, tmp_path):
+    file = tmp_path / "inputs.json"
+    file.write_text('{"question": "q"}')
+    for inputs in ('{"question": "q"}', str(file)):
+        assert main(["invoke", "Answer", "--inputs", inputs, "--project", str(QUICKSTART), "--model-server"]) == 0
+        answer = {"program": "Answer", "outputs": {"answer": "A sample answer."}}
+        assert json.loads(capfd.readouterr().out) == answer
+
+
+def test_inputs_given_as_an_event_are_refused_with_the_option_to_use(capfd, tmp_path):
+    file = tmp_path / "inputs.json"
+    file.write_text('{"question": "q"}')
+    assert main(["invoke", "Answer", "--event", str(file), "--project", str(QUICKSTART), "--model-server"]) == 1
+    out, err = capfd.readouterr()
+    assert json.loads(out)["errorType"] == "UnknownEvent"
+    assert "bare inputs go with --inputs" in err.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["invoke", "Answer", "--inputs", "{question", "--project", str(QUICKSTART)], "--inputs: not JSON"),
+        (["invoke", "Answer", "--inputs", "/nowhere", "--project", str(QUICKSTART)], "/nowhere: No such file"),
+        (["invoke", "--inputs", "{}", "--project", str(QUICKSTART)], "--inputs needs a program: Answer, Perspectives"),
         (["invoke", "Nope", "--event", str(EVENTS / "rest.json"), "--project", str(QUICKSTART)], "no program 'Nope'"),
         (["invoke", "--event", "/nowhere.json", "--project", str(QUICKSTART)], "/nowhere.json: No such file"),
         (["invoke", "--event", str(EVENTS / "README.md"), "--project", str(QUICKSTART)], "not JSON"),

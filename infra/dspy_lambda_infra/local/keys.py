@@ -1,0 +1,35 @@
+"""Whether the models' keys are there, asked before anything says that it is ready."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+
+from dspy_lambda.errors import ConfigError
+from dspy_lambda.secrets import SECRETS
+from dspy_lambda_infra.project import Project, read_dotenv
+
+
+def require_keys(project: Project, programs: Iterable[str], variables: Mapping[str, str]) -> None:
+    """Refuse programs whose model's key is not set here.
+
+    Args:
+        variables: what is set over the project's `.env` and this process's own variables.
+
+    Raises:
+        ConfigError: naming variables, their programs, and what to do.
+    """
+    known = {**read_dotenv(project.root), **os.environ, **variables}
+    fetched = [entry.partition("=")[0] for entry in known.get(SECRETS, "").split()]
+    missing: dict[str, list[str]] = {}
+    for name in programs:
+        model = project.config.models.registry[project.config.model_alias(name)]
+        own = known | project.functions[name].settings.environment
+        if model.env and not (own.get(model.env) or model.api_key or model.env in fetched):
+            missing.setdefault(model.env, []).append(name)
+    if missing:
+        listed = "; ".join(f"{variable} (of {', '.join(names)})" for variable, names in missing.items())
+        raise ConfigError(
+            f"no key in {listed}. Write {next(iter(missing))}=... to {project.root / '.env'}, "
+            f"or add --model-server: it answers with samples and needs no key."
+        )

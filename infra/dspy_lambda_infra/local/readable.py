@@ -1,0 +1,114 @@
+"""A function's log for people: JSON lines as short lines on a terminal, as they are to a pipe or a file."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
+
+_FRAMES = 4
+_HANDLER = re.compile(r"dspy_lambda/|<frozen |importlib/")
+_INSTALLED = re.compile(r"\S*/site-packages/")
+# What leads to a request or says nothing on one machine.
+_LEFT_OUT = {
+    *("level", "message", "timestamp", "service", "location", "logger", "program"),
+    *("function_request_id", "correlation_id", "message_id", "exception_name", "exception", "stack"),
+}
+
+
+def log_to(stream: TextIO) -> Callable[[str, str], None]:
+    """A `log` of the local Lambda that writes to that stream: readable lines on a terminal, else each line as it is."""
+    if not stream.isatty():
+        return lambda _, line: print(line, file=stream, flush=True)
+
+    def write(function: str, line: str) -> None:
+        for text in readable(function, line):
+            print(text, file=stream, flush=True)
+
+    return write
+
+
+def readable(function: str, line: str) -> Iterator[str]:
+    """The lines to show for one line of a function's log: none for metrics, which repeat what the call's line says."""
+    name = function.removesuffix("Function")
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        entry = None
+    texts = _entry(name, entry) if isinstance(entry, dict) else [f"{name}  {line}"]
+    lines = [part for text in texts for part in text.splitlines()]
+    yield from (f"{'' if number else time.strftime('%H:%M:%S'):<8} {text}" for number, text in enumerate(lines))
+
+
+def _entry(name: str, entry: dict[str, Any]) -> Iterator[str]:
+    if "_aws" in entry:
+        return
+    if str(entry.get("type", "")).startswith("platform."):
+        yield from _platform(name, entry)
+    elif "errorType" in entry:  # the runtime client's own line
+        # Where a call failed, its own line has said the rest.
+        first, _, _ = str(entry.get("errorMessage") or "").partition("\n")
+        yield f"{name}  {entry['errorType']}: {first}"
+        yield from _frames(entry.get("stackTrace"))
+    elif entry.get("message") == "program call":
+        yield _call(entry)
+        yield from _exception(entry)
+    elif entry.get("message") != "environment ready":  # `ready` and the call's line say as much
+        more = [f"{key}={_plain(value)}" for key, value in entry.items() if key not in _LEFT_OUT]
+        yield "  ".join([str(entry.get("program", name)), _message(entry), *more])
+        yield from _exception(entry)
+
+
+def _message(entry: dict[str, Any]) -> str:
+    level, message = entry.get("level", "INFO"), _plain(entry.get("message", ""))
+    return message if level == "INFO" else f"{level}: {message}"
+
+
+def _platform(name: str, entry: dict[str, Any]) -> Iterator[str]:
+    """Lambda's own line: said where it is the only one to know."""
+    record = entry["record"]
+    if "initDurationMs" in record["metrics"]:
+        yield f"{name}  (cold start: {record['metrics']['initDurationMs'] / 1000:.1f} s)"
+    kind = str(record.get("errorType", ""))
+    if kind.startswith(("Runtime.", "Sandbox.", "Function.")):
+        yield f"{name}  {kind}: {record['errorMessage']}"
+
+
+def _call(entry: dict[str, Any]) -> str:
+    parts = [f"{entry['program']}  {entry['outcome']} {entry['duration_ms']:.0f} ms"]
+    if calls := entry.get("lm_calls"):
+        parts += [f"{calls} LM call{'s' if calls > 1 else ''}"]
+        parts += [f"{entry['input_tokens']}+{entry['output_tokens']} tokens"]
+        parts += [f"{entry['cost_usd']:.6f} USD"] if entry.get("cost_usd") is not None else []
+    return ", ".join(parts)
+
+
+def _exception(entry: dict[str, Any]) -> Iterator[str]:
+    if "exception_name" in entry:
+        text = ": ".join(filter(None, [entry["exception_name"], entry.get("exception")]))
+        yield "  " + text.replace("\n", "\n  ")
+        yield from _frames(entry.get("stack"))
+
+
+def _frames(stack: Any) -> Iterator[str]:
+    """The last frames, those of the project's code rather than those of the handler around it."""
+    frames = [" ".join(str(frame).split()) for frame in stack or []]
+    for frame in [frame for frame in frames if not _HANDLER.search(frame)][-_FRAMES:]:
+        yield f"    {_INSTALLED.sub('', frame)}"
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def answer_to(stream: TextIO, payload: bytes) -> None:
+    """Print a function's answer: on a terminal indented and without the handler's own stack, else as it came."""
+    text = payload.decode(errors="replace")
+    if stream.isatty():
+        value = json.loads(text)
+        if isinstance(value, dict) and "errorType" in value:
+            value.pop("stackTrace", None)
+        text = json.dumps(value, indent=2, ensure_ascii=False)
+    print(text, file=stream)

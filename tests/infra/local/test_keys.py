@@ -1,0 +1,39 @@
+import pytest
+
+from dspy_lambda.errors import ConfigError
+from dspy_lambda_infra.cli import main
+from dspy_lambda_infra.local.keys import require_keys
+from dspy_lambda_infra.project import load_project
+from tests.support import ECHO
+
+
+@pytest.fixture
+def project(make_project, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    return make_project({"echo": ECHO})
+
+
+@pytest.mark.parametrize("command", ["local", "serve", "invoke"])
+def test_a_missing_key_is_told_before_anything_is_ready(project, capsys, command):
+    more = ["Echo", "--inputs", '{"question": "q"}'] if command == "invoke" else ["--port", "0"]
+    assert main([command, *more, "--project", str(project)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = err.splitlines()
+    assert "OPENAI_API_KEY (of Echo)" in line
+    assert f"{project}/.env" in line
+    assert "--model-server" in line
+
+
+def test_a_key_may_be_in_the_variables_the_env_file_the_config_or_a_secret(project, make_project, monkeypatch):
+    loaded = load_project(project)
+    with pytest.raises(ConfigError):
+        require_keys(loaded, ["Echo"], {})
+    require_keys(loaded, ["Echo"], {"OPENAI_API_KEY": "k"})
+    require_keys(loaded, ["Echo"], {"DSPY_LAMBDA_SECRETS": "OPENAI_API_KEY=ssm:/a/b"})
+    (project / ".env").write_text("OPENAI_API_KEY=k")
+    require_keys(loaded, ["Echo"], {})
+    keyless = {"fast": {"model": "openai/own", "api_base": "http://127.0.0.1:1"}}
+    require_keys(
+        load_project(make_project({"echo": ECHO}, models={"default": "fast", "registry": keyless})), ["Echo"], {}
+    )
