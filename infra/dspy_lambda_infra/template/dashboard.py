@@ -81,6 +81,8 @@ def _queue(suffix: str, metric: str) -> Series:
     return series
 
 
+# Of one query. https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_StartQuery.html
+_MOST_LOG_GROUPS = 50
 _CALLS = 'filter message = "program call"'
 _QUERIES = {
     "FailedCallsQuery": (
@@ -111,14 +113,12 @@ _QUERIES = {
 def queries(project: Project) -> dict[str, Any]:
     """Saved Logs Insights queries over all programs' log groups."""
     groups = [ref(f"{logical_name(name)}LogGroup") for name in project.functions]
-    return {
-        logical_id: {
-            "Type": "AWS::Logs::QueryDefinition",
-            "Properties": {
-                "Name": sub(f"${{AWS::StackName}}/{title}"),
-                "LogGroupNames": groups,
-                "QueryString": text,
-            },
-        }
-        for logical_id, (title, text) in _QUERIES.items()
-    }
+    parts = [groups[begin : begin + _MOST_LOG_GROUPS] for begin in range(0, len(groups), _MOST_LOG_GROUPS)]
+    found = {}
+    for number, part in enumerate(parts, 1):
+        for logical_id, (title, text) in _QUERIES.items():
+            name = f"{title} {number}" if number > 1 else title
+            properties = {"Name": sub(f"${{AWS::StackName}}/{name}"), "LogGroupNames": part, "QueryString": text}
+            query = {"Type": "AWS::Logs::QueryDefinition", "Properties": properties}
+            found[f"{logical_id}{number}" if number > 1 else logical_id] = query
+    return found

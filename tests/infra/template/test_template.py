@@ -402,6 +402,13 @@ def test_saved_queries_name_fields_that_records_have(make):
     assert not re.search(r"\berror\b", texts["FailedCallsQuery"])
 
 
+def test_a_saved_query_has_no_more_log_groups_than_can_be_queried_at_once(make):
+    found = make(modules={"echo": "\n".join(ECHO.replace("class Echo", f"class Echo{n}") for n in range(51))})
+    queries = [r["Properties"] for name, r in found.items() if name.startswith("CostQuery")]
+    assert [len(query["LogGroupNames"]) for query in queries] == [50, 1]
+    assert len({query["Name"].value for query in queries}) == 2
+
+
 def test_the_cold_start_query_sees_inits_and_snapstarts_restores(make):
     text = make()["ColdStartsQuery"]["Properties"]["QueryString"]
     assert 'type = "platform.report"' in text
