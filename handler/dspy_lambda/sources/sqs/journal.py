@@ -74,15 +74,15 @@ class Journal:
         """The batch is over."""
         _HEADER.pack_into(self._map, 0, 0, 0)
 
-    def load(self) -> dict[str, bool]:
+    def load(self) -> dict[str, int]:
         """What `keep` kept last."""
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, TypeError):
             found = json.loads(self._kept.read_bytes())
             if isinstance(found, dict):
-                return {str(name): bool(alone) for name, alone in found.items()}
+                return {str(name): int(alone) for name, alone in found.items()}
         return {}
 
-    def keep(self, suspects: Mapping[str, bool]) -> None:
+    def keep(self, suspects: Mapping[str, int]) -> None:
         """Keep the suspects for a process to come; on a full disk they are not kept."""
         with contextlib.suppress(OSError):
             beside = self._kept.with_suffix(".new")

@@ -10,8 +10,9 @@ every ordinary retry, and running those one by one would serialize the queue aft
   until a whole batch's worth of them has survived within a minute of each other: this is the wake of an outage. What
   comes back after a death is less than a batch without the one that killed, and comes much later.
 - What is done is deleted from the queue before the next of them starts.
-- One that was alone when that happened is not run again here once it has been received `MAX_RUNS` times: the queue's
-  own `max_receive_count`, which is higher because it counts outages, too, is what ends it elsewhere.
+- One that was alone when that happened three times is not run again here once it has been received `MAX_RUNS` times:
+  the queue's own `max_receive_count`, which is higher because it counts outages, too, is what ends it elsewhere. Not
+  after one time: an innocent record may be the one that runs when the process ends for another reason.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from dspy_lambda.sources.sqs.journal import Journal
 from dspy_lambda.sources.sqs.record import Record
 
 _MOST = 1000
+_FATAL = 3
 # One at a time is for as long as it fits into this part of the time that is left.
 _PART_OF_TIME = 0.5
 _WAKE_SECONDS = 60.0
@@ -41,7 +43,7 @@ class Suspects:
 
     def __init__(self, journal: Journal | None) -> None:
         self._journal = journal
-        self._known = journal.load() if journal else {}  # by identifier: whether it was alone
+        self._known = journal.load() if journal else {}  # by identifier: how often it was alone
         self._survivors = 0
         self._last_survival = 0.0
         self._is_kept = True
@@ -54,7 +56,7 @@ class Suspects:
         names = [name for name in identifiers if name]
         for name in names:
             # Moved to the end: the oldest are forgotten first.
-            self._known[name] = self._known.pop(name, False) or alone
+            self._known[name] = self._known.pop(name, 0) + alone
         while len(self._known) > _MOST:
             del self._known[next(iter(self._known))]
         self._is_kept = self._is_kept and not names
@@ -93,7 +95,7 @@ class Suspects:
 
     def is_fatal(self, record: Record) -> bool:
         """Whether a record has had its runs and is known to end whatever runs it."""
-        return self._known.get(record.identifier, False) and record.receive_count > MAX_RUNS
+        return self._known.get(record.identifier, 0) >= _FATAL and record.receive_count > MAX_RUNS
 
     def side_by_side(
         self, waiting: list[list[Record]], batch_size: int, usual: float | None, left: float | None
