@@ -38,7 +38,7 @@ _REASONS = {
     "ConnectTimeoutError": _NO_ANSWER,
     "ReadTimeoutError": _NO_ANSWER,
     "EndpointConnectionError": _NO_ANSWER,
-    "NoRegionError": "set AWS_REGION",
+    "NoRegionError": "set AWS_DEFAULT_REGION",
     "NoCredentialsError": "there are no AWS credentials here",
 }
 Address = tuple[str, str]  # service and name

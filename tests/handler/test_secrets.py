@@ -235,7 +235,7 @@ def test_without_a_region_is_an_error(use_endpoint, monkeypatch):
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
-    with pytest.raises(ConfigError, match=r"A: ssm:/a cannot be read \(NoRegionError\)"):
+    with pytest.raises(ConfigError, match=r"A: ssm:/a cannot be read \(NoRegionError\): set AWS_DEFAULT_REGION"):
         resolve({SECRETS: "A=ssm:/a"})
 
 
