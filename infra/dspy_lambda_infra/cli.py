@@ -73,11 +73,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_project(deploy)
     deploy.add_argument("--dry-run", action="store_true", help="only say it: nothing is written, built or uploaded")
     deploy.add_argument("--template", type=Path, default=Path("template.yaml"), help="the template's file")
-    deploy.add_argument("--stack-name", metavar="NAME", help="(default: the app_id)")
+    deploy.add_argument("--stack-name", metavar="NAME", help="(default: <app_id>-<stage>)")
     deploy.add_argument("--region", help="(default: of the AWS profile)")
-    deploy.add_argument("--stage", type=_word, help="(default: as deployed, else prod)")
+    deploy.add_argument("--stage", type=_stage, help="(default: of the stack --stack-name, else prod)")
     deploy.add_argument("--alarm-email", type=_word, metavar="ADDRESS", help="where alarms go (default: as deployed)")
     deploy.add_argument("--reserve-concurrency", choices=("true", "false"), help="(default: as deployed)")
+    deploy.add_argument(
+        "--api-access-log",
+        choices=("none", "account-role", "new-role"),
+        help="of a REST API (default: as deployed, else with the account's role if it has one)",
+    )
     deploy.add_argument(
         "--parameter", action="append", type=_pair, default=[], metavar="KEY=VALUE", help="of template.extra.yaml's own"
     )
@@ -120,6 +125,12 @@ def _number(least: int, most: int) -> Callable[[str], int]:
 def _word(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_.+@-]+", text):
         raise argparse.ArgumentTypeError("letters, digits and _ . + @ - only")
+    return text
+
+
+def _stage(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", text):
+        raise argparse.ArgumentTypeError("1 to 32 letters, digits, _ and - only")
     return text
 
 

@@ -1,57 +1,114 @@
-"""What a deployment would change in a stack, resource by resource, told from the two translated templates."""
+"""What a deployment would change in a stack, resource by resource, and what each change replaces or restarts."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
+
+from dspy_lambda_infra.deploy.resolve import resolve
 
 # They change with every build or every other change, and say nothing by themselves.
 _NOISE = ("Metadata",)
+# "Update requires: Replacement" in the resource types' own schemas (createOnlyProperties).
+# https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/
+_REPLACING = {
+    "AWS::ApiGateway::ApiKey": {"GenerateDistinctId", "Name", "Value"},
+    "AWS::ApiGateway::Stage": {"RestApiId", "StageName"},
+    "AWS::ApiGateway::UsagePlanKey": {"KeyId", "KeyType", "UsagePlanId"},
+    "AWS::ApiGatewayV2::Api": {"ProtocolType"},
+    "AWS::ApiGatewayV2::Stage": {"ApiId", "StageName"},
+    "AWS::CloudWatch::Alarm": {"AlarmName"},
+    "AWS::CloudWatch::Dashboard": {"DashboardName"},
+    "AWS::IAM::Role": {"Path", "RoleName"},
+    "AWS::Lambda::Alias": {"FunctionName", "Name"},
+    "AWS::Lambda::EventInvokeConfig": {"FunctionName", "Qualifier"},
+    "AWS::Lambda::EventSourceMapping": {"EventSourceArn"},
+    "AWS::Lambda::Function": {"DurableConfig", "FunctionName", "PackageType", "TenancyConfig"},
+    "AWS::Lambda::Permission": {"Action", "FunctionName", "FunctionUrlAuthType", "Principal", "SourceArn"},
+    "AWS::Lambda::Url": {"Qualifier", "TargetFunctionArn"},
+    "AWS::Logs::LogGroup": {"LogGroupName"},
+    "AWS::SNS::Topic": {"FifoTopic", "TopicName"},
+    "AWS::SQS::Queue": {"FifoQueue", "QueueName"},
+    "AWS::Scheduler::Schedule": {"Name"},
+}
+# Lambda starts new execution environments when a function's configuration changes; these are not part of it.
+_NOT_RESTARTING = {"RecursiveLoop", "ReservedConcurrentExecutions", "Tags"}
 
 
-def changes(deployed: dict[str, Any] | None, new: dict[str, Any]) -> list[str]:
+def changes(
+    deployed: dict[str, Any] | None,
+    new: dict[str, Any],
+    before: Mapping[str, str] | None = None,
+    after: Mapping[str, str] | None = None,
+) -> list[str]:
     """One line for each resource that would be added, changed or removed; empty if none would.
 
     Code is not compared: what `sam build` makes has its place in S3 only at deployment.
+
+    Args:
+        deployed: the stack's processed template; None if there is no stack.
+        new: the translated template.
+        before: the parameters that the stack was deployed with.
+        after: the parameters that it would be deployed with.
     """
+    present = _named(resolve(new, after or {}))
     if deployed is None:
-        kinds = Counter(resource["Type"] for resource in new["Resources"].values())
+        kinds = Counter(resource["Type"] for resource in resolve(new, after or {}).values())
         return [f"+ {count:>3} {kind}" for kind, count in sorted(kinds.items())]
-    before, after = _named(deployed), _named(new)
-    lines = [f"+ {name} ({after[name]['Type']})" for name in sorted(after.keys() - before.keys())]
-    for name in sorted(before.keys() & after.keys()):
-        if paths := _differing(before[name], after[name]):
-            lines.append(f"~ {name}: {', '.join(paths)}")
-    for name in sorted(before.keys() - after.keys()):
-        is_kept = str(before[name].get("DeletionPolicy")).startswith("Retain")
-        fate = "stays, outside the stack" if is_kept else "DELETED"
-        lines.append(f"- {name} ({before[name]['Type']}): {fate}")
+    past = _named(resolve(deployed, before or {}))
+    lines = [f"+ {name} ({present[name]['Type']})" for name in sorted(present.keys() - past.keys())]
+    for name in sorted(past.keys() & present.keys()):
+        if paths := _differing(past[name], present[name]):
+            lines.append(f"~ {name}: {', '.join(paths)}{_effect(past[name], present[name], paths)}")
+    for name in sorted(past.keys() - present.keys()):
+        lines.append(f"- {name} ({past[name]['Type']}): {_fate(past[name], 'DeletionPolicy')}")
     return lines
 
 
-def _named(template: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def parameter_changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """One line for each parameter of a deployed stack whose value would change."""
+    both = sorted(before.keys() & after.keys())
+    return [f"~ {key}: {before[key]} -> {after[key]}" for key in both if before[key] != after[key]]
+
+
+def _named(resources: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Resources by logical id; a deployment of the API, whose id is a digest of it, by its kind."""
     found = {}
-    for name, resource in template["Resources"].items():
-        deployment = resource["Type"].endswith(("::Deployment", "Lambda::Version"))
+    for name, resource in resources.items():
         kept = {key: value for key, value in resource.items() if key not in _NOISE}
-        found[resource["Type"].rpartition("::")[2] if deployment else name] = _plain(kept)
+        found[resource["Type"].rpartition("::")[2] if _is_versioned(resource) else name] = _without_code(kept)
     return found
 
 
-def _plain(value: Any) -> Any:
-    """Intrinsics in one form, code left out."""
+def _is_versioned(resource: dict[str, Any]) -> bool:
+    kind: str = resource["Type"]
+    return kind.endswith(("::Deployment", "Lambda::Version"))
+
+
+def _without_code(value: Any) -> Any:
     if isinstance(value, dict):
-        if set(value) == {"Fn::GetAtt"} and isinstance(value["Fn::GetAtt"], str):
-            return {"Fn::GetAtt": value["Fn::GetAtt"].split(".", 1)}
-        return {key: _plain(item) for key, item in value.items() if key not in ("Code", "DeploymentId")}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
+        return {key: _without_code(item) for key, item in value.items() if key not in ("Code", "DeploymentId")}
+    return [_without_code(item) for item in value] if isinstance(value, list) else value
 
 
 def _differing(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    if before["Type"].endswith(("::Deployment", "Lambda::Version")):
+    if _is_versioned(before):
         return []
     old, new = before.get("Properties", {}), after.get("Properties", {})
     paths = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
     paths += [key for key in sorted({*before, *after} - {"Properties"}) if before.get(key) != after.get(key)]
     return paths
+
+
+def _effect(before: dict[str, Any], after: dict[str, Any], paths: list[str]) -> str:
+    kind = after["Type"]
+    if before["Type"] != kind or _REPLACING.get(kind, set()) & set(paths):
+        return f" (REPLACED; the old one: {_fate(before, 'UpdateReplacePolicy')})"
+    if kind == "AWS::Lambda::Function" and set(paths) - _NOT_RESTARTING:
+        return " (restarts its environments)"
+    return ""
+
+
+def _fate(resource: dict[str, Any], policy: str) -> str:
+    return "stays, outside the stack" if str(resource.get(policy)).startswith("Retain") else "DELETED"

@@ -9,10 +9,13 @@ from dspy_lambda_infra.project import Project
 from dspy_lambda_infra.template.functions import cors, log_group
 from dspy_lambda_infra.template.gateway import REFUSALS
 from dspy_lambda_infra.template.roles import service_role
-from dspy_lambda_infra.template.syntax import get_att, ref, sub
+from dspy_lambda_infra.template.syntax import get_att, if_, ref, sub
 
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-logging.html
 _LOG_ROLE = "arn:${AWS::Partition}:iam::aws:policy/service-role/AmazonAPIGatewayPushToCloudWatchLogs"
+# A REST API writes an access log with a role that an account has once per region: nobody takes that over unasked.
+ACCESS_LOG = "ApiAccessLog"
+ACCESS_LOGS = ("none", "account-role", "new-role")
 _LOGGED = {
     "requestId": "$context.requestId",
     "ip": "$context.identity.sourceIp",
@@ -28,15 +31,28 @@ _LOGGED = {
 
 def api_parameters(project: Project) -> dict[str, Any]:
     """Parameters that only a REST API needs."""
-    if not project.has_api or project.config.lambda_.api.kind != "rest":
+    if not _is_rest(project):
         return {}
     return {
-        "CreateApiLogsRole": {
+        ACCESS_LOG: {
             "Type": "String",
-            "AllowedValues": ["true", "false"],
-            "Default": "true",
-            "Description": "false where this account and region have API Gateway's log role already",
+            "AllowedValues": list(ACCESS_LOGS),
+            "Default": ACCESS_LOGS[0],
+            "Description": (
+                "account-role where API Gateway has a log role in this account and region; new-role makes one, "
+                "for all of their REST APIs"
+            ),
         }
+    }
+
+
+def api_conditions(project: Project) -> dict[str, Any]:
+    """Conditions on those parameters."""
+    if not _is_rest(project):
+        return {}
+    return {
+        "HasAccessLog": {"Fn::Not": [{"Fn::Equals": [ref(ACCESS_LOG), "none"]}]},
+        "ApiLogsRole": {"Fn::Equals": [ref(ACCESS_LOG), "new-role"]},
     }
 
 
@@ -62,6 +78,10 @@ def api_resources(project: Project) -> dict[str, Any]:
     }
 
 
+def _is_rest(project: Project) -> bool:
+    return project.has_api and project.config.lambda_.api.kind == "rest"
+
+
 def _rest_api(project: Project, access_log: dict[str, Any]) -> dict[str, Any]:
     settings = project.config.lambda_
     throttle = settings.api.throttle
@@ -77,7 +97,7 @@ def _rest_api(project: Project, access_log: dict[str, Any]) -> dict[str, Any]:
         "StageName": ref("Stage"),
         "EndpointConfiguration": {"Type": "REGIONAL"},
         "MethodSettings": [everything],
-        "AccessLogSetting": access_log,
+        "AccessLogSetting": if_("HasAccessLog", access_log),
         **({"TracingEnabled": True} if settings.tracing == "xray" else {}),
         **({"Auth": auth} if auth else {}),
         "GatewayResponses": _gateway_responses(project),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dspy_lambda_infra.project import Project
 
+DEFAULT_STAGE = "prod"
 _RULE = "build-%:"
 _MAKEFILE = """\
 # `sam build` calls this for each function, in the project's folder.
@@ -35,9 +36,9 @@ resolve_s3 = true
 {images}"""
 
 
-def stack_name(project: Project) -> str:
-    """The app_id as CloudFormation takes it: letters, digits and hyphens."""
-    return re.sub(r"[^A-Za-z0-9]+", "-", project.config.app_id).strip("-")
+def stack_name(project: Project, stage: str = DEFAULT_STAGE) -> str:
+    """`<app_id>-<stage>` as CloudFormation takes it, in letters, digits and hyphens: a stage is a stack of its own."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", f"{project.config.app_id}-{stage}").strip("-")
 
 
 def write_beside(project: Project, folder: Path, say: Callable[[str], None]) -> None:

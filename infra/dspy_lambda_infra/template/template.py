@@ -9,11 +9,13 @@ from typing import Any
 from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.project import Project
 from dspy_lambda_infra.template.alarms import alarm_resources, alarm_topic
-from dspy_lambda_infra.template.api import api_parameters, api_resources
+from dspy_lambda_infra.template.api import api_conditions, api_parameters, api_resources
+from dspy_lambda_infra.template.beside import DEFAULT_STAGE
 from dspy_lambda_infra.template.dashboard import dashboard, queries
 from dspy_lambda_infra.template.deployment import deployment_resources
 from dspy_lambda_infra.template.extra import merge_extra
 from dspy_lambda_infra.template.functions import catalogue_resources, function_resources, reserves
+from dspy_lambda_infra.template.metadata import metadata
 from dspy_lambda_infra.template.outputs import outputs
 from dspy_lambda_infra.template.queues import on_failure_queue, queue_policy
 from dspy_lambda_infra.template.syntax import dump, ref
@@ -73,6 +75,7 @@ def generate(project: Project, folder: Path) -> dict[str, Any]:
         "AWSTemplateFormatVersion": "2010-09-09",
         "Transform": "AWS::Serverless-2016-10-31",
         "Description": project.config.description or f"DSPy programs of {project.config.app_id}",
+        "Metadata": metadata(project),
         "Parameters": _parameters(project),
         "Conditions": _conditions(project),
         "Globals": _globals(project),
@@ -94,8 +97,9 @@ def _parameters(project: Project) -> dict[str, Any]:
     parameters: dict[str, Any] = {
         "Stage": {
             "Type": "String",
-            "Default": "prod",
-            "AllowedPattern": "[A-Za-z0-9_]{1,32}",
+            "Default": DEFAULT_STAGE,
+            # https://docs.aws.amazon.com/apigateway/latest/api/API_CreateStage.html
+            "AllowedPattern": "[A-Za-z0-9_-]{1,32}",
             "Description": "The API's stage, and {stage} in the names of secrets",
         },
         "SecretsVersion": {
@@ -126,9 +130,7 @@ def _conditions(project: Project) -> dict[str, Any]:
         conditions["Reserve"] = {"Fn::Equals": [ref("ReserveConcurrency"), "true"]}
     if project.config.lambda_.alarms:
         conditions["HasAlarmEmail"] = {"Fn::Not": [{"Fn::Equals": [ref("AlarmEmail"), ""]}]}
-    if "CreateApiLogsRole" in api_parameters(project):
-        conditions["ApiLogsRole"] = {"Fn::Equals": [ref("CreateApiLogsRole"), "true"]}
-    return conditions
+    return conditions | api_conditions(project)
 
 
 def _globals(project: Project) -> dict[str, Any]:

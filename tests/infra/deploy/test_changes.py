@@ -1,3 +1,5 @@
+import pytest
+
 from dspy_lambda_infra.deploy.changes import changes
 from dspy_lambda_infra.deploy.translate import translate
 from dspy_lambda_infra.project import load_project
@@ -21,7 +23,7 @@ def test_the_same_again_changes_nothing(make_project):
 
 def test_a_setting_names_resource_and_property(make_project):
     lines = changes(translated(make_project), translated(make_project, defaults={"memory_mb": 512}))
-    assert lines == ["~ EchoFunction: MemorySize"]
+    assert lines == ["~ EchoFunction: MemorySize (restarts its environments)"]
 
 
 def test_a_program_that_comes_and_one_that_goes(make_project):
@@ -32,3 +34,41 @@ def test_a_program_that_comes_and_one_that_goes(make_project):
     assert "- AEchoQueue (AWS::SQS::Queue): stays, outside the stack" in gone
     # Programs that stay are not touched by one that goes; the dashboard and the queries are over all of them.
     assert {line.split()[1].rstrip(":") for line in gone if line.startswith("~ Echo")} <= {"EchoRole", "EchoFunction"}
+
+
+def test_a_queue_that_becomes_fifo_is_replaced_and_the_old_one_stays(make_project):
+    one = translated(make_project, defaults={"sqs": {}})
+    lines = changes(one, translated(make_project, defaults={"sqs": {"fifo": True}}))
+    queue = next(line for line in lines if line.startswith("~ EchoQueue"))
+    assert queue.endswith("(REPLACED; the old one: stays, outside the stack)")
+
+
+def test_a_function_that_becomes_an_image_is_replaced(make_project):
+    lines = changes(translated(make_project), translated(make_project, package_type="Image"))
+    assert any(line.startswith("~ EchoFunction:") and "(REPLACED; the old one: DELETED)" in line for line in lines)
+
+
+def test_reserved_concurrency_restarts_nothing(make_project):
+    lines = changes(translated(make_project), translated(make_project, defaults={"reserved_concurrency": 20}))
+    assert "~ EchoFunction: ReservedConcurrentExecutions" in lines
+
+
+@pytest.mark.parametrize(
+    ("parameter", "before", "after", "line"),
+    [
+        ("SecretsVersion", "1", "2", "~ EchoFunction: Environment (restarts its environments)"),
+        ("ReserveConcurrency", "true", "false", "~ EchoFunction: ReservedConcurrentExecutions"),
+        ("ApiAccessLog", "none", "account-role", "~ ApiStage: AccessLogSetting"),
+        ("Stage", "prod", "test", "~ ApiStage: StageName (REPLACED; the old one: DELETED)"),
+    ],
+)
+def test_a_parameter_alone_changes_what_uses_it(make_project, parameter, before, after, line):
+    template = translated(make_project)
+    lines = changes(template, template, {parameter: before}, {parameter: after})
+    assert any(found.startswith(line) for found in lines), lines
+
+
+def test_a_parameter_that_switches_resources_adds_them(make_project):
+    template = translated(make_project)
+    lines = changes(template, template, {"ApiAccessLog": "none"}, {"ApiAccessLog": "new-role"})
+    assert "+ ApiLogsRole (AWS::IAM::Role)" in lines

@@ -4,6 +4,8 @@ import stat
 
 import boto3
 import pytest
+from botocore.client import BaseClient
+from botocore.exceptions import ClientError
 from moto import mock_aws
 
 from dspy_lambda_infra.cli import main
@@ -57,6 +59,19 @@ def sam(monkeypatch, tmp_path):
     return lambda: log.read_text().splitlines() if log.exists() else []
 
 
+def create_stack(name, **parameters):
+    """A stack with one queue, deployed with these parameters."""
+    stack = {
+        "Parameters": {key: {"Type": "String"} for key in parameters},
+        "Resources": {"OldQueue": {"Type": "AWS::SQS::Queue", "Properties": {}}},
+    }
+    boto3.client("cloudformation").create_stack(
+        StackName=name,
+        TemplateBody=json.dumps(stack),
+        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
+    )
+
+
 def test_without_credentials_the_page_says_so_and_a_dry_run_is_done(deploy, project, capsys, monkeypatch):
     for name in list(os.environ):
         if name.startswith("AWS_"):
@@ -65,7 +80,7 @@ def test_without_credentials_the_page_says_so_and_a_dry_run_is_done(deploy, proj
     monkeypatch.setenv("HOME", str(project))
     assert deploy("--dry-run", "--region", "us-east-1") == 0
     page = capsys.readouterr().out
-    assert "account not asked: no AWS credentials" in page
+    assert "account not read: no AWS credentials" in page
     assert "rest; auth: iam" in page
     assert "USD a month at worst" in page
     assert "calls at once" in page
@@ -102,7 +117,7 @@ def test_sam_is_called_with_the_right_arguments(deploy, project, key, sam):
         "--no-confirm-changeset",
         "ParameterKey=AlarmEmail,ParameterValue=me@example.com",
         "ParameterKey=ReserveConcurrency,ParameterValue=true",
-        "ParameterKey=CreateApiLogsRole,ParameterValue=true",
+        "ParameterKey=ApiAccessLog,ParameterValue=none",
     ):
         assert argument in deployed
     assert (project / "template.yaml").exists()
@@ -134,26 +149,15 @@ def test_an_account_that_could_not_keep_100_unreserved_is_exit_2(deploy, capsys,
     assert sam() == []
 
 
-def test_what_was_said_once_holds_until_something_else_is_said(deploy, key, sam):
-    """And a log role that the account had before is left alone for ever."""
+def test_what_was_said_once_holds_until_something_else_is_said(deploy, project, key, sam):
     kept = {
         "Stage": "prod",
         "AlarmEmail": "me@example.com",
-        "CreateApiLogsRole": "false",
+        "ApiAccessLog": "new-role",
         "ReserveConcurrency": "false",
     }
-    boto3.client("apigateway").update_account(
-        patchOperations=[{"op": "replace", "path": "/cloudwatchRoleArn", "value": "arn:aws:iam::123456789012:role/x"}]
-    )
-    stack = {
-        "Parameters": {name: {"Type": "String"} for name in kept},
-        "Resources": {"ApiLogsRole": {"Type": "AWS::SQS::Queue", "Properties": {}}},
-    }
-    boto3.client("cloudformation").create_stack(
-        StackName="app",
-        TemplateBody=json.dumps(stack),
-        Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in kept.items()],
-    )
+    (project / "template.extra.yaml").write_text("Parameters: {Mine: {Type: String}}")
+    create_stack("app-prod", **kept)
     assert deploy("--yes", "--reserve-concurrency", "true", "--parameter", "Mine=yes") == 0
     for name, value in {**kept, "ReserveConcurrency": "true", "Mine": "yes"}.items():
         assert f"ParameterKey={name},ParameterValue={value}" in sam()[1]
@@ -168,7 +172,9 @@ def test_own_checks_hold_where_nothing_is_reserved_too(make_project, capsys, key
     assert not (project / "template.yaml").exists()
 
 
-@pytest.mark.parametrize("arguments", [["--secrets-version", "a b"], ["--parameter", "Mine=a,b"], ["--stage", "a/b"]])
+@pytest.mark.parametrize(
+    "arguments", [["--secrets-version", "a b"], ["--parameter", "Mine=a,b"], ["--stage", "a/b"], ["--stage", "a" * 33]]
+)
 def test_what_sam_could_not_read_is_a_usage_error(deploy, arguments):
     with pytest.raises(SystemExit) as error:
         deploy("--dry-run", *arguments)
@@ -176,9 +182,148 @@ def test_what_sam_could_not_read_is_a_usage_error(deploy, arguments):
 
 
 def test_what_changes_in_a_stack_that_is_there(deploy, project, capsys, key):
-    stack = {"Resources": {"OldQueue": {"Type": "AWS::SQS::Queue", "Properties": {}}}}
-    boto3.client("cloudformation").create_stack(StackName="app", TemplateBody=json.dumps(stack))
+    create_stack("app-prod")
     assert deploy("--dry-run") == 0
     page = capsys.readouterr().out
     assert "- OldQueue (AWS::SQS::Queue): DELETED" in page
     assert "+ EchoFunction (AWS::Lambda::Function)" in page
+
+
+def test_the_default_stack_is_the_stage_s_own(deploy, project, key, sam):
+    assert deploy("--yes") == 0
+    assert "deploy --stack-name app-prod " in sam()[1]
+    assert 'stack_name = "app-prod"' in (project / "samconfig.toml").read_text()
+
+
+@pytest.mark.parametrize(("stage", "stack"), [("test", "app-test"), ("pr-12", "app-pr-12"), ("pr_12", "app-pr-12")])
+def test_another_stage_is_another_stack_with_keys_of_its_own(deploy, key, sam, capsys, stage, stack):
+    create_stack("app-prod", Stage="prod")
+    assert deploy("--yes", "--stage", stage) == 1
+    assert f"no value yet for ssm:/app/{stage}/OPENAI_API_KEY" in capsys.readouterr().out
+    boto3.client("ssm").put_parameter(Name=f"/app/{stage}/OPENAI_API_KEY", Type="SecureString", Value="sk-planted")
+    assert deploy("--yes", "--stage", stage) == 0
+    assert f"deploy --stack-name {stack} " in sam()[1]
+    assert f"ParameterKey=Stage,ParameterValue={stage}" in sam()[1]
+
+
+@pytest.mark.parametrize("dry_run", [["--dry-run"], ["--yes"]])
+def test_a_stack_keeps_its_stage(deploy, key, sam, capsys, dry_run):
+    create_stack("app-prod", Stage="prod")
+    assert deploy("--stage", "test", "--stack-name", "app-prod", *dry_run) == 2
+    assert "the stack is stage prod" in capsys.readouterr().err
+    assert sam() == []
+
+
+def test_two_stages_that_would_share_a_stack_name_do_not_share_the_stack(deploy, key, sam, capsys):
+    create_stack("app-pr-1", Stage="pr_1")
+    assert deploy("--yes", "--stage", "pr-1") == 2
+    assert "the stack is stage pr_1" in capsys.readouterr().err
+    assert sam() == []
+
+
+def test_a_named_stack_is_updated_in_the_stage_that_it_has(deploy, sam, account):
+    boto3.client("ssm").put_parameter(Name="/app/test/OPENAI_API_KEY", Type="SecureString", Value="sk-planted")
+    create_stack("mine", Stage="test")
+    assert deploy("--yes", "--stack-name", "mine") == 0
+    assert "ParameterKey=Stage,ParameterValue=test" in sam()[1]
+
+
+def test_the_dry_run_names_changed_parameters(deploy, key, capsys):
+    create_stack("app-prod", Stage="prod", AlarmEmail="old@example.com", SecretsVersion="1")
+    assert deploy("--dry-run", "--alarm-email", "new@example.com") == 0
+    page = capsys.readouterr().out
+    assert "parameters\n  ~ AlarmEmail: old@example.com -> new@example.com\n" in page
+    assert "~ Stage" not in page
+
+
+@pytest.mark.parametrize(
+    ("parameter", "message"),
+    [
+        ("Mien=1", "has no parameter Mien; it has: AlarmEmail"),
+        ("Mine=3", "must be one of: 1, 2"),
+        ("Stage=test", "use --stage"),
+    ],
+)
+def test_a_parameter_that_cloudformation_would_refuse_is_exit_2(deploy, project, key, sam, capsys, parameter, message):
+    (project / "template.extra.yaml").write_text("Parameters: {Mine: {Type: String, AllowedValues: [1, 2]}}")
+    assert deploy("--yes", "--parameter", parameter) == 2
+    assert message in capsys.readouterr().err
+    assert sam() == []
+
+
+def test_a_template_in_a_folder_that_is_not_there_is_exit_2(project, key, sam, capsys):
+    missing = project / "missing" / "template.yaml"
+    assert main(["deploy", "--project", str(project), "--template", str(missing), "--yes"]) == 2
+    assert f"there is no folder {missing.parent}" in capsys.readouterr().err
+    assert sam() == []
+
+
+@pytest.fixture
+def logs_role(account):
+    """Set API Gateway's log role, which exists unless `deleted`; its ARN."""
+
+    def set_role(*, deleted=False):
+        iam = boto3.client("iam")
+        arn = iam.create_role(RoleName="platform", Path="/team/", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+        boto3.client("apigateway").update_account(
+            patchOperations=[{"op": "replace", "path": "/cloudwatchRoleArn", "value": arn}]
+        )
+        if deleted:
+            iam.delete_role(RoleName="platform")
+        return arn
+
+    return set_role
+
+
+def test_the_access_log_uses_the_account_s_role_and_never_makes_one_unasked(deploy, key, sam, logs_role, capsys):
+    arn = logs_role()
+    assert deploy("--yes") == 0
+    assert "ParameterKey=ApiAccessLog,ParameterValue=account-role" in sam()[1]
+    assert f"access log  with the account's role {arn}" in capsys.readouterr().out
+    assert boto3.client("apigateway").get_account()["cloudwatchRoleArn"] == arn
+
+
+def test_a_deleted_log_role_is_not_one(deploy, key, sam, logs_role, capsys):
+    arn = logs_role(deleted=True)
+    assert deploy("--yes") == 0
+    assert "ParameterKey=ApiAccessLog,ParameterValue=none" in sam()[1]
+    assert f"{arn} no longer exists; --api-access-log new-role makes one" in capsys.readouterr().out
+
+
+def test_an_account_without_a_log_role_gets_one_when_asked(deploy, key, sam, capsys):
+    assert deploy("--yes", "--api-access-log", "new-role") == 0
+    assert "ParameterKey=ApiAccessLog,ParameterValue=new-role" in sam()[1]
+
+
+def test_a_working_log_role_is_not_taken_over(deploy, key, sam, logs_role, capsys):
+    arn = logs_role()
+    assert deploy("--yes", "--api-access-log", "new-role") == 2
+    assert arn in capsys.readouterr().err
+    assert sam() == []
+
+
+def test_a_log_role_that_may_not_be_seen_is_not_taken_over(deploy, key, sam, logs_role, capsys, monkeypatch):
+    logs_role()
+    deny(monkeypatch, "GetAccount")
+    assert deploy("--yes") == 0
+    assert "ParameterKey=ApiAccessLog,ParameterValue=none" in sam()[1]
+    assert "cannot be seen" in capsys.readouterr().out
+
+
+def test_a_log_role_that_iam_may_not_be_asked_about_is_believed(deploy, key, sam, logs_role, monkeypatch):
+    logs_role()
+    deny(monkeypatch, "GetRole")
+    assert deploy("--yes") == 0
+    assert "ParameterKey=ApiAccessLog,ParameterValue=account-role" in sam()[1]
+
+
+def deny(monkeypatch, denied):
+    """Answer an operation as IAM does who does not allow it."""
+    real = BaseClient._make_api_call
+
+    def call(client, operation, arguments):
+        if operation == denied:
+            raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, operation)
+        return real(client, operation, arguments)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", call)

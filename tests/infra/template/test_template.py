@@ -257,7 +257,9 @@ def test_an_api_throttles_and_writes_access_logs(make):
     )
     http = make({"api": {"kind": "http", **throttle}})["Api"]["Properties"]
     assert http["DefaultRouteSettings"]["ThrottlingBurstLimit"] == 9
-    for log in (rest["AccessLogSetting"], http["AccessLogSettings"]):
+    condition, rest_log, _ = rest["AccessLogSetting"].value
+    assert condition == "HasAccessLog"
+    for log in (rest_log, http["AccessLogSettings"]):
         assert log["DestinationArn"] == get_att("ApiLogGroup.Arn")
         assert json.loads(log["Format"])["requestId"] == "$context.requestId"
         assert json.loads(log["Format"])["integrationStatus"] == "$context.integration.status"

@@ -1,0 +1,71 @@
+"""What a deployment would do and cost, on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dspy_lambda_infra.cost import cost_table
+from dspy_lambda_infra.deploy.account import Account
+from dspy_lambda_infra.limits import report
+from dspy_lambda_infra.project import Project
+from dspy_lambda_infra.template.api import ACCESS_LOG
+from dspy_lambda_infra.template.functions import reserved_total
+
+_OPEN = "OPEN TO THE WORLD (auth: none in the config)"
+_MAKE_ROLE = "--api-access-log new-role makes one, for all REST APIs of this account and region"
+
+
+def page(project: Project, stack: str, account: Account | None, why: str, parameters: Mapping[str, str]) -> str:
+    """The page, up to the change set.
+
+    Args:
+        why: why there is no account.
+    """
+    where = f"account {account.id}, {account.region}" if account else f"account not read: {why}"
+    title = f"stack {stack}, stage {parameters['Stage']}: {len(project.functions)} programs, {where}"
+    lines = [title, "", *_api(project), *_access_log(account, parameters), _concurrency(project, account, parameters)]
+    lines += ["", "limits", *_indented(report(project)[0])]
+    lines += ["", "worst case", *_indented(cost_table(project))]
+    return "\n".join(lines)
+
+
+def _api(project: Project) -> list[str]:
+    if not project.has_api:
+        return []
+    api = project.config.lambda_.api
+    throttle = f"{api.throttle.rate:g} requests/s, bursts of {api.throttle.burst}"
+    limit = "no throttle but concurrency" if api.kind == "url" else throttle
+    return [f"api         {api.kind}; {_OPEN if api.auth == 'none' else f'auth: {api.auth}'}; {limit}"]
+
+
+def _access_log(account: Account | None, parameters: Mapping[str, str]) -> list[str]:
+    if ACCESS_LOG not in parameters:
+        return []
+    mode, role = parameters[ACCESS_LOG], account.logs_role if account else None
+    match mode, role.state if role else "unknown":
+        case "new-role", _:
+            said = "with a role that this stack sets for all REST APIs of this account and region"
+        case "account-role", "ready" | "unknown":
+            said = f"with the account's role {role.arn if role else ''}".rstrip()
+        case "account-role", _:
+            said = f"with the account's role, WHICH IS NOT THERE: the deployment would fail; {_MAKE_ROLE}"
+        case "none", "deleted":
+            said = f"off: the account's role {role.arn if role else ''} no longer exists; {_MAKE_ROLE}"
+        case "none", "unset":
+            said = f"off: API Gateway has no log role; {_MAKE_ROLE}"
+        case "none", "ready":
+            said = "off (--api-access-log account-role)"
+        case _:
+            said = "off: whether the account has a log role cannot be seen (--api-access-log account-role if it has)"
+    return [f"access log  {said}"]
+
+
+def _concurrency(project: Project, account: Account | None, parameters: Mapping[str, str]) -> str:
+    if parameters.get("ReserveConcurrency") == "false":
+        return "concurrency nothing reserved (--reserve-concurrency true, once the account's quota is above 100)"
+    quota = f"of the account's {account.concurrency}, {account.unreserved} of them free" if account else ""
+    return f"concurrency {reserved_total(project)} reserved {quota}".rstrip()
+
+
+def _indented(text: str) -> list[str]:
+    return [f"  {line}" for line in text.splitlines()]

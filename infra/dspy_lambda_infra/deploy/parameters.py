@@ -1,0 +1,112 @@
+"""The template's parameters for one deployment: as asked, else as deployed, else as the account needs them."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from dspy_lambda.errors import ConfigError
+from dspy_lambda_infra.checks import UNRESERVED
+from dspy_lambda_infra.deploy.account import Account
+from dspy_lambda_infra.project import Project
+from dspy_lambda_infra.template.api import ACCESS_LOG
+from dspy_lambda_infra.template.beside import DEFAULT_STAGE
+from dspy_lambda_infra.template.functions import reserves
+
+# The template's own, and the option that sets each.
+_OPTIONS = {
+    "Stage": "--stage",
+    "SecretsVersion": "--secrets-version",
+    "ReserveConcurrency": "--reserve-concurrency",
+    "AlarmEmail": "--alarm-email",
+    ACCESS_LOG: "--api-access-log",
+}
+
+
+def choose_parameters(options: argparse.Namespace, project: Project, account: Account | None) -> dict[str, str]:
+    """The values to deploy with.
+
+    Raises:
+        ConfigError: the stack belongs to another stage; or the access log would replace a log role that works.
+    """
+    before = account.parameters if account else {}
+    settings = project.config.lambda_
+    parameters = {"Stage": _stage(options, before)}
+    if reserves(project):
+        parameters["ReserveConcurrency"] = str(reserves_concurrency(options, account)).lower()
+    if settings.alarms and (address := options.alarm_email or before.get("AlarmEmail")):
+        parameters["AlarmEmail"] = address
+    if project.has_api and settings.api.kind == "rest":
+        parameters[ACCESS_LOG] = _access_log(options, account)
+    if version := options.secrets_version or before.get("SecretsVersion"):
+        parameters["SecretsVersion"] = version
+    for key, value in options.parameter:
+        if key in _OPTIONS:
+            raise ConfigError(f"--parameter {key}: has an option of its own; use {_OPTIONS[key]}.")
+        parameters[key] = value
+    return parameters
+
+
+def check_parameters(parameters: Mapping[str, str], template: dict[str, Any]) -> None:
+    """Refuse what CloudFormation would refuse.
+
+    Raises:
+        ConfigError: a parameter that the template does not have, or a value that it does not allow.
+    """
+    declared = template.get("Parameters", {})
+    for key, value in parameters.items():
+        name = _OPTIONS.get(key, f"--parameter {key}")
+        if key not in declared:
+            raise ConfigError(f"{name}: the template has no parameter {key}; it has: {', '.join(sorted(declared))}.")
+        pattern, allowed = declared[key].get("AllowedPattern"), declared[key].get("AllowedValues")
+        if pattern and not re.fullmatch(pattern, value):
+            raise ConfigError(f"{name}: {value!r} does not match {pattern}.")
+        if allowed and value not in map(str, allowed):
+            raise ConfigError(f"{name}: must be one of: {', '.join(map(str, allowed))}.")
+
+
+def reserves_concurrency(options: argparse.Namespace, account: Account | None) -> bool:
+    """Whether concurrency is reserved: as asked, else as deployed, else where the account's quota allows it."""
+    before = account.parameters.get("ReserveConcurrency") if account else None
+    asked = options.reserve_concurrency or before
+    return asked == "true" if asked else account is None or account.concurrency > UNRESERVED
+
+
+def reserved_by(account: Account) -> int:
+    """What the deployed stack has reserved itself."""
+    if account.parameters.get("ReserveConcurrency") != "true":
+        return 0
+    total = 0
+    for resource in (account.deployed or {}).get("Resources", {}).values():
+        found = resource.get("Properties", {}).get("ReservedConcurrentExecutions", 0)
+        if isinstance(found, dict):
+            found = next((item for item in found.get("Fn::If", []) if isinstance(item, int)), 0)
+        total += int(found)
+    return total
+
+
+def _stage(options: argparse.Namespace, before: Mapping[str, str]) -> str:
+    deployed = before.get("Stage")
+    stage: str = options.stage or (deployed if options.stack_name else None) or DEFAULT_STAGE
+    if deployed and deployed != stage:
+        # It names the API's address and the keys: the stack would serve with another stage's.
+        raise ConfigError(
+            f"the stack is stage {deployed}, and a stack keeps its stage: deploy {stage} as a stack of its own "
+            f"(--stage {stage} without --stack-name, or with another one)."
+        )
+    return stage
+
+
+def _access_log(options: argparse.Namespace, account: Account | None) -> str:
+    before = account.parameters.get(ACCESS_LOG) if account else None
+    role = account.logs_role if account else None
+    if options.api_access_log == "new-role" and before != "new-role" and role and role.state == "ready":
+        raise ConfigError(
+            f"--api-access-log new-role: API Gateway has the log role {role.arn} in this account and region already, "
+            "for all REST APIs; use --api-access-log account-role."
+        )
+    fitting = "account-role" if role and role.state == "ready" else "none"
+    asked: str = options.api_access_log or before or fitting
+    return asked

@@ -1,0 +1,48 @@
+from dspy_lambda_infra.deploy.configuration import configuration_changes
+from dspy_lambda_infra.deploy.translate import translate
+from dspy_lambda_infra.project import load_project
+from dspy_lambda_infra.template import render
+from dspy_lambda_infra.template.metadata import deployed_config
+from tests.support import ECHO
+
+FAST = {"model": "openai/gpt-4.1-nano", "env": "OPENAI_API_KEY"}
+
+
+def config(make_project, model=FAST, **settings):
+    """What a deployed stack's template says of the config."""
+    project = load_project(make_project({"echo": ECHO}, models={"default": "a", "registry": {"a": model}}, **settings))
+    return deployed_config(translate(render(project, project.root), {}))
+
+
+def test_the_same_config_changes_nothing(make_project):
+    assert configuration_changes(config(make_project), config(make_project)) == []
+
+
+def test_a_changed_model_is_named_and_restarts_every_function(make_project):
+    after = config(make_project, {**FAST, "model": "openai/gpt-4.1-mini", "temperature": 0})
+    assert configuration_changes(config(make_project), after) == [
+        "~ models.registry.a.model: openai/gpt-4.1-nano -> openai/gpt-4.1-mini",
+        "+ models.registry.a.temperature: 0.0",
+        "restarts the environments of every function",
+    ]
+
+
+def test_a_limit_that_goes_is_named(make_project):
+    lines = configuration_changes(config(make_project, server={"sync_worker_threads": 5}), config(make_project))
+    assert lines[0] == "- server.sync_worker_threads: was 5"
+
+
+def test_no_key_gets_into_the_template(make_project):
+    model = {
+        "model": "openai/x",
+        "api_key": "sk-planted",
+        "api_base": "http://me:sk-planted@127.0.0.1:1/v1?k=sk-planted",
+    }
+    found = config(make_project, model)
+    assert found["models"]["registry"]["a"]["api_base"] == "http://127.0.0.1:1/v1"
+    assert "planted" not in str(found)
+    assert "api_key" not in str(found)
+
+
+def test_a_template_from_before_says_nothing():
+    assert deployed_config({"Resources": {}}) is None

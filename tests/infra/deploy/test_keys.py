@@ -1,0 +1,47 @@
+import boto3
+import pytest
+from botocore.stub import Stubber
+from moto import mock_aws
+
+from dspy_lambda_infra.deploy.keys import how_to_put, missing_keys
+
+
+@pytest.fixture
+def session(monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    with mock_aws():
+        yield boto3.Session(region_name="us-east-1")
+
+
+def test_what_holds_nothing_is_missing(session):
+    session.client("ssm").put_parameter(Name="/app/there", Type="SecureString", Value="x")
+    session.client("secretsmanager").create_secret(Name="app/there", SecretString="{}")
+    places = {"ssm:/app/there", "ssm:/app/gone", "secretsmanager:app/there#key", "secretsmanager:app/gone"}
+    assert missing_keys(session, places) == ["secretsmanager:app/gone", "ssm:/app/gone"]
+
+
+def test_a_parameter_behind_an_empty_page_is_found(session, monkeypatch):
+    """SSM may answer with no parameter and a NextToken."""
+    client = session.client("ssm")
+    stubber = Stubber(client)
+    stubber.add_response("describe_parameters", {"Parameters": [], "NextToken": "more"})
+    stubber.add_response("describe_parameters", {"Parameters": [{"Name": "/app/there"}]})
+    monkeypatch.setattr(session, "client", lambda service: client)
+    with stubber:
+        assert missing_keys(session, {"ssm:/app/there"}) == []
+    stubber.assert_no_pending_responses()
+
+
+def test_who_may_not_ask_is_not_held_up(session, monkeypatch):
+    client = session.client("ssm")
+    stubber = Stubber(client)
+    stubber.add_client_error("describe_parameters", "AccessDeniedException")
+    monkeypatch.setattr(session, "client", lambda service: client)
+    with stubber:
+        assert missing_keys(session, {"ssm:/app/there"}) == []
+
+
+def test_a_key_of_a_json_secret_is_put_as_json():
+    assert "create-secret --name app/x" in how_to_put("secretsmanager:app/x#key")
+    assert "key" in how_to_put("secretsmanager:app/x#key")

@@ -1,0 +1,61 @@
+import pytest
+
+from dspy_lambda_infra.deploy.resolve import resolve
+
+EQUAL = {"Fn::Equals": [{"Ref": "Mode"}, "on"]}
+
+
+def value(value, conditions=None, **parameters):
+    """What becomes of a property's value."""
+    template = {
+        "Parameters": {"Mode": {"Type": "String", "Default": "on"}},
+        "Conditions": {"On": EQUAL, **(conditions or {})},
+        "Resources": {"Thing": {"Type": "T", "Properties": {"it": value}}},
+    }
+    return resolve(template, parameters)["Thing"]["Properties"].get("it")
+
+
+def test_a_reference_to_a_parameter_is_its_value():
+    assert value({"Ref": "Mode"}) == "on"
+    assert value({"Ref": "Mode"}, Mode="x") == "x"
+    assert value({"Fn::Sub": "a/${Mode}"}, Mode="x") == "a/x"
+
+
+@pytest.mark.parametrize("unknown", [{"Ref": "Other"}, {"Fn::Sub": "${AWS::Region}"}])
+def test_what_only_a_deployment_knows_stays(unknown):
+    assert value(unknown) == unknown
+
+
+def test_both_forms_of_an_attribute_are_one():
+    assert value({"Fn::GetAtt": "Queue.Arn"}) == value({"Fn::GetAtt": ["Queue", "Arn"]})
+
+
+@pytest.mark.parametrize(
+    ("condition", "mode", "expected"),
+    [
+        (EQUAL, "on", "yes"),
+        (EQUAL, "x", "no"),
+        ({"Fn::Not": [EQUAL]}, "x", "yes"),
+        ({"Fn::And": [{"Condition": "On"}, EQUAL]}, "on", "yes"),
+        ({"Fn::And": [{"Condition": "On"}, {"Fn::Not": [EQUAL]}]}, "on", "no"),
+        ({"Fn::Or": [{"Fn::Not": [EQUAL]}, {"Condition": "On"}]}, "on", "yes"),
+    ],
+)
+def test_a_condition_chooses_the_branch(condition, mode, expected):
+    assert value({"Fn::If": ["It", "yes", "no"]}, {"It": condition}, Mode=mode) == expected
+
+
+def test_no_value_is_no_property():
+    assert value({"Fn::If": ["On", "yes", {"Ref": "AWS::NoValue"}]}, Mode="x") is None
+    assert value([1, {"Fn::If": ["On", 2, {"Ref": "AWS::NoValue"}]}], Mode="x") == [1]
+
+
+def test_a_resource_whose_condition_is_false_is_not_there():
+    resource = {"Type": "T", "Condition": "On"}
+    template = {
+        "Parameters": {"Mode": {"Type": "String"}},
+        "Conditions": {"On": EQUAL},
+        "Resources": {"Thing": resource},
+    }
+    assert resolve(template, {"Mode": "x"}) == {}
+    assert resolve(template, {"Mode": "on"}) == {"Thing": {"Type": "T"}}
