@@ -12,6 +12,11 @@ from pathlib import Path
 from dspy_lambda.errors import ConfigError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+# What the extra `cli` of pyproject.toml brings, by the names that are imported.
+EXTRA_MODULES = {
+    *("aiohttp", "awslambdaric", "boto3", "botocore", "dotenv", "flask", "moto"),
+    *("packaging", "samtranslator", "uv", "uvicorn", "werkzeug"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,6 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = options.run(options)
     except ConfigError as error:
         print(f"dspy-lambda: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in EXTRA_MODULES:
+            raise
+        print(f"dspy-lambda: needs {error.name}; install the command: pip install 'dspy-lambda[cli]'", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

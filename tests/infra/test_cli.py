@@ -1,0 +1,58 @@
+import importlib.metadata
+import re
+import subprocess
+import sys
+
+import pytest
+
+from dspy_lambda_infra.cli import EXTRA_MODULES
+from tests.conftest import QUICKSTART
+
+MAIN = "from dspy_lambda_infra.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+def run_without(modules, folder, *command):
+    """Run a command where these modules cannot be imported."""
+    code = f"import sys; sys.modules |= dict.fromkeys({sorted(modules)}); {MAIN}"
+    arguments = [sys.executable, "-c", code, *command, "--project", str(QUICKSTART)]
+    return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["template"],
+        ["build"],
+        ["local"],
+        ["serve"],
+        ["deploy", "--dry-run"],
+        ["limits"],
+        ["doctor", "--cold-start"],
+        ["invoke", "--event", "event.json"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_command_without_the_extra_says_how_to_install_it(command, tmp_path):
+    found = run_without(EXTRA_MODULES, tmp_path, *command)
+    assert found.returncode == 2, found.stderr
+    assert "pip install 'dspy-lambda[cli]'" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_a_missing_module_of_somebody_else_is_not_blamed_on_the_extra(tmp_path):
+    found = run_without({"yaml"}, tmp_path, "limits")
+    assert "dspy-lambda[cli]" not in found.stderr
+    assert "yaml" in found.stderr
+
+
+def test_every_package_of_the_extra_is_known_by_its_module():
+    requirements = importlib.metadata.requires("dspy-lambda") or []
+    extra = {re.split(r"[^A-Za-z0-9_.-]", r)[0].lower() for r in requirements if re.search(r"extra == .cli.", r)}
+    known = {
+        distribution.lower()
+        for module, distributions in importlib.metadata.packages_distributions().items()
+        for distribution in distributions
+        if module in EXTRA_MODULES
+    }
+    assert extra
+    assert extra <= known
