@@ -1,4 +1,4 @@
-"""Deploy, check, delete: `python -m dspy_lambda_infra.verify [--region R] [--dry-run]`."""
+"""Deploy, check, delete: `python -m dspy_lambda_infra.verify [--region R] [--only SCENARIO] [--dry-run]`."""
 
 from __future__ import annotations
 
@@ -6,99 +6,187 @@ import argparse
 import secrets
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import boto3
-from botocore.exceptions import BotoCoreError, ClientError
 
 from dspy_lambda_infra.cli import main as dspy_lambda
-from dspy_lambda_infra.verify.checks import CHECKS, Stack, run_checks
-from dspy_lambda_infra.verify.project import write_project
+from dspy_lambda_infra.deploy.logs_role import find_logs_role
+from dspy_lambda_infra.verify.checks import Check, claim
+from dspy_lambda_infra.verify.clean_up import (
+    delete_kept,
+    delete_parameter,
+    delete_stack,
+    delete_uploads,
+    resources_of,
+    restore_logs_role,
+)
+from dspy_lambda_infra.verify.project import key_parameter, write_project
+from dspy_lambda_infra.verify.scenarios import SCENARIOS, Scenario
+from dspy_lambda_infra.verify.shared import PLACEHOLDERS, create_shared, delete_shared, sign_in
+from dspy_lambda_infra.verify.stack import Stack
+
+_MARKS = {True: "holds ", False: "FAILS ", None: "not checked "}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a check found; `holds` is None where it could not be checked."""
+
+    claim: str
+    holds: bool | None
+    seen: str
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0 if every claim holds; everything that was made is deleted in any case."""
+    """0 if no claim fails; everything that was made is deleted in any case."""
+    options = _parser().parse_args(arguments)
+    chosen = [s for s in SCENARIOS if not options.only or s.name in options.only]
+    run = f"dspy-lambda-verify-{secrets.token_hex(4)}"
+    if options.dry_run:
+        return _dry_run(chosen, run, options.region)
+    session = boto3.Session(region_name=options.region)
+    logs_role = find_logs_role(session)
+    results: list[Result] = []
+    try:
+        with _shared(session, f"{run}-shared", chosen) as shared:
+            for scenario in chosen:
+                name = f"{run}-{scenario.name}"
+                _verify(session, scenario, name, shared, results, new_logs_role=options.new_logs_role)
+    finally:
+        restore_logs_role(session, logs_role)
+    return report(results)
+
+
+def report(results: list[Result]) -> int:
+    """Print the sum; 1 if a claim fails."""
+    counts = {mark: sum(result.holds is holds for result in results) for holds, mark in _MARKS.items()}
+    print(", ".join(f"{count} {mark.strip().lower()}" for mark, count in counts.items()))
+    return 1 if counts[_MARKS[False]] else 0
+
+
+def run_checks(checks: Iterable[Check], stack: Stack, results: list[Result]) -> None:
+    """One after the other; a check that breaks fails."""
+    for check in checks:
+        try:
+            holds, seen = check(stack)
+        except Exception as error:
+            holds, seen = False, f"{type(error).__name__}: {error}"
+        _note(results, Result(claim(check), holds, seen))
+
+
+def _note(results: list[Result], result: Result) -> None:
+    print(f"{_MARKS[result.holds]}{result.claim}\n        {result.seen}", flush=True)
+    results.append(result)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="verify-aws", description=__doc__)
     parser.add_argument("--region", help="(default: of the AWS profile)")
+    parser.add_argument("--only", action="append", choices=[s.name for s in SCENARIOS], help="may be said repeatedly")
+    parser.add_argument(
+        "--new-logs-role",
+        action="store_true",
+        help="check ApiAccessLog=new-role, too, where API Gateway has no log role; the account's setting is restored",
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be deployed and checked")
-    options = parser.parse_args(arguments)
-    name = f"dspy-lambda-verify-{secrets.token_hex(4)}"
-    with tempfile.TemporaryDirectory() as folder:
-        project = write_project(Path(folder) / "project", name)
-        where = ["--project", str(project), "--template", str(project / "template.yaml"), "--stack-name", name]
-        region = ["--region", options.region] if options.region else []
-        if options.dry_run:
-            status = dspy_lambda(["deploy", *where, *region, "--dry-run"])
-            print("\nwould be checked:", *((check.__doc__ or "").strip() for check in CHECKS), sep="\n  ")
-            return 0 if status in (0, 1) else status
-        session = boto3.Session(region_name=options.region)
-        parameter = f"/{name}/prod/MOCK_KEY"
-        session.client("ssm").put_parameter(Name=parameter, Type="SecureString", Value=secrets.token_urlsafe(24))
-        try:
-            if dspy_lambda(["deploy", *where, *region, "--yes"]):
-                return 1
-            return report(Stack(session, name, _outputs(session, name)))
-        finally:
-            clean_up(session, name, parameter)
+    return parser
 
 
-def report(stack: Stack) -> int:
-    """Print the table; 1 if a claim does not hold."""
-    failed = 0
-    for claim, holds, seen in run_checks(stack):
-        print(f"{'holds ' if holds else 'FAILS '} {claim}\n        {seen}", flush=True)
-        failed += not holds
-    print(f"{len(CHECKS) - failed} of {len(CHECKS)} hold")
-    return 1 if failed else 0
+def _dry_run(scenarios: list[Scenario], run: str, region: str | None) -> int:
+    """Each scenario's deployment page and claims; 2 if one of the configs is refused."""
+    worst = 0
+    for scenario in scenarios:
+        print(f"\n=== {scenario.name}", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = _write(scenario, Path(folder), f"{run}-{scenario.name}", PLACEHOLDERS, region)
+            # 1: the key is not there yet, of course.
+            status = dspy_lambda([*arguments, "--dry-run"])
+        worst = max(worst, status if status != 1 else 0)
+        print("\nwould be checked:", *map(claim, (*scenario.checks, *scenario.afterwards)), sep="\n  ")
+        if why := scenario.obstacle():
+            print(f"not here: {why}")
+    return worst
 
 
-def clean_up(session: boto3.Session, name: str, parameter: str) -> None:
-    """Delete the stack, what the template keeps when its stack goes (queues, the log role), and the parameter.
-
-    Each step is tried, whatever became of those before it. What SAM uploaded stays in its bucket.
-    """
-    print(f"deleting {name}", file=sys.stderr)
-    cloudformation, sqs = session.client("cloudformation"), session.client("sqs")
-    found: list[tuple[str, str, str]] = []
-    with _reported("listing the stack"):
-        resources = cloudformation.describe_stack_resources(StackName=name)["StackResources"]
-        found = [(r["ResourceType"], r["LogicalResourceId"], r.get("PhysicalResourceId", "")) for r in resources]
-    with _reported("deleting the stack"):
-        cloudformation.delete_stack(StackName=name)
-        cloudformation.get_waiter("stack_delete_complete").wait(StackName=name)
-    for kind, logical_id, physical_id in found:
-        with _reported(f"deleting {logical_id}"):
-            if kind == "AWS::SQS::Queue" and physical_id:
-                sqs.delete_queue(QueueUrl=physical_id)
-            if logical_id == "ApiLogsRole" and physical_id:
-                _delete_logs_role(session, physical_id)
-    with _reported("deleting the parameter"):
-        session.client("ssm").delete_parameter(Name=parameter)
+def _write(scenario: Scenario, folder: Path, name: str, shared: Mapping[str, str], region: str | None) -> list[str]:
+    """Write the scenario's project; the arguments that deploy it."""
+    config, server = scenario.config(shared), dict(scenario.server or {})
+    project = write_project(folder / "project", name, config, server, has_model=scenario.has_model)
+    where = ["--project", str(project), "--template", str(project / "template.yaml"), "--stack-name", name]
+    return ["deploy", *where, *(["--region", region] if region else [])]
 
 
 @contextmanager
-def _reported(step: str) -> Iterator[None]:
+def _shared(session: boto3.Session, name: str, scenarios: list[Scenario]) -> Iterator[dict[str, str]]:
+    """The outputs of the shared stack, where a scenario needs it."""
+    if not any(scenario.is_shared for scenario in scenarios):
+        yield {}
+        return
     try:
-        yield
-    except (BotoCoreError, ClientError) as error:
-        print(f"{step}: {error}", file=sys.stderr)
+        shared = create_shared(session, name)
+        yield shared | {"Token": sign_in(session, shared)}
+    finally:
+        delete_shared(session, name)
 
 
-def _delete_logs_role(session: boto3.Session, role: str) -> None:
-    """The stack made it because the account had none: as before."""
-    nothing = {"op": "replace", "path": "/cloudwatchRoleArn", "value": ""}
-    session.client("apigateway").update_account(patchOperations=[nothing])  # type: ignore[list-item]
-    iam = session.client("iam")
-    for policy in iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]:
-        iam.detach_role_policy(RoleName=role, PolicyArn=policy["PolicyArn"])
-    iam.delete_role(RoleName=role)
+def _verify(
+    session: boto3.Session,
+    scenario: Scenario,
+    name: str,
+    shared: dict[str, str],
+    results: list[Result],
+    *,
+    new_logs_role: bool,
+) -> None:
+    """Deploy a scenario, check it, delete it; what is found is added to the results."""
+    deploys = f"{scenario.name}: the stack deploys"
+    if why := scenario.obstacle():
+        _note(results, Result(deploys, None, why))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        deployment = [*_write(scenario, Path(folder), name, shared, session.region_name), "--yes"]
+        if scenario.has_model:
+            parameter, value = key_parameter(name), secrets.token_urlsafe(24)
+            session.client("ssm").put_parameter(Name=parameter, Type="SecureString", Value=value)
+        stack = None
+        try:
+            is_rest = scenario.config(shared).get("api", {}).get("kind", "rest") == "rest"
+            asked = is_rest and new_logs_role and find_logs_role(session).state in ("unset", "deleted")
+            status = dspy_lambda([*deployment, *(["--api-access-log", "new-role"] if asked else [])])
+            _note(results, Result(deploys, status == 0, f"exit status {status}"))
+            if status == 0:
+                stack = _stack(session, scenario, name, shared, deployment)
+                run_checks(scenario.checks, stack, results)
+        finally:
+            resources = resources_of(session, name)
+            delete_stack(session, name)
+            if stack:
+                run_checks(scenario.afterwards, stack, results)
+            delete_kept(session, resources)
+            delete_uploads(session, name)
+            if scenario.has_model:
+                delete_parameter(session, key_parameter(name))
 
 
-def _outputs(session: boto3.Session, name: str) -> dict[str, str]:
-    stack = session.client("cloudformation").describe_stacks(StackName=name)["Stacks"][0]
-    return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+def _stack(
+    session: boto3.Session, scenario: Scenario, name: str, shared: dict[str, str], deployment: list[str]
+) -> Stack:
+    found = session.client("cloudformation").describe_stacks(StackName=name)["Stacks"][0]
+    api = scenario.config(shared).get("api", {})
+    return Stack(
+        session,
+        name,
+        {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])},
+        kind=api.get("kind", "rest"),
+        auth=api.get("auth", "iam"),
+        token=shared.get("Token", ""),
+        shared=shared,
+        deploy=lambda more: dspy_lambda([*deployment, *more]),
+    )
 
 
 if __name__ == "__main__":

@@ -7,12 +7,14 @@ import time
 
 import boto3
 
-KEY = boto3.client("ssm").get_parameter(Name=os.environ["MOCK_KEY"], WithDecryption=True)["Parameter"]["Value"]
+SSM = boto3.client("ssm")
 
 
 def handler(event, context):  # type: ignore[no-untyped-def]
     """OpenAI's chat completions; "sleep N" in the prompt waits, "limit" refuses with Retry-After: 7."""
-    if event["headers"].get("authorization") != "Bearer " + KEY:
+    # Read for each call: it is rotated.
+    key = SSM.get_parameter(Name=os.environ["MOCK_KEY"], WithDecryption=True)["Parameter"]["Value"]
+    if event["headers"].get("authorization") != "Bearer " + key:
         return {"statusCode": 401, "body": json.dumps({"error": {"message": "wrong key"}})}
     request = json.loads(event["body"])
     text = request["messages"][-1]["content"]

@@ -1,14 +1,16 @@
-"""The project that is verified: one program, a queue, and the mock as one more function of the stack."""
+"""The project that a scenario deploys: small programs, and a model as one more function of the stack."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from dspy_lambda_infra.template.syntax import dump, get_att, ref, sub
 
-PROGRAM = "Answer"
+PROGRAM, ORDERED, SCHEDULED = "Answer", "Ordered", "Scheduled"
 _MODULE = '''\
 import os
 import threading
@@ -27,6 +29,10 @@ class Answer(dspy.Module):
     async def aforward(self, question: str) -> dspy.Prediction:
         if question == "exit":
             os._exit(1)
+        if question == "raise":
+            raise RuntimeError("as asked")
+        if question == "no model":
+            return dspy.Prediction(answer="none asked")
         if question == "block":
             time.sleep(60)
         if question == "use up threads":
@@ -36,40 +42,69 @@ class Answer(dspy.Module):
             return dspy.Prediction(answer=os.environ.get("DSPY_LAMBDA_RESTARTS", "0"))
         return await self.answer.acall(question=question)
 '''
+_MORE = '''
+
+class {name}(Answer):
+    """The same, with other settings."""
+'''
+# The stack's name and the bucket's prefix are its own, so that all of it can be deleted.
+_SAMCONFIG = """\
+version = 0.1
+
+[default.build.parameters]
+build_in_source = true
+parallel = true
+
+[default.deploy.parameters]
+capabilities = "CAPABILITY_IAM"
+resolve_s3 = true
+resolve_image_repos = true
+s3_prefix = "{prefix}"
+"""
 
 
-def write_project(folder: Path, app_id: str) -> Path:
-    """Write it into an empty folder; the same folder."""
-    module = folder / "src" / "verify" / "modules" / "answer.py"
+def key_parameter(app_id: str) -> str:
+    """Where the key of the project's model is, in SSM."""
+    return f"/{app_id}/prod/MOCK_KEY"
+
+
+def write_project(
+    folder: Path, app_id: str, settings: dict[str, Any], server: dict[str, Any], *, has_model: bool = True
+) -> Path:
+    """Write it into an empty folder; the same folder.
+
+    Args:
+        settings: the config's `lambda` section; the programs that it names are there besides PROGRAM.
+        server: the config's `server` section.
+        has_model: whether the stack has the mock; without it no program may ask a model.
+    """
+    package = folder / "src" / re.sub(r"\W", "_", app_id)  # one process may load several projects
+    module = package / "modules" / "answer.py"
     module.parent.mkdir(parents=True)
-    module.write_text(_MODULE, encoding="utf-8")
-    (folder / "src" / "verify" / "__init__.py").touch()
-    model = {"model": "openai/mock", "env": "MOCK_KEY", "cache": False}
+    more = [name for name in settings["programs"] if name != PROGRAM]
+    module.write_text(_MODULE + "".join(_MORE.format(name=name) for name in more), encoding="utf-8")
+    (package / "__init__.py").touch()
+    nowhere = {"api_key": "none", "api_base": "http://127.0.0.1:9/v1"}
+    model = {"model": "openai/mock", "cache": False, **({"env": "MOCK_KEY"} if has_model else nowhere)}
     config = {
         "app_id": app_id,
         "models": {"default": "mock", "registry": {"mock": model}},
-        "lambda": {
-            "log_retention_days": 1,
-            # One environment at a time, so that a second request at once is a throttle.
-            "programs": {
-                PROGRAM: {
-                    "memory_mb": 512,
-                    "timeout_seconds": 20,
-                    "reserved_concurrency": 2,
-                    "sqs": {"maximum_concurrency": 2, "invalid_to_dead_letter_queue": True, "max_receive_count": 5},
-                }
-            },
-        },
+        "server": server,
+        "lambda": settings,
     }
     (folder / "dspy.config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    (folder / "template.extra.yaml").write_text(dump(_extra(f"/{app_id}/prod/MOCK_KEY")), encoding="utf-8")
+    (folder / "samconfig.toml").write_text(_SAMCONFIG.format(prefix=app_id), encoding="utf-8")
+    if has_model:
+        extra = _extra(key_parameter(app_id), [PROGRAM, *more])
+        (folder / "template.extra.yaml").write_text(dump(extra), encoding="utf-8")
     return folder
 
 
-def _extra(key: str) -> dict[str, object]:
+def _extra(key: str, programs: list[str]) -> dict[str, Any]:
     code = Path(__file__).with_name("mock.py").read_text(encoding="utf-8")
     arn = "arn:${AWS::Partition}:ssm:${AWS::Region}:${AWS::AccountId}:parameter"
     mock = {
+        "PackageType": "Zip",
         "Runtime": "python3.13",
         "Handler": "index.handler",
         "InlineCode": code,
@@ -80,12 +115,12 @@ def _extra(key: str) -> dict[str, object]:
         "Environment": {"Variables": {"MOCK_KEY": key}},
         "Policies": [{"Statement": [{"Effect": "Allow", "Action": "ssm:GetParameter", "Resource": sub(arn + key)}]}],
     }
-    base = {"Variables": {"DSPY_LAMBDA_API_BASE": sub("${MockFunctionUrl.FunctionUrl}v1")}}
+    base = {"Environment": {"Variables": {"DSPY_LAMBDA_API_BASE": sub("${MockFunctionUrl.FunctionUrl}v1")}}}
     return {
         "Resources": {
             "MockFunction": {"Type": "AWS::Serverless::Function", "Properties": mock},
             "MockLogGroup": {"Type": "AWS::Logs::LogGroup", "Properties": {"RetentionInDays": 1}},
-            f"{PROGRAM}Function": {"Properties": {"Environment": base}},
+            **{f"{program}Function": {"Properties": base} for program in programs},
         },
         "Outputs": {"MockUrl": {"Value": get_att("MockFunctionUrl.FunctionUrl")}},
     }

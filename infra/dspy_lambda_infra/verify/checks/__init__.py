@@ -1,0 +1,25 @@
+"""The checks: each is a claim (its docstring) and what was seen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from dspy_lambda_infra.verify.stack import Seen, Stack
+
+Check = Callable[[Stack], Seen]
+
+
+def claim(check: Check) -> str:
+    """What a check is about: the first line of its docstring."""
+    return (check.__doc__ or check.__name__).strip().splitlines()[0]
+
+
+def until(seconds: float, pause: float = 5.0) -> Iterator[None]:
+    """Once at least, and again after each pause, for as long as that."""
+    end = time.monotonic() + seconds
+    while True:
+        yield
+        if time.monotonic() + pause >= end:
+            return
+        time.sleep(pause)

@@ -1,0 +1,81 @@
+import json
+
+import pytest
+
+from dspy_lambda_infra.verify.checks import queues
+from tests.infra.verify.fake import Client, FakeStack
+
+EVENT = {"program": "Answer", "inputs": {"question": "raise"}}
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    monkeypatch.setattr(queues, "until", lambda *_: iter([None]))
+
+
+def sqs(*bodies):
+    """A queue of these messages."""
+    messages = [{"Body": json.dumps(body)} for body in bodies]
+    return Client(receive_message=lambda **_: {"Messages": messages} if messages else {})
+
+
+@pytest.mark.parametrize(
+    ("kept", "holds"),
+    [
+        # https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html
+        ([{"requestContext": {"condition": "RetriesExhausted"}, "requestPayload": EVENT}], True),
+        ([{"requestPayload": {"program": "Other"}}], False),
+        ([], False),
+    ],
+)
+def test_the_event_itself_must_be_kept(kept, holds):
+    invoked = []
+    stack = FakeStack.make(sqs=sqs(*kept), **{"lambda": Client(invoke=lambda **given: invoked.append(given))})
+    assert queues.an_event_that_fails_for_good_is_kept(stack)[0] is holds
+    assert invoked[0]["InvocationType"] == "Event"
+    assert json.loads(invoked[0]["Payload"]) == EVENT
+
+
+def backoff(*times):
+    """The check, on a record whose calls ended at those times."""
+    calls = [{"message_id": "m", "at": at} for at in times] + [{"message_id": "other", "at": 5.0}]
+    client = Client(
+        send_message_batch=lambda **_: {"Successful": [{"Id": "0", "MessageId": "m"}]},
+        get_queue_attributes=lambda **_: {"Attributes": {"VisibilityTimeout": "120"}},
+    )
+    return queues.a_limited_record_comes_back_after_a_backoff(FakeStack.make(calls=calls, sqs=client))[0]
+
+
+def test_a_record_must_come_back_neither_too_soon_nor_after_the_visibility_timeout():
+    assert backoff(100, 115) is True
+    assert backoff(100, 102) is False
+    assert backoff(100, 225) is False
+    assert backoff(100) is False
+
+
+@pytest.mark.parametrize(
+    ("order", "dead", "holds"),
+    [
+        ([0, 1, 1, 2, 3], 1, True),
+        ([0, 1, 2, 1, 3], 1, False),
+        ([0, 1, 1, 2], 1, False),
+        ([0, 1, 1, 2, 3], 2, False),
+    ],
+)
+def test_the_records_of_a_message_group_must_be_run_in_order(order, dead, holds):
+    calls = [{"message_id": f"m{n}", "at": at} for at, n in enumerate(order)]
+    sent = [{"Id": str(n), "MessageId": f"m{n}"} for n in range(4)]
+    counts = {"ApproximateNumberOfMessages": str(dead), "ApproximateNumberOfMessagesNotVisible": "0"}
+    client = Client(
+        send_message_batch=lambda **_: {"Successful": sent}, get_queue_attributes=lambda **_: {"Attributes": counts}
+    )
+    stack = FakeStack.make(calls=calls, sqs=client)
+    stack.outputs.update(OrderedQueueUrl="queue.fifo", OrderedDeadLetterQueueUrl="dead.fifo")
+    assert queues.a_fifo_queue_keeps_its_order(stack)[0] is holds
+
+
+@pytest.mark.parametrize("waiting", [0, 3])
+def test_an_empty_queue_has_outlived_nothing(waiting):
+    counts = {"ApproximateNumberOfMessages": str(waiting), "ApproximateNumberOfMessagesNotVisible": "0"}
+    client = Client(get_queue_attributes=lambda **_: {"Attributes": counts})
+    assert queues.what_is_queued_outlives_the_stack(FakeStack.make(sqs=client))[0] is (waiting > 0)
