@@ -27,7 +27,8 @@ def _is_missing(session: boto3.Session, place: str) -> bool:
     service, name, _ = split_place(place)
     try:
         if service == "ssm":
-            return not _has_parameter(session, name)
+            # An ARN's parameter belongs to another account, and can be read there but not listed.
+            return not name.startswith("arn:") and not _has_parameter(session, name)
         session.client("secretsmanager").describe_secret(SecretId=name)
     except ClientError as error:
         code = error.response["Error"]["Code"]

@@ -10,7 +10,7 @@ from typing import Any
 from dspy_lambda_infra.verify.checks import Check, answers, operations, queues, settings
 from dspy_lambda_infra.verify.project import ORDERED, PROGRAM, SCHEDULED
 
-_FUNCTION = {"memory_mb": 512, "timeout_seconds": 20, "reserved_concurrency": 2, "retry_attempts": 0}
+_FUNCTION = {"memory_mb": 512, "timeout_seconds": 20, "reserved_concurrency": 5, "retry_attempts": 0}
 _SQS = {"batch_size": 10, "maximum_concurrency": 2, "max_receive_count": 5, "invalid_to_dead_letter_queue": True}
 # One record at a time: those behind a failing one in its batch would use up their receives together with it.
 _FIFO = {**_SQS, "fifo": True, "batch_size": 1, "backoff_seconds": 1, "backoff_max_seconds": 2}

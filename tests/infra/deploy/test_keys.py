@@ -45,3 +45,7 @@ def test_who_may_not_ask_is_not_held_up(session, monkeypatch):
 def test_a_key_of_a_json_secret_is_put_as_json():
     assert "create-secret --name app/x" in how_to_put("secretsmanager:app/x#key")
     assert "key" in how_to_put("secretsmanager:app/x#key")
+
+
+def test_another_account_s_parameter_is_not_looked_for_here(session):
+    assert missing_keys(session, {"ssm:arn:aws:ssm:us-east-1:999999999999:parameter/app/key"}) == []
