@@ -11,7 +11,7 @@ SSM = boto3.client("ssm")
 
 
 def handler(event, context):  # type: ignore[no-untyped-def]
-    """OpenAI's chat completions; "sleep N" in the prompt waits, "limit" refuses with Retry-After: 7."""
+    """OpenAI's chat completions; in the prompt "sleep N" waits, "limit" refuses (until an epoch), Retry-After: 7."""
     # Read for each call: it is rotated.
     key = SSM.get_parameter(Name=os.environ["MOCK_KEY"], WithDecryption=True)["Parameter"]["Value"]
     if event["headers"].get("authorization") != "Bearer " + key:
@@ -20,7 +20,8 @@ def handler(event, context):  # type: ignore[no-untyped-def]
     text = request["messages"][-1]["content"]
     if found := re.search(r"sleep (\d+)", text):
         time.sleep(int(found[1]))
-    if "limit" in text:
+    limit = re.search(r"limit(?: until (\d+))?", text)
+    if limit and (limit[1] is None or time.time() < int(limit[1])):
         return {"statusCode": 429, "headers": {"retry-after": "7"}, "body": json.dumps({"error": {"message": "slow"}})}
     answer = "[[ ## answer ## ]]\nyes\n\n[[ ## completed ## ]]"
     return {

@@ -5,6 +5,7 @@ import pytest
 from dspy_lambda_infra.verify.checks import queues
 from tests.infra.verify.fake import Client, FakeStack
 
+EMPTY = {"ApproximateNumberOfMessages": "0", "ApproximateNumberOfMessagesNotVisible": "0"}
 EVENT = {"program": "Answer", "inputs": {"question": "raise"}}
 
 
@@ -41,7 +42,7 @@ def backoff(*times):
     calls = [{"message_id": "m", "at": at} for at in times] + [{"message_id": "other", "at": 5.0}]
     client = Client(
         send_message_batch=lambda **_: {"Successful": [{"Id": "0", "MessageId": "m"}]},
-        get_queue_attributes=lambda **_: {"Attributes": {"VisibilityTimeout": "120"}},
+        get_queue_attributes=lambda **_: {"Attributes": {"VisibilityTimeout": "120", **EMPTY}},
     )
     return queues.a_limited_record_comes_back_after_a_backoff(FakeStack.make(calls=calls, sqs=client))[0]
 
