@@ -9,8 +9,8 @@ from typing import Any
 
 from dspy.predict import best_of_n, refine
 
-from dspy_lambda.loop import CALL
 from dspy_lambda.provider_bounds import Patch
+from dspy_lambda.telemetry.calls import CALL
 
 
 def keep_apart(forward: Callable[..., Any]) -> Callable[..., Any]:

@@ -57,5 +57,5 @@ def test_a_batch_that_does_not_fit_is_not_noted(tmp_path):
 
 def test_suspects_are_kept(tmp_path):
     journal = Journal(tmp_path)
-    journal.keep({"a": True, "b": False})
-    assert journal.load() == {"a": True, "b": False}
+    journal.keep({"a": 2, "b": 0})
+    assert journal.load() == {"a": 2, "b": 0}
