@@ -39,7 +39,7 @@ class SlowGenerator(dspy.Module):
             for n in range(30):
                 time.sleep(0.1)
                 yield n
-        return numbers()
+        return {"numbers": numbers()}
 
 def slow(value):
     time.sleep(3)

@@ -83,7 +83,7 @@ class Bad(dspy.Module):
                 for n in range(600):
                     time.sleep(0.1)
                     yield n
-            return numbers()
+            return {"numbers": numbers()}
         if kind == "slow_to_dict": return Slow()
         if kind == "exit": os._exit(1)
         if kind == "segfault": ctypes.string_at(0)
