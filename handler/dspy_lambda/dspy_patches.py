@@ -8,9 +8,11 @@ when a new DSPy changes the ground that this stands on.
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import inspect
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -211,10 +213,33 @@ def mend_best_of() -> str | None:
     Returns:
         None; or what DSPy has changed, so that they are as they come.
     """
-    from dspy_lambda import best_of
+    from dspy.predict import best_of_n, refine
 
-    best_of.log_failed_attempts()
-    return _put_all_in_place(best_of.PATCHES)
+    from dspy_lambda.provider_bounds import Patch
+
+    for module in (best_of_n, refine):  # what they print of a failed attempt is an exception's text
+        module.print = logging.getLogger(module.__name__).warning
+    best = Patch("dspy.predict.best_of_n", "BestOfN.forward", "self kwargs", _keep_apart)
+    return _put_all_in_place([[best, Patch("dspy.predict.refine", "Refine.forward", "self kwargs", _keep_apart)]])
+
+
+def _keep_apart(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """`forward` of both: on a copy for each call, and failed where the model failed every attempt.
+
+    DSPy counts the failures that it tolerates down in the module itself: what one call used up, all later ones lack.
+    And it returns None where all attempts failed within that count, which an outage's record would be done with.
+    """
+    from dspy_lambda.telemetry.calls import CALL
+
+    def run(self: Any, **inputs: Any) -> Any:
+        call = CALL.get()
+        before = None if call is None else call.lm_error
+        found = forward(copy.copy(self), **inputs)
+        if found is None and call is not None and call.lm_error is not None and call.lm_error is not before:
+            raise call.lm_error
+        return found
+
+    return run
 
 
 def _put_all_in_place(rows: Iterable[Iterable[Patch]]) -> str | None:
