@@ -40,7 +40,6 @@ from dspy_lambda.models import ProgramLM, build_models
 from dspy_lambda.process import LastResort, ProcessState
 from dspy_lambda.programs import FailedProgram, Program
 from dspy_lambda.runner import Runner
-from dspy_lambda.secrets import renew
 from dspy_lambda.settings import flag, whole_number
 from dspy_lambda.telemetry import Invocation, Telemetry, hooks
 from dspy_lambda.telemetry.describe import describe
@@ -247,6 +246,8 @@ class Environment:
 
     def _renew_keys(self) -> None:
         """Read the keys again after a rotation: at most once a minute, so that a wrong key costs no more than that."""
+        from dspy_lambda.secrets import renew
+
         self._keys_read = time.time()  # whether it works or not
         before = {name: os.environ.get(name) for name in self.secrets}
         try:

@@ -10,14 +10,17 @@ from typing import Any
 from dspy_lambda.environment import Environment
 from dspy_lambda.invoke import invoke
 from dspy_lambda.process import LastResort, as_started, end_forks
-from dspy_lambda.secrets import resolve
 from dspy_lambda.sources import prepare
 from dspy_lambda.watch import KillDump
 
 _started_with = as_started(dict(os.environ))
-# Into the process's own variables: programs that make their own LMs look there.
-secrets = resolve(os.environ)
-os.environ.update(secrets)
+secrets: dict[str, str] = {}
+if os.environ.get("DSPY_LAMBDA_SECRETS"):
+    from dspy_lambda.secrets import resolve
+
+    secrets = resolve(os.environ)
+    # Into the process's own variables: programs that make their own LMs look there.
+    os.environ.update(secrets)
 # At import, so that a project that cannot be served is a failed init: what Lambda shows best.
 environment = Environment(os.environ, own_process=True)
 environment.secrets = tuple(secrets)
