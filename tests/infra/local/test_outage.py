@@ -168,7 +168,7 @@ def test_a_record_that_always_raises_is_run_five_times_and_dead_with_the_reason(
     (dead,) = asyncio.run(run())
     assert json.loads(dead["Body"]) == {"fault": "raise"}
     reason = dead["MessageAttributes"]["Reason"]["StringValue"]
-    assert reason == "The program raised an exception; its log record has this request id."
+    assert reason.startswith("The program raised an exception")
     assert Counter((tmp_path / "runs").read_text().split()) == {"raise": 5, "none": 1}
 
 
@@ -190,5 +190,5 @@ def test_a_record_that_ends_its_environment_is_run_five_times_and_dead_with_the_
     answers, (dead,) = asyncio.run(run())
     assert answers == ["died"] * 5 + [{"batchItemFailures": []}]
     reason = dead["MessageAttributes"]["Reason"]["StringValue"]
-    assert reason == "The execution environment died while this record ran alone."
+    assert reason.startswith("The execution environment died while this record ran alone.")
     assert Counter((tmp_path / "runs").read_text().split()) == {"exit": 5}
