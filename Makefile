@@ -19,12 +19,14 @@ tools: .venv-tools/ready
 .venv/ready: requirements/dev.txt requirements/uv.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer on PATH; install one, or say make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: this Python has no venv module; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Installing into .venv (about a minute, once) ..."
 	@rm -rf .venv
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/uv.txt
-	$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode --require-hashes -r requirements/dev.txt
-	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode --require-hashes -r requirements/dev.txt
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
+	@echo "Installed. To have dspy-lambda on your PATH: . .venv/bin/activate"
 
 .venv-tools/ready: requirements/tools.txt .venv/ready
 	@rm -rf .venv-tools
@@ -33,7 +35,7 @@ tools: .venv-tools/ready
 	@touch $@
 
 demo: setup
-	$(BIN)/python examples/demo.py
+	@$(BIN)/python examples/demo.py
 
 test: setup
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(foreach file,$(ALONE) $(CHAOS),--ignore $(file))
@@ -56,8 +58,9 @@ chaos: setup
 stress: setup
 	STRESS_SCALE=10 $(BIN)/python -m pytest -q tests/stress
 
+# Ctrl-C ends it, which is no error.
 serve: setup
-	$(BIN)/dspy-lambda local --project $(PROJECT) --port 3000 --model-server
+	@$(BIN)/dspy-lambda local --project $(PROJECT) --port 3000 --model-server || test $$? -eq 130
 
 .venv-bench/ready: requirements/bench.txt .venv/ready
 	@rm -rf .venv-bench

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from dspy_lambda.errors import ConfigError
 
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dspy-lambda", description="DSPy programs as AWS Lambda functions.")
+    parser.add_argument("--version", action=_Version, help="print the versions of dspy-lambda, DSPy and Python")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     template = commands.add_parser("template", help="write the SAM template of a project")
@@ -121,6 +123,18 @@ def _parser() -> argparse.ArgumentParser:
     _add_limits(invoke)
     invoke.set_defaults(run=_invoke)
     return parser
+
+
+class _Version(argparse.Action):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+        from platform import python_version
+
+        print(f"dspy-lambda {version('dspy-lambda')} (DSPy {version('dspy')}, Python {python_version()})")
+        parser.exit()
 
 
 def _number(least: int, most: int) -> Callable[[str], int]:

@@ -24,6 +24,7 @@ from dspy_lambda.environment import Environment
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.telemetry.exceptions import TEXTS
 from dspy_lambda_infra.local.access import is_loopback, refuse_host, refuse_origin
+from dspy_lambda_infra.local.readable import Terminal
 
 Scope = MutableMapping[str, Any]
 # How long calls may go on after Ctrl-C or SIGTERM; a container is killed 10 s after it (docker stop).
@@ -72,7 +73,9 @@ def run_serve(options: argparse.Namespace, variables: dict[str, str]) -> int:
     own_machine = is_loopback(options.host)
     if options.dev and not own_machine:
         raise ConfigError(f"--dev shows the texts of exceptions to every caller: leave out --host {options.host}.")
-    environment = Environment({TEXTS: "answer", **variables} if options.dev else variables, own_process=True)
+    output = Terminal(sys.stdout, "serve") if sys.stdout.isatty() else None
+    shown = {TEXTS: "answer"} if options.dev else {}
+    environment = Environment(shown | variables, output, own_process=True)
     config = uvicorn.Config(
         ServeApp(environment, own_machine=own_machine),
         host=options.host,

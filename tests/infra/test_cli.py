@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from dspy_lambda_infra.cli import EXTRA_MODULES
+from dspy_lambda_infra.cli import EXTRA_MODULES, main
 from tests.conftest import QUICKSTART
 
 MAIN = "from dspy_lambda_infra.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -56,3 +56,10 @@ def test_every_package_of_the_extra_is_known_by_its_module():
     }
     assert extra
     assert extra <= known
+
+
+def test_the_version_names_dspys_too(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert re.fullmatch(r"dspy-lambda [\d.]+ \(DSPy 3\.4\.[\d.]+, Python 3\.1[1-3]\.\d+\)\n", capsys.readouterr().out)

@@ -30,6 +30,28 @@ def log_to(stream: TextIO) -> Callable[[str, str], None]:
     return write
 
 
+class Terminal:
+    """Where a handler in this process writes its log: readable lines on a terminal.
+
+    Args:
+        stream: the terminal.
+        name: whose log it is, where a line does not name its program.
+    """
+
+    def __init__(self, stream: TextIO, name: str) -> None:
+        self._stream = stream
+        self._log = log_to(stream)
+        self._name = name
+
+    def write(self, text: str, /) -> int:
+        for line in text.splitlines():
+            self._log(self._name, line)
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
 def readable(function: str, line: str) -> Iterator[str]:
     """The lines to show for one line of a function's log: none for metrics, which repeat what the call's line says."""
     name = function.removesuffix("Function")

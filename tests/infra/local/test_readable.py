@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from dspy_lambda_infra.local.readable import answer_to, log_to, readable
+from dspy_lambda_infra.local.readable import Terminal, answer_to, log_to, readable
 
 CALL = {
     "level": "INFO",
@@ -23,7 +23,7 @@ CALL = {
 }
 
 
-class Terminal(io.StringIO):
+class Screen(io.StringIO):
     def isatty(self):
         return True
 
@@ -95,7 +95,7 @@ def test_lambdas_own_report_says_only_what_no_other_line_says():
 
 
 def test_a_pipe_gets_the_lines_as_they_are():
-    pipe, terminal = io.StringIO(), Terminal()
+    pipe, terminal = io.StringIO(), Screen()
     for stream in (pipe, terminal):
         log_to(stream)("TriageFunction", json.dumps(CALL))
     assert json.loads(pipe.getvalue()) == CALL
@@ -103,9 +103,15 @@ def test_a_pipe_gets_the_lines_as_they_are():
 
 
 def test_an_answer_is_indented_on_a_terminal_only():
-    pipe, terminal = io.StringIO(), Terminal()
+    pipe, terminal = io.StringIO(), Screen()
     payload = b'{"errorType": "InvalidInput", "stackTrace": ["File main.py"]}'
     answer_to(pipe, payload)
     answer_to(terminal, payload)
     assert pipe.getvalue() == payload.decode() + "\n"
     assert terminal.getvalue() == '{\n  "errorType": "InvalidInput"\n}\n'
+
+
+def test_the_log_of_a_handler_in_this_process_is_readable_line_by_line():
+    screen = Screen()
+    Terminal(screen, "serve").write(json.dumps(CALL) + "\n" + '{"message": "late", "level": "INFO"}\n')
+    assert [line[9:].split()[0] for line in screen.getvalue().splitlines()] == ["Triage", "serve"]
