@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import textwrap
 import time
 import urllib.error
 import urllib.request
@@ -23,13 +24,27 @@ from dspy_lambda_infra.model_server import ModelServer
 from dspy_lambda_infra.project import load_project
 
 QUICKSTART = Path(__file__).parent / "quickstart"
+WIDTH = 80
 MODEL_SECONDS = 0.3
-REQUESTS: dict[str, dict[str, Any]] = {
-    "Answer": {"question": "Why is the sky blue?"},
-    "Summarise": {"text": "A long text about a short thing.", "sentences": 1},
-    "Triage": {"message": "I was charged twice in May. Ada, ada@example.com"},
-    "Perspectives": {"question": "Should we ship on a Friday?"},
+# Each program's inputs, and the outputs that it must have.
+REQUESTS: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "Answer": ({"question": "Why is the sky blue?"}, {"answer"}),
+    "Summarise": ({"text": "A long text about a short thing.", "sentences": 1}, {"summary"}),
+    "Triage": ({"message": "Charged twice in May. Ada"}, {"reasoning", "queue", "tags", "contact"}),
+    "Perspectives": ({"question": "Should we ship on a Friday?"}, {"views", "conclusion"}),
 }
+INTRODUCTION = f"""\
+The four programs of examples/quickstart as Lambda functions on this machine:
+processes of AWS's runtime client, behind an API Gateway and SQS made here. An
+embedded server stands in for the model: sample answers after {MODEL_SECONDS} s, no key.
+"""
+NEXT = """
+Next:
+  make serve                        the same, left running: call it with curl
+  . .venv/bin/activate              puts dspy-lambda on your PATH
+  dspy-lambda local --project DIR   runs a project of yours; README.md says what
+                                    one looks like under "Your project"
+"""
 BATCH, BAD = 10, 4
 WAIT_SECONDS = 60
 
@@ -39,20 +54,23 @@ Log = list[tuple[str, str]]
 def main() -> int:
     """Run the demo."""
     begin = time.perf_counter()
+    print(INTRODUCTION, flush=True)
     unconfined = sandbox.loopback_only()
     log: Log = []
-    with ModelServer(delay_seconds=MODEL_SECONDS) as models:
+    with ModelServer(delay_seconds=MODEL_SECONDS, samples=True) as models:
         variables = {"OPENAI_API_KEY": "embedded", "DSPY_LAMBDA_API_BASE": models.url}
         local = LocalLambda(load_project(QUICKSTART), variables, lambda name, line: log.append((name, line)))
-        print(f"network: {'loopback only' if unconfined is None else f'NOT confined to loopback here: {unconfined}'}")
-        print(f"task root and HOME: {'read-only' if local.writable is None else f'NOT read-only: {local.writable}'}")
-        print(f"model: embedded, answers after {MODEL_SECONDS} s\n")
+        print_wrapped(
+            f"network: {'loopback only' if unconfined is None else f'NOT confined to loopback: {unconfined}'}"
+        )
+        print_wrapped(f"code and home: {'read-only' if local.writable is None else f'NOT read-only: {local.writable}'}")
         problems = asyncio.run(run(local, log))
         calls = models.stats()
-    print(f"\nmodel server: {calls['requests']} requests over {calls['connections']} connections")
+    print(f"\nModel server: {calls['requests']} requests over {calls['connections']} connections.")
     for problem in problems:
         print(f"PROBLEM {problem}", file=sys.stderr)
-    print(f"{'failed' if problems else 'done'} in {time.perf_counter() - begin:.1f} s")
+    print(f"{'Failed' if problems else 'Done'} in {time.perf_counter() - begin:.1f} s.")
+    print(NEXT, end="")
     return 1 if problems else 0
 
 
@@ -69,16 +87,21 @@ async def run(local: LocalLambda, log: Log) -> list[str]:
 async def over_http(address: str, log: Log) -> list[str]:
     """Each program twice: the first call starts its function, the second finds it warm."""
     problems = []
-    print(f"{'program':<14}{'status':<8}{'cold ms':>9}{'warm ms':>9}{'in':>6}{'out':>6}{'USD':>11}  what came back")
-    for program, inputs in REQUESTS.items():
-        first = await asyncio.to_thread(post, f"{address}/{program}", inputs)
-        status, outputs, seconds = await asyncio.to_thread(post, f"{address}/{program}", inputs)
+    print("\nOver HTTP, each program twice: the first call starts its function.\n")
+    print(f"{'program':<14}{'first ms':>9}{'second ms':>11}{'tokens in':>11}{'out':>5}{'USD':>11}")
+    for program, (inputs, fields) in REQUESTS.items():
+        print(f"{program:<14}", end="", flush=True)  # a cold start takes seconds: the line fills up as it goes
+        _, _, first = await asyncio.to_thread(post, f"{address}/{program}", inputs)
+        print(f"{first * 1000:>9.0f}", end="", flush=True)
+        status, outputs, second = await asyncio.to_thread(post, f"{address}/{program}", inputs)
         (record,) = records(log, program)[-1:] or [{}]
-        row = f"{program:<14}{status:<8}{first[2] * 1000:>9.0f}{seconds * 1000:>9.0f}"
-        row += f"{record.get('input_tokens', '?'):>6}{record.get('output_tokens', '?'):>6}"
-        print(f"{row}{record.get('cost_usd') or float('nan'):>11.7f}  {_shorten(outputs)}")
-        question = str(next(iter(inputs.values())))
-        if status != 200 or question not in json.dumps(outputs):
+        print(
+            f"{second * 1000:>11.0f}{record.get('input_tokens', '?'):>11}{record.get('output_tokens', '?'):>5}", end=""
+        )
+        print(f"{record.get('cost_usd') or float('nan'):>11.7f}")
+        print_wrapped(f"POST /{program} {_json(inputs)}", indent=2)
+        print_wrapped(f"{status} {_json(outputs)}", indent=2)
+        if status != 200 or set(outputs) != fields:
             problems.append(f"{program}: {status} {outputs}")
     return problems
 
@@ -89,6 +112,7 @@ async def through_sqs(local: LocalLambda, server: QueueServer, log: Log) -> list
     bodies = [json.dumps({"question": f"What is {n} squared?"}) for n in range(1, BATCH + 1)]
     bodies[BAD - 1] = "What is 4 squared?"
     entries: Any = [{"Id": str(n), "MessageBody": body} for n, body in enumerate(bodies)]
+    print(f"\nThrough SQS, {BATCH} records in a batch, one of which is not JSON:", flush=True)
     begin = time.perf_counter()
     await asyncio.to_thread(server.client.send_message_batch, QueueUrl=queue.url, Entries=entries)
 
@@ -102,9 +126,8 @@ async def through_sqs(local: LocalLambda, server: QueueServer, log: Log) -> list
         answer = await asyncio.to_thread(server.client.receive_message, QueueUrl=queue.dead_letter_url)
         dead = list(answer.get("Messages", []))
         await asyncio.sleep(0.1)
-    received = sum(record["outcome"] == "invalid_input" for record in records(log, "Answer"))
-    print(f"\nSQS: {len(done())} of {BATCH} records done in {seconds:.2f} s; the bad one was received ", end="")
-    print(f"{received} time(s), then moved to the dead-letter queue: {[message['Body'] for message in dead]}")
+    print(f"  {len(done())} done in {seconds:.2f} s;", flush=True)
+    print(f"  the bad one is in the dead-letter queue: {[message['Body'] for message in dead]}")
     if len(done()) != BATCH - 1 or [message["Body"] for message in dead] != [bodies[BAD - 1]]:
         return ["SQS: not every good record was done once, or the bad one is not in the dead-letter queue"]
     return []
@@ -115,8 +138,16 @@ def show_one_call(log: Log) -> list[str]:
     lines = [line for name, line in log if name == "TriageFunction"]
     record = next((line for line in reversed(lines) if "program call" in line), None)
     metrics = next((line for line in reversed(lines) if '"_aws"' in line), None)
-    print(f"\none call's log record:\n{record}\n\nits metrics:\n{metrics}")
-    return [] if record and metrics else ["no log record or no metrics of a call"]
+    if record is None or metrics is None:
+        return ["no log record or no metrics of a call"]
+    print("\nWhat CloudWatch would get of the last Triage call. Its log record:")
+    print_wrapped(_json(json.loads(record)), indent=2)
+    values = json.loads(metrics)
+    (described,) = values["_aws"]["CloudWatchMetrics"]
+    print(f"Its metrics, by program, in the namespace {described['Namespace']}:")
+    names = [metric["Name"] for metric in described["Metrics"]]
+    print_wrapped(", ".join(f"{name} {values[name][0]:g}" for name in names), indent=2)
+    return []
 
 
 def records(log: Log, program: str) -> list[dict[str, Any]]:
@@ -151,9 +182,14 @@ def _is_json(line: str) -> bool:
     return True
 
 
-def _shorten(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 90 else f"{text[:89]}…"
+def print_wrapped(text: str, indent: int = 0) -> None:
+    """Print text in lines that fit a terminal of 80 columns; what follows the first one is indented."""
+    first, others = " " * indent, " " * (indent + 2)
+    print(textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=others, break_on_hyphens=False))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from platform import python_version
 
 from dspy_lambda.errors import ConfigError
 
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dspy-lambda", description="DSPy programs as AWS Lambda functions.")
-    parser.add_argument("--version", action=_Version, help="print the versions of dspy-lambda, DSPy and Python")
+    parser.add_argument("--version", action="version", version=_versions())
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     template = commands.add_parser("template", help="write the SAM template of a project")
@@ -125,16 +126,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-class _Version(argparse.Action):
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, nargs=0, **options)
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from importlib.metadata import version
-        from platform import python_version
-
-        print(f"dspy-lambda {version('dspy-lambda')} (DSPy {version('dspy')}, Python {python_version()})")
-        parser.exit()
+def _versions() -> str:
+    return f"dspy-lambda {version('dspy-lambda')} (DSPy {version('dspy')}, Python {python_version()})"
 
 
 def _number(least: int, most: int) -> Callable[[str], int]:
