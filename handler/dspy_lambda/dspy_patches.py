@@ -18,8 +18,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any
+from types import FrameType, SimpleNamespace, TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     import dspy
@@ -91,6 +91,35 @@ def remember_lookups() -> None:
         costs.model_info = remembered
         capabilities.model_info = remembered
         _proxy.getproxies = functools.cache(_proxy.getproxies)
+
+
+class _NoBar:
+    """Stands in for tqdm's bar."""
+
+    _instances: ClassVar[set[object]] = set()
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def set_description(self, _: str) -> None:
+        pass
+
+    def update(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def leave_out_progress_bars() -> None:
+    """No progress bars of `dspy.Parallel` and `Module.batch`, which nobody watches in a log.
+
+    DSPy tells tqdm itself whether to show them, so TQDM_DISABLE changes nothing. And it empties tqdm's set of all
+    bars before each new one: of two calls at once, one sometimes fails with a KeyError, even where bars are disabled.
+    """
+    from dspy.utils import parallelizer
+
+    parallelizer.tqdm = SimpleNamespace(tqdm=_NoBar)
 
 
 def receive_history(receive: Callable[[dspy.BaseLM, dict[str, Any]], None]) -> None:

@@ -15,11 +15,12 @@ from typing import Any, TypeVar
 
 # Before DSPy's first call, or it fetches its price map over the network then: up to 5 s where egress is blocked.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
-# A progress bar of dspy.Parallel leaves half a line, which the next log line would be glued to.
+# A program's own progress bar leaves half a line, which the next log line would be glued to.
 os.environ.setdefault("TQDM_DISABLE", "1")
 
 from dspy_lambda.dspy_patches import (
     bound_provider_calls,
+    leave_out_progress_bars,
     mend_best_of,
     quick_stacks,
     remember_lookups,
@@ -91,6 +92,7 @@ class Environment:
             self.telemetry.log("WARNING", "some bounds on providers do not apply", {"reason": reason})
         if reason := mend_best_of():
             self.telemetry.log("WARNING", "calls of dspy.Refine and dspy.BestOfN share state", {"reason": reason})
+        leave_out_progress_bars()
         # Lambda's disk is read-only, and DSPy's default of 1,000,000 entries in memory may come to 5 GiB.
         dspy.configure_cache(enable_disk_cache=False, memory_max_entries=CACHE_ENTRIES)
         if settings.get("DSPY_LAMBDA_API_BASE"):

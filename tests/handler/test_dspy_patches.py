@@ -5,6 +5,7 @@ import copy
 import functools
 import importlib
 import inspect
+import re
 import threading
 from operator import attrgetter
 
@@ -109,3 +110,30 @@ def test_dspy_still_asks_for_the_stack_of_each_missing_package():
 )
 def test_whether_a_models_price_is_known(model, is_known):
     assert dspy_patches.has_price(dspy.LM(model)) == is_known
+
+
+PARALLEL = """
+class Several(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.predict = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> list[str]:
+        pairs = [(self.predict, {"question": f"{question}{n}"}) for n in range(5)]
+        return [answer.answer for answer in dspy.Parallel(num_threads=2)(pairs)]
+"""
+
+
+def test_parallel_calls_show_no_bars_and_do_not_fail_over_them(make_project, make_serve, capfd):
+    serve = make_serve(make_project({"several": PARALLEL}))
+    assert failures(serve(BATCH)) == []
+    assert "it/s" not in "".join(capfd.readouterr())
+
+
+def test_parallel_uses_of_its_bars_what_stands_in_for_them():
+    from dspy.utils import parallelizer
+
+    source = inspect.getsource(parallelizer)
+    used = set(re.findall(r"(?:pbar|tqdm\.tqdm)\.(\w+)", source))
+    assert used == {"_instances", "close", "set_description", "update"}
+    assert all(hasattr(dspy_patches._NoBar, name) for name in used)

@@ -123,8 +123,7 @@ def test_calls_that_a_program_fans_out_count_as_its_own(make_project, make_serve
             await asyncio.gather(*(self.predict.acall(question=f"q{i}") for i in range(n)))
             return n
     """
-    # One at a time: several dspy.Parallel at once sometimes raise KeyError within tqdm (DSPy 3.4.1).
-    serve = make_serve(make_project({"fan": source}, server={"max_concurrent_per_program": 1 if name == "Fan" else 8}))
+    serve = make_serve(make_project({"fan": source}, server={"max_concurrent_per_program": 8}))
     assert failures(serve(sqs(*({"program": name, "inputs": {"n": n}} for n in range(1, 9))))) == []
     calls = {call["message_id"]: call for call in records().calls}
     one = calls["m0"]["input_tokens"]
