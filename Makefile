@@ -60,7 +60,7 @@ stress: setup
 
 # Ctrl-C ends it, which is no error.
 serve: setup
-	@$(BIN)/dspy-lambda local --project $(PROJECT) --port 3000 --model-server || test $$? -eq 130
+	@trap : INT; $(BIN)/dspy-lambda local --project $(PROJECT) --port 3000 --model-server || test $$? -eq 130
 
 .venv-bench/ready: requirements/bench.txt .venv/ready
 	@rm -rf .venv-bench

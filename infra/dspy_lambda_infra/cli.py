@@ -177,7 +177,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 def _template(options: argparse.Namespace) -> int:
     from dspy_lambda_infra.checks import check
     from dspy_lambda_infra.config_warnings import config_warnings
-    from dspy_lambda_infra.cost import cost_table
+    from dspy_lambda_infra.cost import monthly_base
     from dspy_lambda_infra.project import load_project, say_what_runs
     from dspy_lambda_infra.stack_size import check_size
     from dspy_lambda_infra.template import render, write
@@ -192,7 +192,6 @@ def _template(options: argparse.Namespace) -> int:
     check_size(project, text)
     for warning in config_warnings(project):
         print(f"warning: {warning}", file=sys.stderr)
-    print(cost_table(project), file=sys.stderr)
     if to_stdout:
         sys.stdout.write(text)
     else:
@@ -201,6 +200,12 @@ def _template(options: argparse.Namespace) -> int:
             write_beside(project, options.output.parent, lambda line: print(line, file=sys.stderr))
         except OSError as error:
             raise ConfigError(f"{options.output.parent}: {error.strerror}.") from None
+        print(f"{options.output}: {len(project.function_names)} functions", file=sys.stderr)
+    print(
+        f"Idle, the stack costs up to {monthly_base(project):.2f} USD a month; "
+        "dspy-lambda deploy --dry-run says what calls may cost.",
+        file=sys.stderr,
+    )
     whole.require_loaded()
     return 0
 

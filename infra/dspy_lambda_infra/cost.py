@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dspy_lambda_infra.project import Function, Project
+from dspy_lambda_infra.table import table
 from dspy_lambda_infra.template.alarms import alarm_resources, alarm_topic
 from dspy_lambda_infra.template.deployment import deployment_resources
 
@@ -67,14 +68,12 @@ def monthly_base(project: Project) -> float:
 def cost_table(project: Project) -> str:
     """The worst case, program by program, in words."""
     rows = worst_case(project)
-    lines = [f"{'program':<20}{'memory MB':>10}{'timeout s':>10}{'at once':>9}{'USD a month at worst':>22}"]
+    cells = [["program", "memory MB", "timeout s", "at once", "USD a month at worst"]]
     for row in rows:
         settings = row.function.settings
-        lines.append(
-            f"{row.function.name:<20}{settings.memory_mb:>10}{settings.timeout_seconds:>10}{row.concurrency:>9}"
-            f"{row.usd:>22,.0f}"
-        )
-    lines.append(f"{'together':<20}{sum(row.usd for row in rows):>51,.0f}")
+        figures = (settings.memory_mb, settings.timeout_seconds, row.concurrency)
+        cells.append([row.function.name, *map(str, figures), f"{row.usd:,.0f}"])
+    lines = table([*cells, ["together", "", "", "", f"{sum(row.usd for row in rows):,.0f}"]])
     lines.append(
         f"That is Lambda alone, every environment busy for 30 days at us-east-1 prices. The provider's bill for model "
         f"calls comes on top (the spend alarms watch it), and up to {monthly_base(project):.2f} USD a month "

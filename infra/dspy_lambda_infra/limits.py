@@ -14,12 +14,14 @@ Lambda's environments know nothing of each other. What holds all of them is rese
 from __future__ import annotations
 
 from dspy_lambda_infra.project import Function, Project
+from dspy_lambda_infra.table import table
 from dspy_lambda_infra.template.queues import survived_outage_seconds
 
 
 def report(project: Project) -> tuple[str, bool]:
     """The table with what follows from it, and whether any quota would be exceeded."""
-    lines = ["model         program         environments  calls each  calls at once"]
+    cells = [["model", "program", "environments", "calls each", "calls at once"]]
+    lines: list[str] = []
     exceeded = False
     for alias, model in project.config.models.registry.items():
         users = [f for name, f in project.functions.items() if project.config.model_alias(name) == alias]
@@ -28,7 +30,7 @@ def report(project: Project) -> tuple[str, bool]:
         total = environments = 0
         for function in users:
             count, each = _environments(project, function), _calls_each(project, function, model.max_parallel_requests)
-            lines.append(f"{alias:<14}{function.name:<16}{count:>12}{each:>12}{count * each:>15}")
+            cells.append([alias, function.name, str(count), str(each), str(count * each)])
             total += count * each
             environments += count
         minute = None if model.requests_per_minute is None else environments * model.requests_per_minute
@@ -50,7 +52,7 @@ def report(project: Project) -> tuple[str, bool]:
             lines.append(f"{function.name}: the queue survives an outage of {minutes} minutes")
     if not any(model.quota.model_fields_set for model in project.config.models.registry.values()):
         lines.append("No model has a quota: write models.registry.<alias>.quota to hold these figures against it.")
-    return "\n".join(lines), exceeded
+    return "\n".join([*table(cells, words=2), *lines]), exceeded
 
 
 def _environments(project: Project, function: Function) -> int:

@@ -26,6 +26,7 @@ from dspy_lambda_infra.artifact.requirements import CATALOGUE_ROOTS, Requirement
 from dspy_lambda_infra.artifact.size import IMAGE_LIMIT, UNZIPPED_LIMIT, Size, measure
 from dspy_lambda_infra.artifact.target import Target
 from dspy_lambda_infra.manifest import manifest
+from dspy_lambda_infra.progress import progress
 from dspy_lambda_infra.project import CATALOGUE, Function, Project
 
 # The same artifact on the runtime's own base image; the template names the handler.
@@ -59,6 +60,7 @@ def build(project: Project, name: str, target: Target, output: Path, say: Callab
     is_image = project.config.lambda_.package_type == "Image"
     requirements = read_requirements(project.root)
     reasons = {f.name: why_litellm(project, f) for f in project.functions.values()}
+    progress("resolving and installing the requirements (minutes the first time) ...")
     with only_one(project.root):
         locked = lock(project.root, requirements, _floor(project, target), litellm=any(reasons.values()))
         tree = install(project.root, locked, target, requirements.indexes)

@@ -12,6 +12,7 @@ from dspy_lambda_infra.artifact.build import build
 from dspy_lambda_infra.artifact.size import IMAGE_LIMIT, UNZIPPED_LIMIT
 from dspy_lambda_infra.artifact.target import Target
 from dspy_lambda_infra.checks import check
+from dspy_lambda_infra.progress import progress
 from dspy_lambda_infra.project import CATALOGUE, Project, load_project, logical_id, say_what_runs
 
 
@@ -37,7 +38,8 @@ def build_all(project: Project, output: Path, python: str | None = None, archite
     """
     failed: dict[str, list[str]] = {}
     say = _say_once()
-    for name in project.function_names:
+    for number, name in enumerate(project.function_names, 1):
+        progress(f"[{number}/{len(project.function_names)}] {logical_id(name)} ...")
         try:
             _build(project, name, output / logical_id(name), python, architecture, say)
         except ConfigError as error:

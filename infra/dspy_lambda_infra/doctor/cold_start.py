@@ -19,6 +19,7 @@ from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.artifact.distributions import compile_tree
 from dspy_lambda_infra.artifact.target import Target
 from dspy_lambda_infra.artifact.uv import UvError, uv
+from dspy_lambda_infra.progress import progress
 
 _SECONDS = 60.0
 _IMPORT = "import {package}, os; os.write(1, b'.'); os._exit(0)"
@@ -116,7 +117,8 @@ def side_by_side(runtime: Runtime, starts: dict[str, Start], rounds: int) -> dic
     found: dict[str, list[float]] = {name: [] for name in starts}
     for start in starts.values():
         runtime.seconds(start)  # the disk's cache
-    for _ in range(rounds):
+    for number in range(1, rounds + 1):
+        progress(f"round {number} of {rounds} ...")
         for name, start in starts.items():
             found[name].append(runtime.seconds(start))
     return {name: statistics.median(seconds) for name, seconds in found.items()}

@@ -13,6 +13,7 @@ from dspy_lambda_infra.artifact.command import find_function, target_of
 from dspy_lambda_infra.artifact.distributions import CACHE_FOLDER
 from dspy_lambda_infra.artifact.target import Target
 from dspy_lambda_infra.doctor.cold_start import Runtime, Start, side_by_side
+from dspy_lambda_infra.progress import progress
 from dspy_lambda_infra.project import (
     CATALOGUE,
     CATALOGUE_HANDLER,
@@ -52,6 +53,7 @@ def run_doctor(options: argparse.Namespace) -> int:
 
 def start_of(project: Project, name: str, target: Target, folder: Path) -> Start:
     """Build a function; how it is started, with a key that is none."""
+    progress(f"building {logical_id(name)} ...")
     built = build(project, name, target, folder / logical_id(name), lambda line: print(line, file=sys.stderr))
     is_image = project.config.lambda_.package_type == "Image"
     artifact = built.folder / "task" if is_image else built.folder

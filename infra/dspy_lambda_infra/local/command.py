@@ -19,11 +19,13 @@ from dspy_lambda_infra.local.keys import require_keys
 from dspy_lambda_infra.local.local import LocalLambda
 from dspy_lambda_infra.local.readable import answer_to, log_to
 from dspy_lambda_infra.model_server import ModelServer
+from dspy_lambda_infra.progress import progress
 from dspy_lambda_infra.project import CATALOGUE, Project, load_project
 
 
 def run_local(options: argparse.Namespace) -> int:
     """Serve a project until Ctrl-C."""
+    progress("loading the project ...")
     project = load_project(options.project)
     with model_variables(options.model_server, project) as variables:
         require_keys(project, project.functions, variables)
@@ -33,6 +35,7 @@ def run_local(options: argparse.Namespace) -> int:
 def run_invoke(options: argparse.Namespace) -> int:
     """Run one event; the answer on stdout, logs on stderr; 1 on a function error or any batchItemFailures."""
     event = _read_event(options.event) if options.inputs is None else _direct_event(options.inputs)
+    progress("loading the project ...")
     project = load_project(options.project)
     if options.program is not None and options.program not in project.functions:
         known = ", ".join(project.functions)
@@ -72,11 +75,13 @@ async def _serve(project: Project, options: argparse.Namespace, variables: dict[
                 for function in project.functions.values():
                     if function.settings.http:
                         print(f"  POST {address}/{function.name}")
+                print(f"  GET  {address}/docs (calls them from a page)")
                 if local.queues:
                     print(f"SQS {server.address}")
                 for queue in local.queues.values():
                     print(f"  queue {queue.url}")
-                    print(f"  dead-letter queue {queue.dead_letter_url}")
+                    print(f"  DLQ   {queue.dead_letter_url}")
+                progress("Ctrl-C ends it. The first call of each function starts it, which takes seconds.")
                 sys.stdout.flush()
                 await stop.wait()
         except OSError as error:
@@ -87,6 +92,7 @@ async def _serve(project: Project, options: argparse.Namespace, variables: dict[
 
 async def _invoke(project: Project, options: argparse.Namespace, event: bytes, variables: dict[str, str]) -> int:
     async with LocalLambda(project, variables, log_to(sys.stderr), limit_resources=not options.no_limits) as local:
+        progress("starting the function ...")
         try:
             answer = await local.function(options.program or CATALOGUE).invoke(event)
         except RequestTooLarge as error:
