@@ -34,9 +34,11 @@ REQUESTS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "Perspectives": ({"question": "Should we ship on a Friday?"}, {"views", "conclusion"}),
 }
 INTRODUCTION = f"""\
-The four programs of examples/quickstart as Lambda functions on this machine:
-processes of AWS's runtime client, behind an API Gateway and SQS made here. An
-embedded server stands in for the model: sample answers after {MODEL_SECONDS} s, no key.
+The four programs of examples/quickstart as Lambda functions on this machine: in
+processes of AWS's runtime client, behind a local API Gateway and SQS. No key:
+an embedded server answers for the model, with samples after {MODEL_SECONDS} s. Tokens and
+USD are what the model itself would have reported for such prompts and answers,
+counted in words.
 """
 NEXT = """
 Next:
