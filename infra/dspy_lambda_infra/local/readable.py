@@ -14,7 +14,7 @@ _INSTALLED = re.compile(r"\S*/site-packages/")
 # What leads to a request or says nothing on one machine.
 _LEFT_OUT = {
     *("level", "message", "timestamp", "service", "location", "logger", "program"),
-    *("function_request_id", "correlation_id", "message_id", "exception_name", "exception", "stack"),
+    *("xray_trace_id", "function_request_id", "correlation_id", "message_id", "exception_name", "exception", "stack"),
 }
 
 

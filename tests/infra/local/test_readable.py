@@ -71,7 +71,10 @@ def test_a_failed_call_shows_the_exception_and_the_projects_own_frames():
         ({"level": "INFO", "message": "environment ready", "programs": {"Triage": "async"}}, []),
         ("Reading the manual", ["Triage  Reading the manual"]),
         ("[1, 2]", ["Triage  [1, 2]"]),
-        ({"level": "INFO", "message": "hello", "program": "Triage", "logger": "root"}, ["Triage  hello"]),
+        (
+            {"level": "INFO", "message": "hello", "program": "Triage", "logger": "root", "xray_trace_id": "1-6b"},
+            ["Triage  hello"],
+        ),
         ({"level": "WARNING", "message": "slow", "seconds": 3}, ["Triage  WARNING: slow  seconds=3"]),
         (
             {"errorType": "ConfigError", "errorMessage": "no key\nmore", "stackTrace": ["dspy_lambda/main.py"]},
