@@ -7,7 +7,8 @@ BIN := .venv/bin
 TOOLS := .venv-tools/bin
 PROJECT ?= examples/quickstart
 # Tests whose queues' timeouts do not stand a busy machine, and the one that kills for minutes.
-ALONE := tests/infra/local/test_fifo.py tests/infra/local/test_moto_patches.py
+ALONE := tests/infra/local/test_fifo.py tests/infra/local/test_moto_patches.py tests/infra/local/test_outage.py \
+	tests/infra/verify/test_local.py
 CHAOS := tests/stress/test_chaos.py
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
 
