@@ -255,5 +255,6 @@ def test_the_texts_of_exceptions_are_for_developers(make_project, start, options
 
 def test_other_machines_are_not_shown_them(make_project, capsys):
     project = make_project({"raises": RAISES})
+    (project / ".env").write_text("OPENAI_API_KEY=k\n")
     assert main(["serve", "--project", str(project), "--dev", "--host", "0.0.0.0"]) == 2
     assert "--dev shows the texts of exceptions to every caller" in capsys.readouterr().err

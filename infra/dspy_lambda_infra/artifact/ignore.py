@@ -13,7 +13,7 @@ from dataclasses import dataclass
 # https://git-scm.com/docs/gitignore; a `**` that is not a whole part of a path is a `*`.
 _MEMBER = r"\[:[a-z]+:\]|\\."
 _TOKENS = re.compile(
-    r"(?P<folders>(?:^|(?<=/))\*\*+/)|(?P<rest>(?<=/)\*\*+$)|(?P<star>\*+)|(?P<one>\?)"
+    r"(?P<folders>(?:^|(?<=/))\*\*+/)|(?P<rest>(?:^|(?<=/))\*\*+$)|(?P<star>\*+)|(?P<one>\?)"
     rf"|\[(?P<set>[!^]?+(?:{_MEMBER}|[^\\])(?:{_MEMBER}|[^\]\\])*)\]"
     r"|\\(?P<escaped>.)|(?P<broken>[\[\\])|(?P<plain>.)",
     re.DOTALL,

@@ -3,7 +3,7 @@ import shutil
 import subprocess
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dspy_lambda_infra.artifact import files
@@ -271,6 +271,7 @@ def git_ignores(repository, paths):
 
 @settings(max_examples=150, deadline=None)
 @given(paths=FILES, ignores=st.dictionaries(st.sampled_from(["", "a", "b", "a/b"]), IGNORE, min_size=1, max_size=3))
+@example(paths={("b", "a")}, ignores={"": "/***\n!b"})
 def test_git_decides_the_same(repository, paths, ignores):
     for entry in repository.iterdir():
         if entry.name != ".git":
