@@ -54,7 +54,7 @@ class Blocks(dspy.Module):
             ours, theirs = socket.socketpair()
             ours.recv(1)
         if kind == "toDict": return SlowDict()
-        if kind == "generator": return numbers()
+        if kind == "generator": return {"numbers": numbers()}
         if kind == "serializer": return Result()
         if kind == "regex": re.match(r"(a+)+$", "a" * 40 + "b")
         if kind == "integer": 7 ** 300_000_000
