@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from dspy_lambda.telemetry.exceptions import TEXTS
 from dspy_lambda_infra.local.environment import Answer
 from dspy_lambda_infra.local.local import LocalLambda
 from dspy_lambda_infra.project import Project, load_project
@@ -57,7 +58,8 @@ def local_lambda(root: Path, variables: dict[str, str]) -> Iterator[Local]:
 async def _run(project: Project, variables: dict[str, str], started: Future[Local]) -> None:
     stop = asyncio.Event()
     async with (
-        LocalLambda(project, variables) as running,
+        # The texts of exceptions are for `local`'s callers alone, unless told otherwise: SAM's get none.
+        LocalLambda(project, {TEXTS: "none", **variables}) as running,
         running.front("rest", 0) as rest,
         running.front("http", 0) as http,
     ):

@@ -54,7 +54,8 @@ def test_an_artifact_starts_with_nothing_but_itself(artifacts, python, function)
     words = [python[1], "-S", "-B", "-c", code]
     started = subprocess.run(words, env=variables, cwd="/", capture_output=True, text=True, check=False)
     assert started.returncode == 0, started.stderr
-    assert started.stdout.splitlines()[-1] == str(folder.joinpath(*module.split("."))) + ".py"
+    # What a function prints is a line of JSON; the catalogue prints as it is.
+    assert str(folder.joinpath(*module.split("."))) + ".py" in started.stdout.splitlines()[-1]
 
 
 def test_a_container_image_is_built_and_answers(make_copy, image):
