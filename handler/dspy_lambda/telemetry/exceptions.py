@@ -45,7 +45,13 @@ class Exceptions:
             return error
         about = describe(cause)
         lines = [error.detail, f"{about['exception_name']}: {self._text(cause)}", *about["stack"]]
-        return type(error)("\n  ".join(lines), status=error.status, retry_after=error.retry_after, errors=error.errors)
+        return type(error)(
+            "\n  ".join(lines),
+            status=error.status,
+            retry_after=error.retry_after,
+            errors=error.errors,
+            temporary=error.temporary,
+        )
 
     def _text(self, error: BaseException) -> str:
         try:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dspy_lambda.errors import ConfigError, ProgramFailed
+from dspy_lambda.errors import ConfigError, ModelUnavailable, ProgramFailed
 from dspy_lambda.telemetry.exceptions import TEXTS, Exceptions
 from tests.conftest import QUICKSTART
 from tests.handler import hostile
@@ -81,6 +81,12 @@ def test_the_callers_own_mistakes_need_no_traceback(serve, records):
     assert document["detail"] == "not like this"
     (call,) = records().calls
     assert "exception" not in call
+
+
+@pytest.mark.parametrize("texts", ["none", "log", "answer"])
+def test_whether_a_failure_is_temporary_does_not_depend_on_what_is_told_of_it(texts):
+    failed = ModelUnavailable("no answer that could be parsed", temporary=False)
+    assert Exceptions({TEXTS: texts}).explained(failed, ValueError("x")).temporary is False
 
 
 def test_a_text_that_cannot_be_had_costs_the_text_only():
