@@ -17,8 +17,8 @@ from typing_extensions import TypedDict
 from dspy_lambda.errors import InvalidInput
 
 SCHEMA_REF = "#/components/schemas/{program}.{{model}}"
-# Misfits whose text is, or quotes, what a validator or the caller wrote.
 _MOST_ERRORS = 100
+# Misfits whose text is, or quotes, what a validator or the caller wrote.
 _QUOTING = {"value_error", "assertion_error", "union_tag_invalid", "is_instance_of"}
 
 

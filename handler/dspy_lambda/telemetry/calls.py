@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from dspy_lambda.errors import CallError, from_exception
 from dspy_lambda.process import leave_if_forked
-from dspy_lambda.telemetry.describe import cause_of, describe
+from dspy_lambda.telemetry.describe import cause_of
 from dspy_lambda.telemetry.usage import Answer, Usage
 
 if TYPE_CHECKING:
     from dspy_lambda.telemetry.invocation import Invocation
 
-__all__ = ["UNKNOWN", "Call", "describe"]
+__all__ = ["CALL", "UNKNOWN", "Call"]
 UNKNOWN = "unknown"
 # What somebody has to look at; the rest is the caller's or the load's doing.
 _ERRORS = {"model_error", "deadline", "program_error"}
@@ -94,9 +94,10 @@ class Call:
     def fail(self, raised: BaseException) -> bool:
         """Settle the call as failed; False if it was settled before."""
         error = from_exception(raised, self.lm_error)
-        if error.outcome in _ERRORS and (cause := cause_of(raised)) is not None:
+        cause = cause_of(raised) if error.outcome in _ERRORS else None
+        if cause is not None:
             error = self.invocation.telemetry.exceptions.explained(error, cause)
-        return self._settle(_Outcome(None, error), raised)
+        return self._settle(_Outcome(None, error), cause)
 
     @property
     def settled(self) -> bool:
@@ -145,7 +146,7 @@ class Call:
         """A program that copies its LM deeply still has this call."""
         return self
 
-    def _settle(self, outcome: _Outcome, raised: BaseException | None) -> bool:
+    def _settle(self, outcome: _Outcome, cause: BaseException | None) -> bool:
         leave_if_forked()
         duration_ms = (time.monotonic() - self.started) * 1000
         # Atomic, and no lock that a thread could be stuck with: one thread's outcome gets in.
@@ -153,7 +154,7 @@ class Call:
             return False
         self.duration_ms = duration_ms
         self.usage.close()
-        telemetry, cause = self.invocation.telemetry, cause_of(raised) if self.failed else None
+        telemetry = self.invocation.telemetry
         try:
             telemetry.write(self, {} if cause is None else telemetry.exceptions.fields(cause))
         finally:

@@ -75,8 +75,8 @@ def build(project: Project, name: str, target: Target, output: Path, say: Callab
         else:
             if reasons[name]:
                 say(f"{name} needs LiteLLM, about 200 MB and 3 s at its first call: {'; '.join(reasons[name])}")
-            _stage_program(project, project.functions[name], tree, requirements, bool(reasons[name]), task)
-            inspect_program(project, project.functions[name], task, say)
+            files = _stage_program(project, project.functions[name], tree, requirements, bool(reasons[name]), task)
+            inspect_program(project, project.functions[name], files, task, say)
         if is_image:
             (staged / "Dockerfile").write_text(_DOCKERFILE.format(python=target.python), encoding="utf-8")
         size = measure(task)
@@ -93,13 +93,15 @@ def _floor(project: Project, target: Target) -> str:
 
 def _stage_program(
     project: Project, function: Function, tree: Distributions, requirements: Requirements, litellm: bool, staged: Path
-) -> None:
+) -> list[Path]:
+    """The project's own files that are in it."""
     roots = [*requirements.roots(http=function.settings.http), *([Requirement("litellm")] if litellm else [])]
     _copy_distributions(tree, roots, staged)
     own = _copy_handler(staged)
     taken = {path.name.partition(".")[0] for path in staged.iterdir() if path.suffix != ".dist-info"}
-    for path in project_files(project.root):
-        own.append(path)
+    files = project_files(project.root)
+    own += files
+    for path in files:
         if (staged / path).exists():
             raise ConfigError(f"{project.root / path}: a distribution has a file of that name; rename it.")
         name = path.parts[1].partition(".")[0] if path.parts[0] == "src" else ""
@@ -115,6 +117,7 @@ def _stage_program(
                 "tests and secrets; rename it."
             )
     _finish(tree, own, staged)
+    return files
 
 
 def _imported(root: Path) -> list[Path]:

@@ -102,10 +102,9 @@ def project_files(root: Path) -> list[Path]:
     """The files that enter, relative to the project, in a stable order.
 
     Left out: hidden files (`.env` and version control among them), keys, certificates and credentials by their usual
-    names, tests,
-    logs, build files, and whatever `.gitignore` or `.samignore` names, there or in a folder above it up to the
-    repository's root; only that they name a folder above the project means nothing. A symbolic link stands for what
-    it leads to: files that enter themselves, and nothing else.
+    names, tests, logs, build files, and whatever `.gitignore` or `.samignore` names, there or in a folder above it up
+    to the repository's root; only that they name a folder above the project means nothing. A symbolic link stands for
+    what it leads to: files that enter themselves, and nothing else.
     """
     root = root.resolve()
     above: Ignores = {name: [] for name in IGNORE_FILES}

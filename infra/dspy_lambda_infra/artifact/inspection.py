@@ -8,7 +8,6 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 
 from dspy_lambda.errors import ConfigError
-from dspy_lambda_infra.artifact.files import project_files
 from dspy_lambda_infra.artifact.imports import missing_imports
 from dspy_lambda_infra.artifact.key_shapes import find_keys
 from dspy_lambda_infra.artifact.requirements import NEVER
@@ -18,16 +17,16 @@ from dspy_lambda_infra.project import Function, Project
 Say = Callable[[str], None]
 
 
-def inspect_program(project: Project, function: Function, task: Path, say: Say) -> None:
+def inspect_program(project: Project, function: Function, files: list[Path], task: Path, say: Say) -> None:
     """Look through the staged task root of a program's function.
 
     Args:
+        files: the project's own, relative to its root.
         say: called with each line that the user should read.
 
     Raises:
         ConfigError: something that the program imports is not there.
     """
-    files = project_files(project.root)
     _check_imports(project, function, files, task, say)
     _check_deno(function, task, say)
     for found in find_keys(project.root, files):

@@ -52,10 +52,11 @@ def changes(
         before: the parameters that the stack was deployed with.
         after: the parameters that it would be deployed with.
     """
-    present = _named(resolve(new, after or {}))
+    resources = resolve(new, after or {})
     if deployed is None:
-        kinds = Counter(resource["Type"] for resource in resolve(new, after or {}).values())
+        kinds = Counter(resource["Type"] for resource in resources.values())
         return [f"+ {count:>3} {kind}" for kind, count in sorted(kinds.items())]
+    present = _named(resources)
     past = _named(resolve(deployed, before or {}))
     lines = [f"+ {name} ({present[name]['Type']})" for name in sorted(present.keys() - past.keys())]
     for name in sorted(past.keys() & present.keys()):

@@ -22,6 +22,7 @@ from dspy_lambda_infra.deploy.page import page
 from dspy_lambda_infra.deploy.parameters import (
     check_parameters,
     choose_parameters,
+    choose_stage,
     reserved_by,
     reserves_concurrency,
 )
@@ -29,7 +30,7 @@ from dspy_lambda_infra.deploy.translate import translate
 from dspy_lambda_infra.project import Project, load_project, say_what_runs
 from dspy_lambda_infra.stack_size import check_size
 from dspy_lambda_infra.template import render, write
-from dspy_lambda_infra.template.beside import DEFAULT_STAGE, stack_name, write_beside
+from dspy_lambda_infra.template.beside import stack_name, write_beside
 from dspy_lambda_infra.template.metadata import deployed_config
 
 
@@ -41,7 +42,7 @@ def run_deploy(options: argparse.Namespace) -> int:
     say_what_runs(options.project)
     project = load_project(options.project)
     project.require_loaded()
-    stack = options.stack_name or stack_name(project, options.stage or DEFAULT_STAGE)
+    stack = options.stack_name or stack_name(project, choose_stage(options, None))
     text = render(project, folder)
     account, why = _account(options, project, stack)
     available = account.unreserved + reserved_by(account) if account else None
@@ -70,7 +71,7 @@ def _account(options: argparse.Namespace, project: Project, stack: str) -> tuple
     """The account; or None and why."""
 
     def places(deployed_stage: str | None) -> set[str]:
-        stage = options.stage or (options.stack_name and deployed_stage) or DEFAULT_STAGE
+        stage = choose_stage(options, deployed_stage)
         found = {place for function in project.functions.values() for place in project.secrets(function).values()}
         return {place.replace("${Stage}", stage) for place in found}
 

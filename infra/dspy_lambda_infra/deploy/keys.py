@@ -8,8 +8,7 @@ import boto3
 from botocore.exceptions import ClientError
 
 from dspy_lambda.secrets import split_place
-
-_DENIED = ("AccessDenied", "AccessDeniedException")
+from dspy_lambda_infra.deploy.denied import is_denied
 
 
 def missing_keys(session: boto3.Session, places: set[str]) -> list[str]:
@@ -31,10 +30,10 @@ def _is_missing(session: boto3.Session, place: str) -> bool:
             return not name.startswith("arn:") and not _has_parameter(session, name)
         session.client("secretsmanager").describe_secret(SecretId=name)
     except ClientError as error:
-        code = error.response["Error"]["Code"]
-        if code not in ("ResourceNotFoundException", *_DENIED):
+        if error.response["Error"]["Code"] == "ResourceNotFoundException":
+            return True
+        if not is_denied(error):
             raise
-        return code == "ResourceNotFoundException"
     return False
 
 

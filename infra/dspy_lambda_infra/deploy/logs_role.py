@@ -8,7 +8,7 @@ from typing import Literal
 import boto3
 from botocore.exceptions import ClientError
 
-_DENIED = ("AccessDenied", "AccessDeniedException")
+from dspy_lambda_infra.deploy.denied import is_denied
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def find_logs_role(session: boto3.Session) -> LogsRole:
     try:
         arn = session.client("apigateway").get_account().get("cloudwatchRoleArn", "")
     except ClientError as error:
-        if error.response["Error"]["Code"] not in _DENIED:
+        if not is_denied(error):
             raise
         return LogsRole("", "unknown")
     if not arn:
@@ -41,10 +41,9 @@ def find_logs_role(session: boto3.Session) -> LogsRole:
     try:
         session.client("iam").get_role(RoleName=arn.rpartition("/")[2])
     except ClientError as error:
-        code = error.response["Error"]["Code"]
-        if code == "NoSuchEntity":
+        if error.response["Error"]["Code"] == "NoSuchEntity":
             return LogsRole(arn, "deleted")
-        if code not in _DENIED:
+        if not is_denied(error):
             raise
         # Who deploys need not be allowed to read roles: then the setting is believed.
     return LogsRole(arn, "ready")

@@ -87,9 +87,19 @@ def reserved_by(account: Account) -> int:
     return total
 
 
+def choose_stage(options: argparse.Namespace, deployed: str | None) -> str:
+    """The stage to deploy: as asked, else that of the stack that is named, else the default one.
+
+    Args:
+        deployed: the stage of the stack that is there; None where it is not known.
+    """
+    stage: str = options.stage or (deployed if options.stack_name else None) or DEFAULT_STAGE
+    return stage
+
+
 def _stage(options: argparse.Namespace, before: Mapping[str, str]) -> str:
     deployed = before.get("Stage")
-    stage: str = options.stage or (deployed if options.stack_name else None) or DEFAULT_STAGE
+    stage = choose_stage(options, deployed)
     if deployed and deployed != stage:
         # It names the API's address and the keys: the stack would serve with another stage's.
         raise ConfigError(

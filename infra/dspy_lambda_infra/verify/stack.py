@@ -16,7 +16,7 @@ from botocore.awsrequest import AWSRequest
 
 from dspy_lambda_infra.verify.project import PROGRAM
 
-# The claim, then whether it holds (None: it could not be checked) and what was seen.
+# Whether a claim holds (None: it could not be checked), and what was seen.
 Seen = tuple[bool | None, str]
 
 

@@ -31,10 +31,12 @@ def dead_letter(number: int, failure: Failure) -> dict[str, Any]:
     own = {name: value for name, value in _own_attributes(record.raw).items() if name not in reason}
     attributes: dict[str, Any] = {}
     entry = {"Id": str(number), "MessageBody": record.raw["body"], "MessageAttributes": attributes}
+    room = MAX_BYTES - size(entry)
     for name, value in {**reason, **own}.items():
-        attributes[name] = value
-        if len(attributes) > MAX_ATTRIBUTES or size(entry) > MAX_BYTES:
-            del attributes[name]
+        needed = _bytes(name, *value.values())
+        if len(attributes) < MAX_ATTRIBUTES and needed <= room:
+            attributes[name] = value
+            room -= needed
     if record.raw["eventSourceARN"].endswith(".fifo"):
         entry["MessageGroupId"] = record.group or "none"
         entry["MessageDeduplicationId"] = record.identifier
@@ -46,22 +48,25 @@ def requests(entries: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
     request: list[dict[str, Any]] = []
     room = 0
     for entry in entries:
-        if request and (len(request) == MAX_ENTRIES or size(entry) > room):
+        needed = size(entry)
+        if request and (len(request) == MAX_ENTRIES or needed > room):
             yield request
             request = []
         if not request:
             room = MAX_BYTES
         request.append(entry)
-        room -= size(entry)
+        room -= needed
     if request:
         yield request
 
 
 def size(entry: dict[str, Any]) -> int:
     """Bytes of an entry, as SQS counts them."""
-    parts = [entry["MessageBody"]]
-    for name, value in entry["MessageAttributes"].items():
-        parts += [name, *value.values()]
+    attributes = entry["MessageAttributes"].items()
+    return _bytes(entry["MessageBody"]) + sum(_bytes(name, *value.values()) for name, value in attributes)
+
+
+def _bytes(*parts: str | bytes) -> int:
     return sum(len(part.encode(errors="replace") if isinstance(part, str) else part) for part in parts)
 
 

@@ -15,6 +15,16 @@ def claim(check: Check) -> str:
     return (check.__doc__ or check.__name__).strip().splitlines()[0]
 
 
+def waiting(stack: Stack, queue: str, seconds: float) -> int:
+    """How many records a queue still has when it is empty, or when that time is over."""
+    count = 0
+    for _ in until(seconds):
+        count = stack.count(queue)
+        if count == 0:
+            break
+    return count
+
+
 def until(seconds: float, pause: float = 5.0) -> Iterator[None]:
     """Once at least, and again after each pause, for as long as that."""
     end = time.monotonic() + seconds

@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Any
 
-from dspy_lambda_infra.verify.checks import until
+from dspy_lambda_infra.verify.checks import until, waiting
 from dspy_lambda_infra.verify.project import PROGRAM, SCHEDULED, key_parameter
 from dspy_lambda_infra.verify.stack import Answer, Seen, Stack
 
@@ -116,15 +116,11 @@ def an_update_in_place_answers_throughout(stack: Stack) -> Seen:
         status = stack.deploy(["--secrets-version", "2"])
     outputs = stack.client("cloudformation").describe_stacks(StackName=stack.name)["Stacks"][0]["Outputs"]
     same = url in {output["OutputValue"] for output in outputs}
-    waiting = -1
-    for _ in until(180):
-        waiting = stack.count(url)
-        if waiting == 0:
-            break
+    left = waiting(stack, url, 180)
     failed = [str(answer) for answer in calls.answers if answer.status != 200]
     lost = stack.count(stack.dead_letter_queue()) - dead
-    fine = status == 0 and same and waiting == 0 and lost == 0 and bool(calls.answers) and not failed
-    seen = f"deploy: {status}; {len(calls.answers)} calls, not answered: {failed[:3]}; {waiting} waiting, {lost} dead"
+    fine = status == 0 and same and left == 0 and lost == 0 and bool(calls.answers) and not failed
+    seen = f"deploy: {status}; {len(calls.answers)} calls, not answered: {failed[:3]}; {left} waiting, {lost} dead"
     return fine, seen
 
 

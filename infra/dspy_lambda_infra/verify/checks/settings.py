@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dspy_lambda_infra.verify.checks import until
+from dspy_lambda_infra.verify.checks import waiting
 from dspy_lambda_infra.verify.project import PROGRAM
 from dspy_lambda_infra.verify.stack import Seen, Stack
 
@@ -47,12 +47,8 @@ def everything_is_encrypted_with_the_key(stack: Stack) -> Seen:
     groups = stack.client("logs").describe_log_groups(logGroupNamePrefix=group)["logGroups"]
     found = {function, attributes.get("Attributes", {}).get("KmsMasterKeyId"), *(g.get("kmsKeyId") for g in groups)}
     stack.send("q")
-    waiting = -1
-    for _ in until(120):
-        waiting = stack.count(stack.queue())
-        if waiting == 0:
-            break
-    return found == {key} and waiting == 0, f"{found}; {waiting} in the queue"
+    left = waiting(stack, stack.queue(), 120)
+    return found == {key} and left == 0, f"{found}; {left} in the queue"
 
 
 def _configuration(stack: Stack) -> dict[str, Any]:
