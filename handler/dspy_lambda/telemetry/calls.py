@@ -67,7 +67,7 @@ class Call:
         self.written = False
         self.running = False
         self.moved = False
-        self.mark: tuple[Callable[[int, bool], None], int] | None = None
+        self.mark: tuple[Callable[[int, str], None], int] | None = None
         self.begin(late=late)
         self._settled: dict[int, _Outcome] = {}
 
@@ -80,12 +80,12 @@ class Call:
         """The program is started."""
         self.running = True
         if self.mark is not None:
-            self.mark[0](self.mark[1], True)
+            self.mark[0](self.mark[1], "running")
 
     def ended(self) -> None:
         """The program has ended, in time or not."""
         if self.mark is not None and not self.invocation.over:
-            self.mark[0](self.mark[1], False)
+            self.mark[0](self.mark[1], "done" if self.settled and self.error is None else "waiting")
 
     def succeed(self, outputs: bytes) -> bool:
         """Settle the call as done, with its outputs as JSON; False if it was settled before."""

@@ -19,7 +19,7 @@ from dspy_lambda.sources.sqs.record import Record, read_record
 from dspy_lambda.sources.sqs.requeue import Requeue, is_addressable
 from dspy_lambda.sources.sqs.suspects import open_suspects
 from dspy_lambda.telemetry import Invocation
-from dspy_lambda.telemetry.calls import UNKNOWN, Call
+from dspy_lambda.telemetry.calls import UNKNOWN
 
 _LAST_SECONDS = 0.05  # for the answer itself
 
@@ -31,8 +31,9 @@ class Queues:
         variables = dict(environment.settings)
         self.requeue = Requeue(variables, lambda message, fields: environment.telemetry.log("WARNING", message, fields))
         self.suspects = open_suspects(variables)
-        if self.suspects.died_with:
-            fields = {"message_ids": self.suspects.died_with[:100], "records": len(self.suspects.died_with)}
+        died_with, done = self.suspects.died_with, self.suspects.done
+        if died_with or done:
+            fields = {"message_ids": died_with[:100], "records": len(died_with), "done": len(done)}
             environment.telemetry.log("WARNING", "the process before this one died with records in flight", fields)
 
 
@@ -68,6 +69,7 @@ def handle(
 
 def late(environment: Environment, event: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
     """The answer at the deadline, while the records' own thread stands still: done is what was done by then."""
+    suspects = environment.part(Queues).suspects
     running = [call for call in list(invocation.calls.values()) if call.running and not call.settled]
     only = environment.only_program()
     label, model = (only.name, only.model) if only else (UNKNOWN, None)
@@ -75,6 +77,8 @@ def late(environment: Environment, event: dict[str, Any], invocation: Invocation
     stopped: set[str | None] = set()
     for position, raw in enumerate(event["Records"]):
         identifier, group = identifier_of(raw), group_of(raw)
+        if suspects.is_done(identifier):
+            continue
         call = invocation.call(label, model, identifier, position=position)
         # What is behind a failed record of its message group was not to be started: as in `Batch`, it is no call.
         if group not in stopped:
@@ -86,16 +90,11 @@ def late(environment: Environment, event: dict[str, Any], invocation: Invocation
         if not call.moved:
             reported.append(identifier)
             invocation.records_failed[call.program] += 1
-    _suspect(environment, running, invocation.blocker)
-    return _answer(reported)
-
-
-def _suspect(environment: Environment, running: list[Call], blocker: Call | None) -> None:
-    suspects = environment.part(Queues).suspects
     suspects.suspect([call.message_id or "" for call in running], alone=False)
-    if blocker is not None:
-        suspects.suspect([blocker.message_id or ""], alone=True)
+    if invocation.blocker is not None:
+        suspects.suspect([invocation.blocker.message_id or ""], alone=True)
     suspects.end()
+    return _answer(reported)
 
 
 def _answer(identifiers: list[str]) -> dict[str, Any]:
@@ -107,13 +106,18 @@ async def _run(
 ) -> dict[str, Any]:
     queues = environment.part(Queues)
 
-    async def delete(done: list[Record]) -> bool:
-        raws = [record.raw for record in done if is_addressable(record.raw)]
+    async def delete(raws: list[Any]) -> bool:
         if not raws or not queues.requeue.has_credentials:
             return True
         return bool(await _in_time(runner, invocation, queues.requeue.delete, raws))
 
-    failed = await Batch(environment, runner, invocation, queues.suspects, delete).run(records)
+    async def delete_of_the_dead() -> None:
+        if await delete(queues.suspects.done):
+            queues.suspects.note_deleted()
+
+    batch = Batch(environment, runner, invocation, queues.suspects, delete)
+    # Side by side: where SQS cannot be reached, the batch is not to wait for it.
+    failed, _ = await asyncio.gather(batch.run(records), delete_of_the_dead())
     for failure in failed:
         invocation.records_failed[failure.record.label] += 1
     await _settle(environment, runner, failed, invocation)

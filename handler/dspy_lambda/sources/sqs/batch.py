@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Any
 
 from dspy.utils.exceptions import is_retryable_lm_error
 
@@ -17,6 +18,7 @@ from dspy_lambda.runner import Runner
 from dspy_lambda.sources.direct import require
 from dspy_lambda.sources.sqs.failure import Failure
 from dspy_lambda.sources.sqs.record import Record
+from dspy_lambda.sources.sqs.requeue import is_addressable
 from dspy_lambda.sources.sqs.suspects import Suspects
 from dspy_lambda.telemetry import Call, Invocation
 
@@ -25,8 +27,8 @@ class Batch:
     """The records of one invocation, and what becomes of them.
 
     Args:
-        delete: called with records that are done, before a record is started that may end the process; False if there
-            is no time for that.
+        delete: called with records that are done, as they came, before a record is started that may end the process;
+            False if there is no time for that.
     """
 
     def __init__(
@@ -35,7 +37,7 @@ class Batch:
         runner: Runner,
         invocation: Invocation,
         suspects: Suspects,
-        delete: Callable[[list[Record]], Awaitable[bool]],
+        delete: Callable[[list[Any]], Awaitable[bool]],
     ) -> None:
         self._environment = environment
         self._runner = runner
@@ -82,7 +84,7 @@ class Batch:
         """Whether what is done would stay done if the process ended now."""
         done, self._done = self._done, []
         self._suspects.forget(record.identifier for record in done)
-        return not done or await self._delete(done)
+        return not done or await self._delete([record.raw for record in done if is_addressable(record.raw)])
 
     def _not_started(self, groups: Iterable[list[Record]]) -> list[Failure]:
         failed = []
@@ -117,6 +119,9 @@ class Batch:
         processing messages after the first failure and return all failed and unprocessed messages".
         """
         for index, record in enumerate(records):
+            if self._suspects.is_done(record.identifier):
+                self._done.append(record)
+                continue
             call = await self._run_record(record, late=late or index > 0)
             if call.error is not None:
                 return _stopped_at(records, index, call, is_fatal=self._suspects.is_fatal(record))

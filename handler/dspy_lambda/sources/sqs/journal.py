@@ -1,4 +1,4 @@
-"""Which records were running when an execution environment died, for the process that follows it."""
+"""What became of a batch's records when its execution environment died, for the process that follows it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ import os
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-_SIZE = 1 << 20  # more than 10,000 messageIds; a sparse file
-_HEADER = struct.Struct("<II")  # records of the batch under way, bytes of their identifiers
-_WAITING, _RUNNING = 0, 1
+# More than there is in an event, which has at most 6 MB.
+# https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+_SIZE = 8 << 20
+_HEADER = struct.Struct("<II")  # records of the batch under way, bytes of their notes
+_STATES = {"waiting": 0, "running": 1, "done": 2}
+# What it takes to delete a record.
+Note = dict[str, str]
+_NOTED = ("messageId", "receiptHandle", "eventSourceARN")
 
 
 class Journal:
@@ -27,6 +33,8 @@ class Journal:
 
     Attributes:
         died_with: the identifiers of the records that were running when the process before this one died.
+        done: the records that were done by then, and that died with their batch all the same. Noted with each batch
+            from now on, until they are taken off.
 
     Raises:
         OSError: the folder cannot be written to, or another process has it.
@@ -38,35 +46,46 @@ class Journal:
         self._file = open(os.open(folder / "running", os.O_RDWR | os.O_CREAT, 0o600), "r+b")  # noqa: SIM115
         # Of this process alone (flock's would go to its forks as well): gone when it is.
         fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Not a sparse file: on a full disk a write into a hole of it would end the process.
+        # Not a sparse one: on a full disk a write into a hole of it would end the process.
         os.posix_fallocate(self._file.fileno(), 0, _SIZE)
         self._map = mmap.mmap(self._file.fileno(), _SIZE)
-        self.died_with = self._read()
-        self.end()
+        notes = self._read()
+        self.died_with = [note["messageId"] for state, note in notes if state == _STATES["running"]]
+        self.done = [note for state, note in notes if state == _STATES["done"] and len(note) == len(_NOTED)]
+        self.begin([])
 
-    def _read(self) -> list[str]:
+    def _read(self) -> list[tuple[int, Note]]:
         count, size = _HEADER.unpack_from(self._map)
         at = _HEADER.size
         if not 0 < count <= size < _SIZE - at - count:
             return []
         states = self._map[at : at + count]
-        identifiers = self._map[at + count : at + count + size].decode(errors="replace").split("\n")
-        return [name for state, name in zip(states, identifiers, strict=False) if state == _RUNNING and name]
+        try:
+            notes = json.loads(self._map[at + count : at + count + size])
+        except (ValueError, RecursionError):
+            return []
+        if not isinstance(notes, list):
+            return []
+        return [(state, note) for state, note in zip(states, map(_note, notes), strict=False) if note]
 
-    def begin(self, identifiers: list[str]) -> Callable[[int, bool], None] | None:
-        """Note a batch; what to call with a record's position when it starts (True) and when it has ended (False).
+    def begin(self, records: list[Any]) -> Callable[[int, str], None] | None:
+        """Note a batch; what to call with a record's position and its state: `running`, then `waiting` or `done`.
 
         None where the batch is too large to be noted.
         """
-        names = "\n".join(identifiers).encode()
-        count, at = len(identifiers), _HEADER.size
-        if at + count + len(names) >= _SIZE:
+        notes = [_note(record) for record in records] + self.done
+        states = bytes(len(records)) + bytes([_STATES["done"]]) * len(self.done)
+        text = json.dumps(notes, separators=(",", ":")).encode()
+        count, at = len(notes), _HEADER.size
+        if at + count + len(text) >= _SIZE:
             return None
-        self._map[at : at + count + len(names)] = bytes(count) + names
-        _HEADER.pack_into(self._map, 0, count, max(len(names), count))
+        # First the header: torn, it is read as nothing.
+        _HEADER.pack_into(self._map, 0, 0, 0)
+        self._map[at : at + count + len(text)] = states + text
+        _HEADER.pack_into(self._map, 0, count, len(text))
 
-        def mark(position: int, running: bool) -> None:
-            self._map[at + position] = _RUNNING if running else _WAITING
+        def mark(position: int, state: str) -> None:
+            self._map[at + position] = _STATES[state]
 
         return mark
 
@@ -88,3 +107,10 @@ class Journal:
             beside = self._kept.with_suffix(".new")
             beside.write_text(json.dumps(dict(suspects)))
             beside.replace(self._kept)
+
+
+def _note(record: Any) -> Note:
+    """What is noted of a record; nothing where it has no messageId."""
+    if not isinstance(record, dict) or not isinstance(record.get("messageId"), str):
+        return {}
+    return {name: record[name] for name in _NOTED if isinstance(record.get(name), str)}

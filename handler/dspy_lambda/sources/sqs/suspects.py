@@ -39,6 +39,10 @@ class Suspects:
 
     Args:
         journal: what outlives this process; None where nothing can.
+
+    Attributes:
+        died_with: the identifiers of what ran when the process before this one died.
+        done: what was done by then, and is still to be deleted.
     """
 
     def __init__(self, journal: Journal | None) -> None:
@@ -48,6 +52,8 @@ class Suspects:
         self._last_survival = 0.0
         self._is_kept = True
         self.died_with = journal.died_with if journal else []
+        self.done = list(journal.done) if journal else []
+        self._done = {note["messageId"] for note in self.done}
         if self.died_with:
             self.suspect(self.died_with, alone=len(self.died_with) == 1)
 
@@ -61,15 +67,15 @@ class Suspects:
             del self._known[next(iter(self._known))]
         self._is_kept = self._is_kept and not names
 
-    def begin(self, records: list[Record]) -> Callable[[int, bool], None] | None:
-        """Note a batch in the journal; what to call when a record starts and ends."""
+    def begin(self, records: list[Record]) -> Callable[[int, str], None] | None:
+        """Note a batch in the journal; what to call with a record's position and its state."""
         if self._journal is None:
             return None
         if not self._is_kept:
             # Not when they are found: that is in the last moments of an invocation.
             self._journal.keep(self._known)
             self._is_kept = True
-        return self._journal.begin([record.identifier for record in records])
+        return self._journal.begin([record.raw for record in records])
 
     def end(self) -> None:
         """The batch is over."""
@@ -122,6 +128,16 @@ class Suspects:
             self._survivors = 0
         self._survivors += came_back if is_wake else 0
         self._last_survival = now
+
+    def is_done(self, identifier: str) -> bool:
+        """Whether a record was done when its batch died."""
+        return identifier in self._done
+
+    def note_deleted(self) -> None:
+        """What was done when its batch died needs no noting any more."""
+        self.done = []
+        if self._journal is not None:
+            self._journal.done = []
 
     def forget(self, identifiers: Iterable[str]) -> None:
         """These are done."""

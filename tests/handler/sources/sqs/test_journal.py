@@ -6,23 +6,67 @@ import pytest
 from dspy_lambda.sources.sqs.journal import Journal
 
 
+def note(name):
+    """What is noted of a record."""
+    return {"messageId": f"m{name}", "receiptHandle": "handle", "eventSourceARN": "arn:aws:sqs:eu-west-1:1:q"}
+
+
 def test_a_successor_learns_what_ran_when_the_process_died(tmp_path):
     code = f"""
 import os
 from pathlib import Path
 from dspy_lambda.sources.sqs.journal import Journal
-mark = Journal(Path({str(tmp_path)!r})).begin([f"m{{n}}" for n in range(5)])
-for n in range(4): mark(n, True)
-mark(1, False)
+mark = Journal(Path({str(tmp_path)!r})).begin({[note(n) for n in range(6)]!r})
+for n in range(5): mark(n, "running")
+mark(1, "waiting")
+mark(4, "done")
 os._exit(1)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 1
-    assert Journal(tmp_path).died_with == ["m0", "m2", "m3"]
+    journal = Journal(tmp_path)
+    assert journal.died_with == ["m0", "m2", "m3"]
+    assert journal.done == [note(4)]
+
+
+def test_what_was_done_is_noted_with_each_batch_until_it_is_taken_off(tmp_path):
+    first = Journal(tmp_path)
+    first.begin([note(0) | {"body": "x"}])(0, "done")
+    del first
+    second = Journal(tmp_path)
+    second.begin([note(1), note(2)])(1, "running")
+    del second
+    third = Journal(tmp_path)
+    assert (third.died_with, third.done) == (["m2"], [note(0)])
+    third.done = []
+    third.begin([note(3)])(0, "running")
+    del third
+    fourth = Journal(tmp_path)
+    assert (fourth.died_with, fourth.done) == (["m3"], [])
+
+
+def test_it_outlives_a_process_that_dies_before_its_first_batch(tmp_path):
+    first = Journal(tmp_path)
+    mark = first.begin([note(0), note(1)])
+    mark(0, "done")
+    mark(1, "running")
+    del first, mark
+    second = Journal(tmp_path)
+    del second
+    third = Journal(tmp_path)
+    assert (third.died_with, third.done) == ([], [note(0)])
+
+
+@pytest.mark.parametrize("record", [None, "x", {}, {"messageId": 1}, {"messageId": "m", "receiptHandle": None}])
+def test_a_record_that_cannot_be_deleted_is_not_done(tmp_path, record):
+    first = Journal(tmp_path)
+    first.begin([record])(0, "done")
+    del first
+    assert Journal(tmp_path).done == []
 
 
 def test_it_learns_nothing_from_a_batch_that_ended(tmp_path):
     journal = Journal(tmp_path)
-    journal.begin(["a", "b"])(0, True)
+    journal.begin([note(0), note(1)])(0, "running")
     journal.end()
     del journal
     assert Journal(tmp_path).died_with == []
@@ -41,18 +85,29 @@ Journal(Path({str(tmp_path)!r}))
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\xff" * 100, b"\x05\0\0\0\xff\xff\xff\xff", b"\x02\0\0\0\x02\0\0\0\x01\x01\xff\xff"]
+    "content",
+    [
+        b"",
+        b"\xff" * 100,
+        b"\x05\0\0\0\xff\xff\xff\xff",
+        b"\x02\0\0\0\x02\0\0\0\x01\x01\xff\xff",
+        b"\x01\0\0\0\x02\0\0\0\x02{}",
+        b"\x01\0\0\0\x04\0\0\0\x02[{}]",
+        b"\x01\0\0\0\x04\0\0\0\x02[[]]",
+        b"\x01\0\0\0\xff\xff\0\0\x02" + b"[" * 0xFFFF,
+    ],
 )
 def test_any_file_can_be_read(tmp_path, content):
     (tmp_path / "running").write_bytes(content)
     (tmp_path / "suspects.json").write_bytes(content)
     journal = Journal(tmp_path)
     assert isinstance(journal.died_with, list)
+    assert journal.done == []
     assert journal.load() == {}
 
 
 def test_a_batch_that_does_not_fit_is_not_noted(tmp_path):
-    assert Journal(tmp_path).begin(["x" * 200] * 10_000) is None
+    assert Journal(tmp_path).begin([note("x" * 2000)] * 10_000) is None
 
 
 def test_suspects_are_kept(tmp_path):

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from dspy_lambda.config import Sqs
 from dspy_lambda.errors import InvalidInput, ModelUnavailable, ProgramFailed, RateLimited
+from dspy_lambda.process import JOURNAL_FOLDER
 from dspy_lambda.sources.sqs import Queues
 from dspy_lambda.sources.sqs.failure import Failure
+from dspy_lambda.sources.sqs.journal import Journal
 from dspy_lambda.sources.sqs.record import Record
 from dspy_lambda.sources.sqs.requeue import DEAD_LETTER_QUEUE, Requeue, pause_seconds, pauses
 from dspy_lambda_infra.local.queues import Queue, QueueServer
@@ -343,6 +345,60 @@ def test_what_is_behind_a_record_of_its_group_that_was_moved_comes_back_unrun(ma
     assert dead["Body"] == "not JSON"
     server.client.delete_message(QueueUrl=fifo.url, ReceiptHandle=event["Records"][0]["receiptHandle"])
     assert visible_after(server, fifo) < 5
+
+
+def waiting(server, queue):
+    """Records that the queue still has, in flight or not."""
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    found = server.client.get_queue_attributes(QueueUrl=queue.url, AttributeNames=names)["Attributes"]
+    return sum(map(int, found.values()))
+
+
+@pytest.fixture
+def died(tmp_path):
+    """Let a process die with a batch, of which the records at some positions were done; where its successor looks."""
+
+    def die(event, done):
+        mark = Journal(tmp_path / JOURNAL_FOLDER).begin(event["Records"])
+        for position in range(len(event["Records"])):
+            mark(position, "done" if position in done else "running")
+        return {"AWS_LAMBDA_FUNCTION_NAME": "f", "TMPDIR": str(tmp_path)}
+
+    return die
+
+
+def test_what_was_done_when_its_batch_died_is_deleted_beside_the_next_batch(
+    server, queue, make_worker, died, models, records
+):
+    died_with = receive(server, queue, *(f'{{"question": "q{n}"}}' for n in range(12)))
+    worker = make_worker(died(died_with, done=range(11)))
+    assert failures(worker(receive(server, queue, '{"question": "next"}'))) == []
+    assert (waiting(server, queue), models.stats()["requests"]) == (2, 1)
+    (died_line,) = (
+        line for line in records().lines if line.get("message", "").startswith("the process before this one died")
+    )
+    assert (died_line["message_ids"], died_line["done"]) == ([died_with["Records"][11]["messageId"]], 11)
+
+
+def test_what_was_done_when_its_batch_died_is_not_run_again(server, queue, make_worker, died, models, records):
+    came_back = receive(server, queue, '{"question": "a"}', '{"question": "b"}')
+    worker = make_worker(died(came_back, done=[0]))
+    assert failures(worker(came_back)) == []
+    (call,) = records().calls
+    assert call["message_id"] == came_back["Records"][1]["messageId"]
+    assert models.stats()["requests"] == 1
+
+
+def test_what_cannot_be_deleted_in_time_is_noted_for_a_successor(queue, server, make_worker, died, models):
+    died_with = receive(server, queue, '{"question": "a"}')
+    worker = make_worker(died(died_with, done=[0]))
+    queues = worker.environment.part(Queues)
+    queues.requeue.delete = lambda _: time.sleep(1)
+    assert failures(worker(receive(server, queue, '{"question": "next"}'), Context(600))) == []
+    assert queues.suspects.done
+    del queues.requeue.delete
+    assert failures(worker(receive(server, queue, '{"question": "last"}'))) == []
+    assert (waiting(server, queue), queues.suspects.done) == (2, [])
 
 
 def test_a_moved_record_keeps_its_own_message_attributes(server, queue, make_worker):

@@ -8,7 +8,8 @@ from dspy_lambda.sources.sqs.suspects import Suspects
 
 
 def record(name, received=1, position=0):
-    return Record(position, name, None, raw={"attributes": {"ApproximateReceiveCount": str(received)}})
+    raw = {"messageId": name, "attributes": {"ApproximateReceiveCount": str(received)}}
+    return Record(position, name, None, raw=raw)
 
 
 def groups(*records):
@@ -71,8 +72,8 @@ def test_more_run_at_once_where_one_at_a_time_would_not_fit_into_the_time_left()
 
 def test_a_process_that_died_makes_suspects_of_what_it_ran(tmp_path):
     journal = Journal(tmp_path)
-    mark = journal.begin(["a", "b", "c"])
-    mark(0, True), mark(2, True)
+    mark = journal.begin([record(name).raw for name in "abc"])
+    mark(0, "running"), mark(2, "running")
     journal._map.flush()
     del journal, mark
     suspects = Suspects(Journal(tmp_path))
@@ -86,7 +87,7 @@ def test_a_record_is_fatal_once_three_processes_died_while_it_ran_alone_and_it_h
     for _ in range(4):
         suspects = Suspects(Journal(tmp_path))
         fatal.append([suspects.is_fatal(record("a", received)) for received in (2, 5, 6)])
-        suspects.begin([record("a")])(0, True)
+        suspects.begin([record("a")])(0, "running")
         del suspects
     assert fatal == [[False] * 3] * 3 + [[False, False, True]]
 
