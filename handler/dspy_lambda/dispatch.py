@@ -70,6 +70,8 @@ class Dispatcher:
         late = call.late or slots.locked()
         await self._take(slots, call)
         try:
+            if _seconds_left(call) == 0:  # a slot that came free when its call was canceled at the deadline
+                raise _deadline()
             if late:
                 self._check_time(program, call)
             if call.settled:  # answered already, by the main thread at the deadline

@@ -153,6 +153,18 @@ def test_so_does_a_sync_one(make_project, make_serve, body):
     assert failures(serve(sqs({}, {}))) == ["m0", "m1"]
 
 
+@pytest.mark.parametrize("kind", ["async def aforward", "def forward"])
+def test_no_program_is_started_at_the_deadline_in_a_slot_that_came_free_then(make_project, make_serve, kind):
+    """Each would go on in a thread: after ten batches of 500 stuck `to_thread` calls there were 1,795."""
+    wait = "await asyncio.sleep(30)" if "async" in kind else "time.sleep(30)"
+    source = "import asyncio, time\nSTARTED = []\nclass Waits(dspy.Module):\n"
+    source += f"    {kind}(self):\n        STARTED.append(1)\n        {wait}\n"
+    serve = make_serve(make_project({"waits": source}, server={"max_concurrent_per_program": 3}))
+    assert len(failures(serve(sqs(*[{"program": "Waits", "inputs": {}}] * 20), Context(900)))) == 20
+    started = sys.modules[type(serve.environment.programs["Waits"].copy()).__module__].STARTED
+    assert len(started) == 3
+
+
 def test_the_loop_survives_a_program_that_calls_asyncio_run(make_project, make_serve, models):
     source = """
     import asyncio
