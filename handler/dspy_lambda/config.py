@@ -76,10 +76,10 @@ class Server(_Section):
 
     `sync_worker_threads` and `max_concurrent_per_program` default to 100 because one DSPy connection pool opens at
     most 100 connections. Measured, 100 sync records at 500 ms: 3.55 s with 16 threads, 2.03 with 32, 1.06 with 64,
-    0.56 with 100, 0.56 with 200. Lambda allows 1,024 threads and processes; 900 leaves room for the rest.
+    0.56 with 100, 0.56 with 200. Lambda allows 1,024 threads and processes, of which 700 are in use at most.
     """
 
-    sync_worker_threads: Annotated[int, Field(ge=1, le=900)] = 100
+    sync_worker_threads: Annotated[int, Field(ge=1, le=500)] = 100
     max_concurrent_per_program: Annotated[int, Field(ge=1)] = 100
     queue_timeout_seconds: Annotated[float, Field(ge=0)] = 5.0
     cors_origins: Annotated[list[str], BeforeValidator(_split)] = []

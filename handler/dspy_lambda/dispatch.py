@@ -13,7 +13,7 @@ import dspy
 
 from dspy_lambda.config import Server
 from dspy_lambda.deadline import DEADLINE
-from dspy_lambda.errors import DeadlineExceeded, Overloaded
+from dspy_lambda.errors import DeadlineExceeded, Overloaded, ProgramFailed
 from dspy_lambda.models import ProgramLM
 from dspy_lambda.payload import to_outputs
 from dspy_lambda.programs import Program
@@ -60,6 +60,8 @@ class Dispatcher:
         """
         try:
             await self._run(program, inputs, call)
+            if not call.settled:
+                raise ProgramFailed("The call ended without an outcome.")
         except BaseException as error:
             call.fail(error)
             if isinstance(error, asyncio.CancelledError):
@@ -67,12 +69,12 @@ class Dispatcher:
 
     async def _run(self, program: Program, inputs: Any, call: Call) -> None:
         slots = self._slots_of(program)
-        late = call.late or slots.locked()
+        waited = call.waited or slots.locked()
         await self._take(slots, call)
         try:
             if _seconds_left(call) == 0:  # a slot that came free when its call was canceled at the deadline
                 raise _deadline()
-            if late:
+            if waited:
                 self._check_time(program, call)
             if call.settled:  # answered already, by the main thread at the deadline
                 slots.release()

@@ -2,8 +2,8 @@
 
 Two thirds of what an async call burns is none of the program's: each hops four times through the loop's thread pool
 for work of microseconds, and each looks its model up in a price map of some 5,000 entries. On a function of 512 MB
-that is most of its time. `DSPY_LAMBDA_FAST=false` leaves DSPy as it comes; `tests/handler/test_dspy_patches.py` fails
-when a new DSPy changes the ground that this stands on.
+that is most of its time. `DSPY_LAMBDA_FAST=false` leaves those hops and lookups to DSPy.
+`tests/handler/test_dspy_patches.py` fails when a new DSPy changes the ground that this stands on.
 """
 
 from __future__ import annotations

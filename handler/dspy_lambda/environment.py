@@ -38,7 +38,7 @@ from dspy_lambda.dispatch import Dispatcher, no_durations
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.loop import PersistentLoop
 from dspy_lambda.models import ProgramLM, build_models
-from dspy_lambda.process import LastResort, ProcessState
+from dspy_lambda.process import MOST_THREADS, LastResort, ProcessState
 from dspy_lambda.programs import FailedProgram, Program
 from dspy_lambda.runner import Runner
 from dspy_lambda.settings import flag, whole_number
@@ -51,6 +51,7 @@ from dspy_lambda.watch import KillDump, Watch
 Part = TypeVar("Part")
 CACHE_ENTRIES = 1000
 _KEY_SECONDS = 60.0
+_OTHER_THREADS = 30  # the main one, the runner's, those for names and queues, and libraries' own
 
 
 class Environment:
@@ -60,11 +61,18 @@ class Environment:
         programs, failed: by name; with `DSPY_LAMBDA_PROGRAM` only that one, and `failed` is empty.
         preconnects: whether connections to providers are opened during init.
         restart_seconds: what the next invocation keeps back to replace the process in: too little was left for that.
-        secrets: the variables whose values came from a secret store; set once the environment is built.
+        secrets: the names of the variables whose values came from a secret store.
         core_share: the cores that the function has, at most one: what its own work takes is divided by it.
     """
 
-    def __init__(self, settings: Mapping[str, str], output: Stream | None = None, *, own_process: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, str],
+        output: Stream | None = None,
+        *,
+        own_process: bool = False,
+        secrets: Mapping[str, str] | None = None,
+    ) -> None:
         """Load the project.
 
         Args:
@@ -72,6 +80,7 @@ class Environment:
             output: where log lines and metrics go; standard output if there is none.
             own_process: whether the process serves this environment alone: then what its code logs or prints, and
                 what Python itself would print (dead threads, warnings), goes there, too, as JSON.
+            secrets: the variables whose values came from a secret store.
 
         Raises:
             ConfigError: the project cannot be served as it is.
@@ -80,9 +89,11 @@ class Environment:
         project = find_project(settings)
         self.config = load_config(project)
         self.telemetry = Telemetry(self.config.app_id, settings, output or Output(1))
+        self.secrets = tuple(secrets or ())
+        self.telemetry.exceptions.hide((secrets or {}).values())
         if own_process:
             texts = self.telemetry.log_private or self.telemetry.exceptions.in_log
-            hooks.install(self.telemetry.log_here, private=texts)
+            hooks.install(self.telemetry.log_here, self.telemetry.exceptions.text if texts else None)
         with self.telemetry.take_over() if own_process else nullcontext():
             self._build(project, settings)
 
@@ -118,7 +129,6 @@ class Environment:
         self.process = ProcessState()
         self.last_resort: LastResort | None = None
         self.restart_seconds = 0.0
-        self.secrets: tuple[str, ...] = ()
         self._key_refused, self._keys_read = False, time.time()
         self.kill_dump: KillDump | None = None
         self._recent = no_durations()
@@ -323,5 +333,5 @@ def _core_share(settings: Mapping[str, str]) -> float:
 
 
 def _loop_threads(server: Server) -> int:
-    """The threads behind `asyncio.to_thread`: many, and with those of sync programs below Lambda's 1,024."""
-    return min(256, 1000 - server.sync_worker_threads)
+    """The threads behind `asyncio.to_thread`: many, and with those of sync programs below what is used up."""
+    return min(256, MOST_THREADS - _OTHER_THREADS - server.sync_worker_threads)

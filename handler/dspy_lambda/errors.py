@@ -127,6 +127,20 @@ _KINDS = (InvalidInput, RateLimited, Overloaded, ModelUnavailable, DeadlineExcee
 _SPARE = ProgramFailed(_RAISED)
 
 
+def with_detail(error: CallError, detail: str) -> CallError:
+    """The same error with another text; made past its class's own `__init__`, which a program may have written."""
+    again: CallError = Exception.__new__(type(error), detail)
+    CallError.__init__(
+        again,
+        detail,
+        status=error.status,
+        retry_after=error.retry_after,
+        errors=error.errors,
+        temporary=error.temporary,
+    )
+    return again
+
+
 def from_exception(error: BaseException, lm_error: Exception | None = None) -> CallError:
     """The CallError for whatever a program raised. Never raises, and runs no code of the exception's class.
 

@@ -187,7 +187,7 @@ class PersistentLoop(asyncio.SelectorEventLoop):
 
     def _report(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        self._log("ERROR", "left behind by a program", describe(error) if error is not None else {})
+        self._log("ERROR", "a failure that nobody fetched", describe(error) if error is not None else {})
 
 
 def _name(task: asyncio.Task[Any]) -> str | None:

@@ -22,18 +22,18 @@ if os.environ.get("DSPY_LAMBDA_SECRETS"):
     # Into the process's own variables: programs that make their own LMs look there.
     os.environ.update(secrets)
 # At import, so that a project that cannot be served is a failed init: what Lambda shows best.
-environment = Environment(os.environ, own_process=True)
-environment.secrets = tuple(secrets)
+environment = Environment(os.environ, own_process=True, secrets=secrets)
 environment.kill_dump = KillDump(2)
 # A program's `_thread.interrupt_main()`, a home-made timeout, would end the process with its whole batch.
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 end_forks()
-environment.last_resort = LastResort(_started_with)
 prepare(environment, os.environ.get("DSPY_LAMBDA_SOURCES", ""))
 if environment.preconnects or os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
     from dspy_lambda.warm import warm
 
     warm(environment, os.environ, secrets)
+# Last: it notes how long all of this took.
+environment.last_resort = LastResort(_started_with)
 # The collector need not look through what stays. With it a full collection takes 65 ms of a whole core, at 256 MB 0.5 s
 # (all that is kept back for a late answer), without it 4 ms.
 gc.freeze()

@@ -17,7 +17,7 @@ JOURNAL_FOLDER = "dspy-lambda"  # see sources/sqs/journal.py
 RESTARTS = "DSPY_LAMBDA_RESTARTS"  # how often this process has replaced itself
 # "1,024 file descriptors and 1,024 processes and threads".
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
-_MOST_THREADS = 700
+MOST_THREADS = 700
 _MOST_STUCK = 3  # each may spin for ever, and takes its share of the core from every call
 _PART_OF_MEMORY, _PART_OF_GROWTH = 0.9, 0.1
 _TIMES_INIT = 2
@@ -158,7 +158,7 @@ class LastResort:
         """What is used up, or None; not soon after a process was replaced for it."""
         if time.monotonic() < self._quiet_until:
             return None
-        if threading.active_count() > _MOST_THREADS:
+        if threading.active_count() > MOST_THREADS:
             return "threads"
         if stuck_runners > _MOST_STUCK:
             return "time of the processor"

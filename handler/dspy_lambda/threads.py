@@ -49,7 +49,12 @@ class Threads(Executor):
         if not self._idle.acquire(blocking=False) and self._count < self._size:
             self._count += 1
             name = f"{self._name}_{next(self._numbers)}"
-            threading.Thread(target=self._work, name=name, daemon=True).start()
+            try:
+                threading.Thread(target=self._work, name=name, daemon=True).start()
+            except BaseException:  # there are too many: refused work is not to run later
+                self._count -= 1
+                future.cancel()
+                raise
         return future
 
     @property

@@ -45,7 +45,7 @@ class Function:
         narrowed = {"DSPY_LAMBDA_PROGRAM": self.name, "DSPY_LAMBDA_MODULE": self.module}
         sources = {"DSPY_LAMBDA_SOURCES": "http"} if self.settings.http else {}
         deno = VARIABLES if self.program and why_deno(self.program) else {}
-        return {**deno, **self.settings.environment, **narrowed, **sources}
+        return {**sources, **deno, **self.settings.environment, **narrowed}
 
     @property
     def has_alias(self) -> bool:

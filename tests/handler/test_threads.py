@@ -30,6 +30,21 @@ def test_no_more_run_at_once_than_the_pool_has(pool):
     assert max(most) == 3
 
 
+def test_work_whose_thread_could_not_be_started_is_never_run_and_takes_up_no_room(pool, monkeypatch):
+    ran = []
+
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        for _ in range(5):
+            with pytest.raises(RuntimeError):
+                pool.submit(ran.append, "refused")
+    assert [pool.submit(lambda n=n: n).result(timeout=5) for n in range(3)] == [0, 1, 2]
+    assert ran == []
+
+
 def test_an_idle_thread_is_used_again(pool):
     names = []
     for _ in range(10):

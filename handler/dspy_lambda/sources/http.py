@@ -81,18 +81,33 @@ def late(environment: Environment, event: dict[str, Any], invocation: Invocation
     call = invocation.call(only.name if only else UNKNOWN, only.model if only else None, position=0)
     call.fail(DeadlineExceeded("The deadline came before the answer."))
     if call.error is None:
-        return _response(event, HTTPStatus.OK, "application/json", call.outputs.decode())
-    return _problem(event, call.error, invocation.request_id)
+        cors = _cors(environment.config.server.cors_origins, event)
+        return _response(event, HTTPStatus.OK, "application/json", call.outputs.decode(), cors)
+    return _problem(event, call.error, invocation.request_id, _cors(environment.config.server.cors_origins, event))
 
 
-def _problem(event: dict[str, Any], error: CallError, request_id: str) -> dict[str, Any]:
+def _cors(allowed: list[str], event: dict[str, Any]) -> dict[str, str]:
+    """What lets a browser's page read the answer; Starlette's middleware adds it to all others."""
+    origins = [
+        value[-1] if isinstance(value, list) and value else value
+        for part in ("headers", "multiValueHeaders")
+        for name, value in (event.get(part) or {}).items()
+        if name.lower() == "origin"
+    ]
+    if not origins or not allowed:
+        return {}
+    if "*" in allowed:
+        return {"access-control-allow-origin": "*"}
+    return {"access-control-allow-origin": origins[0], "vary": "Origin"} if origins[0] in allowed else {}
+
+
+def _problem(event: dict[str, Any], error: CallError, request_id: str, headers: dict[str, str]) -> dict[str, Any]:
     body: dict[str, Any] = {"title": error.title, "status": error.status, "detail": error.detail}
     body["request_id"] = request_id
     if error.errors is not None:
         body["errors"] = error.errors
-    headers = {}
     if error.status == HTTPStatus.TOO_MANY_REQUESTS:
-        headers["retry-after"] = str(max(1, math.ceil(error.retry_after or 1)))
+        headers = headers | {"retry-after": str(max(1, math.ceil(error.retry_after or 1)))}
     return _response(event, error.status, _MEDIA_TYPE, json.dumps(body), headers)
 
 

@@ -44,7 +44,7 @@ class Call:
 
     Attributes:
         program, model: the program's name and its model's alias; `unknown` and None where there is none.
-        late: whether it had to wait for others of its invocation to end.
+        waited: whether it had to wait for others of its invocation to end.
         usage: filled by the LM calls that run within this call.
         lm_error: the last failure of an LM call within this call, whatever the program made of it.
         started: when it began, by `time.monotonic()`.
@@ -54,9 +54,7 @@ class Call:
         mark: what notes that the call runs, and its record's position, where that is noted.
     """
 
-    def __init__(
-        self, invocation: Invocation, program: str, model: str | None, message_id: str | None, *, late: bool = False
-    ) -> None:
+    def __init__(self, invocation: Invocation, program: str, model: str | None, message_id: str | None) -> None:
         self.invocation = invocation
         self.program = program
         self.model = model
@@ -68,13 +66,13 @@ class Call:
         self.running = False
         self.moved = False
         self.mark: tuple[Callable[[int, str], None], int] | None = None
-        self.begin(late=late)
+        self.begin(waited=False)
         self._settled: dict[int, _Outcome] = {}
 
-    def begin(self, *, late: bool) -> None:
+    def begin(self, *, waited: bool) -> None:
         """The call's time begins; what waited for others of its batch waited since the batch came."""
-        self.late = late
-        self.started = self.invocation.started if late else time.monotonic()
+        self.waited = waited
+        self.started = self.invocation.started if waited else time.monotonic()
 
     def run(self) -> None:
         """The program is started."""
@@ -85,7 +83,7 @@ class Call:
     def ended(self) -> None:
         """The program has ended, in time or not."""
         if self.mark is not None and not self.invocation.over:
-            self.mark[0](self.mark[1], "done" if self.settled and self.error is None else "waiting")
+            self.mark[0](self.mark[1], "done" if self.succeeded else "waiting")
 
     def succeed(self, outputs: bytes) -> bool:
         """Settle the call as done, with its outputs as JSON; False if it was settled before."""
@@ -102,6 +100,11 @@ class Call:
     @property
     def settled(self) -> bool:
         return bool(self._settled)
+
+    @property
+    def succeeded(self) -> bool:
+        outcome = self._settled.get(0)
+        return outcome is not None and outcome.error is None
 
     @property
     def error(self) -> CallError | None:

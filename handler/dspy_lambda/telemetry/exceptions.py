@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dspy_lambda.errors import CallError
+from dspy_lambda.errors import CallError, with_detail
 from dspy_lambda.introspection import UNKNOWN, plain_text
 from dspy_lambda.settings import choice
 from dspy_lambda.telemetry.describe import describe
@@ -37,26 +37,21 @@ class Exceptions:
 
     def fields(self, error: BaseException) -> dict[str, Any]:
         """An exception's part of a log line."""
-        return describe(error) | ({"exception": self._text(error)} if self.in_log else {})
+        return describe(error) | ({"exception": self.text(error)} if self.in_log else {})
 
     def explained(self, error: CallError, cause: BaseException) -> CallError:
         """The error as its caller gets it: with the cause's text and its last frames where that is asked for."""
         if self._texts != "answer":
             return error
         about = describe(cause)
-        lines = [error.detail, f"{about['exception_name']}: {self._text(cause)}", *about["stack"]]
-        return type(error)(
-            "\n  ".join(lines),
-            status=error.status,
-            retry_after=error.retry_after,
-            errors=error.errors,
-            temporary=error.temporary,
-        )
+        lines = [error.detail, f"{about['exception_name']}: {self.text(cause)}", *about["stack"]]
+        return with_detail(error, "\n  ".join(lines))
 
-    def _text(self, error: BaseException) -> str:
+    def text(self, value: object) -> str:
+        """An exception's or a warning's text without keys."""
         try:
-            text = plain_text(str(error), _TEXT_LENGTH)
-        except BaseException:  # the exception's own code
+            text = plain_text(str(value), _TEXT_LENGTH)
+        except BaseException:  # its own code
             return UNKNOWN
         for key in self._keys:
             text = text.replace(key, "(a key)")

@@ -16,8 +16,8 @@ from dspy_lambda.introspection import UNKNOWN, class_name, is_a, plain_text
 from dspy_lambda.telemetry.describe import describe, stack_of
 
 Log = Callable[[str, str, dict[str, Any]], None]
+Text = Callable[[object], str]
 _PLACES = 1000
-_TEXT_LENGTH = 10_000
 _LAST_LINE = 2**31
 
 
@@ -26,12 +26,12 @@ class Hooks:
 
     Args:
         log: called with level (`WARNING` or `ERROR`), message and fields.
-        private: whether texts are logged, too, as `exception` and `warning`.
+        text: what is logged of a text, as `exception` and `warning`; None where no texts are.
     """
 
-    def __init__(self, log: Log, private: bool) -> None:
+    def __init__(self, log: Log, text: Text | None) -> None:
         self._log = log
-        self._private = private
+        self._text = text
         self._busy = threading.local()
         self._places: dict[tuple[str, str, int] | None, object] = {}
         self._former = (threading.excepthook, sys.unraisablehook, warnings.showwarning)
@@ -74,7 +74,7 @@ class Hooks:
         error = raised.exc_value
         if error is None:
             return {"exception_name": class_name(raised.exc_type), "stack": stack_of(raised.exc_traceback)}
-        return describe(error) | ({"exception": _text(error)} if self._private else {})
+        return describe(error) | ({"exception": self._text(error)} if self._text else {})
 
     def _warning(
         self, message: Any, category: Any, filename: Any, lineno: Any
@@ -88,7 +88,7 @@ class Hooks:
         if full:
             return "WARNING", "further Python warnings are not logged", {"places": _PLACES}
         fields = {"warning_name": name, "place": f"{place[1]}:{place[2]}"}
-        return "WARNING", "Python warning", fields | ({"warning": _text(message)} if self._private else {})
+        return "WARNING", "Python warning", fields | ({"warning": self._text(message)} if self._text else {})
 
     def _is_first(self, place: tuple[str, str, int] | None) -> bool:
         """Remember a place; whether it was new. Of two threads that warn at once, one is first."""
@@ -99,26 +99,19 @@ class Hooks:
 _installed: list[Hooks] = []
 
 
-def install(log: Log, *, private: bool = False) -> None:
+def install(log: Log, text: Text | None = None) -> None:
     """Log what CPython would print; replaces an earlier log.
 
     Args:
         log: called with level (`WARNING` or `ERROR`), message and fields, in whatever thread it happens, within a
             finalizer too: it must not wait for a lock that its own thread may hold.
-        private: whether the texts are logged, too.
+        text: what is logged of a text; None: texts are not logged.
     """
     restore()
-    _installed.append(Hooks(log, private))
+    _installed.append(Hooks(log, text))
 
 
 def restore() -> None:
     """Put back the hooks that `install` replaced."""
     while _installed:
         _installed.pop().restore()
-
-
-def _text(value: object) -> str:
-    try:
-        return plain_text(str(value), _TEXT_LENGTH)
-    except BaseException:
-        return UNKNOWN

@@ -77,11 +77,10 @@ class Invocation:
         model: str | None = None,
         message_id: str | None = None,
         *,
-        late: bool = False,
         position: int | None = None,
     ) -> Call:
-        """A call within this invocation; `late` if it had to wait for others to end; a record's by its position."""
-        call = Call(self, program, model, message_id, late=late)
+        """A call within this invocation; a record's by its position."""
+        call = Call(self, program, model, message_id)
         return self.calls.setdefault(len(self.calls) if position is None else position, call)
 
     def unforeseen(self, error: BaseException) -> None:

@@ -18,6 +18,14 @@ class Raises(dspy.Module):
             from dspy_lambda.errors import InvalidInput
             raise InvalidInput("not like this")
         raise ValueError(f"the reason, with {what}")
+class Own(dspy.Module):
+    def forward(self, what: str):
+        from dspy_lambda.errors import ProgramFailed
+        class OwnFailure(ProgramFailed):
+            title = "Refused"
+            def __init__(self, code):
+                super().__init__(f"refused: {code}", status=418)
+        raise OwnFailure(7)
 class ARaises(dspy.Module):
     async def aforward(self, what: str):
         raise ValueError(f"the reason, with {what}")
@@ -49,6 +57,16 @@ def test_the_text_is_where_the_setting_says(serve, records, program, texts, in_l
         serve({"program": program, "inputs": {"what": "a word"}})
     assert ("the reason, with a word" in str(raised.value)) is in_answer
     assert failures(serve(sqs({"program": program, "inputs": {"what": "x"}}))) == ["m0"]
+
+
+@pytest.mark.parametrize("texts", ["none", "log", "answer"])
+def test_a_failure_whose_class_has_a_constructor_of_its_own_is_a_failure(serve, records, texts):
+    serve = serve(texts)
+    document = problem(serve.post("/Own", {"what": "x"}))
+    assert (document["status"], document["title"]) == (418, "Refused")
+    assert document["detail"].startswith("refused: 7")
+    assert failures(serve(sqs({"program": "Own", "inputs": {"what": "x"}}))) == ["m0"]
+    assert [call["outcome"] for call in records().calls] == ["program_error"] * 2
 
 
 def test_a_key_is_in_no_text(serve, records):

@@ -9,6 +9,7 @@ import warnings
 import pytest
 
 from dspy_lambda.telemetry import hooks
+from dspy_lambda.telemetry.exceptions import Exceptions
 from tests.handler import hostile
 
 SECRET = hostile.SECRET
@@ -122,7 +123,7 @@ def test_a_warnings_text_stays_private(lines):
 
 
 def test_with_private_texts_the_text_is_a_field(make_lines):
-    lines = make_lines(private=True)
+    lines = make_lines(text=Exceptions({}).text)
     run_in_thread(fail)
     Finalized()
     gc.collect()
@@ -131,8 +132,17 @@ def test_with_private_texts_the_text_is_a_field(make_lines):
     assert (dead["exception"], ignored["exception"], warned["warning"]) == (SECRET, SECRET, SECRET)
 
 
+def test_a_key_is_in_no_text(make_lines):
+    exceptions = Exceptions({})
+    exceptions.hide([SECRET])
+    lines = make_lines(text=exceptions.text)
+    run_in_thread(fail)
+    warnings.warn(SECRET, stacklevel=1)
+    assert [lines[0]["exception"], lines[1]["warning"]] == ["(a key)"] * 2
+
+
 def test_a_text_that_cannot_be_had_costs_the_text_only(make_lines, capfd):
-    lines = make_lines(private=True)
+    lines = make_lines(text=Exceptions({}).text)
     die_of(hostile.ZOO["ValueError with __str__"]())
     (line,) = lines
     assert (line["exception_name"], line["exception"]) == ("Hostile", "unknown")

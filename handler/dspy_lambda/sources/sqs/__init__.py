@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import defaultdict
 from typing import Any
@@ -22,6 +23,7 @@ from dspy_lambda.telemetry import Invocation
 from dspy_lambda.telemetry.calls import UNKNOWN
 
 _LAST_SECONDS = 0.05  # for the answer itself
+_MOST_SECONDS = 1.5  # for what a batch that died left to do: boto3's import, and a request
 
 
 class Queues:
@@ -83,7 +85,7 @@ def late(environment: Environment, event: dict[str, Any], invocation: Invocation
         # What is behind a failed record of its message group was not to be started: as in `Batch`, it is no call.
         if group not in stopped:
             call.fail(DeadlineExceeded("The deadline came before the answer."))
-        if call.settled and call.error is None:
+        if call.succeeded:
             continue
         if group is not None:
             stopped.add(group)
@@ -106,17 +108,19 @@ async def _run(
 ) -> dict[str, Any]:
     queues = environment.part(Queues)
 
-    async def delete(raws: list[Any]) -> bool:
+    async def delete(raws: list[Any], until: float = math.inf) -> bool | None:
         if not raws or not queues.requeue.has_credentials:
             return True
-        return bool(await _in_time(runner, invocation, queues.requeue.delete, raws))
+        until = min(until, invocation.answer_by - _LAST_SECONDS)
+        deleted: bool | None = await _in_time(runner, until, queues.requeue.delete, raws, until)
+        return deleted
 
     async def delete_of_the_dead() -> None:
-        if await delete(queues.suspects.done):
+        if await delete(queues.suspects.done, time.monotonic() + _MOST_SECONDS):
             queues.suspects.note_deleted()
 
     batch = Batch(environment, runner, invocation, queues.suspects, delete)
-    # Side by side: where SQS cannot be reached, the batch is not to wait for it.
+    # Side by side: where SQS cannot be reached, a batch waits for it no longer than that.
     failed, _ = await asyncio.gather(batch.run(records), delete_of_the_dead())
     for failure in failed:
         invocation.records_failed[failure.record.label] += 1
@@ -141,15 +145,14 @@ async def _settle(environment: Environment, runner: Runner, failed: list[Failure
     until = invocation.answer_by - _LAST_SECONDS
     for label, failures in by_program.items():
         settings = environment.config.lambda_.function(label).sqs or Sqs()
-        await _in_time(runner, invocation, requeue.settle, failures, settings, until, note_moved)
+        await _in_time(runner, until, requeue.settle, failures, settings, until, note_moved)
 
 
-async def _in_time(runner: Runner, invocation: Invocation, function: Any, *arguments: Any) -> Any:
+async def _in_time(runner: Runner, until: float, function: Any, *arguments: Any) -> Any:
     """What a function that talks to SQS returns; None if there is no time for it.
 
     In threads of its own: programs may have used up all others.
     """
-    until = invocation.answer_by - _LAST_SECONDS
     if time.monotonic() >= until:
         return None
     work = asyncio.get_running_loop().run_in_executor(runner.loop.own_threads, function, *arguments)

@@ -28,7 +28,7 @@ class Batch:
 
     Args:
         delete: called with records that are done, as they came, before a record is started that may end the process;
-            False if there is no time for that.
+            None if there is no time for that.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Batch:
         runner: Runner,
         invocation: Invocation,
         suspects: Suspects,
-        delete: Callable[[list[Any]], Awaitable[bool]],
+        delete: Callable[[list[Any]], Awaitable[bool | None]],
     ) -> None:
         self._environment = environment
         self._runner = runner
@@ -77,14 +77,15 @@ class Batch:
             label = waiting[0][0].label
             usual = self._runner.dispatcher.usual_seconds(label)
             count = self._suspects.side_by_side(list(waiting), self._batch_size(label), usual, left)
-            failed += await self._run_groups([waiting.popleft() for _ in range(count)], late=True)
+            failed += await self._run_groups([waiting.popleft() for _ in range(count)], waited=True)
         return failed
 
     async def _delete_done(self) -> bool:
         """Whether what is done would stay done if the process ended now."""
         done, self._done = self._done, []
         self._suspects.forget(record.identifier for record in done)
-        return not done or await self._delete([record.raw for record in done if is_addressable(record.raw)])
+        # Where the function may not delete, records that came back must be run all the same.
+        return not done or await self._delete([r.raw for r in done if is_addressable(r.raw)]) is not None
 
     def _not_started(self, groups: Iterable[list[Record]]) -> list[Failure]:
         failed = []
@@ -94,7 +95,7 @@ class Batch:
             failed += _stopped_at(group, 0, call)
         return failed
 
-    async def _run_groups(self, groups: list[list[Record]], *, late: bool = False) -> list[Failure]:
+    async def _run_groups(self, groups: list[list[Record]], *, waited: bool = False) -> list[Failure]:
         """As many tasks as can run, not as there are groups: each takes the next one when it is done with one."""
         by_program: dict[str, list[list[Record]]] = defaultdict(list)
         for group in groups:
@@ -103,16 +104,16 @@ class Batch:
         workers = []
         for of_program in by_program.values():
             waiting = iter(of_program)
-            workers += [self._worker(waiting, late) for _ in range(min(slots, len(of_program)))]
+            workers += [self._worker(waiting, waited) for _ in range(min(slots, len(of_program)))]
         return [failure for found in await asyncio.gather(*workers) for failure in found]
 
-    async def _worker(self, groups: Iterator[list[Record]], late: bool) -> list[Failure]:
+    async def _worker(self, groups: Iterator[list[Record]], waited: bool) -> list[Failure]:
         failed = []
         for position, group in enumerate(groups):
-            failed += await self._run_group(group, late=late or position > 0)
+            failed += await self._run_group(group, waited=waited or position > 0)
         return failed
 
-    async def _run_group(self, records: list[Record], *, late: bool) -> list[Failure]:
+    async def _run_group(self, records: list[Record], *, waited: bool) -> list[Failure]:
         """The failed records, each with its reason. After a failure the rest of a message group is not started.
 
         https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html: "your function should stop
@@ -122,16 +123,16 @@ class Batch:
             if self._suspects.is_done(record.identifier):
                 self._done.append(record)
                 continue
-            call = await self._run_record(record, late=late or index > 0)
-            if call.error is not None:
+            call = await self._run_record(record, waited=waited or index > 0)
+            if not call.succeeded:
                 return _stopped_at(records, index, call, is_fatal=self._suspects.is_fatal(record))
             self._done.append(record)
         return []
 
-    async def _run_record(self, record: Record, *, late: bool) -> Call:
+    async def _run_record(self, record: Record, *, waited: bool) -> Call:
         """Run one record's call."""
         call = self._call(record)
-        call.begin(late=late)
+        call.begin(waited=waited)
         try:
             program = self._program_of(record)
         except CallError as error:

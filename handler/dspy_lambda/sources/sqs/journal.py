@@ -47,7 +47,9 @@ class Journal:
         # Of this process alone (flock's would go to its forks as well): gone when it is.
         fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Not a sparse one: on a full disk a write into a hole of it would end the process.
-        os.posix_fallocate(self._file.fileno(), 0, _SIZE)
+        # macOS has none of the kind, and no Lambda function.
+        allocate = getattr(os, "posix_fallocate", lambda file, _, size: os.truncate(file, size))
+        allocate(self._file.fileno(), 0, _SIZE)
         self._map = mmap.mmap(self._file.fileno(), _SIZE)
         notes = self._read()
         self.died_with = [note["messageId"] for state, note in notes if state == _STATES["running"]]

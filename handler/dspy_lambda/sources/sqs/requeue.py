@@ -61,15 +61,19 @@ class Requeue:
             unblocked = {failure.record.group for failure in moved if failure.record.group is not None}
             self._apply_backoff(pauses(waiting, unblocked, settings), until)
 
-    def delete(self, records: list[dict[str, Any]]) -> bool:
-        """Delete records that are done, whose batch may not live to say so; True, whatever SQS answers.
+    def delete(self, records: list[dict[str, Any]], until: float) -> bool:
+        """Delete records that are done, whose batch may not live to say so; whether SQS answered, if only to refuse.
 
-        Where the function may not delete, records that came back must be run all the same.
+        Args:
+            until: `time.monotonic()` after which nothing is sent any more.
         """
+        answers = []
         for some in _chunks(records):
+            if time.monotonic() >= until:
+                return False
             entries = [{"Id": str(n), "ReceiptHandle": record["receiptHandle"]} for n, record in enumerate(some)]
-            self._send("delete_message_batch", some[0]["eventSourceARN"], entries)
-        return True
+            answers.append(self._send("delete_message_batch", some[0]["eventSourceARN"], entries))
+        return all(answers)
 
     def _send_to_dead_letter_queue(self, failures: list[Failure], until: float) -> Iterable[Failure]:
         """Those that it has."""

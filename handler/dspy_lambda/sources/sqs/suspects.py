@@ -106,7 +106,7 @@ class Suspects:
     def side_by_side(
         self, waiting: list[list[Record]], batch_size: int, usual: float | None, left: float | None
     ) -> int:
-        """How many of the waiting groups to start now.
+        """How many of the waiting groups to start now: one, unless it came back for a reason unknown.
 
         Args:
             batch_size: the most records that one death sends back.
@@ -115,10 +115,10 @@ class Suspects:
         """
         unknown = sum(1 for group in waiting if max(self._rank(record) for record in group) == 1)
         wanted = unknown if self._survivors >= batch_size else 1
-        if usual is not None and left is not None:
+        if unknown and usual is not None and left is not None:
             # Records that are not started in time come back as well, and burn their receives for nothing.
             wanted = max(wanted, math.ceil(len(waiting) * usual / max(left * _PART_OF_TIME, 0.001)))
-        return max(1, min(wanted, len(waiting)))
+        return max(1, min(wanted, unknown))
 
     def survived(self, came_back: int, records: int) -> None:
         """A batch is over, and the process is not."""

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -108,6 +109,14 @@ def test_any_file_can_be_read(tmp_path, content):
 
 def test_a_batch_that_does_not_fit_is_not_noted(tmp_path):
     assert Journal(tmp_path).begin([note("x" * 2000)] * 10_000) is None
+
+
+def test_it_works_without_posix_fallocate_as_on_macos(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate")
+    first = Journal(tmp_path)
+    first.begin([note(0)])(0, "done")
+    del first
+    assert Journal(tmp_path).done == [note(0)]
 
 
 def test_suspects_are_kept(tmp_path):

@@ -393,12 +393,22 @@ def test_what_cannot_be_deleted_in_time_is_noted_for_a_successor(queue, server, 
     died_with = receive(server, queue, '{"question": "a"}')
     worker = make_worker(died(died_with, done=[0]))
     queues = worker.environment.part(Queues)
-    queues.requeue.delete = lambda _: time.sleep(1)
+    queues.requeue.delete = lambda *_: time.sleep(1)
     assert failures(worker(receive(server, queue, '{"question": "next"}'), Context(600))) == []
     assert queues.suspects.done
     del queues.requeue.delete
     assert failures(worker(receive(server, queue, '{"question": "last"}'))) == []
     assert (waiting(server, queue), queues.suspects.done) == (2, [])
+
+
+def test_what_sqs_could_not_be_asked_to_delete_stays_noted(server, queue, make_worker, died, models):
+    worker = make_worker(died(receive(server, queue, '{"question": "a"}'), done=[0]))
+    queues = worker.environment.part(Queues)
+    queues.requeue._variables["AWS_ENDPOINT_URL_SQS"] = "http://127.0.0.1:9"
+    begin = time.monotonic()
+    assert failures(worker(receive(server, queue, '{"question": "next"}'))) == []
+    assert queues.suspects.done
+    assert time.monotonic() - begin < 4
 
 
 def test_a_moved_record_keeps_its_own_message_attributes(server, queue, make_worker):

@@ -62,7 +62,10 @@ def test_suspects_by_name_run_alone_however_many_have_survived():
     suspects = Suspects(None)
     suspects.survived(came_back=10, records=10)
     suspects.suspect(["a", "b"], alone=False)
-    assert suspects.side_by_side(groups(record("a", 2), record("b", 2)), 10, None, None) == 1
+    waiting = groups(record("a", 2), record("b", 2))
+    assert suspects.side_by_side(waiting, 10, None, None) == 1
+    assert suspects.side_by_side(waiting, 10, usual=10.0, left=1.0) == 1
+    assert suspects.side_by_side([*groups(record("c", 2)), *waiting], 10, usual=10.0, left=1.0) == 1
 
 
 def test_more_run_at_once_where_one_at_a_time_would_not_fit_into_the_time_left():
