@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
 
+from dspy_lambda import __version__
 from dspy_lambda.errors import ConfigError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -127,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _versions() -> str:
-    return f"dspy-lambda {version('dspy-lambda')} (DSPy {version('dspy')}, Python {python_version()})"
+    return f"dspy-lambda {__version__} (DSPy {version('dspy')}, Python {python_version()})"
 
 
 def _number(least: int, most: int) -> Callable[[str], int]:

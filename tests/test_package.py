@@ -1,0 +1,62 @@
+"""What a release holds, as its build backend makes it from a copy that a run has left its traces in."""
+
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import dspy_lambda
+
+ROOT = Path(__file__).resolve().parent.parent
+TRACES = ["handler/dspy_lambda/__pycache__/x.pyc", ".env", "dist/old.whl", ".aws-sam/x", "examples/quickstart/.env"]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    source = tmp_path_factory.mktemp("package")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    for name in [*listed.stdout.split("\0")[:-1], *TRACES]:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        if name in TRACES:
+            (source / name).write_text("left by a run")
+        elif (ROOT / name).is_file():
+            shutil.copy(ROOT / name, source / name)
+    for target in ("wheel", "sdist"):
+        subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", target], cwd=source, check=True)
+    return source / "dist"
+
+
+def test_the_wheel_puts_two_packages_and_its_metadata_into_site_packages(built):
+    (path,) = built.glob("dspy_lambda-*.whl")
+    with zipfile.ZipFile(path) as wheel:
+        names = wheel.namelist()
+        metadata = wheel.read(f"dspy_lambda-{dspy_lambda.__version__}.dist-info/METADATA").decode()
+    tops = {name.partition("/")[0] for name in names}
+    assert tops == {"dspy_lambda", "dspy_lambda_infra", f"dspy_lambda-{dspy_lambda.__version__}.dist-info"}
+    assert {f"{top}/py.typed" for top in tops if ".dist-info" not in top} <= set(names)
+    assert not [name for name in names if name.endswith((".pyc", ".env"))]
+    assert f"Version: {dspy_lambda.__version__}\n" in metadata
+    assert "License-Expression: MIT\n" in metadata
+
+
+def test_the_sdist_holds_the_sources_and_nothing_that_a_run_made(built):
+    (path,) = built.glob("dspy_lambda-*.tar.gz")
+    with tarfile.open(path) as sdist:
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+    assert {
+        "LICENSE",
+        "README.md",
+        "CHANGELOG.md",
+        "Makefile",
+        "requirements/dev.txt",
+        "tests/test_package.py",
+    } <= names
+    assert not names & set(TRACES)
+    assert not [name for name in names if "__pycache__" in name]
