@@ -9,6 +9,7 @@ them; the medians are compared as ratios. Load goes to loopback only.
 from __future__ import annotations
 
 import argparse
+import compileall
 import contextlib
 import datetime
 import json
@@ -144,6 +145,8 @@ def plain_installation(target: Target, folder: Path) -> Path:
 
 def cold_start(bench: Bench) -> None:
     """Process start to first answer, against the bare import."""
+    # As in an artifact: or a tree that was cloned a moment ago would be measured with the compilation of its sources.
+    compileall.compile_dir(ROOT / "handler", quiet=1)
     found = bench.side_by_side({who: ("cold", who) for who in ("dspy", "ours-sqs", "ours-http", "plain")})
     floor = found["dspy"]["seconds"]
     rows = []
@@ -159,7 +162,7 @@ def cold_start(bench: Bench) -> None:
     for who in ("ours-sqs", "ours-http"):
         bench.ratios[f"cold start, {who}"] = found[who]["seconds"] / floor
     head = ["", "ready s", "of the import", "first answer s", "of the import"]
-    bench.table("Cold start", head, rows, "Bytecode of the dependencies is compiled; model without delay.")
+    bench.table("Cold start", head, rows, "Bytecode is compiled; model without delay.")
 
 
 def calls(bench: Bench) -> None:
