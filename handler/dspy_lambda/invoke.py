@@ -90,4 +90,4 @@ def _run(
     finally:
         with suppress(RuntimeError):  # a loop that a program closed has nothing left
             if left := runner.loop.end_invocation():
-                environment.telemetry.log("WARNING", "left behind by a program", {"tasks": left})
+                environment.telemetry.log("WARNING", "canceled unfinished background tasks", {"tasks": left})

@@ -38,7 +38,7 @@ class PersistentLoop(asyncio.SelectorEventLoop):
     batch and its neighbors' calls.
 
     Args:
-        log: called with level, message and fields: for a failure that nobody fetched, which is reported by its kind
+        log: called with level, message and fields: for an exception that nobody fetched, which is reported by its kind
             and place only, since its text may be private.
         threads: the size of the pool behind `asyncio.to_thread`. Name resolution has a pool of its own: programs that
             fill theirs must not keep others from the network.
@@ -187,7 +187,7 @@ class PersistentLoop(asyncio.SelectorEventLoop):
 
     def _report(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        self._log("ERROR", "a failure that nobody fetched", describe(error) if error is not None else {})
+        self._log("ERROR", "unhandled exception in a background task", describe(error) if error is not None else {})
 
 
 def _name(task: asyncio.Task[Any]) -> str | None:

@@ -355,7 +355,7 @@ def test_tasks_that_a_program_leaves_behind_end_with_the_invocation_and_are_name
     """
     serve = make_serve(make_project({"leaves": source}))
     assert serve({"inputs": {}})["outputs"] == {"result": "done"}
-    (warning,) = [line for line in records().lines if line.get("message") == "left behind by a program"]
+    (warning,) = [line for line in records().lines if line.get("message") == "canceled unfinished background tasks"]
     assert (warning["level"], warning["tasks"]) == ("WARNING", ["linger"])
     assert sys.modules[serve.environment.programs["Leaves"].module].SEEN == ["cancelled"]
     assert asyncio.all_tasks(serve.environment.loop) == set()
