@@ -115,7 +115,7 @@ class Ledger:
         count = sum(name.startswith("Ordered-") for name in self.chaos.sent.values())
         return sum(first[f"Ordered-{n}"] > first[f"Ordered-{n + GROUPS}"] for n in range(count - GROUPS))
 
-    def answered_and_dead(self) -> list[Run]:
+    def done_twice(self) -> list[Run]:
         """Runs whose success is in the log, whose invocation then died, and whose message ran again."""
         last: dict[str, float] = {}
         for (message, _), at in self.begun.items():

@@ -19,7 +19,6 @@ from tests.stress.conftest import SCALE
 MESSAGES, KILLS, RESTARTS, SECONDS = (120, 15, 1, 14) if SCALE == 1 else (240, 30, 2, 30)
 EXPLAINED = {"kill", "model", "model, late"}
 MOST_UNEXPLAINED = 0.01  # of the extra requests
-MOST_DEAD = 0.002  # of the messages
 _rounds: list[Ledger] = []
 
 
@@ -50,7 +49,7 @@ def test_no_message_is_lost_or_overtaken(make_project, tmp_path, report, seed):
         restarts=chaos.restarts,
         requests=sum(len(requests) for requests in ledger.asked.values()),
         extra_requests=dict(extra.most_common()),
-        answered_and_dead=len(ledger.answered_and_dead()),
+        done_twice=len(ledger.done_twice()),
         out_of_order=ledger.out_of_order,
         leftover_processes=leftover,
         invocations=dict(Counter(invocation.error for invocation in ledger.invocations.values())),
@@ -67,7 +66,7 @@ def test_what_runs_again_has_a_cause(report):
     messages = sum(len(ledger.chaos.sent) for ledger in _rounds)
     extra = sum((ledger.extra_requests() for ledger in _rounds), Counter())
     unexplained = extra.total() - sum(extra[cause] for cause in EXPLAINED)
-    dead = sum(len(ledger.answered_and_dead()) for ledger in _rounds)
+    twice = sum(len(ledger.done_twice()) for ledger in _rounds)
     report(
         messages,
         messages,
@@ -76,9 +75,9 @@ def test_what_runs_again_has_a_cause(report):
         restarts=sum(ledger.chaos.restarts for ledger in _rounds),
         extra_requests=dict(extra.most_common()),
         unexplained=f"{unexplained} of {extra.total()} extra requests, {unexplained / max(extra.total(), 1):.2%}",
-        answered_and_dead=f"{dead} of {messages} messages, {dead / messages:.2%}",
+        # Killed after their success, and received elsewhere before a successor could delete them. The visibility
+        # timeout here is twice the function's, where six times is the default.
+        done_twice=f"{twice} of {messages} messages, {twice / messages:.2%}",
     )
     if SCALE > 1:
         assert unexplained <= MOST_UNEXPLAINED * extra.total()
-        if dead > MOST_DEAD * messages:
-            pytest.xfail("records that are done are deleted with their batch, so that its death takes them along")
