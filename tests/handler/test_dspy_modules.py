@@ -120,7 +120,8 @@ def assert_recorded(serve, logged, row):
     assert record["outcome"] == ("program_error" if row.outputs is None else "success")
     assert record["lm_calls"] == row.lm_calls
     assert (record["output_tokens"] > 0) == (row.lm_calls > 0)
-    assert not {"canceled unfinished background tasks", "unhandled exception in a background task"} & {x.get("message") for x in logged.lines}
+    left = {"canceled unfinished background tasks", "unhandled exception in a background task"}
+    assert not left & {line.get("message") for line in logged.lines}
     assert serve.environment.runner.stuck() == []
 
 
