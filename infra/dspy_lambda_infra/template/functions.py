@@ -41,15 +41,16 @@ def function_resources(project: Project, function: Function, code: str) -> dict[
     }
     if settings.reserved_concurrency is not None:
         properties["ReservedConcurrentExecutions"] = if_("Reserve", settings.reserved_concurrency)
-    on_failure = {"OnFailure": {"Type": "SQS", "Destination": get_att("OnFailureQueue.Arn")}}
-    properties["EventInvokeConfig"] = {**_retries(settings), "DestinationConfig": on_failure}
+    if function.has_alias:
+        on_failure = {"OnFailure": {"Type": "SQS", "Destination": get_att("OnFailureQueue.Arn")}}
+        properties["EventInvokeConfig"] = {**_retries(settings), "DestinationConfig": on_failure}
     if settings.http and project.config.lambda_.api.kind == "url":
         properties["FunctionUrlConfig"] = function_url(project)
     if events := _events(project, function):
         properties["Events"] = events
     return {
         f"{name}Function": _function(project, f"{name}Function", properties),
-        **_bare_name(function),
+        f"{name}LatestInvokeConfig": _latest_invoke_config(function),
         f"{name}Role": program_role(project, function),
         f"{name}LogGroup": log_group(project),
         **program_queues(project, function),
@@ -103,18 +104,20 @@ def _retries(settings: FunctionSettings) -> dict[str, Any]:
     }
 
 
-def _bare_name(function: Function) -> dict[str, Any]:
-    """With an alias SAM gives it the retries and the on-failure queue; who invokes the bare name would have neither."""
-    if not function.has_alias:
-        return {}
-    name = logical_name(function.name)
+def _latest_invoke_config(function: Function) -> dict[str, Any]:
+    """The retries and the on-failure queue of the function's bare name, which SAM's own settings give to the alias.
+
+    Without an alias, too, where SAM's settings would do: a function and qualifier can have one such resource only, and
+    CloudFormation makes the new one before it deletes the old one. So it must not change hands when an alias comes or
+    goes.
+    """
     properties = {
-        "FunctionName": ref(f"{name}Function"),
+        "FunctionName": ref(f"{logical_name(function.name)}Function"),
         "Qualifier": "$LATEST",
         **_retries(function.settings),
         "DestinationConfig": {"OnFailure": {"Destination": get_att("OnFailureQueue.Arn")}},
     }
-    return {f"{name}LatestInvokeConfig": {"Type": "AWS::Lambda::EventInvokeConfig", "Properties": properties}}
+    return {"Type": "AWS::Lambda::EventInvokeConfig", "Properties": properties}
 
 
 def function_url(project: Project) -> dict[str, Any]:

@@ -79,6 +79,22 @@ def test_the_bare_name_has_the_same_retries_and_the_on_failure_queue(make_projec
     assert configs[0] == configs[1]
 
 
+@pytest.mark.parametrize("settings", [{"deployment": {}}, {"snap_start": True}])
+def test_an_alias_that_comes_or_goes_leaves_each_invoke_config_with_its_resource(make_project, settings):
+    """Else the update fails: CloudFormation makes a resource before it deletes the one that has the same name."""
+    owners = {}
+    for defaults in ({}, settings):
+        project = load_project(make_project({"echo": ECHO}, **{"lambda": {"defaults": defaults}}))
+        for name, resource in translate(render(project, project.root), {})["Resources"].items():
+            if resource["Type"] == "AWS::Lambda::EventInvokeConfig":
+                config = resource["Properties"]
+                owners.setdefault((config["FunctionName"]["Ref"], config["Qualifier"]), set()).add(name)
+    assert owners == {
+        ("EchoFunction", "$LATEST"): {"EchoLatestInvokeConfig"},
+        ("EchoFunction", "live"): {"EchoFunctionEventInvokeConfig"},
+    }
+
+
 def test_a_program_without_it_has_no_alias(translated):
     found = translated()["Resources"]
     assert not any(name.startswith("AEcho") and "Alias" in name for name in found)

@@ -102,7 +102,7 @@ def test_no_queue_redrives_into_the_on_failure_queue(make):
 
 def test_a_program_without_a_queue_has_none_of_its_parts(make):
     found = make({"alarms": False})
-    echo = {"EchoFunction", "EchoRole", "EchoLogGroup"}
+    echo = {"EchoFunction", "EchoLatestInvokeConfig", "EchoRole", "EchoLogGroup"}
     assert {name for name in found if name.startswith("Echo")} == echo
     assert set(found["EchoFunction"]["Properties"]["Events"]) == {"Route"}
     assert not any(isinstance(r, Intrinsic) and "Queue" in r.value for _, r in statements(found)[2:])
@@ -136,7 +136,7 @@ def test_a_schedules_name_is_left_to_the_stack_so_that_two_stacks_can_have_it(ma
 
 def test_what_fails_asynchronously_goes_to_the_on_failure_queue(make):
     found = make({"defaults": {"retry_attempts": 1, "maximum_event_age_seconds": 600}})
-    config = found["EchoFunction"]["Properties"]["EventInvokeConfig"]
+    config = found["EchoLatestInvokeConfig"]["Properties"]
     assert (config["MaximumRetryAttempts"], config["MaximumEventAgeInSeconds"]) == (1, 600)
     assert config["DestinationConfig"]["OnFailure"]["Destination"] == get_att("OnFailureQueue.Arn")
     assert ("sqs:SendMessage", get_att("OnFailureQueue.Arn")) in statements(found)
