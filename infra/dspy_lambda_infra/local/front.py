@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from aiohttp import web
 
 from dspy_lambda.api.shared import SHARED_PATHS
-from dspy_lambda_infra.local import access
+from dspy_lambda_infra.local import access, cors
 from dspy_lambda_infra.local.answer import Answer
 from dspy_lambda_infra.local.events import EVENTS, STAGE, MalformedAnswer, Request, Response, response
 from dspy_lambda_infra.local.function import Function, RequestTooLarge, Throttled
@@ -115,7 +115,14 @@ class Front:
         )
 
     async def answer(self, request: Request) -> Response:
-        """The whole way of one request."""
+        """The whole way of one request; a function URL has CORS of its own, where the config names origins."""
+        if self._kind != "url" or not self._origins:
+            return await self._answer(request)
+        if cors.is_preflight(request):
+            return cors.preflight(request, self._origins)
+        return cors.allow(await self._answer(request), request, self._origins)
+
+    async def _answer(self, request: Request) -> Response:
         own = _OWN[self._kind]
         request = self._without_stage(request)
         function = self._route(request)

@@ -18,7 +18,7 @@ from dspy_lambda_infra.template.variables import variables
 _CATALOGUE_MEMORY_MB, _CATALOGUE_TIMEOUT_SECONDS = 256, 10
 _CATALOGUE_CONCURRENCY = 5
 # `*` does not cover Authorization. https://fetch.spec.whatwg.org/#cors-non-wildcard-request-header-name
-_CORS_HEADERS = ["*", "Authorization"]
+CORS_HEADERS = ["*", "Authorization"]
 
 
 def function_resources(project: Project, function: Function, code: str) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def function_url(project: Project) -> dict[str, Any]:
 
 def cors(project: Project) -> dict[str, Any]:
     """What a function URL or an HTTP API lets browsers of the configured origins do."""
-    return {"AllowOrigins": project.config.server.cors_origins, "AllowMethods": ["*"], "AllowHeaders": _CORS_HEADERS}
+    return {"AllowOrigins": project.config.server.cors_origins, "AllowMethods": ["*"], "AllowHeaders": CORS_HEADERS}
 
 
 def log_group(project: Project) -> dict[str, Any]:
