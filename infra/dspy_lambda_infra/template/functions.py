@@ -167,11 +167,7 @@ def _alias(function: Function) -> dict[str, Any]:
         # A parameter's value is no property: by this one a rotation of keys publishes a version.
         "VersionDescription": sub("stage ${Stage}, secrets ${SecretsVersion}"),
         **({"SnapStart": {"ApplyOn": "PublishedVersions"}} if settings.snap_start else {}),
-        **(
-            {"DeploymentPreference": deployment_preference(function, settings.deployment)}
-            if settings.deployment
-            else {}
-        ),
+        **deployment_preference(function),
     }
 
 

@@ -41,6 +41,14 @@ def test_the_alarms_are_of_60_seconds_and_there_whatever_other_alarms_are(transl
     assert dimensions == {"FunctionName": {"Ref": "EchoFunction"}, "Resource": {"Fn::Sub": "${EchoFunction}:live"}}
 
 
+def test_no_alarm_stops_a_deployment_all_at_once_which_may_be_the_fix(make_project):
+    settings = {"defaults": {"deployment": {"type": "AllAtOnce"}}}
+    project = load_project(make_project({"echo": ECHO}, **{"lambda": settings}))
+    found = translate(render(project, project.root), {})["Resources"]
+    assert "UpdatePolicy" not in found["EchoFunctionAliaslive"]
+    assert not any("Rollout" in name or r["Type"].startswith("AWS::CodeDeploy::") for name, r in found.items())
+
+
 def _metrics(alarm):
     return [q["MetricStat"]["Metric"] for q in alarm["Properties"]["Metrics"] if "MetricStat" in q]
 
