@@ -11,7 +11,7 @@ from dspy_lambda_infra.project import CATALOGUE_HANDLER, HANDLER, Function, Proj
 from dspy_lambda_infra.template.deployment import ALIAS, deployment_preference
 from dspy_lambda_infra.template.queues import program_queues
 from dspy_lambda_infra.template.roles import catalogue_role, program_role
-from dspy_lambda_infra.template.syntax import get_att, if_, ref, sub
+from dspy_lambda_infra.template.syntax import get_att, if_, ref
 from dspy_lambda_infra.template.variables import variables
 
 # It answers from memory: 256 MB is the CPU that its import of FastAPI wants.
@@ -159,14 +159,10 @@ def _package(project: Project, logical_id: str, code: str, handler: str) -> dict
 def _alias(function: Function) -> dict[str, Any]:
     if not function.has_alias:
         return {}
-    # Every change of a property publishes a version, too. An old version takes storage, its snapshot costs money.
-    alias = {"AutoPublishAlias": ALIAS, "AutoPublishAliasAllProperties": True, "VersionDeletionPolicy": "Delete"}
-    settings = function.settings
     return {
-        **alias,
-        # A parameter's value is no property: by this one a rotation of keys publishes a version.
-        "VersionDescription": sub("stage ${Stage}, secrets ${SecretsVersion}"),
-        **({"SnapStart": {"ApplyOn": "PublishedVersions"}} if settings.snap_start else {}),
+        "AutoPublishAlias": ALIAS,
+        "VersionDeletionPolicy": "Delete",  # an old version takes storage, its snapshot costs money
+        **({"SnapStart": {"ApplyOn": "PublishedVersions"}} if function.settings.snap_start else {}),
         **deployment_preference(function),
     }
 

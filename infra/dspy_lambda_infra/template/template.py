@@ -20,6 +20,7 @@ from dspy_lambda_infra.template.outputs import outputs
 from dspy_lambda_infra.template.queues import on_failure_queue, queue_policy
 from dspy_lambda_infra.template.syntax import dump, ref
 from dspy_lambda_infra.template.variables import shared_variables
+from dspy_lambda_infra.template.versions import describe_versions
 
 _WRITTEN = "# Written by `dspy-lambda template`"
 HEADER = f"""\
@@ -56,7 +57,7 @@ def build(project: Project, folder: Path) -> dict[str, Any]:
     Args:
         folder: where the template will lie: its CodeUri is relative to that.
     """
-    return merge_extra(generate(project, folder), project)
+    return describe_versions(merge_extra(generate(project, folder), project))
 
 
 def generate(project: Project, folder: Path) -> dict[str, Any]:

@@ -66,18 +66,6 @@ def test_everything_that_calls_goes_through_the_alias_which_has_the_on_failure_q
 
 
 @pytest.mark.parametrize("settings", [{"deployment": {}}, {"snap_start": True}])
-def test_a_rotation_of_keys_publishes_a_version(make_project, settings):
-    """SAM publishes one when the function's text in the template changes; a parameter's value is no part of that.
-
-    CloudFormation replaces a version whose description changes, and so publishes another.
-    """
-    project = load_project(make_project({"echo": ECHO}, **{"lambda": {"defaults": settings}}))
-    found = translate(render(project, project.root), {})["Resources"]
-    (version,) = (r["Properties"] for r in found.values() if r["Type"] == "AWS::Lambda::Version")
-    assert version["Description"] == {"Fn::Sub": "stage ${Stage}, secrets ${SecretsVersion}"}
-
-
-@pytest.mark.parametrize("settings", [{"deployment": {}}, {"snap_start": True}])
 def test_the_bare_name_has_the_same_retries_and_the_on_failure_queue(make_project, settings):
     settings = {**settings, "retry_attempts": 1}
     project = load_project(make_project({"echo": ECHO}, **{"lambda": {"defaults": settings}}))
