@@ -110,7 +110,9 @@ def _differing(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 def _effect(before: dict[str, Any], after: dict[str, Any], paths: list[str]) -> str:
     kind = after["Type"]
-    if before["Type"] != kind or _REPLACING.get(kind, set()) & set(paths):
+    if before["Type"] != kind:
+        return f" (REFUSED by CloudFormation: a resource keeps its type; give the {kind} another logical id)"
+    if _REPLACING.get(kind, set()) & set(paths):
         return f" (REPLACED; the old one: {_fate(before, 'UpdateReplacePolicy')})"
     if kind == "AWS::Lambda::Function" and set(paths) - _NOT_RESTARTING:
         return " (restarts its environments)"

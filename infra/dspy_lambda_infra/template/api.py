@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from dspy_lambda_infra.project import Project
-from dspy_lambda_infra.template.functions import cors, log_group
+from dspy_lambda_infra.template.functions import api_id, cors, log_group
 from dspy_lambda_infra.template.gateway import REFUSALS
 from dspy_lambda_infra.template.roles import service_role
 from dspy_lambda_infra.template.syntax import get_att, if_, ref, sub
@@ -64,11 +64,11 @@ def api_resources(project: Project) -> dict[str, Any]:
     access_log = {"DestinationArn": get_att("ApiLogGroup.Arn"), "Format": json.dumps(_LOGGED)}
     if kind == "http":
         return {
-            "Api": {"Type": "AWS::Serverless::HttpApi", "Properties": _http_api(project, access_log)},
+            api_id(project): {"Type": "AWS::Serverless::HttpApi", "Properties": _http_api(project, access_log)},
             "ApiLogGroup": log_group(project),
         }
     return {
-        "Api": {
+        api_id(project): {
             "Type": "AWS::Serverless::Api",
             "DependsOn": ["ApiLogsAccount"],  # or the stage may not log yet
             "Properties": _rest_api(project, access_log),

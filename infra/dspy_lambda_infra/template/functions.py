@@ -128,6 +128,11 @@ def function_url(project: Project) -> dict[str, Any]:
     }
 
 
+def api_id(project: Project) -> str:
+    """The API's logical id: one for each kind, because CloudFormation refuses to change the type of a resource."""
+    return "Api" if project.config.lambda_.api.kind == "rest" else "HttpApi"
+
+
 def cors(project: Project) -> dict[str, Any]:
     """What a function URL or an HTTP API lets browsers of the configured origins do."""
     return {"AllowOrigins": project.config.server.cors_origins, "AllowMethods": ["*"], "AllowHeaders": CORS_HEADERS}
@@ -200,7 +205,7 @@ def _mapping(name: str, sqs: Sqs) -> dict[str, Any]:
 
 def _route(project: Project, path: str, method: str) -> dict[str, Any]:
     type_, reference = ("Api", "RestApiId") if project.config.lambda_.api.kind == "rest" else ("HttpApi", "ApiId")
-    return {"Type": type_, "Properties": {"Path": path, "Method": method, reference: ref("Api")}}
+    return {"Type": type_, "Properties": {"Path": path, "Method": method, reference: ref(api_id(project))}}
 
 
 def _preflight(project: Project, path: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from dspy_lambda_infra.project import Project, logical_name
 from dspy_lambda_infra.template.dashboard import DASHBOARD
+from dspy_lambda_infra.template.functions import api_id
 from dspy_lambda_infra.template.syntax import get_att, ref, sub
 
 
@@ -15,7 +16,7 @@ def outputs(project: Project) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if project.has_api and kind != "url":
         stage = "/${Stage}" if kind == "rest" else ""
-        address = "https://${Api}.execute-api.${AWS::Region}.${AWS::URLSuffix}" + stage
+        address = f"https://${{{api_id(project)}}}.execute-api.${{AWS::Region}}.${{AWS::URLSuffix}}{stage}"
         found["ApiUrl"] = {"Description": "POST to /<Program>", "Value": sub(address)}
     if project.has_api and kind == "url":
         found["CatalogueUrl"] = {"Value": get_att("CatalogueFunctionUrl.FunctionUrl")}

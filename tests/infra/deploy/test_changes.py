@@ -60,6 +60,21 @@ def test_a_function_that_becomes_an_image_is_replaced(make_project):
     assert any(line.startswith("~ EchoFunction:") and "(REPLACED; the old one: DELETED)" in line for line in lines)
 
 
+def test_another_kind_of_api_is_another_api(make_project):
+    lines = changes(translated(make_project), translated(make_project, api={"kind": "http"}))
+    assert "+ HttpApi (AWS::ApiGatewayV2::Api)" in lines
+    assert "- Api (AWS::ApiGateway::RestApi): DELETED" in lines
+    assert not any("REFUSED" in line for line in lines)
+
+
+def test_a_resource_of_another_type_is_refused_by_cloudformation(make_project):
+    old = translated(make_project)
+    old["Resources"]["EchoRole"] = {"Type": "AWS::SNS::Topic"}
+    (line,) = (line for line in changes(old, translated(make_project)) if line.startswith("~ EchoRole"))
+    assert "REFUSED by CloudFormation" in line
+    assert "REPLACED" not in line
+
+
 def test_reserved_concurrency_restarts_nothing(make_project):
     lines = changes(translated(make_project), translated(make_project, defaults={"reserved_concurrency": 20}))
     assert "~ EchoFunction: ReservedConcurrentExecutions" in lines

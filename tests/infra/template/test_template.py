@@ -237,7 +237,24 @@ PLAN = {
     ],
 )
 def test_an_api_is_open_only_where_the_config_says_so(make, api, auth):
-    assert make({"api": api})["Api"]["Properties"].get("Auth") == auth
+    found = make({"api": api})["HttpApi" if api.get("kind") == "http" else "Api"]
+    assert found["Properties"].get("Auth") == auth
+
+
+def test_no_resource_changes_its_type_with_the_kind_of_api(make_project):
+    """CloudFormation refuses that, and the whole update."""
+    types = {}
+    for name, (settings, server) in MATRIX.items():
+        project = load_project(make_project({"echo": ECHO}, server=server, **{"lambda": settings}))
+        for logical, resource in translate(render(project, project.root), {})["Resources"].items():
+            types.setdefault(logical, {}).setdefault(resource["Type"], name)
+    assert {logical: kinds for logical, kinds in types.items() if len(kinds) > 1} == {}
+
+
+@pytest.mark.parametrize(("kind", "address"), [("rest", "https://${Api}."), ("http", "https://${HttpApi}.")])
+def test_the_address_is_that_of_the_api(make_project, kind, address):
+    project = make_project({"echo": ECHO}, **{"lambda": {"api": {"kind": kind}}})
+    assert template(project)["Outputs"]["ApiUrl"]["Value"].value.startswith(address)
 
 
 def test_a_function_url_is_closed_unless_the_config_opens_it(make):
@@ -255,7 +272,7 @@ def test_an_api_throttles_and_writes_access_logs(make):
         7,
         9,
     )
-    http = make({"api": {"kind": "http", **throttle}})["Api"]["Properties"]
+    http = make({"api": {"kind": "http", **throttle}})["HttpApi"]["Properties"]
     assert http["DefaultRouteSettings"]["ThrottlingBurstLimit"] == 9
     condition, rest_log, _ = rest["AccessLogSetting"].value
     assert condition == "HasAccessLog"
@@ -290,7 +307,7 @@ def test_a_browsers_preflight_needs_no_credentials(make):
     assert len({route["Path"] for route in preflights} | {"/Echo"}) == len(preflights) == 6
     assert all(route["Auth"]["Authorizer"] == "NONE" for route in preflights)
     http = make({"api": {"kind": "http"}}, server=origins)
-    assert http["Api"]["Properties"]["CorsConfiguration"]["AllowOrigins"] == ["https://a", "https://b"]
+    assert http["HttpApi"]["Properties"]["CorsConfiguration"]["AllowOrigins"] == ["https://a", "https://b"]
     assert "ToEchoPreflight" in http["CatalogueFunction"]["Properties"]["Events"]
     is_open = make({"api": {"kind": "http", "auth": "none"}}, server=origins)
     assert "ToEchoPreflight" not in is_open["CatalogueFunction"]["Properties"]["Events"]
@@ -298,7 +315,7 @@ def test_a_browsers_preflight_needs_no_credentials(make):
     assert url["Cors"]["AllowOrigins"] == ["https://a", "https://b"]
     # `*` covers any header but this one.
     assert "Authorization" in url["Cors"]["AllowHeaders"]
-    assert "Authorization" in http["Api"]["Properties"]["CorsConfiguration"]["AllowHeaders"]
+    assert "Authorization" in http["HttpApi"]["Properties"]["CorsConfiguration"]["AllowHeaders"]
 
 
 def test_a_functions_own_variables_do_not_replace_what_narrows_it(make):
