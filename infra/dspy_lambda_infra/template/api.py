@@ -13,6 +13,10 @@ from dspy_lambda_infra.template.syntax import get_att, if_, ref, sub
 
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-logging.html
 _LOG_ROLE = "arn:${AWS::Partition}:iam::aws:policy/service-role/AmazonAPIGatewayPushToCloudWatchLogs"
+# CloudWatch lets an HTTP API write by a resource policy of the account, which has 5,120 characters: log groups of this
+# prefix take up none once it gets long.
+# https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/AWS-logs-infrastructure-CWL.html
+_HTTP_LOG = "/aws/vendedlogs/${AWS::StackName}/api"
 # A REST API writes an access log with a role that an account has once per region: nobody takes that over unasked.
 ACCESS_LOG = "ApiAccessLog"
 ACCESS_LOGS = ("none", "account-role", "new-role")
@@ -65,7 +69,7 @@ def api_resources(project: Project) -> dict[str, Any]:
     if kind == "http":
         return {
             api_id(project): {"Type": "AWS::Serverless::HttpApi", "Properties": _http_api(project, access_log)},
-            "ApiLogGroup": log_group(project),
+            "ApiLogGroup": log_group(project, {"LogGroupName": sub(_HTTP_LOG)}),
         }
     return {
         api_id(project): {

@@ -138,11 +138,12 @@ def cors(project: Project) -> dict[str, Any]:
     return {"AllowOrigins": project.config.server.cors_origins, "AllowMethods": ["*"], "AllowHeaders": CORS_HEADERS}
 
 
-def log_group(project: Project) -> dict[str, Any]:
-    """A log group with the project's retention."""
+def log_group(project: Project, name: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A log group with the project's retention; its name is CloudFormation's, or the property that is given."""
     settings = project.config.lambda_
     key = {"KmsKeyId": settings.kms_key_arn} if settings.kms_key_arn else {}
-    return {"Type": "AWS::Logs::LogGroup", "Properties": {"RetentionInDays": settings.log_retention_days, **key}}
+    properties = {**(name or {}), "RetentionInDays": settings.log_retention_days, **key}
+    return {"Type": "AWS::Logs::LogGroup", "Properties": properties}
 
 
 def _function(project: Project, logical_id: str, properties: dict[str, Any]) -> dict[str, Any]:

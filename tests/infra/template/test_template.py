@@ -282,6 +282,13 @@ def test_an_api_throttles_and_writes_access_logs(make):
         assert json.loads(log["Format"])["integrationStatus"] == "$context.integration.status"
 
 
+def test_an_http_apis_access_log_takes_no_place_in_the_accounts_policy(make):
+    """Which API Gateway extends by each log group that has not this prefix, up to 5,120 characters."""
+    group = make({"api": {"kind": "http"}})["ApiLogGroup"]["Properties"]
+    assert group["LogGroupName"] == sub("/aws/vendedlogs/${AWS::StackName}/api")
+    assert "LogGroupName" not in make()["ApiLogGroup"]["Properties"]
+
+
 def test_a_gateways_throttle_is_429_a_function_that_cannot_be_invoked_503_an_unknown_path_404(make):
     responses = make()["Api"]["Properties"]["GatewayResponses"]
     # API Gateway does not tell a function's throttle from an outage: 429 would hide the outage.
