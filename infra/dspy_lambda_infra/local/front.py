@@ -31,6 +31,7 @@ class _Own:
     function_error: Refusal | tuple[int, dict[str, object]]
     timed_out: Refusal | tuple[int, dict[str, object]]
     not_found: Refusal | tuple[int, dict[str, object]]
+    too_large: Refusal | tuple[int, dict[str, object]] = (413, {"message": "Request Too Long"})
 
 
 _OWN = {
@@ -39,6 +40,7 @@ _OWN = {
         (502, {"message": "Internal server error"}),
         REFUSALS["INTEGRATION_TIMEOUT"],
         REFUSALS["MISSING_AUTHENTICATION_TOKEN"],
+        REFUSALS["REQUEST_TOO_LARGE"],
     ),
     "http": _Own(
         (503, {"message": "Service Unavailable"}),
@@ -94,7 +96,7 @@ class Front:
         try:
             body = await incoming.read()
         except web.HTTPRequestEntityTooLarge:
-            return _web(_json(413, {"message": "Request Too Long"}))
+            return _web(_refuse(_OWN[self._kind].too_large))
         request = Request(
             method=incoming.method,
             path=incoming.path,
@@ -135,7 +137,7 @@ class Front:
         except Throttled:
             return _refuse(own.throttled)
         except RequestTooLarge:
-            return _json(413, {"message": "Request Too Long"})
+            return _refuse(own.too_large)
         except TimeoutError:
             return _refuse(own.timed_out)
         if answer.error is not None:
