@@ -9,6 +9,13 @@ from dspy_lambda_infra.template.dashboard import DASHBOARD
 from dspy_lambda_infra.template.functions import api_id
 from dspy_lambda_infra.template.syntax import get_att, ref, sub
 
+COMMERCIAL = "CommercialPartition"
+
+
+def output_conditions() -> dict[str, Any]:
+    """The condition on the dashboard's link, whose address is that of the commercial partition's console."""
+    return {COMMERCIAL: {"Fn::Equals": [ref("AWS::Partition"), "aws"]}}
+
 
 def outputs(project: Project) -> dict[str, Any]:
     """Name -> output."""
@@ -32,5 +39,5 @@ def outputs(project: Project) -> dict[str, Any]:
             found[f"{name}DeadLetterQueueUrl"] = {"Value": ref(f"{name}DeadLetterQueue")}
     found["OnFailureQueueUrl"] = {"Value": ref("OnFailureQueue")}
     console = "https://${AWS::Region}.console.aws.amazon.com/cloudwatch/home?region=${AWS::Region}"
-    found["DashboardUrl"] = {"Value": sub(f"{console}#dashboards:name={DASHBOARD}")}
+    found["DashboardUrl"] = {"Condition": COMMERCIAL, "Value": sub(f"{console}#dashboards:name={DASHBOARD}")}
     return found

@@ -16,7 +16,7 @@ from dspy_lambda_infra.template.deployment import deployment_resources
 from dspy_lambda_infra.template.extra import merge_extra
 from dspy_lambda_infra.template.functions import catalogue_resources, function_resources, reserves
 from dspy_lambda_infra.template.metadata import metadata
-from dspy_lambda_infra.template.outputs import outputs
+from dspy_lambda_infra.template.outputs import output_conditions, outputs
 from dspy_lambda_infra.template.queues import on_failure_queue, queue_policy
 from dspy_lambda_infra.template.syntax import dump, ref
 from dspy_lambda_infra.template.variables import shared_variables
@@ -126,7 +126,7 @@ def _parameters(project: Project) -> dict[str, Any]:
 
 
 def _conditions(project: Project) -> dict[str, Any]:
-    conditions: dict[str, Any] = {}
+    conditions = output_conditions()
     if reserves(project):
         conditions["Reserve"] = {"Fn::Equals": [ref("ReserveConcurrency"), "true"]}
     if project.config.lambda_.alarms:

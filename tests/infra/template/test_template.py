@@ -424,6 +424,13 @@ def test_the_dashboard_is_json_that_shows_every_program(make):
     assert len(set(places)) == len(places)
 
 
+def test_the_dashboards_link_is_given_where_the_console_has_that_address(make_project):
+    """China's and the government's consoles are elsewhere."""
+    found = template(make_project({"echo": ECHO}))
+    condition = found["Conditions"][found["Outputs"]["DashboardUrl"]["Condition"]]
+    assert condition == {"Fn::Equals": [ref("AWS::Partition"), "aws"]}
+
+
 def test_saved_queries_name_fields_that_records_have(make):
     texts = {name: r["Properties"]["QueryString"] for name, r in make().items() if name.endswith("Query")}
     assert "exception_name" in texts["FailedCallsQuery"]
