@@ -13,6 +13,7 @@ from typing import Any
 
 # Before anything imports DSPy: no test reaches for the network or the developer's cache.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "true"
+os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
 
 import pytest
 import yaml

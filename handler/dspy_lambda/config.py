@@ -196,7 +196,11 @@ class FunctionSettings(_Section):
 
 
 class Throttle(_Section):
-    """Of the whole API, requests a second; bursts above it."""
+    """Requests a second, and bursts above it, of each method (REST) or route (HTTP) by itself.
+
+    https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-request-throttling.html
+    https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-throttling.html
+    """
 
     rate: Annotated[float, Field(gt=0)] = 50
     burst: Annotated[int, Field(ge=1)] = 100

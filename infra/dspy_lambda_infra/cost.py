@@ -12,9 +12,11 @@ from dspy_lambda_infra.template.deployment import deployment_resources
 # USD in us-east-1, first tier. https://aws.amazon.com/lambda/pricing/
 _PER_GB_SECOND = {"x86_64": 0.0000166667, "arm64": 0.0000133334}
 _PER_REQUEST = 0.20 / 1_000_000
+# "Duration snapshot is cached", of both architectures, while its version is there.
+_PER_CACHED_GB_SECOND = 0.0000015046
 # https://aws.amazon.com/cloudwatch/pricing/
 _PER_ALARM, _PER_DASHBOARD, _PER_METRIC = 0.10, 3.00, 0.30
-_METRICS_PER_PROGRAM = 10
+_METRICS_PER_PROGRAM = 13  # those that the README names
 _MONTH_SECONDS = 30 * 24 * 3600
 # Lambda polls an idle queue with five requests of 20 s each, and with a maximum concurrency never with fewer.
 # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
@@ -49,7 +51,8 @@ def worst_case(project: Project) -> list[WorstCase]:
 def monthly_base(project: Project) -> float:
     """What the stack costs a month without a single call, in USD, beyond what is free in each account.
 
-    Alarms, the dashboard and the polling of queues; custom metrics begin with the first calls.
+    Alarms, the dashboard, the polling of queues, and SnapStart's cached snapshots: one for each function that has it,
+    because a version is deleted when the next one is there.
     """
     functions = project.functions.values()
     resources = [deployment_resources(project)]
@@ -61,8 +64,14 @@ def monthly_base(project: Project) -> float:
     polling = sum(
         _IDLE_POLLS * _PER_POLL[function.settings.sqs.fifo] for function in functions if function.settings.sqs
     )
-    metrics = _METRICS_PER_PROGRAM * len(functions) * _PER_METRIC
-    return read * _PER_ALARM + _PER_DASHBOARD + polling + metrics
+    cached_gigabytes = sum(f.settings.memory_mb / 1024 for f in functions if f.settings.snap_start)
+    snapshots = cached_gigabytes * _MONTH_SECONDS * _PER_CACHED_GB_SECOND
+    return read * _PER_ALARM + _PER_DASHBOARD + polling + snapshots
+
+
+def monthly_metrics(project: Project) -> float:
+    """What the custom metrics cost a month at most, in USD: they begin with the first calls."""
+    return _METRICS_PER_PROGRAM * len(project.functions) * _PER_METRIC
 
 
 def cost_table(project: Project) -> str:
@@ -76,7 +85,8 @@ def cost_table(project: Project) -> str:
     lines = table([*cells, ["together", "", "", "", f"{sum(row.usd for row in rows):,.0f}"]])
     lines.append(
         f"That is Lambda alone, every environment busy for 30 days at us-east-1 prices. The provider's bill for model "
-        f"calls comes on top (the spend alarms watch it), and up to {monthly_base(project):.2f} USD a month "
-        f"for alarms, the dashboard, custom metrics and Lambda's polling of the queues."
+        f"calls comes on top (the spend alarms watch it). Without a call the stack costs up to "
+        f"{monthly_base(project):.2f} USD a month for alarms, the dashboard, Lambda's polling of queues and "
+        f"SnapStart's cache; with the first calls come custom metrics for up to {monthly_metrics(project):.2f}."
     )
     return "\n".join(lines)

@@ -1,10 +1,13 @@
+import re
+
 import pytest
 
-from dspy_lambda_infra.cost import monthly_base
+from dspy_lambda_infra.cost import cost_table, monthly_base, monthly_metrics
 from dspy_lambda_infra.project import load_project
-from tests.support import ECHO
+from tests.conftest import ROOT
+from tests.support import AECHO, ECHO
 
-METRICS, DASHBOARD = 10 * 0.30, 3.00
+DASHBOARD = 3.00
 
 
 @pytest.fixture
@@ -16,13 +19,30 @@ def base(make_project):
 @pytest.mark.parametrize(("fifo", "usd"), [(False, 0.2592), (True, 0.324)])
 def test_an_idle_queue_is_polled_648000_times_a_month(base, fifo, usd):
     settings = {"alarms": False, "defaults": {"sqs": {"fifo": fifo}}}
-    assert base(settings) == pytest.approx(DASHBOARD + METRICS + usd)
+    assert base(settings) == pytest.approx(DASHBOARD + usd)
 
 
 def test_an_alarm_costs_by_the_metrics_that_it_reads(base):
     # Errors 2, Failures 2, Throttles, Duration, Concurrency, Spend; and the on-failure queue's.
-    assert base({}) == pytest.approx(DASHBOARD + METRICS + 9 * 0.10)
+    assert base({}) == pytest.approx(DASHBOARD + 9 * 0.10)
 
 
 def test_the_alarms_of_a_rollout_are_there_without_the_others(base):
-    assert base({"alarms": False, "defaults": {"deployment": {}}}) == pytest.approx(DASHBOARD + METRICS + 4 * 0.10)
+    assert base({"alarms": False, "defaults": {"deployment": {}}}) == pytest.approx(DASHBOARD + 4 * 0.10)
+
+
+def test_a_snapshot_costs_by_its_functions_memory(base):
+    settings = {"alarms": False, "defaults": {"snap_start": True, "memory_mb": 2048}}
+    assert base(settings) == pytest.approx(DASHBOARD + 7.80, abs=0.005)
+
+
+def test_custom_metrics_cost_nothing_before_the_first_call(make_project):
+    """Those that the README names, of each program."""
+    text = (ROOT / "README.md").read_text()
+    named = re.findall(r"\b[A-Z][A-Za-z]+\b", text.partition("service and program: ")[2].partition("\n\n")[0])
+    project = load_project(make_project({"echo": ECHO, "aecho": AECHO}, **{"lambda": {"alarms": False}}))
+    assert monthly_base(project) == DASHBOARD
+    assert monthly_metrics(project) == pytest.approx(2 * len(named) * 0.30)
+    table = cost_table(project)
+    assert "Without a call the stack costs up to 3.00 USD a month" in table
+    assert f"custom metrics for up to {monthly_metrics(project):.2f}" in table

@@ -51,9 +51,9 @@ def create_shared_app(
     app.add_exception_handler(HTTPException, problems.on_http_exception)
     app.add_exception_handler(Exception, problems.on_exception)
     if cors_origins:
-        from fastapi.middleware.cors import CORSMiddleware
+        from dspy_lambda.api.cors import Cors
 
-        app.add_middleware(CORSMiddleware, allow_origins=cors_origins, allow_methods=["*"], allow_headers=["*"])
+        app.add_middleware(Cors, allow_origins=cors_origins, allow_methods=["*"], allow_headers=["*"])
     app.router.routes.append(route("/programs", _programs(programs), "GET"))
     app.router.routes.append(route("/health/live", _live, "GET"))
     app.router.routes.append(route("/health/ready", _ready(programs, stuck), "GET"))

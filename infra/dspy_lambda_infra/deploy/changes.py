@@ -34,6 +34,12 @@ _REPLACING = {
 }
 # Lambda starts new execution environments when a function's configuration changes; these are not part of it.
 _NOT_RESTARTING = {"RecursiveLoop", "ReservedConcurrentExecutions", "Tags"}
+_KEY = "KmsMasterKeyId"
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-server-side-encryption.html
+_FORMER_KEY = (
+    " (messages that are in it stay encrypted with the former key, which the stack's roles may no longer use: let it "
+    "run empty first)"
+)
 
 
 def changes(
@@ -104,10 +110,14 @@ def _differing(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 def _effect(before: dict[str, Any], after: dict[str, Any], paths: list[str]) -> str:
     kind = after["Type"]
-    if before["Type"] != kind or _REPLACING.get(kind, set()) & set(paths):
+    if before["Type"] != kind:
+        return f" (REFUSED by CloudFormation: a resource keeps its type; give the {kind} another logical id)"
+    if _REPLACING.get(kind, set()) & set(paths):
         return f" (REPLACED; the old one: {_fate(before, 'UpdateReplacePolicy')})"
     if kind == "AWS::Lambda::Function" and set(paths) - _NOT_RESTARTING:
         return " (restarts its environments)"
+    if kind == "AWS::SQS::Queue" and _KEY in paths and _KEY in before.get("Properties", {}):
+        return _FORMER_KEY
     return ""
 
 

@@ -57,7 +57,7 @@ def run_deploy(options: argparse.Namespace) -> int:
     print("\n".join(_comparison(account, translated, parameters)))
     missing = account.missing_keys if account else []
     for place in missing:
-        print(f"\nno value yet for {place}; put it there, and nowhere else:\n  {how_to_put(place)}")
+        print(f"\n{how_to_put(place)}")
     if options.dry_run:
         return 1 if missing else 0
     if account is None or missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import boto3
@@ -46,12 +47,26 @@ def _has_parameter(session: boto3.Session, name: str) -> bool:
 
 
 def how_to_put(place: str) -> str:
-    """A shell command that puts a key there from the keyboard, without an echo, a history or a line end."""
+    """What is missing, and a shell command that puts it there from the keyboard, without an echo, a history or a line
+    end.
+    """
     service, name, key = split_place(place)
     value = f'printf \'{{"%s": "%s"}}\' {key} "$KEY"' if key else 'printf %s "$KEY"'
-    put = (
-        f"aws ssm put-parameter --type SecureString --overwrite --name {name} --value file:///dev/stdin"
-        if service == "ssm"
-        else f"aws secretsmanager create-secret --name {name} --secret-string file:///dev/stdin"
-    )
-    return f"read -rs KEY; {value} | {put}"
+    said = f"no value yet for {place}; put it there, and nowhere else"
+    if service == "ssm":
+        put = f"aws ssm put-parameter --type SecureString --overwrite --name {name} --value file:///dev/stdin"
+    elif name.startswith("arn:"):
+        said = f"no secret has the ARN of {place}; make one, and write the ARN that it gets into lambda.secrets"
+        put = f"aws secretsmanager create-secret {_named(name)} --secret-string file:///dev/stdin"
+    else:
+        put = f"aws secretsmanager create-secret --name {name} --secret-string file:///dev/stdin"
+    return f"{said}:\n  read -rs KEY; {value} | {put}"
+
+
+def _named(arn: str) -> str:
+    """A secret's region and name. Secrets Manager puts a hyphen and six characters behind the name, at its choice.
+
+    https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_iam-permissions.html
+    """
+    *_, region, _, _, name = arn.split(":")
+    return f"--region {region} --name {re.sub('-[A-Za-z0-9]{6}$', '', name)}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from aiohttp import web
 
 from dspy_lambda.api.shared import SHARED_PATHS
-from dspy_lambda_infra.local import access
+from dspy_lambda_infra.local import access, cors
 from dspy_lambda_infra.local.answer import Answer
 from dspy_lambda_infra.local.events import EVENTS, STAGE, MalformedAnswer, Request, Response, response
 from dspy_lambda_infra.local.function import Function, RequestTooLarge, Throttled
@@ -31,6 +31,7 @@ class _Own:
     function_error: Refusal | tuple[int, dict[str, object]]
     timed_out: Refusal | tuple[int, dict[str, object]]
     not_found: Refusal | tuple[int, dict[str, object]]
+    too_large: Refusal | tuple[int, dict[str, object]] = (413, {"message": "Request Too Long"})
 
 
 _OWN = {
@@ -39,6 +40,7 @@ _OWN = {
         (502, {"message": "Internal server error"}),
         REFUSALS["INTEGRATION_TIMEOUT"],
         REFUSALS["MISSING_AUTHENTICATION_TOKEN"],
+        REFUSALS["REQUEST_TOO_LARGE"],
     ),
     "http": _Own(
         (503, {"message": "Service Unavailable"}),
@@ -94,7 +96,7 @@ class Front:
         try:
             body = await incoming.read()
         except web.HTTPRequestEntityTooLarge:
-            return _web(_json(413, {"message": "Request Too Long"}))
+            return _web(_refuse(_OWN[self._kind].too_large))
         request = Request(
             method=incoming.method,
             path=incoming.path,
@@ -115,7 +117,14 @@ class Front:
         )
 
     async def answer(self, request: Request) -> Response:
-        """The whole way of one request."""
+        """The whole way of one request; a function URL has CORS of its own, where the config names origins."""
+        if self._kind != "url" or not self._origins:
+            return await self._answer(request)
+        if cors.is_preflight(request):
+            return cors.preflight(request, self._origins)
+        return cors.allow(await self._answer(request), request, self._origins)
+
+    async def _answer(self, request: Request) -> Response:
         own = _OWN[self._kind]
         request = self._without_stage(request)
         function = self._route(request)
@@ -128,7 +137,7 @@ class Front:
         except Throttled:
             return _refuse(own.throttled)
         except RequestTooLarge:
-            return _json(413, {"message": "Request Too Long"})
+            return _refuse(own.too_large)
         except TimeoutError:
             return _refuse(own.timed_out)
         if answer.error is not None:

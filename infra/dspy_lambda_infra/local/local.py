@@ -11,6 +11,9 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Self
 
+import boto3
+from botocore.exceptions import BotoCoreError
+
 from dspy_lambda.sources.sqs.requeue import DEAD_LETTER_QUEUE
 from dspy_lambda.telemetry.exceptions import TEXTS
 from dspy_lambda_infra.local import cgroups, sandbox
@@ -21,6 +24,9 @@ from dspy_lambda_infra.local.mapping import EventSourceMapping
 from dspy_lambda_infra.local.queues import REGION, Queue, QueueServer
 from dspy_lambda_infra.project import CATALOGUE, HANDLER, Project, logical_id, logical_name, read_dotenv
 from dspy_lambda_infra.template.queues import visibility_timeout_seconds
+
+# Nobody checks them here.
+_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
 
 
 def _silent(_: str, __: str) -> None:
@@ -92,7 +98,10 @@ class LocalLambda:
     async def mappings(self, visibility_seconds: int | None = None) -> AsyncIterator[QueueServer]:
         """Make the queues and poll them; yields their server."""
         server = QueueServer()
-        await asyncio.to_thread(server.start)
+        variables = self._lambda_variables("", 0)
+        _, has_own = await asyncio.gather(
+            asyncio.to_thread(server.start), asyncio.to_thread(_finds_credentials, variables)
+        )
         tasks = []
         try:
             for name, function in self._project.functions.items():
@@ -102,7 +111,7 @@ class LocalLambda:
                         seconds = visibility_timeout_seconds(function.settings)
                     queue = await asyncio.to_thread(Queue, server.client, logical_name(name), sqs, seconds)
                     self.queues[name] = queue
-                    self._reach_queues(function.name, server, queue)
+                    self._reach_queues(name, server, queue, {} if has_own else _CREDENTIALS)
                     mapping = EventSourceMapping(server.client, queue, self.function(name), sqs)
                     tasks.append(asyncio.create_task(mapping.run()))
             yield server
@@ -112,12 +121,15 @@ class LocalLambda:
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.to_thread(server.stop)
 
-    def _reach_queues(self, name: str, server: QueueServer, queue: Queue) -> None:
-        """Point a function's own SQS requests to the queues here; with its credentials, or some that nobody checks."""
+    def _reach_queues(self, name: str, server: QueueServer, queue: Queue, credentials: dict[str, str]) -> None:
+        """Point a function's own SQS requests to the queues here.
+
+        Args:
+            credentials: of one who has none. They would outrank a profile, with which its programs may call AWS; and
+                those of a profile, which expire, would not be renewed.
+        """
         variables = self.function(name).settings.variables
-        variables |= {"AWS_ENDPOINT_URL_SQS": server.address, DEAD_LETTER_QUEUE: queue.dead_letter_url}
-        if "AWS_ACCESS_KEY_ID" not in variables:
-            variables |= {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
+        variables |= {"AWS_ENDPOINT_URL_SQS": server.address, DEAD_LETTER_QUEUE: queue.dead_letter_url, **credentials}
 
     def _make(self, name: str) -> Function:
         known = self._project.functions.get(name)
@@ -165,6 +177,16 @@ class LocalLambda:
             "POWERTOOLS_SERVICE_NAME": self._project.config.app_id,
             "TZ": ":UTC",
         }
+
+
+def _finds_credentials(variables: dict[str, str]) -> bool:
+    """Whether the SDK finds credentials in an environment: keys, a profile, this machine's role."""
+    if variables.get("AWS_ACCESS_KEY_ID"):
+        return True
+    try:
+        return boto3.Session(profile_name=variables.get("AWS_PROFILE")).get_credentials() is not None
+    except BotoCoreError:
+        return False
 
 
 def _holds_tmp(folder: Path) -> bool:

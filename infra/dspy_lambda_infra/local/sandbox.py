@@ -13,11 +13,17 @@ import sys
 from functools import cache
 from pathlib import Path
 
-# Binds each of the first N folders read-only over itself, goes into the working directory again (the old one would
-# still be the writable mount), and runs the command that follows. The shell stays, as the namespace's first process,
-# which no signal of its own namespace can kill: a program may kill itself. `unshare` 2.38 exits with 1 when that
-# process is killed, so the shell says how the command ended; what it would print on it ("Killed") is left out.
+# Binds each of the first N folders over itself: a mount of its own, it stays writable within one that does not. Binds
+# each of the next N folders read-only over itself, goes into the working directory again (the old one would still be
+# the writable mount), and runs the command that follows. The shell stays, as the namespace's first process, which no
+# signal of its own namespace can kill: a program may kill itself. `unshare` 2.38 exits with 1 when that process is
+# killed, so the shell says how the command ended; what it would print on it ("Killed") is left out.
 _SCRIPT = """
+n=$1; shift
+while [ "$n" -gt 0 ]; do
+  mount --bind "$1" "$1" || exit 97
+  shift; n=$((n-1))
+done
 n=$1; shift
 while [ "$n" -gt 0 ]; do
   mount --rbind "$1" "$1" && mount -o remount,bind,ro "$1" || exit 97
@@ -28,14 +34,20 @@ exec 3>&2 2>/dev/null
 "$@" 2>&3 3>&-
 exit $?
 """
+# Where the SDK puts a renewed token of `aws sso login` or `aws login`: when it cannot, the renewal has failed.
+_TOKENS = (".aws/sso/cache", ".aws/login/cache")
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
 
 
 def read_only(command: list[str], folders: list[Path]) -> list[str]:
-    """The command, in namespaces of its own: it cannot write to these folders, and no process of it outlives it."""
-    paths = [str(folder) for folder in folders]
-    return [*_unshare(), "sh", "-c", _SCRIPT, "sandbox", str(len(paths)), *paths, *command]
+    """The command, in namespaces of its own: it cannot write to these folders, and no process of it outlives it.
+
+    Only the developer's AWS tokens can be renewed within them.
+    """
+    tokens = [folder for folder in (Path.home() / name for name in _TOKENS) if folder.is_dir()]
+    counted = [word for some in (tokens, folders) for word in (str(len(some)), *map(str, some))]
+    return [*_unshare(), "sh", "-c", _SCRIPT, "sandbox", *counted, *command]
 
 
 def _unshare() -> list[str]:

@@ -6,13 +6,17 @@ import json
 from typing import Any
 
 from dspy_lambda_infra.project import Project
-from dspy_lambda_infra.template.functions import cors, log_group
+from dspy_lambda_infra.template.functions import api_id, cors, log_group
 from dspy_lambda_infra.template.gateway import REFUSALS
 from dspy_lambda_infra.template.roles import service_role
 from dspy_lambda_infra.template.syntax import get_att, if_, ref, sub
 
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-logging.html
 _LOG_ROLE = "arn:${AWS::Partition}:iam::aws:policy/service-role/AmazonAPIGatewayPushToCloudWatchLogs"
+# CloudWatch lets an HTTP API write by a resource policy of the account, which has 5,120 characters: log groups of this
+# prefix take up none once it gets long.
+# https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/AWS-logs-infrastructure-CWL.html
+_HTTP_LOG = "/aws/vendedlogs/${AWS::StackName}/api"
 # A REST API writes an access log with a role that an account has once per region: nobody takes that over unasked.
 ACCESS_LOG = "ApiAccessLog"
 ACCESS_LOGS = ("none", "account-role", "new-role")
@@ -64,11 +68,11 @@ def api_resources(project: Project) -> dict[str, Any]:
     access_log = {"DestinationArn": get_att("ApiLogGroup.Arn"), "Format": json.dumps(_LOGGED)}
     if kind == "http":
         return {
-            "Api": {"Type": "AWS::Serverless::HttpApi", "Properties": _http_api(project, access_log)},
-            "ApiLogGroup": log_group(project),
+            api_id(project): {"Type": "AWS::Serverless::HttpApi", "Properties": _http_api(project, access_log)},
+            "ApiLogGroup": log_group(project, {"LogGroupName": sub(_HTTP_LOG)}),
         }
     return {
-        "Api": {
+        api_id(project): {
             "Type": "AWS::Serverless::Api",
             "DependsOn": ["ApiLogsAccount"],  # or the stage may not log yet
             "Properties": _rest_api(project, access_log),

@@ -33,13 +33,14 @@ def merge_extra(template: dict[str, Any], project: Project) -> dict[str, Any]:
     sections = ("Parameters", "Mappings", "Conditions", "Globals", "Resources", "Outputs", "Metadata", "Rules")
     if not isinstance(extra, dict) or not set(extra) <= set(sections):
         raise ConfigError(f"{path}: must be a mapping of template sections; there are: {', '.join(sections)}.")
-    merged: dict[str, Any] = _merge(template, extra)
+    merged: dict[str, Any] = merge(template, extra)
     return merged
 
 
-def _merge(base: Any, over: Any) -> Any:
+def merge(base: Any, over: Any) -> Any:
+    """Mappings deeply, lists appended, null takes a key away, everything else replaces."""
     if isinstance(base, dict) and isinstance(over, dict):
-        merged = {**base, **{key: _merge(base.get(key), value) for key, value in over.items()}}
+        merged = {**base, **{key: merge(base.get(key), value) for key, value in over.items()}}
         return {key: value for key, value in merged.items() if value is not None or key not in over}
     if isinstance(base, list) and isinstance(over, list):
         return base + over

@@ -11,14 +11,14 @@ from dspy_lambda_infra.project import CATALOGUE_HANDLER, HANDLER, Function, Proj
 from dspy_lambda_infra.template.deployment import ALIAS, deployment_preference
 from dspy_lambda_infra.template.queues import program_queues
 from dspy_lambda_infra.template.roles import catalogue_role, program_role
-from dspy_lambda_infra.template.syntax import get_att, if_, ref, sub
+from dspy_lambda_infra.template.syntax import get_att, if_, ref
 from dspy_lambda_infra.template.variables import variables
 
 # It answers from memory: 256 MB is the CPU that its import of FastAPI wants.
 _CATALOGUE_MEMORY_MB, _CATALOGUE_TIMEOUT_SECONDS = 256, 10
 _CATALOGUE_CONCURRENCY = 5
 # `*` does not cover Authorization. https://fetch.spec.whatwg.org/#cors-non-wildcard-request-header-name
-_CORS_HEADERS = ["*", "Authorization"]
+CORS_HEADERS = ["*", "Authorization"]
 
 
 def function_resources(project: Project, function: Function, code: str) -> dict[str, Any]:
@@ -41,15 +41,16 @@ def function_resources(project: Project, function: Function, code: str) -> dict[
     }
     if settings.reserved_concurrency is not None:
         properties["ReservedConcurrentExecutions"] = if_("Reserve", settings.reserved_concurrency)
-    on_failure = {"OnFailure": {"Type": "SQS", "Destination": get_att("OnFailureQueue.Arn")}}
-    properties["EventInvokeConfig"] = {**_retries(settings), "DestinationConfig": on_failure}
+    if function.has_alias:
+        on_failure = {"OnFailure": {"Type": "SQS", "Destination": get_att("OnFailureQueue.Arn")}}
+        properties["EventInvokeConfig"] = {**_retries(settings), "DestinationConfig": on_failure}
     if settings.http and project.config.lambda_.api.kind == "url":
         properties["FunctionUrlConfig"] = function_url(project)
     if events := _events(project, function):
         properties["Events"] = events
     return {
         f"{name}Function": _function(project, f"{name}Function", properties),
-        **_bare_name(function),
+        f"{name}LatestInvokeConfig": _latest_invoke_config(function),
         f"{name}Role": program_role(project, function),
         f"{name}LogGroup": log_group(project),
         **program_queues(project, function),
@@ -103,18 +104,20 @@ def _retries(settings: FunctionSettings) -> dict[str, Any]:
     }
 
 
-def _bare_name(function: Function) -> dict[str, Any]:
-    """With an alias SAM gives it the retries and the on-failure queue; who invokes the bare name would have neither."""
-    if not function.has_alias:
-        return {}
-    name = logical_name(function.name)
+def _latest_invoke_config(function: Function) -> dict[str, Any]:
+    """The retries and the on-failure queue of the function's bare name, which SAM's own settings give to the alias.
+
+    Without an alias, too, where SAM's settings would do: a function and qualifier can have one such resource only, and
+    CloudFormation makes the new one before it deletes the old one. So it must not change hands when an alias comes or
+    goes.
+    """
     properties = {
-        "FunctionName": ref(f"{name}Function"),
+        "FunctionName": ref(f"{logical_name(function.name)}Function"),
         "Qualifier": "$LATEST",
         **_retries(function.settings),
         "DestinationConfig": {"OnFailure": {"Destination": get_att("OnFailureQueue.Arn")}},
     }
-    return {f"{name}LatestInvokeConfig": {"Type": "AWS::Lambda::EventInvokeConfig", "Properties": properties}}
+    return {"Type": "AWS::Lambda::EventInvokeConfig", "Properties": properties}
 
 
 def function_url(project: Project) -> dict[str, Any]:
@@ -125,16 +128,22 @@ def function_url(project: Project) -> dict[str, Any]:
     }
 
 
+def api_id(project: Project) -> str:
+    """The API's logical id: one for each kind, because CloudFormation refuses to change the type of a resource."""
+    return "Api" if project.config.lambda_.api.kind == "rest" else "HttpApi"
+
+
 def cors(project: Project) -> dict[str, Any]:
     """What a function URL or an HTTP API lets browsers of the configured origins do."""
-    return {"AllowOrigins": project.config.server.cors_origins, "AllowMethods": ["*"], "AllowHeaders": _CORS_HEADERS}
+    return {"AllowOrigins": project.config.server.cors_origins, "AllowMethods": ["*"], "AllowHeaders": CORS_HEADERS}
 
 
-def log_group(project: Project) -> dict[str, Any]:
-    """A log group with the project's retention."""
+def log_group(project: Project, name: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A log group with the project's retention; its name is CloudFormation's, or the property that is given."""
     settings = project.config.lambda_
     key = {"KmsKeyId": settings.kms_key_arn} if settings.kms_key_arn else {}
-    return {"Type": "AWS::Logs::LogGroup", "Properties": {"RetentionInDays": settings.log_retention_days, **key}}
+    properties = {**(name or {}), "RetentionInDays": settings.log_retention_days, **key}
+    return {"Type": "AWS::Logs::LogGroup", "Properties": properties}
 
 
 def _function(project: Project, logical_id: str, properties: dict[str, Any]) -> dict[str, Any]:
@@ -156,19 +165,11 @@ def _package(project: Project, logical_id: str, code: str, handler: str) -> dict
 def _alias(function: Function) -> dict[str, Any]:
     if not function.has_alias:
         return {}
-    # Every change of a property publishes a version, too. An old version takes storage, its snapshot costs money.
-    alias = {"AutoPublishAlias": ALIAS, "AutoPublishAliasAllProperties": True, "VersionDeletionPolicy": "Delete"}
-    settings = function.settings
     return {
-        **alias,
-        # A parameter's value is no property: by this one a rotation of keys publishes a version.
-        "VersionDescription": sub("stage ${Stage}, secrets ${SecretsVersion}"),
-        **({"SnapStart": {"ApplyOn": "PublishedVersions"}} if settings.snap_start else {}),
-        **(
-            {"DeploymentPreference": deployment_preference(function, settings.deployment)}
-            if settings.deployment
-            else {}
-        ),
+        "AutoPublishAlias": ALIAS,
+        "VersionDeletionPolicy": "Delete",  # an old version takes storage, its snapshot costs money
+        **({"SnapStart": {"ApplyOn": "PublishedVersions"}} if function.settings.snap_start else {}),
+        **deployment_preference(function),
     }
 
 
@@ -205,7 +206,7 @@ def _mapping(name: str, sqs: Sqs) -> dict[str, Any]:
 
 def _route(project: Project, path: str, method: str) -> dict[str, Any]:
     type_, reference = ("Api", "RestApiId") if project.config.lambda_.api.kind == "rest" else ("HttpApi", "ApiId")
-    return {"Type": type_, "Properties": {"Path": path, "Method": method, reference: ref("Api")}}
+    return {"Type": type_, "Properties": {"Path": path, "Method": method, reference: ref(api_id(project))}}
 
 
 def _preflight(project: Project, path: str) -> dict[str, Any]:

@@ -46,4 +46,8 @@ REFUSALS = {
     "MISSING_AUTHENTICATION_TOKEN": Refusal(404, "Not found", "No such path; or a signature is wanted and missing"),
     "UNAUTHORIZED": Refusal(401, "Unauthorized"),
     "ACCESS_DENIED": Refusal(403, "Forbidden"),
+    "INVALID_SIGNATURE": Refusal(403, "Forbidden", "The signature is not valid"),
+    "EXPIRED_TOKEN": Refusal(403, "Forbidden", "The token has expired"),
+    "INVALID_API_KEY": Refusal(403, "Forbidden", "The API key is missing or not valid"),
+    "REQUEST_TOO_LARGE": Refusal(413, "Request too large"),
 }

@@ -6,7 +6,15 @@ from typing import Any
 
 from dspy_lambda_infra.project import Project, logical_name
 from dspy_lambda_infra.template.dashboard import DASHBOARD
+from dspy_lambda_infra.template.functions import api_id
 from dspy_lambda_infra.template.syntax import get_att, ref, sub
+
+COMMERCIAL = "CommercialPartition"
+
+
+def output_conditions() -> dict[str, Any]:
+    """The condition on the dashboard's link, whose address is that of the commercial partition's console."""
+    return {COMMERCIAL: {"Fn::Equals": [ref("AWS::Partition"), "aws"]}}
 
 
 def outputs(project: Project) -> dict[str, Any]:
@@ -15,7 +23,7 @@ def outputs(project: Project) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if project.has_api and kind != "url":
         stage = "/${Stage}" if kind == "rest" else ""
-        address = "https://${Api}.execute-api.${AWS::Region}.${AWS::URLSuffix}" + stage
+        address = f"https://${{{api_id(project)}}}.execute-api.${{AWS::Region}}.${{AWS::URLSuffix}}{stage}"
         found["ApiUrl"] = {"Description": "POST to /<Program>", "Value": sub(address)}
     if project.has_api and kind == "url":
         found["CatalogueUrl"] = {"Value": get_att("CatalogueFunctionUrl.FunctionUrl")}
@@ -31,5 +39,5 @@ def outputs(project: Project) -> dict[str, Any]:
             found[f"{name}DeadLetterQueueUrl"] = {"Value": ref(f"{name}DeadLetterQueue")}
     found["OnFailureQueueUrl"] = {"Value": ref("OnFailureQueue")}
     console = "https://${AWS::Region}.console.aws.amazon.com/cloudwatch/home?region=${AWS::Region}"
-    found["DashboardUrl"] = {"Value": sub(f"{console}#dashboards:name={DASHBOARD}")}
+    found["DashboardUrl"] = {"Condition": COMMERCIAL, "Value": sub(f"{console}#dashboards:name={DASHBOARD}")}
     return found

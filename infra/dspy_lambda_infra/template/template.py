@@ -16,10 +16,11 @@ from dspy_lambda_infra.template.deployment import deployment_resources
 from dspy_lambda_infra.template.extra import merge_extra
 from dspy_lambda_infra.template.functions import catalogue_resources, function_resources, reserves
 from dspy_lambda_infra.template.metadata import metadata
-from dspy_lambda_infra.template.outputs import outputs
+from dspy_lambda_infra.template.outputs import output_conditions, outputs
 from dspy_lambda_infra.template.queues import on_failure_queue, queue_policy
 from dspy_lambda_infra.template.syntax import dump, ref
 from dspy_lambda_infra.template.variables import shared_variables
+from dspy_lambda_infra.template.versions import describe_versions
 
 _WRITTEN = "# Written by `dspy-lambda template`"
 HEADER = f"""\
@@ -56,7 +57,7 @@ def build(project: Project, folder: Path) -> dict[str, Any]:
     Args:
         folder: where the template will lie: its CodeUri is relative to that.
     """
-    return merge_extra(generate(project, folder), project)
+    return describe_versions(merge_extra(generate(project, folder), project))
 
 
 def generate(project: Project, folder: Path) -> dict[str, Any]:
@@ -125,7 +126,7 @@ def _parameters(project: Project) -> dict[str, Any]:
 
 
 def _conditions(project: Project) -> dict[str, Any]:
-    conditions: dict[str, Any] = {}
+    conditions = output_conditions()
     if reserves(project):
         conditions["Reserve"] = {"Fn::Equals": [ref("ReserveConcurrency"), "true"]}
     if project.config.lambda_.alarms:

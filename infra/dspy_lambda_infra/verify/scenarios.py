@@ -148,8 +148,10 @@ SCENARIOS = (
             answers.errors_are_readable,
             answers.a_provider_limit_reaches_the_caller,
             *_THROTTLED,
+            answers.browsers_of_the_configured_origin_may_call,
             settings.everything_is_encrypted_with_the_key,
         ),
+        server=_CORS,
         is_shared=True,
     ),
     Scenario(

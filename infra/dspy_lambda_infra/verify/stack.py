@@ -94,7 +94,8 @@ class Stack:
                 status, found, content = answer.status, answer.headers, answer.read()
         except urllib.error.HTTPError as error:
             status, found, content = error.code, error.headers, error.read()
-        lower = {name.lower(): value for name, value in found.items()}
+        # Browsers refuse some headers that come twice.
+        lower = {name.lower(): ", ".join(found.get_all(name, [])) for name in found}
         return Answer(status, lower, content, time.monotonic() - begin)
 
     def resource(self, logical_id: str) -> str:

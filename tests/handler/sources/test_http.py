@@ -232,6 +232,15 @@ def test_cors_answers_the_configured_origins_only(make_project, make_serve):
         assert dict(answer.headers).get("access-control-allow-origin") == allowed
 
 
+@pytest.mark.parametrize(("kind", "times"), [("rest", 1), ("http", 1), ("alb", 1), ("url", 0)])
+def test_cors_headers_come_once_and_from_a_function_url_itself(make_project, make_serve, kind, times):
+    serve = make_serve(make_project({"echo": ECHO}, server={"cors_origins": ["https://a.example"]}))
+    for body, status in (({"question": "q"}, 200), ({}, 422)):
+        answer = serve.post("/Echo", body, kind, headers={"Origin": "https://a.example"})
+        assert answer.status == status
+        assert [name for name, _ in answer.headers].count("access-control-allow-origin") == times
+
+
 @pytest.mark.parametrize(
     "header", [("host", "a:b:c"), ("host", "[::1]:80"), ("x-forwarded-port", "no"), ("x-forwarded-proto", "ftp")]
 )

@@ -43,9 +43,36 @@ def test_a_queue_that_becomes_fifo_is_replaced_and_the_old_one_stays(make_projec
     assert queue.endswith("(REPLACED; the old one: stays, outside the stack)")
 
 
+KEY, OTHER_KEY = (f"arn:aws:kms:us-east-1:123456789012:key/{n}" for n in (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "warns"), [(KEY, OTHER_KEY, True), (KEY, None, True), (None, KEY, False), (KEY, KEY, False)]
+)
+def test_messages_under_a_queue_s_former_key_are_warned_of(make_project, before, after, warns):
+    old, new = (translated(make_project, defaults={"sqs": {}}, kms_key_arn=key) for key in (before, after))
+    warned = {line.split(":")[0] for line in changes(old, new) if "encrypted with the former key" in line}
+    assert warned == ({"~ EchoQueue", "~ EchoDeadLetterQueue", "~ OnFailureQueue"} if warns else set())
+
+
 def test_a_function_that_becomes_an_image_is_replaced(make_project):
     lines = changes(translated(make_project), translated(make_project, package_type="Image"))
     assert any(line.startswith("~ EchoFunction:") and "(REPLACED; the old one: DELETED)" in line for line in lines)
+
+
+def test_another_kind_of_api_is_another_api(make_project):
+    lines = changes(translated(make_project), translated(make_project, api={"kind": "http"}))
+    assert "+ HttpApi (AWS::ApiGatewayV2::Api)" in lines
+    assert "- Api (AWS::ApiGateway::RestApi): DELETED" in lines
+    assert not any("REFUSED" in line for line in lines)
+
+
+def test_a_resource_of_another_type_is_refused_by_cloudformation(make_project):
+    old = translated(make_project)
+    old["Resources"]["EchoRole"] = {"Type": "AWS::SNS::Topic"}
+    (line,) = (line for line in changes(old, translated(make_project)) if line.startswith("~ EchoRole"))
+    assert "REFUSED by CloudFormation" in line
+    assert "REPLACED" not in line
 
 
 def test_reserved_concurrency_restarts_nothing(make_project):

@@ -47,5 +47,14 @@ def test_a_key_of_a_json_secret_is_put_as_json():
     assert "key" in how_to_put("secretsmanager:app/x#key")
 
 
+def test_a_secret_that_is_named_by_its_arn_cannot_be_made_under_that_arn(session):
+    place = "secretsmanager:arn:aws:secretsmanager:us-east-1:123456789012:secret:app/x-AbCdEf#key"
+    assert missing_keys(session, {place}) == [place]
+    told = how_to_put(place)
+    assert "no secret has the ARN" in told
+    assert "lambda.secrets" in told
+    assert "create-secret --region us-east-1 --name app/x --secret-string" in told
+
+
 def test_another_account_s_parameter_is_not_looked_for_here(session):
     assert missing_keys(session, {"ssm:arn:aws:ssm:us-east-1:999999999999:parameter/app/key"}) == []

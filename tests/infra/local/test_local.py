@@ -241,6 +241,85 @@ def test_task_root_and_home_are_read_only_and_tmp_is_not(make_project, make_loca
     assert not (project / "written-by-a-function").exists()
 
 
+def test_the_sdk_can_renew_the_developers_tokens_in_the_read_only_home(make_project, make_local, tmp_path, monkeypatch):
+    project = make_project({"writer": WRITER})
+    home = project / "home"
+    caches = [home / ".aws" / "sso" / "cache", home / ".aws" / "login" / "cache"]
+    for cache in caches:
+        cache.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+
+    async def run():
+        async with make_local(project) as local:
+            if local.writable:
+                pytest.skip(f"no read-only task root on this machine: {local.writable}")
+            function = local.function("Writer")
+            places = (home, home / ".aws", *caches)
+            return [json.loads((await function.invoke(direct(folder=str(place)))).payload) for place in places]
+
+    assert [answer["outputs"]["result"] for answer in asyncio.run(run())] == ["OSError 30"] * 2 + ["written"] * 2
+
+
+KEYS = """
+import boto3
+
+SESSION = boto3.Session()
+
+class Keys(dspy.Module):
+    async def aforward(self) -> list[str]:
+        return [SESSION.get_credentials().access_key for _ in range(2)]
+"""
+# As an assumed role's, its keys expire; the SDK renews them 15 minutes before, at each look if they last for less.
+EXPIRING = """
+import datetime, json, pathlib
+count = pathlib.Path(__file__).with_suffix(".count")
+n = int(count.read_text()) + 1 if count.exists() else 1
+count.write_text(str(n))
+expires = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(minutes=1)
+keys = {"AccessKeyId": f"key-{n}", "SecretAccessKey": "s", "SessionToken": "t", "Expiration": expires.isoformat()}
+print(json.dumps({"Version": 1, **keys}))
+"""
+
+
+@pytest.mark.parametrize("name", ["AWS_PROFILE", "default", None])
+def test_programs_call_aws_with_the_developers_profile_which_is_renewed(
+    make_project, make_local, lines, tmp_path, monkeypatch, name
+):
+    """And with keys that nobody checks where there is no profile, so that the queues here can be called."""
+    for variable in [variable for variable in os.environ if variable.startswith("AWS_")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    (tmp_path / "expiring.py").write_text(EXPIRING)
+    profile = {"AWS_PROFILE": "profile dev", "default": "default", None: "profile other"}[name]
+    (tmp_path / "config").write_text(f"[{profile}]\ncredential_process = {sys.executable} {tmp_path / 'expiring.py'}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    if name == "AWS_PROFILE":
+        monkeypatch.setenv("AWS_PROFILE", "dev")
+    settings = {"defaults": {"sqs": {"max_receive_count": 2, "backoff_seconds": 1}}}
+    project = make_project({"keys": KEYS, "aecho": AECHO}, **{"lambda": settings})
+
+    async def run():
+        async with make_local(project) as local, local.mappings(visibility_seconds=300) as server:
+            answer = json.loads((await local.function("Keys").invoke(direct())).payload)
+            queue = local.queues["AEcho"]
+            server.client.send_message(QueueUrl=queue.url, MessageBody='{"question": 5}')
+            for _ in range(100):  # it comes back after the backoff, not after the visibility timeout
+                found = server.client.get_queue_attributes(QueueUrl=queue.dead_letter_url, AttributeNames=["All"])
+                if found["Attributes"]["ApproximateNumberOfMessages"] == "1":
+                    return answer["outputs"]["result"]
+                await asyncio.sleep(0.1)
+            raise AssertionError(lines.records.lines)
+
+    first, second = asyncio.run(run())
+    if name is None:
+        assert (first, second) == ("local", "local")
+    else:
+        assert first.startswith("key-")
+        assert second.startswith("key-")
+        assert first != second
+
+
 def test_a_batch_with_a_bad_record_leaves_that_one_in_the_dead_letter_queue(make_project, make_local, models, lines):
     settings = {"defaults": {"sqs": {"batch_size": 10, "max_receive_count": 2, "backoff_seconds": 1}}}
     project = make_project({"aecho": AECHO}, **{"lambda": settings})

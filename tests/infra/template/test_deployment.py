@@ -41,6 +41,14 @@ def test_the_alarms_are_of_60_seconds_and_there_whatever_other_alarms_are(transl
     assert dimensions == {"FunctionName": {"Ref": "EchoFunction"}, "Resource": {"Fn::Sub": "${EchoFunction}:live"}}
 
 
+def test_no_alarm_stops_a_deployment_all_at_once_which_may_be_the_fix(make_project):
+    settings = {"defaults": {"deployment": {"type": "AllAtOnce"}}}
+    project = load_project(make_project({"echo": ECHO}, **{"lambda": settings}))
+    found = translate(render(project, project.root), {})["Resources"]
+    assert "UpdatePolicy" not in found["EchoFunctionAliaslive"]
+    assert not any("Rollout" in name or r["Type"].startswith("AWS::CodeDeploy::") for name, r in found.items())
+
+
 def _metrics(alarm):
     return [q["MetricStat"]["Metric"] for q in alarm["Properties"]["Metrics"] if "MetricStat" in q]
 
@@ -58,18 +66,6 @@ def test_everything_that_calls_goes_through_the_alias_which_has_the_on_failure_q
 
 
 @pytest.mark.parametrize("settings", [{"deployment": {}}, {"snap_start": True}])
-def test_a_rotation_of_keys_publishes_a_version(make_project, settings):
-    """SAM publishes one when the function's text in the template changes; a parameter's value is no part of that.
-
-    CloudFormation replaces a version whose description changes, and so publishes another.
-    """
-    project = load_project(make_project({"echo": ECHO}, **{"lambda": {"defaults": settings}}))
-    found = translate(render(project, project.root), {})["Resources"]
-    (version,) = (r["Properties"] for r in found.values() if r["Type"] == "AWS::Lambda::Version")
-    assert version["Description"] == {"Fn::Sub": "stage ${Stage}, secrets ${SecretsVersion}"}
-
-
-@pytest.mark.parametrize("settings", [{"deployment": {}}, {"snap_start": True}])
 def test_the_bare_name_has_the_same_retries_and_the_on_failure_queue(make_project, settings):
     settings = {**settings, "retry_attempts": 1}
     project = load_project(make_project({"echo": ECHO}, **{"lambda": {"defaults": settings}}))
@@ -77,6 +73,22 @@ def test_the_bare_name_has_the_same_retries_and_the_on_failure_queue(make_projec
     configs = [r["Properties"] for r in found if r["Type"] == "AWS::Lambda::EventInvokeConfig"]
     assert {config.pop("Qualifier") for config in configs} == {"live", "$LATEST"}
     assert configs[0] == configs[1]
+
+
+@pytest.mark.parametrize("settings", [{"deployment": {}}, {"snap_start": True}])
+def test_an_alias_that_comes_or_goes_leaves_each_invoke_config_with_its_resource(make_project, settings):
+    """Else the update fails: CloudFormation makes a resource before it deletes the one that has the same name."""
+    owners = {}
+    for defaults in ({}, settings):
+        project = load_project(make_project({"echo": ECHO}, **{"lambda": {"defaults": defaults}}))
+        for name, resource in translate(render(project, project.root), {})["Resources"].items():
+            if resource["Type"] == "AWS::Lambda::EventInvokeConfig":
+                config = resource["Properties"]
+                owners.setdefault((config["FunctionName"]["Ref"], config["Qualifier"]), set()).add(name)
+    assert owners == {
+        ("EchoFunction", "$LATEST"): {"EchoLatestInvokeConfig"},
+        ("EchoFunction", "live"): {"EchoFunctionEventInvokeConfig"},
+    }
 
 
 def test_a_program_without_it_has_no_alias(translated):

@@ -102,7 +102,7 @@ def test_no_queue_redrives_into_the_on_failure_queue(make):
 
 def test_a_program_without_a_queue_has_none_of_its_parts(make):
     found = make({"alarms": False})
-    echo = {"EchoFunction", "EchoRole", "EchoLogGroup"}
+    echo = {"EchoFunction", "EchoLatestInvokeConfig", "EchoRole", "EchoLogGroup"}
     assert {name for name in found if name.startswith("Echo")} == echo
     assert set(found["EchoFunction"]["Properties"]["Events"]) == {"Route"}
     assert not any(isinstance(r, Intrinsic) and "Queue" in r.value for _, r in statements(found)[2:])
@@ -136,7 +136,7 @@ def test_a_schedules_name_is_left_to_the_stack_so_that_two_stacks_can_have_it(ma
 
 def test_what_fails_asynchronously_goes_to_the_on_failure_queue(make):
     found = make({"defaults": {"retry_attempts": 1, "maximum_event_age_seconds": 600}})
-    config = found["EchoFunction"]["Properties"]["EventInvokeConfig"]
+    config = found["EchoLatestInvokeConfig"]["Properties"]
     assert (config["MaximumRetryAttempts"], config["MaximumEventAgeInSeconds"]) == (1, 600)
     assert config["DestinationConfig"]["OnFailure"]["Destination"] == get_att("OnFailureQueue.Arn")
     assert ("sqs:SendMessage", get_att("OnFailureQueue.Arn")) in statements(found)
@@ -237,7 +237,24 @@ PLAN = {
     ],
 )
 def test_an_api_is_open_only_where_the_config_says_so(make, api, auth):
-    assert make({"api": api})["Api"]["Properties"].get("Auth") == auth
+    found = make({"api": api})["HttpApi" if api.get("kind") == "http" else "Api"]
+    assert found["Properties"].get("Auth") == auth
+
+
+def test_no_resource_changes_its_type_with_the_kind_of_api(make_project):
+    """CloudFormation refuses that, and the whole update."""
+    types = {}
+    for name, (settings, server) in MATRIX.items():
+        project = load_project(make_project({"echo": ECHO}, server=server, **{"lambda": settings}))
+        for logical, resource in translate(render(project, project.root), {})["Resources"].items():
+            types.setdefault(logical, {}).setdefault(resource["Type"], name)
+    assert {logical: kinds for logical, kinds in types.items() if len(kinds) > 1} == {}
+
+
+@pytest.mark.parametrize(("kind", "address"), [("rest", "https://${Api}."), ("http", "https://${HttpApi}.")])
+def test_the_address_is_that_of_the_api(make_project, kind, address):
+    project = make_project({"echo": ECHO}, **{"lambda": {"api": {"kind": kind}}})
+    assert template(project)["Outputs"]["ApiUrl"]["Value"].value.startswith(address)
 
 
 def test_a_function_url_is_closed_unless_the_config_opens_it(make):
@@ -255,7 +272,7 @@ def test_an_api_throttles_and_writes_access_logs(make):
         7,
         9,
     )
-    http = make({"api": {"kind": "http", **throttle}})["Api"]["Properties"]
+    http = make({"api": {"kind": "http", **throttle}})["HttpApi"]["Properties"]
     assert http["DefaultRouteSettings"]["ThrottlingBurstLimit"] == 9
     condition, rest_log, _ = rest["AccessLogSetting"].value
     assert condition == "HasAccessLog"
@@ -263,6 +280,13 @@ def test_an_api_throttles_and_writes_access_logs(make):
         assert log["DestinationArn"] == get_att("ApiLogGroup.Arn")
         assert json.loads(log["Format"])["requestId"] == "$context.requestId"
         assert json.loads(log["Format"])["integrationStatus"] == "$context.integration.status"
+
+
+def test_an_http_apis_access_log_takes_no_place_in_the_accounts_policy(make):
+    """Which API Gateway extends by each log group that has not this prefix, up to 5,120 characters."""
+    group = make({"api": {"kind": "http"}})["ApiLogGroup"]["Properties"]
+    assert group["LogGroupName"] == sub("/aws/vendedlogs/${AWS::StackName}/api")
+    assert "LogGroupName" not in make()["ApiLogGroup"]["Properties"]
 
 
 def test_a_gateways_throttle_is_429_a_function_that_cannot_be_invoked_503_an_unknown_path_404(make):
@@ -273,6 +297,8 @@ def test_a_gateways_throttle_is_429_a_function_that_cannot_be_invoked_503_an_unk
         assert responses[kind]["StatusCode"] == status
         assert responses[kind]["ResponseParameters"]["Headers"]["Retry-After"] == "'1'"
     assert responses["MISSING_AUTHENTICATION_TOKEN"]["StatusCode"] == 404
+    refused = {"INVALID_SIGNATURE": 403, "EXPIRED_TOKEN": 403, "INVALID_API_KEY": 403, "REQUEST_TOO_LARGE": 413}
+    assert refused.items() <= {kind: response["StatusCode"] for kind, response in responses.items()}.items()
     assert all(json.loads(r["ResponseTemplates"]["application/json"])["request_id"] for r in responses.values())
 
 
@@ -290,7 +316,7 @@ def test_a_browsers_preflight_needs_no_credentials(make):
     assert len({route["Path"] for route in preflights} | {"/Echo"}) == len(preflights) == 6
     assert all(route["Auth"]["Authorizer"] == "NONE" for route in preflights)
     http = make({"api": {"kind": "http"}}, server=origins)
-    assert http["Api"]["Properties"]["CorsConfiguration"]["AllowOrigins"] == ["https://a", "https://b"]
+    assert http["HttpApi"]["Properties"]["CorsConfiguration"]["AllowOrigins"] == ["https://a", "https://b"]
     assert "ToEchoPreflight" in http["CatalogueFunction"]["Properties"]["Events"]
     is_open = make({"api": {"kind": "http", "auth": "none"}}, server=origins)
     assert "ToEchoPreflight" not in is_open["CatalogueFunction"]["Properties"]["Events"]
@@ -298,7 +324,7 @@ def test_a_browsers_preflight_needs_no_credentials(make):
     assert url["Cors"]["AllowOrigins"] == ["https://a", "https://b"]
     # `*` covers any header but this one.
     assert "Authorization" in url["Cors"]["AllowHeaders"]
-    assert "Authorization" in http["Api"]["Properties"]["CorsConfiguration"]["AllowHeaders"]
+    assert "Authorization" in http["HttpApi"]["Properties"]["CorsConfiguration"]["AllowHeaders"]
 
 
 def test_a_functions_own_variables_do_not_replace_what_narrows_it(make):
@@ -396,6 +422,13 @@ def test_the_dashboard_is_json_that_shows_every_program(make):
         assert len(widget["properties"]["metrics"]) == 2
     places = [(w["x"], w["y"]) for w in body["widgets"]]
     assert len(set(places)) == len(places)
+
+
+def test_the_dashboards_link_is_given_where_the_console_has_that_address(make_project):
+    """China's and the government's consoles are elsewhere."""
+    found = template(make_project({"echo": ECHO}))
+    condition = found["Conditions"][found["Outputs"]["DashboardUrl"]["Condition"]]
+    assert condition == {"Fn::Equals": [ref("AWS::Partition"), "aws"]}
 
 
 def test_saved_queries_name_fields_that_records_have(make):

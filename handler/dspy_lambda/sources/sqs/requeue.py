@@ -18,6 +18,9 @@ from dspy_lambda.sources.sqs.failure import Failure
 
 # https://docs.aws.amazon.com/lambda/latest/dg/snapstart-activate.html#snapstart-credentials
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
+# Where another SQS stands in, as under `dspy-lambda local`, the SDK finds the developer's own: a profile, for example.
+# https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
+_ENDPOINT = "AWS_ENDPOINT_URL_SQS"
 DEAD_LETTER_QUEUE = "DSPY_LAMBDA_DEAD_LETTER_QUEUE_URL"
 # SQS: at most 12 hours from the record's receipt, which is up to 15 minutes ago.
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ChangeMessageVisibility.html
@@ -39,7 +42,7 @@ class Requeue:
     @property
     def has_credentials(self) -> bool:
         """Whether there are credentials, as Lambda puts them into the environment: with SnapStart, by their address."""
-        return any(self._variables.get(name) for name in _CREDENTIALS)
+        return any(self._variables.get(name) for name in (*_CREDENTIALS, _ENDPOINT))
 
     def settle(
         self, failures: list[Failure], settings: Sqs, until: float, note_moved: Callable[[Failure], None]
@@ -124,7 +127,7 @@ class Requeue:
                 "sqs",
                 region_name=region,
                 config=config,
-                endpoint_url=self._variables.get("AWS_ENDPOINT_URL_SQS"),
+                endpoint_url=self._variables.get(_ENDPOINT),
                 aws_access_key_id=self._variables.get("AWS_ACCESS_KEY_ID"),
                 aws_secret_access_key=self._variables.get("AWS_SECRET_ACCESS_KEY"),
                 aws_session_token=self._variables.get("AWS_SESSION_TOKEN"),

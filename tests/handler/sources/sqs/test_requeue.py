@@ -176,8 +176,8 @@ def test_a_record_is_reported_unless_the_dead_letter_queue_has_it(server, queue,
     assert warnings in ({"SQS refused"}, {"there is no dead-letter queue to move records to"})
 
 
-@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_FULL_URI"])
-def test_credentials_are_keys_or_with_snap_start_an_address(name):
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_ENDPOINT_URL_SQS"])
+def test_credentials_are_keys_or_with_snap_start_an_address_or_the_developers_own(name):
     assert Requeue({name: "there"}, lambda *_: None).has_credentials
     assert not Requeue({name: ""}, lambda *_: None).has_credentials
 
@@ -185,7 +185,8 @@ def test_credentials_are_keys_or_with_snap_start_an_address(name):
 def test_without_credentials_or_time_nothing_is_asked_of_sqs(server, queue, make_worker, models, records):
     event = receive(server, queue, '{"question": "q"}')
     models.behave(unauthorized_rate=1)
-    assert len(failures(make_worker({"AWS_ACCESS_KEY_ID": ""}, backoff_seconds=1)(event))) == 1
+    nothing = {"AWS_ACCESS_KEY_ID": "", "AWS_ENDPOINT_URL_SQS": ""}
+    assert len(failures(make_worker(nothing, backoff_seconds=1)(event))) == 1
     assert len(failures(make_worker(backoff_seconds=1)(event, Context(remaining_ms=50)))) == 1
     assert visible_after(server, queue, 2) is None
     assert not [line for line in records().lines if line.get("level") == "WARNING"]

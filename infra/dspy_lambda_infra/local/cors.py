@@ -1,0 +1,33 @@
+"""CORS as a function URL has it: it answers preflight requests itself, and adds its headers to functions' answers.
+
+https://docs.aws.amazon.com/lambda/latest/dg/urls-configuration.html#urls-cors
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from dspy_lambda_infra.local.events import Request, Response
+from dspy_lambda_infra.template.functions import CORS_HEADERS
+
+
+def is_preflight(request: Request) -> bool:
+    """Whether a browser asks with it what it may send."""
+    return request.method == "OPTIONS" and {"origin", "access-control-request-method"} <= request.grouped().keys()
+
+
+def preflight(request: Request, origins: Sequence[str]) -> Response:
+    """What the URL answers to that."""
+    allowed = [("Access-Control-Allow-Methods", "*"), ("Access-Control-Allow-Headers", ",".join(CORS_HEADERS))]
+    answer = allow(Response(200, [], b""), request, origins)
+    return replace(answer, headers=[*answer.headers, *allowed]) if answer.headers else answer
+
+
+def allow(answer: Response, request: Request, origins: Sequence[str]) -> Response:
+    """An answer that pages of the configured origins can read."""
+    origin = request.grouped().get("origin", [""])[0]
+    if origin and (origin in origins or "*" in origins):
+        named = "*" if "*" in origins else origin
+        return replace(answer, headers=[*answer.headers, ("Access-Control-Allow-Origin", named), ("Vary", "Origin")])
+    return answer
