@@ -14,6 +14,7 @@ from pathlib import Path
 import dspy
 
 from dspy_lambda.config import Config
+from dspy_lambda.copies import Copier
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.introspection import class_name
 from dspy_lambda.programs import FailedProgram, Program, choose_entry, defined_at
@@ -160,9 +161,10 @@ def _load_class(cls: type[dspy.Module], file: ProgramFile, config: Config) -> Pr
         instance = cls()
         entry = choose_entry(instance)
         schemas = schemas_of(instance, entry.method)
+        copier = Copier(instance)
     except (Exception, SystemExit) as error:
         return _failed(name, file, config, error)
-    return Program(name, file.module, config.model_alias(name), instance, entry, schemas)
+    return Program(name, file.module, config.model_alias(name), instance, entry, schemas, copier)
 
 
 def _check_init(cls: type[dspy.Module]) -> None:

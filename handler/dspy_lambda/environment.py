@@ -302,6 +302,8 @@ class Environment:
             "sync_worker_threads": limits.sync_worker_threads,
             "max_concurrent_per_program": limits.max_concurrent_per_program,
         }
+        if large := {name: p.copier.too_large for name, p in self.programs.items() if p.copier.too_large}:
+            about["too_large_to_copy"] = large
         self.telemetry.log("ERROR" if self.failed else "INFO", "environment ready", about)
 
 

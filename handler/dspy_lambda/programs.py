@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import MethodType
 from typing import Any
 
 import dspy
 
+from dspy_lambda.copies import Copier
 from dspy_lambda.schemas import Schemas
 
 
@@ -46,21 +46,11 @@ class Program:
     instance: dspy.Module
     entry: Entry
     schemas: Schemas
+    copier: Copier
 
     def copy(self) -> dspy.Module:
-        """A shallow copy, so that what one call sets on `self` stays in that call.
-
-        Not `copy.copy`: `dspy.Module.__getstate__` drops the callbacks that the user gave the program. Methods bound
-        to the instance itself (`dspy.syncify` puts one there) are bound to the copy.
-        """
-        original = self.instance
-        clone = object.__new__(type(original))
-        clone.__dict__.update(original.__dict__)
-        clone.history = []
-        for name, value in original.__dict__.items():
-            if isinstance(value, MethodType) and value.__self__ is original:
-                clone.__dict__[name] = MethodType(value.__func__, clone)
-        return clone
+        """A copy for one call: what the call changes on `self` and below stays in it."""
+        return self.copier.copy()
 
 
 @dataclass(frozen=True)

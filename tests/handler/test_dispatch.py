@@ -32,6 +32,36 @@ def test_a_call_sees_only_what_it_set_on_itself(make_project, make_serve, record
         assert not hasattr(serve.environment.programs[name].instance, "n")
 
 
+def test_what_a_tool_keeps_for_one_caller_no_other_caller_gets(make_project, make_serve, records):
+    source = """
+    class Notes(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.note, self.messages = None, []
+            self.corpus = [str(n) for n in range(2000)]
+            self.react = dspy.ReAct("question -> answer", tools=[self.save])
+        def save(self, text: str) -> str:
+            self.note = text
+            self.messages.append(text)
+            return text
+        def forward(self, text: str) -> dict:
+            before = [self.note, *self.messages]
+            if text:
+                self.react.tools["save"](text=text)
+            return {"before": before, "after": [self.note, *self.messages]}
+    class ANotes(Notes):
+        async def aforward(self, text: str) -> dict:
+            return self.forward(text)
+    """
+    serve = make_serve(make_project({"notes": source}))
+    for name in ("Notes", "ANotes"):
+        alice, bob = (serve({"program": name, "inputs": {"text": text}})["outputs"] for text in ("hers", ""))
+        assert alice == {"before": [None], "after": ["hers", "hers"]}
+        assert bob == {"before": [None], "after": [None]}
+    (ready,) = [line for line in records().lines if line.get("message") == "environment ready"]
+    assert ready["too_large_to_copy"] == {"Notes": ["self.corpus"], "ANotes": ["self.corpus"]}
+
+
 def test_a_sync_program_runs_in_a_thread_with_its_context_and_an_async_one_on_the_loop(make_project, make_serve):
     source = """
     import asyncio, contextvars, threading

@@ -93,10 +93,10 @@ def test_a_copy_keeps_callbacks_and_shares_no_attribute_set_later(make_project):
     shared = programs["Echo"].instance
     shared.callbacks = ["mine"]
     clone = programs["Echo"].copy()
-    clone.extra = 1
+    clone.extra = clone.predict.extra = 1
     assert clone.callbacks == ["mine"]
     assert not hasattr(shared, "extra")
-    assert clone.predict is shared.predict
+    assert not hasattr(shared.predict, "extra")
     assert clone.history is not shared.history
 
 
