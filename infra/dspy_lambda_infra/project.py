@@ -127,7 +127,8 @@ def load_project(root: Path) -> Project:
     config = load_config(root)
     _say_nested(root)
     # What a module prints belongs to nobody's standard output; what it reads from `.env` it shall find, as dspy-cli's.
-    with _variables(root), contextlib.redirect_stdout(sys.stderr):
+    # So shall it find the project's files: on Lambda the working directory is where they are.
+    with _variables(root), contextlib.chdir(root), contextlib.redirect_stdout(sys.stderr):
         programs, failed = load_programs(root, config)
     found: dict[str, Program | FailedProgram] = {**programs, **failed}
     functions = {
