@@ -92,6 +92,8 @@ def _find_entry(instance: dspy.Module) -> Entry:
         method = own if named or async_at is None else inspect.getattr_static(cls, "aforward")
         return Entry("forward", method, _is_async(own), "forward is set on the instance")
     if async_at is not None and (sync_at is None or async_at <= sync_at):
+        if sync_at is not None and cls.__mro__[async_at].__module__.startswith("dspy.") and _has_sync_lm(instance):
+            return Entry("forward", inspect.getattr_static(cls, "forward"), False, "its LM has no aforward")
         aforward = inspect.getattr_static(cls, "aforward")
         return Entry("aforward", aforward, True, f"aforward of {cls.__mro__[async_at].__name__}")
     if sync_at is None:
@@ -100,6 +102,15 @@ def _find_entry(instance: dspy.Module) -> Entry:
     is_async = _is_async(forward)
     return Entry(
         "forward", forward, is_async, f"{'async ' if is_async else ''}forward of {cls.__mro__[sync_at].__name__}"
+    )
+
+
+def _has_sync_lm(instance: dspy.Module) -> bool:
+    """Whether a predictor has an LM of its own that only defines `forward`."""
+    lms = [type(predictor.lm) for predictor in instance.predictors()]
+    return any(
+        issubclass(lm, dspy.BaseLM) and lm.forward is not dspy.BaseLM.forward and lm.aforward is dspy.BaseLM.aforward
+        for lm in lms
     )
 
 
