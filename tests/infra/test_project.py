@@ -61,3 +61,19 @@ def test_programs_find_the_projects_files_wherever_the_command_runs(make_project
     monkeypatch.chdir(tmp_path)
     assert load_project(project.relative_to(tmp_path)).failed == {}
     assert Path.cwd() == tmp_path
+
+
+def test_programs_that_take_their_lm_when_they_are_made_load_without_a_key(make_project, monkeypatch):
+    source = """
+    LM = dspy.settings.lm.copy(temperature=0.5)
+    class Takes(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = dspy.settings.lm.model
+        def forward(self, question: str): ...
+    """
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    registry = {name: {"model": f"openai/{name}", "env": "OPENAI_API_KEY"} for name in ("fast", "strong")}
+    models = {"default": "fast", "registry": registry}
+    project = make_project({"takes": source}, models=models, program_models={"Takes": "strong"})
+    assert load_project(project).functions["Takes"].program.instance.model == "openai/strong"
