@@ -8,18 +8,22 @@ import inspect
 import re
 import sys
 import traceback
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import dspy
 
 from dspy_lambda.config import Config
+from dspy_lambda.copies import Copier
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.introspection import class_name
 from dspy_lambda.programs import FailedProgram, Program, choose_entry, defined_at
 from dspy_lambda.schemas import schemas_of
 
 _RESERVED = "dspy_lambda"
+_placed: dspy.BaseLM | None = None
 _NO_PROGRAMS = re.compile(r"Signature|BaseModel|Enum|TypedDict|NamedTuple|Protocol|Exception|Error")
 
 
@@ -68,11 +72,20 @@ def _is_this_package(place: Path) -> bool:
 
 
 def load_programs(
-    project: Path, config: Config, *, only: str | None = None, module: str | None = None
+    project: Path,
+    config: Config,
+    *,
+    only: str | None = None,
+    module: str | None = None,
+    lm_of: Callable[[str], dspy.BaseLM | None] = lambda _: None,
 ) -> tuple[dict[str, Program], dict[str, FailedProgram]]:
     """Import a project's programs: all, or only the one named (and then only its module).
 
     A module that fails to import fails its own programs and no other's.
+
+    Args:
+        lm_of: the LM of an alias. A program that asks for `dspy.settings.lm` while it is made gets that of its model;
+            one in a module's own code, or later in a thread, that of the default model, or of the only program's.
 
     Raises:
         ConfigError: two programs of one name; or, with `only`, no such program or one that cannot be loaded.
@@ -83,22 +96,39 @@ def load_programs(
         sys.path.insert(0, source)
     if only is not None:
         files = _files_of(only, files, module)
+    default = config.models.default if only is None else config.model_alias(only)
+    place_lm(lm_of(default))
     # All are imported before any is made: only then is it known which classes are bases of others.
     classes = [(file, _import(file)) for file in files]
     found: dict[str, tuple[Program | FailedProgram, ProgramFile]] = {}
     for file, imported in classes:
-        for program in _load(file, imported, config):
+        for program in _load(file, imported, config, lm_of):
             if only not in (None, program.name):
                 continue
             if program.name in found:
                 other = found[program.name][1].path
                 raise ConfigError(f"{file.path}: program {program.name} is also in {other}; rename one of them.")
             found[program.name] = (program, file)
+    place_lm(lm_of(default))
     programs = {name: p for name, (p, _) in found.items() if isinstance(p, Program)}
     failed = {name: p for name, (p, _) in found.items() if isinstance(p, FailedProgram)}
     if only is not None and only not in programs:
         raise ConfigError(_why_not(only, failed, files))
     return programs, failed
+
+
+def place_lm(lm: dspy.BaseLM | None) -> None:
+    """Configure `dspy.settings.lm` for code outside of calls; one that the project has configured itself stays."""
+    global _placed
+    if dspy.settings.lm is _placed:
+        with suppress(RuntimeError):  # another thread has configured DSPy before
+            dspy.configure(lm=lm)
+            _placed = lm
+
+
+def placed_lm() -> dspy.BaseLM | None:
+    """The LM that was placed last."""
+    return _placed
 
 
 def _files_of(only: str, files: list[ProgramFile], module: str | None) -> list[ProgramFile]:
@@ -139,12 +169,20 @@ def _is_program(cls: type, module: str) -> bool:
 
 
 def _load(
-    file: ProgramFile, imported: list[type[dspy.Module]] | BaseException, config: Config
+    file: ProgramFile,
+    imported: list[type[dspy.Module]] | BaseException,
+    config: Config,
+    lm_of: Callable[[str], dspy.BaseLM | None],
 ) -> list[Program | FailedProgram]:
     if isinstance(imported, BaseException):
         names = file.class_names() or [file.path.stem]
         return [_failed(name, file, config, imported) for name in names]
-    return [_load_class(cls, file, config) for cls in imported if not _is_only_a_base(cls)]
+    found: list[Program | FailedProgram] = []
+    for cls in imported:
+        if not _is_only_a_base(cls):
+            place_lm(lm_of(config.model_alias(class_name(cls))))
+            found.append(_load_class(cls, file, config))
+    return found
 
 
 def _is_only_a_base(cls: type[dspy.Module]) -> bool:
@@ -160,9 +198,10 @@ def _load_class(cls: type[dspy.Module], file: ProgramFile, config: Config) -> Pr
         instance = cls()
         entry = choose_entry(instance)
         schemas = schemas_of(instance, entry.method)
+        copier = Copier(instance)
     except (Exception, SystemExit) as error:
         return _failed(name, file, config, error)
-    return Program(name, file.module, config.model_alias(name), instance, entry, schemas)
+    return Program(name, file.module, config.model_alias(name), instance, entry, schemas, copier)
 
 
 def _check_init(cls: type[dspy.Module]) -> None:

@@ -7,11 +7,12 @@ import logging
 import os
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 # Before DSPy's first call, or it fetches its price map over the network then: up to 5 s where egress is blocked.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
@@ -33,7 +34,7 @@ with quick_stacks():
     from dspy.utils.exceptions import LMAuthError
 
 from dspy_lambda.config import Server, load_config
-from dspy_lambda.discovery import load_programs
+from dspy_lambda.discovery import load_programs, placed_lm
 from dspy_lambda.dispatch import Dispatcher, no_durations
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.loop import PersistentLoop
@@ -42,10 +43,12 @@ from dspy_lambda.process import MOST_THREADS, LastResort, ProcessState
 from dspy_lambda.programs import FailedProgram, Program
 from dspy_lambda.runner import Runner
 from dspy_lambda.settings import flag, whole_number
-from dspy_lambda.telemetry import Invocation, Telemetry, hooks
+from dspy_lambda.telemetry import Call, Invocation, Telemetry, hooks
+from dspy_lambda.telemetry.calls import NoCall
 from dspy_lambda.telemetry.describe import describe
 from dspy_lambda.telemetry.output import Output
 from dspy_lambda.telemetry.telemetry import Stream
+from dspy_lambda.telemetry.usage import SETTING
 from dspy_lambda.watch import KillDump, Watch
 
 Part = TypeVar("Part")
@@ -109,10 +112,14 @@ class Environment:
         if settings.get("DSPY_LAMBDA_API_BASE"):
             send_own_models("DSPY_LAMBDA_API_BASE")
         only, module = settings.get("DSPY_LAMBDA_PROGRAM") or None, settings.get("DSPY_LAMBDA_MODULE") or None
-        self.programs, self.failed = load_programs(project, self.config, only=only, module=module)
-        with suppress(RuntimeError):  # a program that configures DSPy in a thread of its own
+        self._no_call = NoCall(self.telemetry.write_outside, self.config.lambda_.function(only or "").timeout_seconds)
+        self.models: dict[str, ProgramLM] = {}
+        with suppress(RuntimeError):  # another thread has configured DSPy before
             # From now on DSPy itself refuses `dspy.configure` in a call, which would change every other call's.
-            dspy.configure()
+            # Outside of calls the project's own LMs are counted, too, and the trace stays empty: it would only grow.
+            dspy.configure(trace=deque(maxlen=0), **{SETTING: self._no_call.usage})
+        lm_of = partial(self._lm_of, project)
+        self.programs, self.failed = load_programs(project, self.config, only=only, module=module, lm_of=lm_of)
         self.reserve_seconds = whole_number(settings, "DSPY_LAMBDA_DEADLINE_RESERVE_MS", default=500) / 1000
         self.idle_seconds = whole_number(settings, "DSPY_LAMBDA_IDLE_SECONDS", default=50)
         blocked_ms = whole_number(settings, "DSPY_LAMBDA_LOOP_BLOCKED_MS", default=1000)
@@ -123,7 +130,7 @@ class Environment:
         self._fast = flag(settings, "DSPY_LAMBDA_FAST", default=True)
         if self._fast:
             remember_lookups()
-        self.models = self._build_models(project)
+        self._build_models(project)
         self.telemetry.exceptions.hide(lm.kwargs.get("api_key") for lm in self.models.values())
         self.watch = Watch(self.telemetry.log, max(blocked_ms, 1) / 1000)
         self.process = ProcessState()
@@ -138,10 +145,23 @@ class Environment:
         self._runner: Runner | None = self._new_runner()
         self._log_start()
 
-    def _build_models(self, project: Path) -> dict[str, ProgramLM]:
+    def _lm_of(self, project: Path, alias: str) -> ProgramLM | None:
+        """An alias's LM for what asks outside of calls; None without its key, which perhaps no program needs."""
+        if alias not in self.models:
+            with suppress(ConfigError):
+                self.models |= build_models(self.config, {alias}, project, self._no_call.seconds, self.settings)
+                self.models[alias].call = cast(Call, self._no_call)
+        return self.models.get(alias)
+
+    def _build_models(self, project: Path) -> None:
         aliases = {program.model for program in self.programs.values()}
         timeout = max((self.config.lambda_.function(name).timeout_seconds for name in self.programs), default=60)
-        return build_models(self.config, aliases, project, timeout, self.settings)
+        self._no_call.seconds = timeout
+        for alias, lm in build_models(self.config, aliases, project, timeout, self.settings).items():
+            # Programs may have got theirs when they were made, and the code around them may have set the key since.
+            self.models.setdefault(alias, lm).kwargs = lm.kwargs
+            self.models[alias].call = cast(Call, self._no_call)
+        self.models = {alias: lm for alias, lm in self.models.items() if alias in aliases or lm is placed_lm()}
 
     def _new_runner(self) -> Runner:
         server = self.config.server
@@ -302,6 +322,8 @@ class Environment:
             "sync_worker_threads": limits.sync_worker_threads,
             "max_concurrent_per_program": limits.max_concurrent_per_program,
         }
+        if large := {name: p.copier.too_large for name, p in self.programs.items() if p.copier.too_large}:
+            about["too_large_to_copy"] = large
         self.telemetry.log("ERROR" if self.failed else "INFO", "environment ready", about)
 
 

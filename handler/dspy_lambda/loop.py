@@ -104,7 +104,8 @@ class PersistentLoop(asyncio.SelectorEventLoop):
         if executor is not None:
             return super().run_in_executor(executor, func, *args)
         if not self._fast or args or not is_pure(func):
-            return super().run_in_executor(self.threads, func, *args)
+            # With the call's LM, deadline and log fields, as in any other pool.
+            return super().run_in_executor(self.threads, contextvars.copy_context().run, func, *args)
         done = self.create_future()
         try:
             done.set_result(func())

@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import MethodType
 from typing import Any
 
 import dspy
 
+from dspy_lambda.copies import Copier
 from dspy_lambda.schemas import Schemas
 
 
@@ -46,21 +46,11 @@ class Program:
     instance: dspy.Module
     entry: Entry
     schemas: Schemas
+    copier: Copier
 
     def copy(self) -> dspy.Module:
-        """A shallow copy, so that what one call sets on `self` stays in that call.
-
-        Not `copy.copy`: `dspy.Module.__getstate__` drops the callbacks that the user gave the program. Methods bound
-        to the instance itself (`dspy.syncify` puts one there) are bound to the copy.
-        """
-        original = self.instance
-        clone = object.__new__(type(original))
-        clone.__dict__.update(original.__dict__)
-        clone.history = []
-        for name, value in original.__dict__.items():
-            if isinstance(value, MethodType) and value.__self__ is original:
-                clone.__dict__[name] = MethodType(value.__func__, clone)
-        return clone
+        """A copy for one call: what the call changes on `self` and below stays in it."""
+        return self.copier.copy()
 
 
 @dataclass(frozen=True)
@@ -102,6 +92,8 @@ def _find_entry(instance: dspy.Module) -> Entry:
         method = own if named or async_at is None else inspect.getattr_static(cls, "aforward")
         return Entry("forward", method, _is_async(own), "forward is set on the instance")
     if async_at is not None and (sync_at is None or async_at <= sync_at):
+        if sync_at is not None and cls.__mro__[async_at].__module__.startswith("dspy.") and _has_sync_lm(instance):
+            return Entry("forward", inspect.getattr_static(cls, "forward"), False, "its LM has no aforward")
         aforward = inspect.getattr_static(cls, "aforward")
         return Entry("aforward", aforward, True, f"aforward of {cls.__mro__[async_at].__name__}")
     if sync_at is None:
@@ -110,6 +102,15 @@ def _find_entry(instance: dspy.Module) -> Entry:
     is_async = _is_async(forward)
     return Entry(
         "forward", forward, is_async, f"{'async ' if is_async else ''}forward of {cls.__mro__[sync_at].__name__}"
+    )
+
+
+def _has_sync_lm(instance: dspy.Module) -> bool:
+    """Whether a predictor has an LM of its own that only defines `forward`."""
+    lms = [type(predictor.lm) for predictor in instance.predictors()]
+    return any(
+        issubclass(lm, dspy.BaseLM) and lm.forward is not dspy.BaseLM.forward and lm.aforward is dspy.BaseLM.aforward
+        for lm in lms
     )
 
 

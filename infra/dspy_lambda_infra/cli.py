@@ -235,6 +235,7 @@ def _serve(options: argparse.Namespace) -> int:
     with model_variables(options.model_server, project) as variables:
         require_keys(project, project.functions, variables)
         os.environ.update(variables)
+        os.chdir(project.root)  # as on Lambda
         return run_serve(options, own | variables)
 
 

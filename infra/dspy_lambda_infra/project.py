@@ -8,9 +8,12 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+import dspy
 from dotenv import dotenv_values
+from dspy.utils.exceptions import LMError
 
 from dspy_lambda.config import Config, FunctionSettings, load_config
 from dspy_lambda.discovery import load_programs
@@ -127,8 +130,9 @@ def load_project(root: Path) -> Project:
     config = load_config(root)
     _say_nested(root)
     # What a module prints belongs to nobody's standard output; what it reads from `.env` it shall find, as dspy-cli's.
-    with _variables(root), contextlib.redirect_stdout(sys.stderr):
-        programs, failed = load_programs(root, config)
+    # So shall it find the project's files: on Lambda the working directory is where they are.
+    with _variables(root), contextlib.chdir(root), contextlib.redirect_stdout(sys.stderr):
+        programs, failed = load_programs(root, config, lm_of=partial(_lm_of, config))
     found: dict[str, Program | FailedProgram] = {**programs, **failed}
     functions = {
         name: Function(
@@ -142,6 +146,15 @@ def load_project(root: Path) -> Project:
     }
     _check_names(config, functions, root)
     return Project(root, config, functions)
+
+
+def _lm_of(config: Config, alias: str) -> dspy.LM | None:
+    """An alias's LM for programs that look at it when they are made; it may have no key here."""
+    settings = config.models.registry[alias]
+    try:
+        return dspy.LM(settings.model, model_type=settings.model_type)
+    except (ValueError, LMError):
+        return None
 
 
 def _say_nested(root: Path) -> None:

@@ -3,6 +3,7 @@ import contextvars
 import json
 import sys
 import time
+from collections import Counter
 
 import dspy
 import pytest
@@ -30,6 +31,36 @@ def test_a_call_sees_only_what_it_set_on_itself(make_project, make_serve, record
     for name in ("Stateful", "AStateful"):
         assert failures(serve(sqs(*({"program": name, "inputs": {"n": n}} for n in range(50))))) == []
         assert not hasattr(serve.environment.programs[name].instance, "n")
+
+
+def test_what_a_tool_keeps_for_one_caller_no_other_caller_gets(make_project, make_serve, records):
+    source = """
+    class Notes(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.note, self.messages = None, []
+            self.corpus = [str(n) for n in range(2000)]
+            self.react = dspy.ReAct("question -> answer", tools=[self.save])
+        def save(self, text: str) -> str:
+            self.note = text
+            self.messages.append(text)
+            return text
+        def forward(self, text: str) -> dict:
+            before = [self.note, *self.messages]
+            if text:
+                self.react.tools["save"](text=text)
+            return {"before": before, "after": [self.note, *self.messages]}
+    class ANotes(Notes):
+        async def aforward(self, text: str) -> dict:
+            return self.forward(text)
+    """
+    serve = make_serve(make_project({"notes": source}))
+    for name in ("Notes", "ANotes"):
+        alice, bob = (serve({"program": name, "inputs": {"text": text}})["outputs"] for text in ("hers", ""))
+        assert alice == {"before": [None], "after": ["hers", "hers"]}
+        assert bob == {"before": [None], "after": [None]}
+    (ready,) = [line for line in records().lines if line.get("message") == "environment ready"]
+    assert ready["too_large_to_copy"] == {"Notes": ["self.corpus"], "ANotes": ["self.corpus"]}
 
 
 def test_a_sync_program_runs_in_a_thread_with_its_context_and_an_async_one_on_the_loop(make_project, make_serve):
@@ -321,20 +352,52 @@ def test_late_failures_say_nothing_of_their_text(make_project, make_serve, recor
     assert "secret" not in json.dumps(records().lines)
 
 
-def test_an_lm_in_a_thread_of_the_programs_own_is_counted(make_project, make_serve, records):
-    source = """
-    from concurrent.futures import ThreadPoolExecutor
-    class Threads(dspy.Module):
-        def forward(self, n: int):
-            lm = dspy.settings.lm
-            with ThreadPoolExecutor(4) as pool:
-                list(pool.map(lambda i: lm(f"q{i}"), range(n)))
-    """
-    serve = make_serve(make_project({"threads": source}))
-    serve({"inputs": {"n": 5}})
-    (call,) = records().calls
-    assert call["lm_calls"] == 5
-    assert call["cost_usd"] > 0
+POOLS = """
+import asyncio, logging
+from concurrent.futures import ThreadPoolExecutor
+POOL = ThreadPoolExecutor(2)
+class _Asks(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.predict = dspy.Predict("question -> answer")
+    def ask(self, number) -> str:
+        logging.getLogger("dspy.pools").warning("asking")
+        return self.predict(question=f"q{number}").answer
+class InPool(_Asks):
+    def forward(self) -> list:
+        with ThreadPoolExecutor(2) as pool:
+            return [*pool.map(self.ask, range(2))]
+class InLastingPool(_Asks):
+    def forward(self) -> list:
+        return [*POOL.map(self.ask, range(2))]
+class InPoolOnLoop(_Asks):
+    async def aforward(self) -> list:
+        return [await asyncio.get_running_loop().run_in_executor(POOL, self.ask, number) for number in range(2)]
+class InPoolOfLoop(_Asks):
+    async def aforward(self) -> list:
+        return [await asyncio.get_running_loop().run_in_executor(None, self.ask, number) for number in range(2)]
+class InParallel(_Asks):
+    def forward(self) -> list:
+        return dspy.Parallel(num_threads=2)([(self.ask, (number,)) for number in range(2)])
+"""
+
+
+@pytest.mark.parametrize("program", ["InPool", "InLastingPool", "InPoolOnLoop", "InPoolOfLoop", "InParallel"])
+def test_what_a_call_hands_to_a_pool_has_its_model_and_counts_for_it(make_project, make_serve, records, program):
+    registry = {name: {"model": f"openai/{name}", "env": "OPENAI_API_KEY", "cache": False} for name in ("own", "other")}
+    project = make_project(
+        {"pools": POOLS}, models={"default": "other", "registry": registry}, program_models={program: "own"}
+    )
+    serve = make_serve(project)
+    for _ in range(2):  # a pool that lasts has threads of the first call
+        assert serve({"program": program, "inputs": {}})["outputs"] == {"answer": ["own: q0", "own: q1"]}
+    records()
+    assert failures(serve(sqs(*[{"program": program, "inputs": {}}] * 3))) == []
+    logged = records()
+    assert [call["lm_calls"] for call in logged.calls] == [2] * 3
+    lines = [line for line in logged.lines if line.get("logger") == "dspy.pools"]
+    assert Counter(line["message_id"] for line in lines) == {"m0": 2, "m1": 2, "m2": 2}
+    assert {line["program"] for line in lines} == {program}
 
 
 def test_tasks_that_a_program_leaves_behind_end_with_the_invocation_and_are_named(make_project, make_serve, records):

@@ -72,6 +72,55 @@ def test_native_async_is_told_by_the_order_of_definition(make, is_async):
     assert choose_entry(make()).is_async is is_async
 
 
+class SyncLM(dspy.BaseLM):
+    """An LM that cannot be awaited."""
+
+    def forward(self, prompt=None, messages=None, **kwargs): ...
+
+
+class AsyncLM(SyncLM):
+    async def aforward(self, prompt=None, messages=None, **kwargs): ...
+
+
+def with_lm(module, lm):
+    module.set_lm(lm)
+    return module
+
+
+class OwnAforward(dspy.ChainOfThought):
+    async def aforward(self, **inputs): ...
+
+
+@pytest.mark.parametrize(
+    ("make", "is_async"),
+    [
+        (lambda: with_lm(dspy.Predict("a -> b"), SyncLM("m")), False),
+        (lambda: with_lm(dspy.ChainOfThought("a -> b"), SyncLM("m")), False),
+        (lambda: with_lm(dspy.Predict("a -> b"), AsyncLM("m")), True),
+        (lambda: with_lm(dspy.Predict("a -> b"), dspy.LM("openai/m")), True),
+        (lambda: with_lm(OwnAforward("a -> b"), SyncLM("m")), True),
+    ],
+)
+def test_a_module_of_dspys_with_an_lm_that_cannot_be_awaited_is_called_in_a_thread(make, is_async):
+    assert choose_entry(make()).is_async is is_async
+
+
+def test_a_program_with_an_lm_that_cannot_be_awaited_answers(make_project, make_serve):
+    source = """
+    class Constant(dspy.BaseLM):
+        def forward(self, prompt=None, messages=None, **kwargs):
+            from types import SimpleNamespace as Some
+            message = Some(content="[[ ## answer ## ]]\\nblue\\n\\n[[ ## completed ## ]]")
+            return Some(choices=[Some(message=message, finish_reason="stop")], usage={}, model="constant")
+    class Own(dspy.Predict):
+        def __init__(self):
+            super().__init__("question -> answer")
+            self.lm = Constant("constant")
+    """
+    serve = make_serve(make_project({"own": source}))
+    assert serve({"inputs": {"question": "q"}})["outputs"] == {"answer": "blue"}
+
+
 class Yields(dspy.Module):
     def forward(self):
         yield 1
@@ -93,10 +142,10 @@ def test_a_copy_keeps_callbacks_and_shares_no_attribute_set_later(make_project):
     shared = programs["Echo"].instance
     shared.callbacks = ["mine"]
     clone = programs["Echo"].copy()
-    clone.extra = 1
+    clone.extra = clone.predict.extra = 1
     assert clone.callbacks == ["mine"]
     assert not hasattr(shared, "extra")
-    assert clone.predict is shared.predict
+    assert not hasattr(shared.predict, "extra")
     assert clone.history is not shared.history
 
 

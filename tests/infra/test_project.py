@@ -1,3 +1,6 @@
+from pathlib import Path
+
+import dspy
 import pytest
 
 from dspy_lambda.errors import ConfigError
@@ -29,3 +32,48 @@ def test_a_project_of_broken_programs_alone_has_nothing_left(make_project):
     project = load_project(make_project({"broken": f"import nothing_of_that_name\n{AECHO}"}))
     with pytest.raises(ConfigError, match="nothing_of_that_name"):
         project.loaded()
+
+
+def test_programs_find_the_projects_files_wherever_the_command_runs(make_project, tmp_path, monkeypatch):
+    source = """
+    import os
+    from pathlib import Path
+    NAME = Path("state/name.txt").read_text()
+    class Loads(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.predict = dspy.Predict("question -> answer")
+            self.load("state/predict.json")
+            os.chdir("state")
+        def forward(self, question: str):
+            return self.predict(question=question)
+    """
+    project = make_project({"loads": source})
+    (project / "state").mkdir()
+    (project / "state" / "name.txt").write_text("x")
+
+    class Saves(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.predict = dspy.Predict("question -> answer")
+
+    Saves().save(project / "state" / "predict.json")
+    monkeypatch.chdir(tmp_path)
+    assert load_project(project.relative_to(tmp_path)).failed == {}
+    assert Path.cwd() == tmp_path
+
+
+def test_programs_that_take_their_lm_when_they_are_made_load_without_a_key(make_project, monkeypatch):
+    source = """
+    LM = dspy.settings.lm.copy(temperature=0.5)
+    class Takes(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = dspy.settings.lm.model
+        def forward(self, question: str): ...
+    """
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    registry = {name: {"model": f"openai/{name}", "env": "OPENAI_API_KEY"} for name in ("fast", "strong")}
+    models = {"default": "fast", "registry": registry}
+    project = make_project({"takes": source}, models=models, program_models={"Takes": "strong"})
+    assert load_project(project).functions["Takes"].program.instance.model == "openai/strong"

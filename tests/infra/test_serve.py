@@ -68,6 +68,20 @@ def start(models):
         yield start
 
 
+def test_programs_find_the_projects_files(make_project, start):
+    source = """
+    class Reads(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.at_start = open("name.txt").read()
+        def forward(self) -> list:
+            return [self.at_start, open("name.txt").read()]
+    """
+    project = make_project({"reads": source})
+    (project / "name.txt").write_text("x")
+    assert start(project).post("Reads")[2] == {"result": ["x", "x"]}
+
+
 def test_it_serves_with_the_same_answers_logs_and_metrics(make_project, start):
     server = start(make_project({"echo": ECHO, "aecho": AECHO}))
     for program in ("Echo", "AEcho"):

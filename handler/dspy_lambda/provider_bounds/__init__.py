@@ -51,8 +51,8 @@ PATCHES = (
         Patch("dspy.clients.execution", "_delay", "exc attempt", attempts.bound_delay),
         Patch("dspy.clients.errors", "wrap_error", "exc model provider", attempts.keep_call_errors),
         Patch("dspy.clients.engines.legacy_engine", "wrap_error", "exc model provider", attempts.keep_call_errors),
-        Patch("dspy.utils.parallelizer", "ParallelExecutor.execute", "self function data", attempts.carry_deadline),
     ),
+    (Patch("concurrent.futures.thread", "ThreadPoolExecutor.submit", "self fn args kwargs", attempts.carry_context),),
     (
         Patch("dspy.clients.embedding", "_compute_embeddings", _EMBED, attempts.checked),
         Patch("dspy.clients.embedding", "_acompute_embeddings", _EMBED, attempts.achecked),

@@ -6,6 +6,7 @@ This is inside of DSPy's cache: an answer that is remembered waits for nothing.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -157,20 +158,17 @@ def keep_call_errors(wrap_error: Function) -> Function:
     return kept
 
 
-def carry_deadline(execute: Function) -> Function:
-    """`ParallelExecutor.execute` (dspy.Parallel, Module.batch, Evaluate), whose threads do not get the context."""
+def carry_context(submit: Function) -> Function:
+    """`ThreadPoolExecutor.submit`: what a call hands to a pool runs with the call's LM, deadline and log fields.
 
-    def carried(self: Any, function: Function, data: Any) -> Any:
-        deadline = DEADLINE.get()
+    `dspy.Parallel`, `Module.batch` and `Evaluate` use such pools, too. Not so a thread that a program starts itself:
+    it may live on, and work for later calls.
+    """
 
-        def within(item: Any) -> Any:
-            token = DEADLINE.set(deadline)
-            try:
-                return function(item)
-            finally:
-                DEADLINE.reset(token)
-
-        return execute(self, within, data)
+    def carried(self: Any, fn: Function, /, *args: Any, **kwargs: Any) -> Any:
+        if CALL.get() is None and DEADLINE.get() is None:
+            return submit(self, fn, *args, **kwargs)
+        return submit(self, contextvars.copy_context().run, fn, *args, **kwargs)
 
     return carried
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from dspy_lambda.errors import CallError, from_exception
 from dspy_lambda.process import leave_if_forked
@@ -192,3 +192,35 @@ class Call:
     def _count_late(self, answer: Answer) -> None:
         """An answer that was read after the call had been settled was paid for all the same."""
         self.invocation.telemetry.write_late(self.program, self._about(), answer)
+
+
+class NoCall:
+    """The `call` of an LM that no call has asked: in a program's `__init__`, or in a thread that it started itself.
+
+    Args:
+        log: called with each answer at once, since no call's record will have it.
+        seconds: how long each request may take, with the pauses before its next attempt.
+    """
+
+    def __init__(self, log: Callable[[Answer], None], seconds: float) -> None:
+        self.seconds = seconds
+        self.usage = Usage(log)
+        self.usage.close()
+
+    @property
+    def invocation(self) -> Self:
+        return self
+
+    @property
+    def deadline(self) -> float:
+        return time.monotonic() + self.seconds
+
+    @property
+    def lm_error(self) -> None:
+        """Kept for nobody."""
+
+    @lm_error.setter
+    def lm_error(self, error: Exception) -> None: ...
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Self:
+        return self

@@ -16,7 +16,7 @@ from aws_lambda_powertools.metrics import EphemeralMetrics
 
 from dspy_lambda.settings import flag
 from dspy_lambda.telemetry import usage
-from dspy_lambda.telemetry.calls import CALL, Call
+from dspy_lambda.telemetry.calls import CALL, UNKNOWN, Call
 from dspy_lambda.telemetry.describe import describe
 from dspy_lambda.telemetry.exceptions import Exceptions
 from dspy_lambda.telemetry.invocation import Invocation
@@ -194,17 +194,15 @@ class Telemetry:
     def write_late(self, program: str, about: dict[str, Any], answer: usage.Answer) -> None:
         """An answer that came after its call had been settled: its record, and its tokens and cost as metrics."""
         self.log("INFO", "late model call", about | answer.fields())
-        if answer.abandoned:
-            return
-        values: dict[str, tuple[str, list[float]]] = {
-            "LateAnswers": ("Count", [1]),
-            "LMCalls": ("Count", [1]),
-            "InputTokens": ("Count", [answer.input_tokens]),
-            "OutputTokens": ("Count", [answer.output_tokens]),
-        }
-        if answer.cost_usd is not None:
-            values["CostUSD"] = ("None", [round(answer.cost_usd, 10)])
-        self.emit(program, values)
+        if not answer.abandoned:
+            self.emit(program, {"LateAnswers": ("Count", [1]), **_used(answer)})
+
+    def write_outside(self, answer: usage.Answer) -> None:
+        """An answer that no call has asked for, in the same way: with the program where only one runs."""
+        about = {"program": UNKNOWN, **self.ids()}
+        self.log("INFO", "model call outside of a call", about | answer.fields())
+        if not answer.abandoned:
+            self.emit(about["program"], _used(answer))
 
     def emit(self, program: str, values: dict[str, tuple[str, list[float]]]) -> None:
         """One EMF blob. Not `Metrics`: that shares state between all its instances, so concurrent calls would mix."""
@@ -241,6 +239,17 @@ class Telemetry:
             self._output.flush()
         except (OSError, ValueError):
             pass  # nobody reads it any more; a call does not fail for that
+
+
+def _used(answer: usage.Answer) -> dict[str, tuple[str, list[float]]]:
+    values: dict[str, tuple[str, list[float]]] = {
+        "LMCalls": ("Count", [1]),
+        "InputTokens": ("Count", [answer.input_tokens]),
+        "OutputTokens": ("Count", [answer.output_tokens]),
+    }
+    if answer.cost_usd is not None:
+        values["CostUSD"] = ("None", [round(answer.cost_usd, 10)])
+    return values
 
 
 def _json_default(value: object) -> str | None:
