@@ -165,6 +165,13 @@ class ModelLimit:
         return 0.0
 
 
+def spend(lm: Any, tokens: int) -> None:
+    """Count the tokens of an LM's answer against its minute, where it has a limit."""
+    limit = getattr(lm, "limit", None)
+    if isinstance(limit, ModelLimit):
+        limit.spent(tokens)
+
+
 def slot_of(lm: Any, deadline: float | None) -> AbstractContextManager[None]:
     """A slot of an LM's limit, from a thread; nothing to wait for where the LM has none."""
     limit = getattr(lm, "limit", None)

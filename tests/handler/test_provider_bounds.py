@@ -739,6 +739,15 @@ def test_a_retry_that_fits_is_made(models, deadline):
     assert models.stats()["requests"] == 4
 
 
+@pytest.mark.parametrize(
+    ("attempt", "retry_after", "least", "most"),
+    [(0, 0, 1, 1.5), (2, 1, 4, 6), (0, 20, 20, 30), (0, 1e308, 1, 1.5), (3000, None, 60, 90)],
+)
+def test_the_greater_of_retry_after_and_the_exponential_is_the_pause(attempt, retry_after, least, most):
+    error = LMRateLimitError("", retry_after=retry_after)
+    assert all(least <= execution._delay(error, attempt) <= most for _ in range(100))
+
+
 # The ground.
 
 

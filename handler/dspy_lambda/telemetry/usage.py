@@ -68,7 +68,21 @@ class Usage:
 
     def add(self, entry: dict[str, Any]) -> None:
         """Count one answered LM call from its DSPy history entry."""
-        answer = read_answer(entry)
+        self._add(read_answer(entry))
+
+    def add_failed(self, entries: list[dict[str, Any]]) -> None:
+        """Count as one the answers of an LM call that failed in the end: each as a history entry would have it."""
+        answers = [read_answer(entry) for entry in entries]
+        costs = [answer.cost_usd for answer in answers if answer.cost_usd is not None]
+        self._add(
+            Answer(
+                sum(answer.input_tokens for answer in answers),
+                sum(answer.output_tokens for answer in answers),
+                sum(costs) if len(costs) == len(answers) else None,
+            )
+        )
+
+    def _add(self, answer: Answer) -> None:
         with self._lock:
             late = self._closed
             if not late:
