@@ -155,16 +155,17 @@ class Request:
 
 
 def read_answer(entry: dict[str, Any]) -> Answer:
-    """What a history entry says was used."""
-    usage = entry["usage"]
-    if not usage and _reports_usage(entry["response"]):
+    """What a history entry says was used; one that an LM of the program's own wrote may lack any of it."""
+    usage = entry.get("usage") or {}
+    if not usage and _reports_usage(entry.get("response")):
         # A cache hit: DSPy empties `usage`, leaves `cost` at what the first call had cost, and keeps the
         # answer, in which the provider's own figures still stand.
         return Answer(cache_hit=True)
-    cost = entry["cost"] if usage else None
+    cost = entry.get("cost") if usage else None
+    # Of the Responses API through LiteLLM DSPy has the provider's own names.
     return Answer(
-        int(usage.get("prompt_tokens") or 0),
-        int(usage.get("completion_tokens") or 0),
+        int(usage.get("prompt_tokens") or usage.get("input_tokens") or 0),
+        int(usage.get("completion_tokens") or usage.get("output_tokens") or 0),
         None if cost is None else float(cost),
     )
 
@@ -184,7 +185,7 @@ def install() -> None:
     receive_history(_update_history)
 
 
-def _update_history(_lm: dspy.BaseLM, entry: dict[str, Any]) -> None:
+def _update_history(_: Any, entry: dict[str, Any]) -> None:
     usage = dspy.settings.get(SETTING)
     if usage is not None:
         usage.add(entry)
