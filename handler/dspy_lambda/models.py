@@ -13,7 +13,7 @@ from dspy_lambda.config import CONFIG_FILE, Config, ModelSettings
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.limits import ModelLimit, spend
 from dspy_lambda.telemetry import Call
-from dspy_lambda.telemetry.calls import CALL
+from dspy_lambda.telemetry.history import CallHistory
 
 RETRIES = 3  # as dspy.LM's own default
 
@@ -28,6 +28,13 @@ class ProgramLM(dspy.LM):  # type: ignore[misc]
         """A copy that shares this LM's connections."""
         copied: Self = self.copy()
         copied.call = call
+        copied.history = CallHistory(call)
+        return copied
+
+    def copy(self, **options: Any) -> Self:
+        """A copy for the same call, with a history of its own."""
+        copied: Self = super().copy(**options)
+        copied.history = CallHistory(copied.call)
         return copied
 
     def __deepcopy__(self, _: dict[int, Any]) -> Self:
@@ -41,13 +48,8 @@ class ProgramLM(dspy.LM):  # type: ignore[misc]
             self.limit.abandon()
 
     def update_history(self, entry: dict[str, Any]) -> None:
-        """Count an answered call; keep nothing of it.
-
-        Not left to the context: the LM may be handed to a thread of the program's own, which has none.
-        """
-        # The call that asks: a program may keep an LM from one call for the next. Its own where nobody says.
-        if (call := CALL.get() or self.call) is not None:
-            call.usage.add(entry)
+        """Count an answered call, against the minute, too."""
+        super().update_history(entry)
         spend(self, entry["usage"].get("total_tokens") or 0)
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import dspy
 
 from dspy_lambda.schemas import Schemas
+from dspy_lambda.telemetry.calls import CALL
+from dspy_lambda.telemetry.history import CallHistory
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Program:
         original = self.instance
         clone = object.__new__(type(original))
         clone.__dict__.update(original.__dict__)
-        clone.history = []
+        clone.history = CallHistory(CALL.get())
         for name, value in original.__dict__.items():
             if isinstance(value, MethodType) and value.__self__ is original:
                 clone.__dict__[name] = MethodType(value.__func__, clone)

@@ -15,7 +15,6 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
-import dspy
 from dspy._vendor.lm15.transports._limits import DEFAULT_READ_TIMEOUT
 from dspy.utils.exceptions import LMError
 
@@ -24,8 +23,7 @@ from dspy_lambda.errors import CallError, DeadlineExceeded
 from dspy_lambda.limits import aslot_of, slot_of, spend
 from dspy_lambda.provider_bounds.times import Total
 from dspy_lambda.soundness import wait_seconds
-from dspy_lambda.telemetry.calls import CALL, Call
-from dspy_lambda.telemetry.usage import SETTING, Usage
+from dspy_lambda.telemetry.calls import CALL, Call, usage_of
 
 Function = Callable[..., Any]
 
@@ -101,12 +99,6 @@ def _refusal() -> DeadlineExceeded:
     return DeadlineExceeded("The deadline has passed; no model is asked any more.")
 
 
-def _usage_of(lm: Any) -> Usage | None:
-    call = CALL.get() or getattr(lm, "call", None)
-    usage: Usage | None = dspy.settings.get(SETTING) if call is None else getattr(call, "usage", None)
-    return usage
-
-
 def check_attempt(attempt: Function) -> Function:
     """`execution._attempt`: each attempt of each LM, whatever engine serves it.
 
@@ -116,7 +108,7 @@ def check_attempt(attempt: Function) -> Function:
     def bounded(lm: Any, *args: Any) -> Any:
         with slot_of(lm, DEADLINE.get()):
             _refuse_late()
-            usage = _usage_of(lm)
+            usage = usage_of(lm)
             with nullcontext() if usage is None else usage.awaiting(on_loop=False):
                 return attempt(lm, *args)
 
@@ -129,7 +121,7 @@ def bound_attempt_on_loop(attempt: Callable[..., Awaitable[Any]]) -> Function:
     async def bounded(lm: Any, call: Any, *args: Any) -> Any:
         async with aslot_of(lm, DEADLINE.get()):
             await _arefuse_late()
-            usage = _usage_of(lm)
+            usage = usage_of(lm)
             with nullcontext() if usage is None else usage.awaiting(on_loop=True):
                 return await _in_time(Total(_read_timeout(lm, call)), partial(attempt, lm, call, *args))
 
@@ -183,7 +175,7 @@ def count_failed(account: Function) -> Function:
         account(lm, results, primary)
         if not results:
             return
-        if (usage := _usage_of(lm)) is not None:
+        if (usage := usage_of(lm)) is not None:
             usage.add_failed([{"usage": result.usage, "cost": result.cost, "response": None} for result in results])
         spend(lm, sum(result.usage.get("total_tokens") or 0 for result in results))
 

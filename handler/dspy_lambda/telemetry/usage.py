@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-import dspy
-
-from dspy_lambda.dspy_patches import receive_history
 from dspy_lambda.errors import DeadlineExceeded
 
 SETTING = "dspy_lambda_usage"
@@ -178,14 +175,3 @@ def _reports_usage(response: Any) -> bool:
         usage if isinstance(usage, dict) else {k: getattr(usage, k, None) for k in ("input_tokens", "prompt_tokens")}
     )
     return any(isinstance(figure, int) for figure in figures.values())
-
-
-def install() -> None:
-    """Count the answers of LMs that a program made itself for the call that is running."""
-    receive_history(_update_history)
-
-
-def _update_history(_: Any, entry: dict[str, Any]) -> None:
-    usage = dspy.settings.get(SETTING)
-    if usage is not None:
-        usage.add(entry)
