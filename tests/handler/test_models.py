@@ -193,6 +193,26 @@ def test_a_refusal_is_final(make_project, make_serve, models, fault):
     assert models.stats()["requests"] == 1
 
 
+SIDE_BY_SIDE = """
+class SideBySide(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.judge = dspy.LM("openai/judge", api_key="k", cache=False, num_retries=0)
+        self.predict = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> list:
+        with dspy.context(lm=self.judge):
+            return dspy.Parallel(num_threads=2, max_errors=1)([(self.predict, {"question": question})] * 2)
+"""
+
+
+def test_an_outage_of_a_programs_own_model_within_parallel_is_one(make_project, make_serve, models, monkeypatch):
+    monkeypatch.setenv("DSPY_LAMBDA_API_BASE", models.url)
+    serve = make_serve(make_project({"side_by_side": SIDE_BY_SIDE}))
+    models.behave(error_rate=1)
+    assert serve.post("/SideBySide", {"question": "q"}).status == 502
+
+
 OWN = """
 class Own(dspy.Module):
     def __init__(self):

@@ -53,7 +53,7 @@ PATCHES = (
         Patch("dspy.clients.execution", "_account_failed_call", "lm results primary", attempts.count_failed),
         Patch("dspy.clients.errors", "wrap_error", "exc model provider", attempts.keep_call_errors),
         Patch("dspy.clients.engines.legacy_engine", "wrap_error", "exc model provider", attempts.keep_call_errors),
-        Patch("dspy.utils.parallelizer", "ParallelExecutor.execute", "self function data", attempts.carry_deadline),
+        Patch("dspy.utils.parallelizer", "ParallelExecutor.execute", "self function data", attempts.carry_call),
     ),
     (
         Patch("dspy.clients.embedding", "_compute_embeddings", _EMBED, attempts.checked),

@@ -194,18 +194,19 @@ def keep_call_errors(wrap_error: Function) -> Function:
     return kept
 
 
-def carry_deadline(execute: Function) -> Function:
+def carry_call(execute: Function) -> Function:
     """`ParallelExecutor.execute` (dspy.Parallel, Module.batch, Evaluate), whose threads do not get the context."""
 
     def carried(self: Any, function: Function, data: Any) -> Any:
-        deadline = DEADLINE.get()
+        deadline, call = DEADLINE.get(), CALL.get()
 
         def within(item: Any) -> Any:
-            token = DEADLINE.set(deadline)
+            tokens = DEADLINE.set(deadline), CALL.set(call)
             try:
                 return function(item)
             finally:
-                DEADLINE.reset(token)
+                DEADLINE.reset(tokens[0])
+                CALL.reset(tokens[1])
 
         return execute(self, within, data)
 
