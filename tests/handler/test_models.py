@@ -145,6 +145,18 @@ def test_answers_are_paid_for_although_their_call_fails_in_the_end(make_project,
     assert call["cost_usd"] > 0
 
 
+@pytest.mark.parametrize("program", ["Many", "AMany"])
+def test_answers_are_paid_for_although_the_deadline_comes_before_the_others(
+    make_project, make_serve, models, records, program
+):
+    serve = make_serve(make_project({"many": MANY}))
+    models.behave(hang_rate=0.35, seed=2)
+    assert serve.post(f"/{program}", {"question": "q"}, context=Context(remaining_ms=1500)).status == 504
+    time.sleep(1)  # in a thread a request ends half a second after the deadline
+    late = [line for line in records().lines if line.get("message") == "late model call"]
+    assert sum(line.get("input_tokens", 0) for line in late) == models.stats()["prompt_tokens"] > 0
+
+
 ASKS = """
 from dspy.utils.callback import BaseCallback
 
