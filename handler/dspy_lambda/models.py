@@ -50,7 +50,7 @@ class ProgramLM(dspy.LM):  # type: ignore[misc]
     def update_history(self, entry: dict[str, Any]) -> None:
         """Count an answered call, against the minute, too."""
         super().update_history(entry)
-        spend(self, entry["usage"].get("total_tokens") or 0)
+        spend(self, (entry.get("usage") or {}).get("total_tokens") or 0)
 
 
 def build_models(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -152,8 +153,9 @@ class Request:
 
 
 def read_answer(entry: dict[str, Any]) -> Answer:
-    """What a history entry says was used; one that an LM of the program's own wrote may lack any of it."""
-    usage = entry.get("usage") or {}
+    """What a history entry says was used; one that an LM of the program's own wrote may hold anything."""
+    usage = entry.get("usage")
+    usage = usage if isinstance(usage, Mapping) else {}
     if not usage and _reports_usage(entry.get("response")):
         # A cache hit: DSPy empties `usage`, leaves `cost` at what the first call had cost, and keeps the
         # answer, in which the provider's own figures still stand.
@@ -161,10 +163,14 @@ def read_answer(entry: dict[str, Any]) -> Answer:
     cost = entry.get("cost") if usage else None
     # Of the Responses API through LiteLLM DSPy has the provider's own names.
     return Answer(
-        int(usage.get("prompt_tokens") or usage.get("input_tokens") or 0),
-        int(usage.get("completion_tokens") or usage.get("output_tokens") or 0),
-        None if cost is None else float(cost),
+        int(_number(usage.get("prompt_tokens") or usage.get("input_tokens")) or 0),
+        int(_number(usage.get("completion_tokens") or usage.get("output_tokens")) or 0),
+        _number(cost),
     )
+
+
+def _number(figure: Any) -> float | None:
+    return figure if isinstance(figure, int | float) and math.isfinite(figure) else None
 
 
 def _reports_usage(response: Any) -> bool:

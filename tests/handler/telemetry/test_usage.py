@@ -26,6 +26,8 @@ SILENT = SimpleNamespace(usage=SimpleNamespace(input_tokens=None, output_tokens=
         # As an LM of the program's own may write it.
         ({"usage": None, "prompt": "q"}, 0, 0, None),
         ({}, 0, 0, None),
+        ({"usage": {"prompt_tokens": "many"}, "cost": "a lot", "response": "r"}, 0, 0, None),
+        ({"usage": ["many"], "cost": float("nan"), "response": 1}, 0, 0, None),
     ],
 )
 def test_a_cache_hit_is_told_from_an_answer_without_usage(entry, hits, tokens, cost):
