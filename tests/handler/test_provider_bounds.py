@@ -667,7 +667,7 @@ def test_other_engines_and_classes_are_refused_too(deadline, monkeypatch):
 
     deadline(-1)
     engine = CountingEngine()
-    with pytest.warns(DeprecationWarning, match="complete_legacy"), pytest.raises(DeadlineExceeded):
+    with pytest.raises(DeadlineExceeded):
         dspy.LM("own/m", engine=engine, cache=False)("hi")
     assert engine.calls == 0
     for call in (sync_call, async_call):
