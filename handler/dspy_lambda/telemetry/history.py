@@ -17,14 +17,11 @@ class CallHistory(list[dict[str, Any]]):
     nothing is added to a list of any other kind, nor to one of another call: a program may keep its LM.
     """
 
-    __slots__ = ("_call",)
+    __slots__ = ("call",)
 
     def __init__(self, call: Call | None) -> None:
         super().__init__()
-        self._call = call
-
-    def belongs_to(self, call: Call) -> bool:
-        return self._call is call
+        self.call = call
 
 
 def install() -> None:
@@ -34,14 +31,21 @@ def install() -> None:
 
 def record(lm: Any, entry: dict[str, Any]) -> None:
     """Count one answered LM call, and keep its entry where the call may read it."""
-    if (usage := usage_of(lm)) is not None:
-        usage.add(entry)
     call = call_of(lm)
+    if call is not None:
+        call.usage.add(entry)
+        if not call.settled:
+            _keep(call, lm, entry)
+    elif (usage := usage_of(lm)) is not None:
+        usage.add(entry)
+
+
+def _keep(call: Call, lm: Any, entry: dict[str, Any]) -> None:
     settings = dspy.settings
-    if call is None or call.settled or settings.disable_history:
-        return
+    most = 0 if settings.disable_history else settings.max_history_size
     for owner in (lm, *(settings.caller_modules or ())):
         history = getattr(owner, "history", None)
-        if type(history) is CallHistory and history.belongs_to(call):
+        if type(history) is CallHistory and history.call is call:
             history.append(entry)
-            del history[: -settings.max_history_size or None]  # all of it where that is 0
+            if len(history) > most:
+                del history[: len(history) - most]
