@@ -39,12 +39,17 @@ class Copier:
         copied = found.own | holders
         self.too_large = found.too_large
         self._module = module
+        self._modules = [key for key, value in found.own.items() if isinstance(value, dspy.Module)]
         self._begun = [(key, value, begin) for key, value in copied.items() if (begin := _begin_of(value))]
         self._made = [(id(value), value, _HOLDERS[type(value)].copy) for value in _in_order(holders)]
         self._filled = [(key, fill) for key, value in copied.items() if (fill := _fill_of(value, copied))]
 
-    def copy(self) -> dspy.Module:
-        """A copy of the module as it is now."""
+    def copy(self, history: Callable[[], list[Any]]) -> dspy.Module:
+        """A copy of the module as it is now.
+
+        Args:
+            history: makes what each module's `history` is.
+        """
         memo: Memo = {}
         for key, original, begin in self._begun:
             memo[key] = begin(original)
@@ -52,6 +57,8 @@ class Copier:
             memo[key] = make(original, memo)
         for key, fill in self._filled:
             fill(memo[key], memo)
+        for key in self._modules:
+            memo[key].history = history()
         return memo[id(self._module)]
 
 
@@ -89,6 +96,8 @@ class _Found:
             # A copy with a `__del__` would close at its end what all calls share.
             self.own[key] = value
             for name, attribute in list(vars(value).items()):
+                if name == "history" and issubclass(kind, dspy.Module):
+                    continue  # each copy gets one of its own
                 self._find(attribute, f"{path}.{name}")
         elif kind in _HOLDERS:
             self._holders[key] = value

@@ -122,17 +122,19 @@ def leave_out_progress_bars() -> None:
     parallelizer.tqdm = SimpleNamespace(tqdm=_NoBar)
 
 
-def receive_history(receive: Callable[[dspy.BaseLM, dict[str, Any]], None]) -> None:
-    """Send each answered LM call's history entry to `receive`, and keep none of them.
+def receive_history(receive: Callable[[Any, dict[str, Any]], None]) -> None:
+    """Send each answered LM call's history entry to `receive`, with the LM, in place of DSPy's `record_history`.
 
-    An entry is the one place where DSPy has tokens and cost together. It reaches each LM's public `update_history`;
-    the default appends it to the LM's, the modules' and a global list (14 KiB a call, with one caller's prompt beside
-    another's), so this takes that method's place. `dspy.track_usage` has no cost and is empty inside
-    `dspy.Parallel`; `disable_history=True` gives neither tokens nor cost.
+    An entry is the one place where DSPy has tokens and cost together. DSPy appends it to the LM's, the modules' and a
+    global list (14 KiB a call, with one caller's prompt beside another's). `dspy.track_usage` has no cost and is empty
+    inside `dspy.Parallel`; `disable_history=True` gives neither tokens nor cost.
     """
-    from dspy.clients.base_lm import BaseLM
+    from dspy.clients import base_lm
 
-    BaseLM.update_history = receive
+    base_lm.record_history = receive
+    # TypeSafe, which is no BaseLM, has it by a name of its own: of this one, if it is imported from now on.
+    if (typesafe := sys.modules.get("dspy.clients.typesafe")) is not None:
+        typesafe.record_history = receive  # type: ignore[attr-defined]
 
 
 def send_own_models(variable: str) -> None:

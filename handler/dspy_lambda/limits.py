@@ -53,22 +53,33 @@ class ModelLimit:
     def slot(self, deadline: float | None) -> Iterator[None]:
         """A slot to send one request, from a thread. Times are `time.monotonic()`.
 
+        On the loop (a sync LM call in async code) nothing waits for a slot: tasks may hold them all, and they stand
+        still for as long as their loop does. Its request leaves beside the slots, one at a time.
+
         Raises:
             DeadlineExceeded: no slot before the deadline.
             ProcessLimitReached: the minute is used up until after the deadline.
         """
         queued, generation = self._enter()
-        if queued is not None:
-            try:
-                queued.result(None if deadline is None else max(0.0, deadline - time.monotonic()))
-            except (Waited, CancelledError):
-                self._leave(queued, generation)
-                raise DeadlineExceeded("The deadline came before a slot at the model.") from None
+        has_slot = queued is None or self._granted(queued, generation, deadline)
         try:
             time.sleep(self._pause(deadline))
             yield
         finally:
-            self._release(generation)
+            if has_slot:
+                self._release(generation)
+
+    def _granted(self, queued: Future[None], generation: int, deadline: float | None) -> bool:
+        """Wait for a slot; False on the loop, where there is no waiting."""
+        if _is_on_loop():
+            self._leave(queued, generation)
+            return False
+        try:
+            queued.result(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        except (Waited, CancelledError):
+            self._leave(queued, generation)
+            raise DeadlineExceeded("The deadline came before a slot at the model.") from None
+        return True
 
     @asynccontextmanager
     async def aslot(self, deadline: float | None) -> AsyncIterator[None]:
@@ -163,6 +174,21 @@ class ModelLimit:
             if over < 0:
                 return at + _MINUTE
         return 0.0
+
+
+def _is_on_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def spend(lm: Any, tokens: int) -> None:
+    """Count the tokens of an LM's answer against its minute, where it has a limit."""
+    limit = getattr(lm, "limit", None)
+    if isinstance(limit, ModelLimit):
+        limit.spent(tokens)
 
 
 def slot_of(lm: Any, deadline: float | None) -> AbstractContextManager[None]:

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-import random
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import dspy
-from dspy.utils.exceptions import LMError, is_retryable_lm_error
+from dspy.utils.exceptions import LMError
 
 from dspy_lambda.config import CONFIG_FILE, Config, ModelSettings
 from dspy_lambda.errors import ConfigError
-from dspy_lambda.limits import ModelLimit
-from dspy_lambda.provider_bounds import arefuse_late, refuse_late
-from dspy_lambda.soundness import wait_seconds
+from dspy_lambda.limits import ModelLimit, spend
 from dspy_lambda.telemetry import Call
-from dspy_lambda.telemetry.calls import CALL
+from dspy_lambda.telemetry.history import CallHistory
 
 RETRIES = 3  # as dspy.LM's own default
 
 
 class ProgramLM(dspy.LM):  # type: ignore[misc]
-    """An alias's LM. A copy belongs to one call: it counts for that call, and retries within its deadline.
-
-    DSPy's own retries know no deadline and honour any Retry-After: an hour's would sleep until Lambda's kill. Here
-    an error whose pause would not fit into the call's time is raised at once, with the provider's Retry-After.
-    """
+    """An alias's LM. A copy belongs to one call: it counts for that call, and asks nothing after its deadline."""
 
     call: Call | None = None
     limit: ModelLimit | None = None
@@ -38,6 +28,13 @@ class ProgramLM(dspy.LM):  # type: ignore[misc]
         """A copy that shares this LM's connections."""
         copied: Self = self.copy()
         copied.call = call
+        copied.history = CallHistory(call)
+        return copied
+
+    def copy(self, **options: Any) -> Self:
+        """A copy for the same call, with a history of its own."""
+        copied: Self = super().copy(**options)
+        copied.history = CallHistory(copied.call)
         return copied
 
     def __deepcopy__(self, _: dict[int, Any]) -> Self:
@@ -51,53 +48,9 @@ class ProgramLM(dspy.LM):  # type: ignore[misc]
             self.limit.abandon()
 
     def update_history(self, entry: dict[str, Any]) -> None:
-        """Count an answered call; keep nothing of it.
-
-        Not left to the context: the LM may be handed to a thread of the program's own, which has none.
-        """
-        if (call := self._running_call) is not None:
-            call.usage.add(entry)
-        if self.limit is not None:
-            self.limit.spent(entry["usage"].get("total_tokens") or 0)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        for attempt in itertools.count():
-            try:
-                refuse_late(self)
-                return super().__call__(*args, **kwargs)
-            except LMError as error:
-                time.sleep(self._pause(error, attempt))
-
-    async def acall(self, *args: Any, **kwargs: Any) -> Any:
-        for attempt in itertools.count():
-            try:
-                await arefuse_late(self)
-                return await super().acall(*args, **kwargs)
-            except LMError as error:
-                await asyncio.sleep(self._pause(error, attempt))
-
-    def _pause(self, error: LMError, attempt: int) -> float:
-        """Seconds until the next attempt; raises the error where there is to be none."""
-        if (call := self._running_call) is not None:
-            call.lm_error = error
-        if attempt >= RETRIES or not is_retryable_lm_error(error) or dspy.settings.send_stream is not None:
-            raise error
-        # At least 1, 2 and 4 s, whatever the provider says: a Retry-After of 0 would repeat the request at once.
-        # With jitter on top, or what failed together would come back together.
-        seconds = max(wait_seconds(error.retry_after) or 0.0, 2.0**attempt) * random.uniform(1, 1.5)  # noqa: S311
-        if self._deadline is not None and time.monotonic() + seconds >= self._deadline:
-            raise error
-        return seconds
-
-    @property
-    def _running_call(self) -> Call | None:
-        """The call that asks: a program may keep an LM from one call for the next. Its own where nobody says."""
-        return CALL.get() or self.call
-
-    @property
-    def _deadline(self) -> float | None:
-        call = self._running_call
-        return None if call is None else call.invocation.deadline
+        """Count an answered call, against the minute, too."""
+        super().update_history(entry)
+        spend(self, (entry.get("usage") or {}).get("total_tokens") or 0)
 
 
 def build_models(
@@ -120,7 +73,7 @@ def build_models(
 def _build(
     alias: str, settings: ModelSettings, path: Path, timeout_seconds: float, variables: Mapping[str, str]
 ) -> ProgramLM:
-    options: dict[str, Any] = {"timeout": timeout_seconds, "num_retries": 0}
+    options: dict[str, Any] = {"timeout": timeout_seconds, "num_retries": RETRIES}
     if key := _api_key(alias, settings, path, variables):
         options["api_key"] = key
     if base := variables.get("DSPY_LAMBDA_API_BASE") or settings.api_base:

@@ -11,6 +11,8 @@ import dspy
 
 from dspy_lambda.copies import Copier
 from dspy_lambda.schemas import Schemas
+from dspy_lambda.telemetry.calls import CALL
+from dspy_lambda.telemetry.history import CallHistory
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Program:
 
     def copy(self) -> dspy.Module:
         """A copy for one call: what the call changes on `self` and below stays in it."""
-        return self.copier.copy()
+        call = CALL.get()
+        return self.copier.copy(lambda: CallHistory(call))
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class Holds(dspy.Module):
 
 
 def copy(module):
-    return Copier(module).copy()
+    return Copier(module).copy(list)
 
 
 def test_a_tools_method_works_on_the_calls_copy():
@@ -101,11 +101,11 @@ def test_what_a_call_changes_below_self_is_gone_after_it(change):
         steps=[dspy.Predict("c -> d")],
     )
     copier = Copier(program)
-    before, clone = state(program), copier.copy()
+    before, clone = state(program), copier.copy(list)
     change(clone)
     assert "hers" in state(clone) or "temperature" in state(clone) or not clone.steps
     assert state(program) == before
-    assert "hers" not in state(copier.copy())
+    assert "hers" not in state(copier.copy(list))
     assert clone.recent.maxlen == 3
 
 
@@ -219,7 +219,7 @@ def test_all_else_is_shared():
 def test_large_containers_are_shared_and_named(value, is_large):
     program = Holds(inner=Holds(corpus=value))
     copier = Copier(program)
-    assert (copier.copy().inner.corpus is value) is is_large
+    assert (copier.copy(list).inner.corpus is value) is is_large
     assert copier.too_large == (["self.inner.corpus"] if is_large else [])
 
 
@@ -228,8 +228,8 @@ def test_a_copy_has_what_the_program_has_at_that_moment():
     copier = Copier(program)
     program.index, new = "built by a thread of the program's", dspy.Predict("c -> d")
     program.steps.append(new)
-    assert copier.copy().index == program.index
-    assert copier.copy().steps[1] is new
+    assert copier.copy(list).index == program.index
+    assert copier.copy(list).steps[1] is new
 
 
 def test_methods_that_were_put_into_the_instance_are_bound_to_the_copy():

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import threading
 import time
 
@@ -180,6 +181,55 @@ def test_an_answer_from_the_cache_waits_for_no_slot(make_project, make_serve, mo
     serve(known)
     models.behave(hang_rate=1)
     assert failures(serve(sqs(new, known), Context(remaining_ms=2500))) == ["m0"]
+
+
+@pytest.mark.parametrize("program", ["Echo", "AEcho"])
+def test_the_pause_before_a_retry_holds_no_slot(make_project, make_serve, models, program):
+    limits = with_models(max_parallel_requests=1)
+    serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}, **limits))
+    models.behave(error_rate=0.2, seed=1)  # the first request fails, and no other
+    begin = time.monotonic()
+    assert failures(serve(sqs(*[{"program": program, "inputs": {"question": "q"}}] * 3))) == []
+    started = [at - begin for at in models.stats()["started"]]
+    assert len(started) == 4
+    assert started[2] - started[0] < 0.9 < 1 <= started[3] - started[0]
+
+
+MIXES = """
+import asyncio
+
+class Mixes(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.predict = dspy.Predict("question -> answer")
+
+    async def aforward(self, question: str) -> dict:
+        task = asyncio.create_task(self.predict.acall(question="of a task"))
+        await asyncio.sleep(0.1)
+        return {"answers": [self.predict(question=question).answer, (await task).answer]}
+"""
+
+
+def test_a_sync_lm_call_on_the_loop_waits_for_no_slot_that_a_task_of_the_loop_holds(make_project, make_serve, models):
+    serve = make_serve(make_project({"mixes": MIXES}, **with_models(max_parallel_requests=1)))
+    models.behave(delay_seconds=0.3)
+    answer = serve.post("/Mixes", {"question": "q"}, context=Context(remaining_ms=5000))
+    assert json.loads(answer.body) == {"answers": ["gpt-4.1-nano: q", "gpt-4.1-nano: of a task"]}
+
+
+def test_a_request_beside_the_slots_takes_and_gives_back_none():
+    slots = limit(max_parallel_requests=1)
+
+    async def run():
+        async with slots.aslot(None):
+            for _ in range(2):
+                with slots.slot(None):
+                    assert (slots._free, len(slots._waiting)) == (0, 0)
+        with slots.slot(None):
+            assert slots._free == 0
+
+    asyncio.run(run())
+    assert slots._free == 1
 
 
 def test_nothing_starts_for_which_too_little_time_is_left(make_project, make_serve, models, records):

@@ -3,10 +3,8 @@ import time
 
 import dspy
 import pytest
-from dspy.utils.exceptions import LMRateLimitError
 
 from dspy_lambda.errors import ConfigError
-from dspy_lambda.models import ProgramLM
 from tests.support import AECHO, ECHO, Context, failures, sqs
 
 REGISTRY = {
@@ -104,11 +102,99 @@ def test_a_retry_waits_for_a_second_at_least(make_project, make_serve, models, p
     assert 1 <= second - first < 2.5
 
 
-@pytest.mark.parametrize(("attempt", "retry_after", "least", "most"), [(0, 0, 1, 1.5), (2, 1, 4, 6), (0, 20, 20, 30)])
-def test_the_greater_of_retry_after_and_the_exponential_is_the_pause(attempt, retry_after, least, most):
-    lm = ProgramLM("openai/gpt-4.1-nano")
-    error = LMRateLimitError("", retry_after=retry_after)
-    assert all(least <= lm._pause(error, attempt) <= most for _ in range(100))
+MANY = """
+def options(retries):
+    return {"lm": dspy.settings.lm if retries is None else dspy.settings.lm.copy(num_retries=retries)}
+
+class Many(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.predict = dspy.Predict("question -> answer", n=4)
+    def forward(self, question: str, retries: int | None = None) -> dict:
+        return {"answers": self.predict(question=question, **options(retries)).completions.answer}
+
+class AMany(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.predict = dspy.Predict("question -> answer", n=4)
+    async def aforward(self, question: str, retries: int | None = None) -> dict:
+        found = await self.predict.acall(question=question, **options(retries))
+        return {"answers": found.completions.answer}
+"""
+
+
+@pytest.mark.parametrize("program", ["Many", "AMany"])
+def test_a_fault_repeats_one_candidate_and_not_all_of_them(make_project, make_serve, models, records, program):
+    serve = make_serve(make_project({"many": MANY}))
+    models.behave(error_rate=0.35, seed=2)  # the third candidate fails twice, and the fourth does not
+    answer = serve.post(f"/{program}", {"question": "q"})
+    assert json.loads(answer.body) == {"answers": ["gpt-4.1-nano: q"] * 4}
+    stats, (call,) = models.stats(), records().calls
+    assert (stats["requests"], stats["answered"], call["lm_calls"]) == (6, 4, 1)
+    assert (call["input_tokens"], call["output_tokens"]) == (stats["prompt_tokens"], stats["completion_tokens"])
+
+
+@pytest.mark.parametrize("program", ["Many", "AMany"])
+def test_answers_are_paid_for_although_their_call_fails_in_the_end(make_project, make_serve, models, records, program):
+    serve = make_serve(make_project({"many": MANY}))
+    models.behave(error_rate=0.35, seed=2)
+    assert serve.post(f"/{program}", {"question": "q", "retries": 0}).status == 502
+    stats, (call,) = models.stats(), records().calls
+    assert (stats["answered"], call["lm_calls"]) == (2, 1)
+    assert (call["input_tokens"], call["output_tokens"]) == (stats["prompt_tokens"], stats["completion_tokens"])
+    assert call["cost_usd"] > 0
+
+
+@pytest.mark.parametrize("program", ["Many", "AMany"])
+def test_answers_are_paid_for_although_the_deadline_comes_before_the_others(
+    make_project, make_serve, models, records, program
+):
+    serve = make_serve(make_project({"many": MANY}))
+    models.behave(hang_rate=0.35, seed=2)
+    assert serve.post(f"/{program}", {"question": "q"}, context=Context(remaining_ms=1500)).status == 504
+    time.sleep(1)  # in a thread a request ends half a second after the deadline
+    late = [line for line in records().lines if line.get("message") == "late model call"]
+    assert sum(line.get("input_tokens", 0) for line in late) == models.stats()["prompt_tokens"] > 0
+
+
+ASKS = """
+from dspy.utils.callback import BaseCallback
+
+class Counts(BaseCallback):
+    def __init__(self):
+        self.events = []
+    def on_lm_start(self, call_id, instance, inputs):
+        self.events.append("start")
+    def on_lm_end(self, call_id, outputs, exception=None):
+        self.events.append("end")
+
+class Asks(dspy.Module):
+    def forward(self, way: str) -> dict:
+        counts = Counts()
+        lm = dspy.settings.lm.copy(callbacks=[counts], **({"num_retries": 1} if way == "one retry" else {}))
+        try:
+            lm.forward("q") if way == "forward" else lm("q")
+        except dspy.utils.exceptions.LMError:
+            return {"events": counts.events}
+        return {"events": [*counts.events, "answered"]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("way", "rate", "requests", "events"),
+    [
+        ("call", 0.5, 2, ["start", "end", "answered"]),
+        ("forward", 0.5, 2, ["answered"]),
+        ("one retry", 1, 2, ["start", "end"]),
+    ],
+)
+def test_retries_are_those_of_the_lm_and_within_one_call_of_it(
+    make_project, make_serve, models, way, rate, requests, events
+):
+    serve = make_serve(make_project({"asks": ASKS}))
+    models.behave(error_rate=rate, seed=1)
+    assert json.loads(serve.post("/Asks", {"way": way}).body) == {"events": events}
+    assert models.stats()["requests"] == requests
 
 
 @pytest.mark.parametrize("fault", ["unauthorized_rate"])
@@ -117,6 +203,26 @@ def test_a_refusal_is_final(make_project, make_serve, models, fault):
     models.behave(**{fault: 1})
     assert serve.post("/Echo", {"question": "q"}).status == 502
     assert models.stats()["requests"] == 1
+
+
+SIDE_BY_SIDE = """
+class SideBySide(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.judge = dspy.LM("openai/judge", api_key="k", cache=False, num_retries=0)
+        self.predict = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> list:
+        with dspy.context(lm=self.judge):
+            return dspy.Parallel(num_threads=2, max_errors=1)([(self.predict, {"question": question})] * 2)
+"""
+
+
+def test_an_outage_of_a_programs_own_model_within_parallel_is_one(make_project, make_serve, models, monkeypatch):
+    monkeypatch.setenv("DSPY_LAMBDA_API_BASE", models.url)
+    serve = make_serve(make_project({"side_by_side": SIDE_BY_SIDE}))
+    models.behave(error_rate=1)
+    assert serve.post("/SideBySide", {"question": "q"}).status == 502
 
 
 OWN = """

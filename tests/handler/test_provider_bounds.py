@@ -667,7 +667,7 @@ def test_other_engines_and_classes_are_refused_too(deadline, monkeypatch):
 
     deadline(-1)
     engine = CountingEngine()
-    with pytest.warns(DeprecationWarning, match="complete_legacy"), pytest.raises(DeadlineExceeded):
+    with pytest.raises(DeadlineExceeded):
         dspy.LM("own/m", engine=engine, cache=False)("hi")
     assert engine.calls == 0
     for call in (sync_call, async_call):
@@ -737,6 +737,15 @@ def test_a_retry_that_fits_is_made(models, deadline):
     with pytest.raises(LMRateLimitError):
         sync_call(own_lm(models.url, num_retries=3))
     assert models.stats()["requests"] == 4
+
+
+@pytest.mark.parametrize(
+    ("attempt", "retry_after", "least", "most"),
+    [(0, 0, 1, 1.5), (2, 1, 4, 6), (0, 20, 20, 30), (0, 1e308, 1, 1.5), (3000, None, 60, 90)],
+)
+def test_the_greater_of_retry_after_and_the_exponential_is_the_pause(attempt, retry_after, least, most):
+    error = LMRateLimitError("", retry_after=retry_after)
+    assert all(least <= execution._delay(error, attempt) <= most for _ in range(100))
 
 
 # The ground.

@@ -12,10 +12,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from dspy_lambda.provider_bounds import attempts, sizes, times
-from dspy_lambda.provider_bounds.attempts import arefuse_late, refuse_late
 from dspy_lambda.provider_bounds.bounds import ProviderBounds, use
 
-__all__ = ["PATCHES", "Patch", "ProviderBounds", "arefuse_late", "refuse_late", "use"]
+__all__ = ["PATCHES", "Patch", "ProviderBounds", "use"]
 
 
 class Patch(NamedTuple):
@@ -46,9 +45,12 @@ PATCHES = (
         Patch(f"{_HTTP}._async", "_AsyncConnectionPool.discard", "self conn", times.abort_discarded),
     ),
     (
+        Patch("dspy.clients.execution", "execute", "lm call", attempts.bound_call),
+        Patch("dspy.clients.execution", "aexecute", "lm call", attempts.bound_call_on_loop),
         Patch("dspy.clients.execution", "_attempt", _ATTEMPT, attempts.check_attempt),
         Patch("dspy.clients.execution", "_aattempt", _ATTEMPT, attempts.bound_attempt_on_loop),
         Patch("dspy.clients.execution", "_delay", "exc attempt", attempts.bound_delay),
+        Patch("dspy.clients.execution", "_account_failed_call", "lm results primary", attempts.count_failed),
         Patch("dspy.clients.errors", "wrap_error", "exc model provider", attempts.keep_call_errors),
         Patch("dspy.clients.engines.legacy_engine", "wrap_error", "exc model provider", attempts.keep_call_errors),
     ),

@@ -1,54 +1,98 @@
-"""No request after the deadline, and none without a slot of its model's limit: for every LM that DSPy calls.
+"""LM calls and their requests: none after the deadline, none without a slot, each answer counted. For every LM.
 
-This is inside of DSPy's cache: an answer that is remembered waits for nothing.
+An LM call is DSPy's `execute` or `aexecute`; it asks the provider once for each of its `n` candidates, and again where
+that fails for a passing reason. Slots are inside of DSPy's cache: an answer that is remembered waits for nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from functools import partial
 from types import TracebackType
 from typing import Any
 
-import dspy
 from dspy._vendor.lm15.transports._limits import DEFAULT_READ_TIMEOUT
+from dspy.utils.exceptions import LMError
 
 from dspy_lambda.deadline import DEADLINE, check_deadline, seconds_left
 from dspy_lambda.errors import CallError, DeadlineExceeded
-from dspy_lambda.limits import aslot_of, slot_of
+from dspy_lambda.limits import aslot_of, slot_of, spend
 from dspy_lambda.provider_bounds.times import Total
-from dspy_lambda.telemetry.calls import CALL
-from dspy_lambda.telemetry.usage import SETTING
+from dspy_lambda.soundness import wait_seconds
+from dspy_lambda.telemetry.calls import CALL, Call, usage_of
 
 Function = Callable[..., Any]
 
 # A program that ignores its failures and asks again would keep a CPU busy, and on the loop everybody else waiting.
 _REFUSAL_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 60.0  # between two attempts, where the provider asks for no longer one; as DSPy has it
 
 
-def refuse_late(lm: Any) -> None:
-    """Refuse an LM's request after the deadline, from a thread.
+class _LMCall:
+    """One call of an LM with all of its attempts and pauses: within its program call's deadline.
 
-    Raises:
-        DeadlineExceeded: the deadline has passed; raised after a pause, for a program that would only ask again.
+    Where the context has no deadline (a thread that a program began), an LM may know its call's.
+    A class, not a generator with `contextmanager`: every LM call pays for it (measured: 1.1 us instead of 3.5).
     """
-    if _is_late(lm):
+
+    __slots__ = ("_call", "_has_context")
+
+    def __init__(self, lm: Any) -> None:
+        self._call = CALL.get() or getattr(lm, "call", None)
+        self._has_context = DEADLINE.get() is not None
+
+    def __enter__(self) -> None:
+        if not self._has_context:
+            DEADLINE.set(getattr(getattr(self._call, "invocation", None), "deadline", None))
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
+        if not self._has_context:
+            DEADLINE.set(None)  # not by a token: a coroutine may be closed in another context
+        if isinstance(error, LMError) and isinstance(self._call, Call):
+            self._call.lm_error = error
+
+
+def bound_call(execute: Function) -> Function:
+    """`execution.execute`. What it ends in is noted: an error that a retry made good was none."""
+
+    def bounded(lm: Any, call: Any) -> Any:
+        with _LMCall(lm):
+            _refuse_late()
+            return execute(lm, call)
+
+    return bounded
+
+
+def bound_call_on_loop(aexecute: Callable[..., Awaitable[Any]]) -> Function:
+    """`execution.aexecute`."""
+
+    async def bounded(lm: Any, call: Any) -> Any:
+        with _LMCall(lm):
+            await _arefuse_late()
+            return await aexecute(lm, call)
+
+    return bounded
+
+
+def _refuse_late() -> None:
+    if _is_late():
         time.sleep(_REFUSAL_SECONDS)
         raise _refusal()
 
 
-async def arefuse_late(lm: Any) -> None:
-    """The same, on the loop."""
-    if _is_late(lm):
+async def _arefuse_late() -> None:
+    if _is_late():
         await asyncio.sleep(_REFUSAL_SECONDS)
         raise _refusal()
 
 
-def _is_late(lm: Any) -> bool:
-    deadline = _deadline_of(lm)
+def _is_late() -> bool:
+    deadline = DEADLINE.get()
     return deadline is not None and time.monotonic() >= deadline
 
 
@@ -56,49 +100,17 @@ def _refusal() -> DeadlineExceeded:
     return DeadlineExceeded("The deadline has passed; no model is asked any more.")
 
 
-def _deadline_of(lm: Any) -> float | None:
-    """The context's deadline. Where it has none (a thread that a program began), an LM may know its call's."""
-    deadline = DEADLINE.get()
-    if deadline is None:
-        deadline = getattr(getattr(getattr(lm, "call", None), "invocation", None), "deadline", None)
-    return deadline
+def check_attempt(attempt: Function) -> Function:
+    """`execution._attempt`: each attempt of each LM, whatever engine serves it.
 
-
-class _Attempt:
-    """One attempt of an LM: within its call's deadline, and counted as abandoned where its answer is not read.
-
-    A class, not a generator with `contextmanager`: every LM call pays for it (measured: 1.1 us instead of 3.5).
+    It is counted as abandoned where its answer is not read.
     """
 
-    __slots__ = ("_has_context", "_lm", "_request")
-
-    def __init__(self, lm: Any, *, on_loop: bool) -> None:
-        self._lm = lm
-        self._has_context = DEADLINE.get() is not None
-        call = CALL.get() or getattr(lm, "call", None)
-        usage = dspy.settings.get(SETTING) if call is None else getattr(call, "usage", None)
-        self._request = None if usage is None else usage.awaiting(on_loop=on_loop)
-
-    def __enter__(self) -> None:
-        if not self._has_context:
-            DEADLINE.set(_deadline_of(self._lm))
-        if self._request is not None:
-            self._request.__enter__()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if self._request is not None:
-            self._request.__exit__(kind, error, _)
-        if not self._has_context:
-            DEADLINE.set(None)  # not by a token: a coroutine may be closed in another context
-
-
-def check_attempt(attempt: Function) -> Function:
-    """`execution._attempt`: each attempt of each LM, whatever engine serves it."""
-
     def bounded(lm: Any, *args: Any) -> Any:
-        with slot_of(lm, _deadline_of(lm)):
-            refuse_late(lm)
-            with _Attempt(lm, on_loop=False):
+        with slot_of(lm, DEADLINE.get()):
+            _refuse_late()
+            usage = usage_of(lm)
+            with nullcontext() if usage is None else usage.awaiting(on_loop=False):
                 return attempt(lm, *args)
 
     return bounded
@@ -108,9 +120,10 @@ def bound_attempt_on_loop(attempt: Callable[..., Awaitable[Any]]) -> Function:
     """`execution._aattempt`: the same, and its time in all, which ends any wait of any engine: it is cancelled."""
 
     async def bounded(lm: Any, call: Any, *args: Any) -> Any:
-        async with aslot_of(lm, _deadline_of(lm)):
-            await arefuse_late(lm)
-            with _Attempt(lm, on_loop=True):
+        async with aslot_of(lm, DEADLINE.get()):
+            await _arefuse_late()
+            usage = usage_of(lm)
+            with nullcontext() if usage is None else usage.awaiting(on_loop=True):
                 return await _in_time(Total(_read_timeout(lm, call)), partial(attempt, lm, call, *args))
 
     return bounded
@@ -133,17 +146,41 @@ def _read_timeout(lm: Any, call: Any) -> float:
     return timeout if isinstance(timeout, int | float) and timeout > 0 else DEFAULT_READ_TIMEOUT
 
 
-def bound_delay(delay: Function) -> Function:
-    """`execution._delay`: a pause before a retry that would outlast the deadline ends in the error itself, at once."""
+def bound_delay(_: Function) -> Function:
+    """`execution._delay`: the pause before a retry, during which no slot is held.
+
+    DSPy honors any Retry-After: one of 0 would repeat the request at once, an hour's would sleep until Lambda's kill.
+    So it is 1, 2, 4... s at least, with jitter on top, or what failed together would come back together; and one that
+    would outlast the deadline ends in the error itself, at once.
+    """
 
     def bounded(exc: Exception, attempt: int) -> float:
-        pause: float = delay(exc, attempt)
+        least = min(2.0 ** min(attempt, 6), _LONGEST_PAUSE_SECONDS)
+        asked = wait_seconds(getattr(exc, "retry_after", None)) or 0.0
+        pause = max(asked, least) * random.uniform(1, 1.5)  # noqa: S311
         left = seconds_left()
         if left is not None and pause >= left:
             raise exc
         return pause
 
     return bounded
+
+
+def count_failed(account: Function) -> Function:
+    """`execution._account_failed_call`: of an LM call that failed in the end, what was answered until then is paid for.
+
+    An LM call with `n` candidates fails as a whole where one of them does.
+    """
+
+    def counted(lm: Any, results: list[Any], primary: BaseException) -> None:
+        account(lm, results, primary)
+        if not results:
+            return
+        if (usage := usage_of(lm)) is not None:
+            usage.add_failed([{"usage": result.usage, "cost": result.cost, "response": None} for result in results])
+        spend(lm, sum(result.usage.get("total_tokens") or 0 for result in results))
+
+    return counted
 
 
 def keep_call_errors(wrap_error: Function) -> Function:

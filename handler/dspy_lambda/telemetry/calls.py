@@ -8,15 +8,17 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import dspy
+
 from dspy_lambda.errors import CallError, from_exception
 from dspy_lambda.process import leave_if_forked
 from dspy_lambda.telemetry.describe import cause_of
-from dspy_lambda.telemetry.usage import Answer, Usage
+from dspy_lambda.telemetry.usage import SETTING, Answer, Usage
 
 if TYPE_CHECKING:
     from dspy_lambda.telemetry.invocation import Invocation
 
-__all__ = ["CALL", "UNKNOWN", "Call"]
+__all__ = ["CALL", "UNKNOWN", "Call", "call_of", "usage_of"]
 UNKNOWN = "unknown"
 # What somebody has to look at; the rest is the caller's or the load's doing.
 _ERRORS = {"model_error", "deadline", "program_error"}
@@ -224,3 +226,21 @@ class NoCall:
 
     def __deepcopy__(self, _: dict[int, Any]) -> Self:
         return self
+
+
+def call_of(lm: Any) -> Call | None:
+    """The call that an LM is asked by: the context's, since a program may keep an LM from one call for the next.
+
+    In a thread without a context (one that the program began) it is the call that the LM was made for.
+    """
+    call = CALL.get()
+    if call is None:
+        call = getattr(lm, "call", None)
+    return call if isinstance(call, Call) else None
+
+
+def usage_of(lm: Any) -> Usage | None:
+    """Where an LM's answers count. Where no call is known, DSPy's settings may know it, which go further."""
+    call = call_of(lm)
+    usage: Usage | None = dspy.settings.get(SETTING) if call is None else call.usage
+    return usage

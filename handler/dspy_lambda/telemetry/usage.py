@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-import dspy
-
-from dspy_lambda.dspy_patches import receive_history
 from dspy_lambda.errors import DeadlineExceeded
 
 SETTING = "dspy_lambda_usage"
@@ -68,7 +66,21 @@ class Usage:
 
     def add(self, entry: dict[str, Any]) -> None:
         """Count one answered LM call from its DSPy history entry."""
-        answer = read_answer(entry)
+        self._add(read_answer(entry))
+
+    def add_failed(self, entries: list[dict[str, Any]]) -> None:
+        """Count as one the answers of an LM call that failed in the end: each as a history entry would have it."""
+        answers = [read_answer(entry) for entry in entries]
+        costs = [answer.cost_usd for answer in answers if answer.cost_usd is not None]
+        self._add(
+            Answer(
+                sum(answer.input_tokens for answer in answers),
+                sum(answer.output_tokens for answer in answers),
+                sum(costs) if len(costs) == len(answers) else None,
+            )
+        )
+
+    def _add(self, answer: Answer) -> None:
         with self._lock:
             late = self._closed
             if not late:
@@ -141,18 +153,24 @@ class Request:
 
 
 def read_answer(entry: dict[str, Any]) -> Answer:
-    """What a history entry says was used."""
-    usage = entry["usage"]
-    if not usage and _reports_usage(entry["response"]):
+    """What a history entry says was used; one that an LM of the program's own wrote may hold anything."""
+    usage = entry.get("usage")
+    usage = usage if isinstance(usage, Mapping) else {}
+    if not usage and _reports_usage(entry.get("response")):
         # A cache hit: DSPy empties `usage`, leaves `cost` at what the first call had cost, and keeps the
         # answer, in which the provider's own figures still stand.
         return Answer(cache_hit=True)
-    cost = entry["cost"] if usage else None
+    cost = entry.get("cost") if usage else None
+    # Of the Responses API through LiteLLM DSPy has the provider's own names.
     return Answer(
-        int(usage.get("prompt_tokens") or 0),
-        int(usage.get("completion_tokens") or 0),
-        None if cost is None else float(cost),
+        int(_number(usage.get("prompt_tokens") or usage.get("input_tokens")) or 0),
+        int(_number(usage.get("completion_tokens") or usage.get("output_tokens")) or 0),
+        _number(cost),
     )
+
+
+def _number(figure: Any) -> float | None:
+    return figure if isinstance(figure, int | float) and math.isfinite(figure) else None
 
 
 def _reports_usage(response: Any) -> bool:
@@ -163,14 +181,3 @@ def _reports_usage(response: Any) -> bool:
         usage if isinstance(usage, dict) else {k: getattr(usage, k, None) for k in ("input_tokens", "prompt_tokens")}
     )
     return any(isinstance(figure, int) for figure in figures.values())
-
-
-def install() -> None:
-    """Count the answers of LMs that a program made itself for the call that is running."""
-    receive_history(_update_history)
-
-
-def _update_history(_lm: dspy.BaseLM, entry: dict[str, Any]) -> None:
-    usage = dspy.settings.get(SETTING)
-    if usage is not None:
-        usage.add(entry)

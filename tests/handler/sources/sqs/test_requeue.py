@@ -331,6 +331,29 @@ def test_an_outage_that_a_program_hides_behind_an_exception_of_its_own_is_one(
     assert len(failures(worker(event))) == (1 if fault == "rate_limit_rate" else 0)
 
 
+RECOVERS = """
+class Recovers(dspy.Module):
+    async def aforward(self, retried: bool) -> str:
+        lm = dspy.settings.lm if retried else dspy.settings.lm.copy(num_retries=0)
+        for _ in range(2):
+            try:
+                await lm.acall("q")
+            except dspy.utils.exceptions.LMError:
+                pass
+        raise KeyError("a fault of its own")
+"""
+
+
+@pytest.mark.parametrize("retried", ["true", "false"])
+def test_an_error_that_a_retry_of_the_same_lm_call_made_good_is_no_outage(server, queue, make_worker, models, retried):
+    """Another LM call's success is not enough: the program may miss what the first one would have answered."""
+    worker = make_worker(modules={"recovers": RECOVERS})
+    event = receive(server, queue, f'{{"retried": {retried}}}')
+    event["Records"][0]["attributes"]["ApproximateReceiveCount"] = "10"
+    models.behave(error_rate=0.2, seed=1)  # the first request fails, and no other
+    assert len(failures(worker(event))) == (0 if retried == "true" else 1)
+
+
 def test_what_is_behind_a_record_of_its_group_that_was_moved_comes_back_unrun(make_project, server, make_worker):
     settings = Sqs(fifo=True)
     fifo = Queue(server.client, "AEcho", settings, 300)
