@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import inspect
+import math
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
-from typing import Annotated, Any, NotRequired, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NotRequired, Union, get_args, get_origin
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, WrapValidator
-from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
+from pydantic.errors import (
+    PydanticInvalidForJsonSchema,
+    PydanticSchemaGenerationError,
+    PydanticUndefinedAnnotation,
+    PydanticUserError,
+)
 from pydantic.fields import FieldInfo
 from typing_extensions import TypedDict
 
 from dspy_lambda.errors import InvalidInput
+from dspy_lambda.hints import hints_of, rebuilt, unchecked
 
 SCHEMA_REF = "#/components/schemas/{program}.{{model}}"
 _MOST_ERRORS = 100
 # Misfits whose text is, or quotes, what a validator or the caller wrote.
 _QUOTING = {"value_error", "assertion_error", "union_tag_invalid", "is_instance_of"}
+# A hint within a hint that cannot be resolved; before Python 3.12, a dataclass with a field of a `typing.TypedDict`.
+_UNREADABLE = (PydanticUserError, PydanticUndefinedAnnotation)
 
 
 @dataclass(frozen=True)
@@ -99,7 +108,7 @@ def _json_schema(adapter: TypeAdapter[Any], ref_template: str, mode: Any) -> dic
     try:
         # Inputs may go by their aliases; outputs are written by their fields' names.
         return adapter.json_schema(by_alias=mode == "validation", ref_template=ref_template, mode=mode)
-    except PydanticInvalidForJsonSchema:
+    except Exception:  # a hint may bring code of its own for this
         return {"type": "object"}
 
 
@@ -127,7 +136,7 @@ class Schemas:
             return unknown
         try:
             adapter = TypeAdapter(self.outputs)
-        except PydanticSchemaGenerationError:
+        except Exception:  # a hint that pydantic cannot read is this program's affair alone
             return unknown
         return _json_schema(adapter, SCHEMA_REF.format(program=self.name), "serialization")
 
@@ -136,10 +145,10 @@ def schemas_of(instance: Any, entry: Callable[..., Any]) -> Schemas:
     """The schemas of a program whose calls go to `entry` (its `forward` or `aforward`).
 
     Raises:
-        TypeError, NameError, PydanticSchemaGenerationError: a parameter that JSON inputs cannot fill.
+        TypeError, PydanticSchemaGenerationError: a parameter that JSON inputs cannot fill.
     """
     name = type(instance).__name__
-    hints = _hints(entry)
+    hints = hints_of(entry)
     signatures = _signatures(instance)
     known = {key: field for signature in reversed(signatures) for key, field in signature.input_fields.items()}
     parameters = [p for key, p in inspect.signature(entry).parameters.items() if key != "self"]
@@ -161,9 +170,41 @@ def schemas_of(instance: Any, entry: Callable[..., Any]) -> Schemas:
             fields.setdefault(key, _from_signature(field, optional=bool(named)))
     optional = frozenset(p.name for p in named if p.default is p.empty and _allows_none(hints.get(p.name)))
     fields |= {key: NotRequired[_annotated(fields[key], [_default(None)])] for key in optional}
-    inputs = Inputs(TypeAdapter(_typed_dict(f"{name}Inputs", fields)), frozenset(fields), optional)
+    inputs = Inputs(_adapter(f"{name}Inputs", fields, entry), frozenset(fields), optional)
     field = _result_field(instance) if "return" in hints else "result"
     return Schemas(name, inputs, _outputs(name, hints.get("return"), signatures, field), field)
+
+
+def _adapter(name: str, fields: dict[str, Any], entry: Callable[..., Any]) -> TypeAdapter[Any]:
+    try:
+        return _complete(_typed_dict(name, fields))
+    except PydanticSchemaGenerationError:
+        raise
+    except _UNREADABLE:
+        checked = {key: hint if _is_readable(key, hint, entry) else _unchecked(hint) for key, hint in fields.items()}
+        return _complete(_typed_dict(name, checked))
+
+
+def _complete(kind: Any) -> TypeAdapter[Any]:
+    adapter = TypeAdapter(kind)
+    if not adapter.pydantic_complete:  # or each call would raise what this does
+        adapter.rebuild()
+    return adapter
+
+
+def _is_readable(key: str, hint: Any, entry: Callable[..., Any]) -> bool:
+    try:
+        _complete(_typed_dict("Probe", {"field": hint}))
+    except PydanticSchemaGenerationError:
+        raise
+    except _UNREADABLE as error:
+        unchecked(key, entry, error)
+        return False
+    return True
+
+
+def _unchecked(hint: Any) -> Any:
+    return NotRequired[Any] if get_origin(hint) is NotRequired else Any
 
 
 def _allows_none(hint: Any) -> bool:
@@ -188,17 +229,6 @@ def _signatures(instance: Any) -> list[Any]:
     return [predictor.signature for predictor in instance.predictors()]
 
 
-def _hints(entry: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return get_type_hints(entry, include_extras=True)
-    except NameError:
-        # Perhaps only the return hint, imported for the type checker alone: nothing depends on that one.
-        function = inspect.unwrap(entry)
-        annotations = {key: hint for key, hint in function.__annotations__.items() if key != "return"}
-        holder = types.SimpleNamespace(__annotations__=annotations)
-        return get_type_hints(holder, globalns=function.__globals__, include_extras=True)
-
-
 def _typed_dict(name: str, fields: dict[str, Any]) -> Any:
     """A TypedDict and no model class: a program's field may be called `copy`, `json` or `schema`."""
     make: Any = TypedDict
@@ -207,9 +237,11 @@ def _typed_dict(name: str, fields: dict[str, Any]) -> Any:
 
 def _has_schema(annotation: Any) -> bool:
     try:
-        TypeAdapter(_typed_dict("Probe", {"field": annotation})).json_schema()
+        _complete(_typed_dict("Probe", {"field": annotation})).json_schema()
     except (PydanticSchemaGenerationError, PydanticInvalidForJsonSchema):
         return False
+    except _UNREADABLE:
+        return True  # `_adapter` leaves its check out
     return True
 
 
@@ -255,7 +287,8 @@ def _description(field: FieldInfo) -> str | None:
 
 def _default(value: Any) -> Any:
     # Only shown in the schema: an absent field is not passed, so that Python's or DSPy's own default applies.
-    if value is None or isinstance(value, str | int | float | bool):
+    # JSON has no infinity.
+    if value is None or isinstance(value, str | int | bool) or (isinstance(value, float) and math.isfinite(value)):
         return Field(json_schema_extra={"default": value})
     return Field()
 
@@ -268,8 +301,7 @@ def _buildable(annotation: Any) -> Any:
         return annotation
     if isinstance(annotation, type) and issubclass(annotation, Type):
         return Annotated[annotation, WrapValidator(partial(_build, annotation))]
-    origin, inner = get_origin(annotation), tuple(_buildable(argument) for argument in get_args(annotation))
-    return Union[inner] if origin in (Union, types.UnionType) else origin[inner]  # noqa: UP007 - built at run time
+    return rebuilt(annotation, _buildable)
 
 
 def _build(kind: Any, value: Any, validate: Callable[[Any], Any]) -> Any:

@@ -305,3 +305,12 @@ def test_aliases_are_of_inputs_alone():
     found = schemas(Reviewer())
     assert found.inputs.validate({"draft": {"effort_[1-5]": 2}})["draft"].effort == 2
     assert list(found.output_schema["properties"]) == ["effort"]
+
+
+class Endless(dspy.Module):
+    def forward(self, budget: float = float("inf"), least: float = float("nan"), most: float = 1.5): ...
+
+
+def test_a_default_that_json_cannot_hold_is_not_shown():
+    properties = schemas(Endless()).input_schema["properties"]
+    assert ["default" in properties[name] for name in ("budget", "least", "most")] == [False, False, True]

@@ -312,6 +312,16 @@ ODD = """
 from typing import Callable
 class Odd(dspy.Module):
     def forward(self, a: int, f: Callable = print) -> list[dspy.Prediction]: ...
+
+from typing import Annotated, TypedDict
+import pydantic
+class Place(TypedDict):
+    city: str
+class Typed(dspy.Module):
+    def forward(self, a: int, most: float = float("inf")) -> Place: ...
+
+class Shows(dspy.Module):
+    def forward(self, a: Annotated[int, pydantic.Field(json_schema_extra={"example": object()})]) -> int: ...
 """
 
 
