@@ -84,7 +84,12 @@ class Inputs:
 
     def json_schema(self, ref_template: str = "#/$defs/{model}") -> dict[str, Any]:
         """The JSON Schema; of any object where the hints have none."""
-        return _json_schema(self.adapter, ref_template, "validation")
+        from dspy_lambda.answers import LenientJsonSchema
+
+        try:
+            return self.adapter.json_schema(ref_template=ref_template, schema_generator=LenientJsonSchema)
+        except Exception:  # a hint may bring code of its own for this
+            return {"type": "object"}
 
 
 @cache
@@ -104,25 +109,20 @@ def _property_names(schema: Any) -> Iterator[str]:
             yield from _property_names(inner)
 
 
-def _json_schema(adapter: TypeAdapter[Any], ref_template: str, mode: Any) -> dict[str, Any]:
-    try:
-        # Inputs may go by their aliases; outputs are written by their fields' names.
-        return adapter.json_schema(by_alias=mode == "validation", ref_template=ref_template, mode=mode)
-    except Exception:  # a hint may bring code of its own for this
-        return {"type": "object"}
-
-
 @dataclass(frozen=True)
 class Schemas:
     """The inputs of one program, and the JSON Schemas of both ways (made only when asked for).
 
     Attributes:
+        returned: the return hint, if there is one that tells more than that it is a prediction.
+        predicted: the output fields of the program's predictor, if it has one only.
         result_field: the name under which a result that is not an object is answered.
     """
 
     name: str
     inputs: Inputs
-    outputs: Any
+    returned: Any
+    predicted: dict[str, Any]
     result_field: str = "result"
 
     @property
@@ -131,14 +131,22 @@ class Schemas:
 
     @property
     def output_schema(self) -> dict[str, Any]:
-        unknown = {"type": "object", "title": f"{self.name}Outputs"}
-        if self.outputs is None:
-            return unknown
+        """Promises no more than the hints do: any object where they do not tell, or cannot be read."""
+        title = {"title": f"{self.name}Outputs"}
         try:
-            adapter = TypeAdapter(self.outputs)
-        except Exception:  # a hint that pydantic cannot read is this program's affair alone
-            return unknown
-        return _json_schema(adapter, SCHEMA_REF.format(program=self.name), "serialization")
+            return {**title, **(self._answers() or {"type": "object"})}
+        except Exception:  # a hint may bring code of its own for this
+            return {"type": "object", **title}
+
+    def _answers(self) -> dict[str, Any] | None:
+        from dspy_lambda.answers import answer_schema, prediction_schema
+
+        template = SCHEMA_REF.format(program=self.name)
+        if self.returned is not None:
+            return answer_schema(self.returned, self.result_field, template)
+        if not self.predicted:
+            return None
+        return prediction_schema(self.name, self.predicted, template)
 
 
 def schemas_of(instance: Any, entry: Callable[..., Any]) -> Schemas:
@@ -172,7 +180,7 @@ def schemas_of(instance: Any, entry: Callable[..., Any]) -> Schemas:
     fields |= {key: NotRequired[_annotated(fields[key], [_default(None)])] for key in optional}
     inputs = Inputs(_adapter(f"{name}Inputs", fields, entry), frozenset(fields), optional)
     field = _result_field(instance) if "return" in hints else "result"
-    return Schemas(name, inputs, _outputs(name, hints.get("return"), signatures, field), field)
+    return Schemas(name, inputs, _returned(hints), _predicted(signatures), field)
 
 
 def _adapter(name: str, fields: dict[str, Any], entry: Callable[..., Any]) -> TypeAdapter[Any]:
@@ -313,17 +321,15 @@ def _build(kind: Any, value: Any, validate: Callable[[Any], Any]) -> Any:
         raise ValueError(f"no {kind.__name__} can be made from this") from None
 
 
-def _outputs(name: str, returned: Any, signatures: list[Any], result_field: str) -> Any:
-    """The type of the outputs, or None where neither hint nor signature tells."""
+def _returned(hints: dict[str, Any]) -> Any:
     from dspy import Prediction
 
-    if returned is not None and not (isinstance(returned, type) and issubclass(returned, Prediction)):
-        is_object = isinstance(returned, type) and issubclass(returned, BaseModel)
-        if is_object or returned is dict or get_origin(returned) is dict:
-            return returned
-        return _typed_dict(f"{name}Outputs", {result_field: returned})
+    hint = hints.get("return")
+    return None if isinstance(hint, type) and issubclass(hint, Prediction) else hint
+
+
+def _predicted(signatures: list[Any]) -> dict[str, Any]:
     if len(signatures) != 1:
         # Which of several predictors' fields the program returns is not to be known without running it.
-        return None
-    fields = {key: _annotated(f.annotation, _metadata(f)) for key, f in signatures[0].output_fields.items()}
-    return _typed_dict(f"{name}Outputs", fields)
+        return {}
+    return {key: _annotated(field.annotation, _metadata(field)) for key, field in signatures[0].output_fields.items()}

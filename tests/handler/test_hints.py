@@ -79,6 +79,7 @@ def test_a_typed_dict_of_the_standard_library_is_checked_on_every_python():
         with pytest.raises(InvalidInput):
             found.inputs.validate({"trip": trip})
     assert found.input_schema["required"] == ["trip"]
+    assert found.output_schema["required"] == ["city"]
 
 
 @dataclasses.dataclass
