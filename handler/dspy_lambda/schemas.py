@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import math
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
-from typing import Annotated, Any, NotRequired, Union, get_args, get_origin
+from itertools import chain
+from typing import Annotated, Any, NotRequired, Optional, Union, get_args, get_origin
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, WrapValidator
 from pydantic.errors import (
@@ -29,6 +30,11 @@ _MOST_ERRORS = 100
 _QUOTING = {"value_error", "assertion_error", "union_tag_invalid", "is_instance_of"}
 # A hint within a hint that cannot be resolved; before Python 3.12, a dataclass with a field of a `typing.TypedDict`.
 _UNREADABLE = (PydanticUserError, PydanticUndefinedAnnotation)
+# What `forward(**kwargs)` is not passed unless it is a field: what DSPy's modules take beside their signatures' fields
+# (a `config` with an `api_base` could send the key elsewhere), and the names that Python calls the program with.
+_NOT_FOR_CALLERS = frozenset(
+    {"config", "demos", "instance", "interpreter_factory", "lm", "max_iters", "new_signature", "self", "signature"}
+)
 
 
 @dataclass(frozen=True)
@@ -38,14 +44,18 @@ class Inputs:
     Attributes:
         fields: their names.
         optional: parameters without a default whose hint allows None, which is what they are passed where absent.
+        takes_more: whether `forward` has `**kwargs` of its own, which other inputs are passed in as they are.
+        withheld: the names of those that are not.
     """
 
     adapter: TypeAdapter[dict[str, Any]]
     fields: frozenset[str]
     optional: frozenset[str] = frozenset()
+    takes_more: bool = False
+    withheld: frozenset[str] = frozenset()
 
     def validate(self, inputs: Any) -> dict[str, Any]:
-        """The keyword arguments for the program. Extra fields are ignored; pydantic's lax mode converts.
+        """The keyword arguments for the program; pydantic's lax mode converts.
 
         Raises:
             InvalidInput: with an entry in `errors` for each field that does not fit, 100 at most; never the value
@@ -55,13 +65,19 @@ class Inputs:
             misfit = {"loc": [], "msg": "Input should be a JSON object", "type": "dict_type"}
             raise InvalidInput("The inputs must be a JSON object.", errors=[misfit])
         try:
-            return {**dict.fromkeys(self.optional), **self.adapter.validate_python(inputs)}
+            values = self.adapter.validate_python(inputs)
+            return {**dict.fromkeys(self.optional), **self._more(inputs), **values}
         except ValidationError as error:
             # A wrong list of 300,000 items would be 300,000 entries: an answer that Lambda does not pass on.
             found = error.errors(include_url=False, include_input=False)[:_MOST_ERRORS]
             misfits = [self._misfit(item) for item in found]
         fields = sorted({str(item["loc"][0]) for item in misfits if item["loc"]})
         raise InvalidInput(f"The inputs do not fit the program: {', '.join(fields)}.", errors=misfits)
+
+    def _more(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        if not self.takes_more:
+            return {}
+        return {key: value for key, value in inputs.items() if key not in self.fields and key not in self.withheld}
 
     def _misfit(self, item: Any) -> dict[str, Any]:
         known = item["type"] in _core_errors() and item["type"] not in _QUOTING
@@ -87,9 +103,10 @@ class Inputs:
         from dspy_lambda.answers import LenientJsonSchema
 
         try:
-            return self.adapter.json_schema(ref_template=ref_template, schema_generator=LenientJsonSchema)
+            schema = self.adapter.json_schema(ref_template=ref_template, schema_generator=LenientJsonSchema)
         except Exception:  # a hint may bring code of its own for this
             return {"type": "object"}
+        return {**schema, "additionalProperties": True} if self.takes_more else schema
 
 
 @cache
@@ -157,7 +174,7 @@ def schemas_of(instance: Any, entry: Callable[..., Any]) -> Schemas:
     """
     name = type(instance).__name__
     hints = hints_of(entry)
-    signatures = _signatures(instance)
+    signatures = list(_signatures(instance, set()))
     known = {key: field for signature in reversed(signatures) for key, field in signature.input_fields.items()}
     parameters = [p for key, p in inspect.signature(entry).parameters.items() if key != "self"]
     named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
@@ -171,16 +188,30 @@ def schemas_of(instance: Any, entry: Callable[..., Any]) -> Schemas:
         # What JSON cannot fill is the program's own affair, if it can do without.
         if parameter.default is parameter.empty or _has_schema(annotation):
             fields[parameter.name] = annotation
-    if len(named) < len(parameters) and signatures:
-        # forward(**kwargs), as dspy.Predict itself has it: the signature is all there is. Beside named parameters
-        # its fields may be what forward itself computes.
-        for key, field in signatures[0].input_fields.items():
-            fields.setdefault(key, _from_signature(field, optional=bool(named)))
+    takes_more = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    if takes_more:
+        # forward(**kwargs), as dspy.Predict itself has it. Beside named parameters, and with several predictors, what
+        # a signature asks for may be what forward itself computes.
+        is_optional = bool(named) or len(signatures) != 1
+        for key, field in known.items():
+            fields.setdefault(key, _from_signature(field, is_optional))
     optional = frozenset(p.name for p in named if p.default is p.empty and _allows_none(hints.get(p.name)))
     fields |= {key: NotRequired[_annotated(fields[key], [_default(None)])] for key in optional}
-    inputs = Inputs(_adapter(f"{name}Inputs", fields, entry), frozenset(fields), optional)
+    inputs = Inputs(
+        _adapter(f"{name}Inputs", fields, entry),
+        frozenset(fields),
+        optional,
+        takes_more and not (len(signatures) == 1 and _is_of_dspy(instance, entry)),
+        _NOT_FOR_CALLERS.union(p.name for p in named),
+    )
     field = _result_field(instance) if "return" in hints else "result"
     return Schemas(name, inputs, _returned(hints), _predicted(signatures), field)
+
+
+def _is_of_dspy(instance: Any, entry: Callable[..., Any]) -> bool:
+    """Whether that method is DSPy's own, which has no use for more than its signature's fields."""
+    owners = (base for base in type(instance).__mro__ if any(value is entry for value in vars(base).values()))
+    return any(owner.__module__.partition(".")[0] == "dspy" for owner in owners)
 
 
 def _adapter(name: str, fields: dict[str, Any], entry: Callable[..., Any]) -> TypeAdapter[Any]:
@@ -229,12 +260,22 @@ def _result_field(instance: Any) -> str:
     return "result"
 
 
-def _signatures(instance: Any) -> list[Any]:
-    """The program's own signature (as dspy.ReAct has one), or those of its predictors."""
-    own = getattr(instance, "signature", None)
+def _signatures(module: Any, seen: set[int]) -> Iterator[Any]:
+    """The module's own signature (as dspy.Predict and dspy.ReAct have one), or those of the modules within it."""
+    from dspy import Module
+
+    seen.add(id(module))
+    own = getattr(module, "signature", None)
     if isinstance(own, type) and issubclass(own, BaseModel) and hasattr(own, "input_fields"):
-        return [own]
-    return [predictor.signature for predictor in instance.predictors()]
+        yield own
+        return
+    for value in chain.from_iterable(_items(value) for value in vars(module).values()):
+        if isinstance(value, Module) and id(value) not in seen:
+            yield from _signatures(value, seen)
+
+
+def _items(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
 
 
 def _typed_dict(name: str, fields: dict[str, Any]) -> Any:
@@ -260,20 +301,44 @@ def _from_parameter(parameter: inspect.Parameter, hints: dict[str, Any], known: 
         description = _description(field) if field else None
         metadata = [Field(description=description)] if description else []
     elif field is not None:
-        annotation, metadata = _buildable(field.annotation), _metadata(field)
+        annotation, metadata = _type_of(field), _metadata(field)
     else:
         annotation, metadata = Any, []
     if parameter.default is not parameter.empty:
-        return NotRequired[_annotated(annotation, [*metadata, _default(parameter.default)])]
+        return _with_default(_annotated(annotation, metadata), parameter.default)
     return _annotated(annotation, metadata)
 
 
 def _from_signature(field: FieldInfo, optional: bool) -> Any:
-    annotation, metadata = _buildable(field.annotation), _metadata(field)
+    annotated = _annotated(_type_of(field), _metadata(field))
     if not field.is_required():
-        return NotRequired[_annotated(annotation, [*metadata, _default(field.default)])]
-    annotated = _annotated(annotation, metadata)
+        return _with_default(annotated, field.default)
     return NotRequired[annotated] if optional else annotated
+
+
+def _type_of(field: FieldInfo) -> Any:
+    """The type of an input field, as DSPy takes it."""
+    from dspy.utils.constants import IS_TYPE_UNDEFINED
+
+    extra = field.json_schema_extra
+    if isinstance(extra, dict) and extra.get(IS_TYPE_UNDEFINED) and not field.metadata:
+        # "context, question -> answer": str is what DSPy puts there, and it is often called with something else.
+        return Any
+    if field.annotation is str:
+        return Annotated[str, WrapValidator(_text_or_texts)]
+    return _buildable(field.annotation)
+
+
+def _text_or_texts(value: Any, validate: Callable[[Any], Any]) -> Any:
+    """DSPy's own rule: a field for a text takes a list of texts, too. Source: dspy/predict/predict.py (DSPy 3.4)."""
+    is_texts = isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return value if is_texts else validate(value)
+
+
+def _with_default(annotation: Any, default: Any) -> Any:
+    if default is None and annotation is not Any and not _allows_none(annotation):
+        annotation = Optional[annotation]  # noqa: UP045 - built at run time
+    return NotRequired[_annotated(annotation, [_default(default)])]
 
 
 def _annotated(annotation: Any, metadata: list[Any]) -> Any:
@@ -308,14 +373,24 @@ def _buildable(annotation: Any) -> Any:
     if not Type.extract_custom_type_from_annotation(annotation):
         return annotation
     if isinstance(annotation, type) and issubclass(annotation, Type):
-        return Annotated[annotation, WrapValidator(partial(_build, annotation))]
+        shown = Union[str, annotation] if _takes_text(annotation) else annotation  # noqa: UP007 - built at run time
+        return Annotated[annotation, WrapValidator(partial(_build, annotation), json_schema_input_type=shown)]
     return rebuilt(annotation, _buildable)
 
 
+def _takes_text(kind: Any) -> bool:
+    from dspy import Code, Reasoning, Tool
+
+    return issubclass(kind, Code | Reasoning) or (_has_constructor(kind) and not issubclass(kind, Tool))
+
+
+def _has_constructor(kind: Any) -> bool:
+    return kind.__init__ is not BaseModel.__init__
+
+
 def _build(kind: Any, value: Any, validate: Callable[[Any], Any]) -> Any:
-    has_constructor = kind.__init__ is not BaseModel.__init__
     try:
-        return validate(kind(value) if isinstance(value, str) and has_constructor else value)
+        return validate(kind(value) if isinstance(value, str) and _has_constructor(kind) else value)
     except TypeError:
         # pydantic lets it out: a constructor that takes no such fields, as dspy.Tool's does not take any JSON.
         raise ValueError(f"no {kind.__name__} can be made from this") from None
