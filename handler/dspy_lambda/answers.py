@@ -15,7 +15,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 from typing_extensions import TypedDict
 
-from dspy_lambda.hints import rebuilt
+from dspy_lambda.hints import readable, rebuilt
 
 # DSPy's types whose serializers write a text, which they do not say.
 _TEXTS = (Audio, Code, File, Image, Reasoning)
@@ -42,7 +42,7 @@ def answer_schema(returned: Any, result_field: str, ref_template: str) -> dict[s
 
     A result that is an object is the answer, any other is answered under `result_field`.
     """
-    schema = _json_schema(_as_written(returned), ref_template)
+    schema = _json_schema(_as_written(readable(returned)), ref_template)
     definitions = schema.get("$defs", {})
     refs = {ref_template.format(model=name): definition for name, definition in definitions.items()}
     members = list(_members(schema, refs))

@@ -1,4 +1,7 @@
-"""Type hints as pydantic can read them: a hint that cannot be resolved, or read on this Python, fails no program."""
+"""Hints that cannot be resolved, or that pydantic cannot read on this Python: they fail no program.
+
+Imported where there is one.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +19,12 @@ _log = logging.getLogger(__name__)
 _CONVERTS = sys.version_info < (3, 12)
 
 
-def hints_of(entry: Callable[..., Any]) -> dict[str, Any]:
+def resolvable(entry: Callable[..., Any]) -> dict[str, Any]:
     """The hints of a program's `forward` or `aforward`, by parameter, and `return`.
 
     What cannot be resolved (most often a name that is imported for the type checker alone) is Any, which the log says
     once; the return hint is left out then, since nothing depends on it.
     """
-    try:
-        found = get_type_hints(entry, include_extras=True)
-    except Exception:
-        found = _one_by_one(entry)
-    return {key: readable(hint) for key, hint in found.items()}
-
-
-def _one_by_one(entry: Callable[..., Any]) -> dict[str, Any]:
     function = inspect.unwrap(entry)
     names = getattr(function, "__globals__", {})
     found: dict[str, Any] = {}

@@ -7,9 +7,9 @@ import math
 import types
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import partial
 from itertools import chain
-from typing import Annotated, Any, NotRequired, Optional, Union, get_args, get_origin
+from typing import Annotated, Any, NotRequired, Optional, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, WrapValidator
 from pydantic.errors import (
@@ -22,13 +22,9 @@ from pydantic.fields import FieldInfo
 from typing_extensions import TypedDict
 
 from dspy_lambda.errors import InvalidInput
-from dspy_lambda.hints import hints_of, rebuilt, unchecked
 
 SCHEMA_REF = "#/components/schemas/{program}.{{model}}"
-_MOST_ERRORS = 100
-# Misfits whose text is, or quotes, what a validator or the caller wrote.
-_QUOTING = {"value_error", "assertion_error", "union_tag_invalid", "is_instance_of"}
-# A hint within a hint that cannot be resolved; before Python 3.12, a dataclass with a field of a `typing.TypedDict`.
+# A hint within a hint that cannot be resolved; before Python 3.12, a `typing.TypedDict`.
 _UNREADABLE = (PydanticUserError, PydanticUndefinedAnnotation)
 # What `forward(**kwargs)` is not passed unless it is a field: what DSPy's modules take beside their signatures' fields
 # (a `config` with an `api_base` could send the key elsewhere), and the names that Python calls the program with.
@@ -68,9 +64,9 @@ class Inputs:
             values = self.adapter.validate_python(inputs)
             return {**dict.fromkeys(self.optional), **self._more(inputs), **values}
         except ValidationError as error:
-            # A wrong list of 300,000 items would be 300,000 entries: an answer that Lambda does not pass on.
-            found = error.errors(include_url=False, include_input=False)[:_MOST_ERRORS]
-            misfits = [self._misfit(item) for item in found]
+            from dspy_lambda.validation_errors import entries_of, property_names
+
+            misfits = entries_of(error, {*self.fields, *property_names(self.json_schema())})
         fields = sorted({str(item["loc"][0]) for item in misfits if item["loc"]})
         raise InvalidInput(f"The inputs do not fit the program: {', '.join(fields)}.", errors=misfits)
 
@@ -78,25 +74,6 @@ class Inputs:
         if not self.takes_more:
             return {}
         return {key: value for key, value in inputs.items() if key not in self.fields and key not in self.withheld}
-
-    def _misfit(self, item: Any) -> dict[str, Any]:
-        known = item["type"] in _core_errors() and item["type"] not in _QUOTING
-        return {
-            "loc": list(self._declared(item["loc"])),
-            "msg": item["msg"] if known else "Input is not valid for this field",
-            "type": item["type"],
-        }
-
-    def _declared(self, location: tuple[int | str, ...]) -> Iterator[int | str]:
-        """The location up to the first part that the caller wrote: the keys of a dict are inputs too."""
-        for part in location:
-            if isinstance(part, str) and part not in self._names:
-                return
-            yield part
-
-    @cached_property
-    def _names(self) -> set[str]:
-        return {*self.fields, *_property_names(self.json_schema())}
 
     def json_schema(self, ref_template: str = "#/$defs/{model}") -> dict[str, Any]:
         """The JSON Schema; of any object where the hints have none."""
@@ -107,23 +84,6 @@ class Inputs:
         except Exception:  # a hint may bring code of its own for this
             return {"type": "object"}
         return {**schema, "additionalProperties": True} if self.takes_more else schema
-
-
-@cache
-def _core_errors() -> set[str]:
-    from pydantic_core.core_schema import ErrorType
-
-    return set(get_args(ErrorType))
-
-
-def _property_names(schema: Any) -> Iterator[str]:
-    if isinstance(schema, dict):
-        yield from schema.get("properties", {})
-        for inner in schema.values():
-            yield from _property_names(inner)
-    elif isinstance(schema, list):
-        for inner in schema:
-            yield from _property_names(inner)
 
 
 @dataclass(frozen=True)
@@ -172,14 +132,40 @@ def schemas_of(instance: Any, entry: Callable[..., Any]) -> Schemas:
     Raises:
         TypeError, PydanticSchemaGenerationError: a parameter that JSON inputs cannot fill.
     """
-    name = type(instance).__name__
-    hints = hints_of(entry)
+    hints = _hints(entry)
     signatures = list(_signatures(instance, set()))
+    field = _result_field(instance) if "return" in hints else "result"
+    inputs = _inputs(instance, entry, hints, signatures)
+    return Schemas(type(instance).__name__, inputs, _returned(hints), _predicted(signatures), field)
+
+
+def _inputs(instance: Any, entry: Callable[..., Any], hints: dict[str, Any], signatures: list[Any]) -> Inputs:
     known = {key: field for signature in reversed(signatures) for key, field in signature.input_fields.items()}
     parameters = [p for key, p in inspect.signature(entry).parameters.items() if key != "self"]
     named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    fields: dict[str, Any] = {}
-    for parameter in named:
+    found = _declared(named, hints, known)
+    takes_more = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    if takes_more:
+        # forward(**kwargs), as dspy.Predict itself has it. Beside named parameters, and with several predictors, what
+        # a signature asks for may be what forward itself computes.
+        is_optional = bool(named) or len(signatures) != 1
+        more = {key: field for key, field in known.items() if key not in found}
+        found |= {key: _from_signature(field, is_optional) for key, field in more.items()}
+    optional = frozenset(p.name for p in named if p.default is p.empty and _allows_none(hints.get(p.name)))
+    return Inputs(
+        _adapter(f"{type(instance).__name__}Inputs", found, entry),
+        frozenset(found),
+        optional,
+        takes_more and not (len(signatures) == 1 and _is_of_dspy(instance, entry)),
+        _NOT_FOR_CALLERS.union(p.name for p in named),
+    )
+
+
+def _declared(
+    parameters: list[inspect.Parameter], hints: dict[str, Any], known: dict[str, FieldInfo]
+) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for parameter in parameters:
         if parameter.kind is parameter.POSITIONAL_ONLY:
             if parameter.default is not parameter.empty:
                 continue
@@ -187,25 +173,17 @@ def schemas_of(instance: Any, entry: Callable[..., Any]) -> Schemas:
         annotation = _from_parameter(parameter, hints, known)
         # What JSON cannot fill is the program's own affair, if it can do without.
         if parameter.default is parameter.empty or _has_schema(annotation):
-            fields[parameter.name] = annotation
-    takes_more = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    if takes_more:
-        # forward(**kwargs), as dspy.Predict itself has it. Beside named parameters, and with several predictors, what
-        # a signature asks for may be what forward itself computes.
-        is_optional = bool(named) or len(signatures) != 1
-        for key, field in known.items():
-            fields.setdefault(key, _from_signature(field, is_optional))
-    optional = frozenset(p.name for p in named if p.default is p.empty and _allows_none(hints.get(p.name)))
-    fields |= {key: NotRequired[_annotated(fields[key], [_default(None)])] for key in optional}
-    inputs = Inputs(
-        _adapter(f"{name}Inputs", fields, entry),
-        frozenset(fields),
-        optional,
-        takes_more and not (len(signatures) == 1 and _is_of_dspy(instance, entry)),
-        _NOT_FOR_CALLERS.union(p.name for p in named),
-    )
-    field = _result_field(instance) if "return" in hints else "result"
-    return Schemas(name, inputs, _returned(hints), _predicted(signatures), field)
+            found[parameter.name] = annotation
+    return found
+
+
+def _hints(entry: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(entry, include_extras=True)
+    except Exception:
+        from dspy_lambda.hints import resolvable
+
+        return resolvable(entry)
 
 
 def _is_of_dspy(instance: Any, entry: Callable[..., Any]) -> bool:
@@ -214,49 +192,13 @@ def _is_of_dspy(instance: Any, entry: Callable[..., Any]) -> bool:
     return any(owner.__module__.partition(".")[0] == "dspy" for owner in owners)
 
 
-def _adapter(name: str, fields: dict[str, Any], entry: Callable[..., Any]) -> TypeAdapter[Any]:
-    try:
-        return _complete(_typed_dict(name, fields))
-    except PydanticSchemaGenerationError:
-        raise
-    except _UNREADABLE:
-        checked = {key: hint if _is_readable(key, hint, entry) else _unchecked(hint) for key, hint in fields.items()}
-        return _complete(_typed_dict(name, checked))
-
-
-def _complete(kind: Any) -> TypeAdapter[Any]:
-    adapter = TypeAdapter(kind)
-    if not adapter.pydantic_complete:  # or each call would raise what this does
-        adapter.rebuild()
-    return adapter
-
-
-def _is_readable(key: str, hint: Any, entry: Callable[..., Any]) -> bool:
-    try:
-        _complete(_typed_dict("Probe", {"field": hint}))
-    except PydanticSchemaGenerationError:
-        raise
-    except _UNREADABLE as error:
-        unchecked(key, entry, error)
-        return False
-    return True
-
-
-def _unchecked(hint: Any) -> Any:
-    return NotRequired[Any] if get_origin(hint) is NotRequired else Any
-
-
-def _allows_none(hint: Any) -> bool:
-    return get_origin(hint) in (Union, types.UnionType) and types.NoneType in get_args(hint)
-
-
 def _result_field(instance: Any) -> str:
     """The output field of the program's first predictor, if it has one only: as dspy-cli names plain results."""
     for value in vars(instance).values():
         for holder in (value, getattr(value, "predict", None)):
-            fields = getattr(getattr(holder, "signature", None), "output_fields", None)
-            if isinstance(fields, dict):
-                return next(iter(fields)) if len(fields) == 1 else "result"
+            outputs = getattr(getattr(holder, "signature", None), "output_fields", None)
+            if isinstance(outputs, dict):
+                return next(iter(outputs)) if len(outputs) == 1 else "result"
     return "result"
 
 
@@ -278,10 +220,48 @@ def _items(value: Any) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
 
 
-def _typed_dict(name: str, fields: dict[str, Any]) -> Any:
-    """A TypedDict and no model class: a program's field may be called `copy`, `json` or `schema`."""
-    make: Any = TypedDict
-    return make(name, fields)
+def _returned(hints: dict[str, Any]) -> Any:
+    from dspy import Prediction
+
+    hint = hints.get("return")
+    return None if isinstance(hint, type) and issubclass(hint, Prediction) else hint
+
+
+def _predicted(signatures: list[Any]) -> dict[str, Any]:
+    if len(signatures) != 1:
+        # Which of several predictors' fields the program returns is not to be known without running it.
+        return {}
+    return {key: _annotated(field.annotation, _metadata(field)) for key, field in signatures[0].output_fields.items()}
+
+
+def _adapter(name: str, fields: dict[str, Any], entry: Callable[..., Any]) -> TypeAdapter[Any]:
+    try:
+        return _complete(_typed_dict(name, fields))
+    except PydanticSchemaGenerationError:
+        raise
+    except _UNREADABLE:
+        from dspy_lambda.hints import readable
+
+        fields = {key: readable(hint) for key, hint in fields.items()}
+        checked = {key: hint if _is_readable(key, hint, entry) else _unchecked(hint) for key, hint in fields.items()}
+        return _complete(_typed_dict(name, checked))
+
+
+def _is_readable(key: str, hint: Any, entry: Callable[..., Any]) -> bool:
+    try:
+        _complete(_typed_dict("Probe", {"field": hint}))
+    except PydanticSchemaGenerationError:
+        raise
+    except _UNREADABLE as error:
+        from dspy_lambda.hints import unchecked
+
+        unchecked(key, entry, error)
+        return False
+    return True
+
+
+def _unchecked(hint: Any) -> Any:
+    return NotRequired[Any] if get_origin(hint) is NotRequired else Any
 
 
 def _has_schema(annotation: Any) -> bool:
@@ -292,6 +272,19 @@ def _has_schema(annotation: Any) -> bool:
     except _UNREADABLE:
         return True  # `_adapter` leaves its check out
     return True
+
+
+def _complete(kind: Any) -> TypeAdapter[Any]:
+    adapter = TypeAdapter(kind)
+    if not adapter.pydantic_complete:  # or each call would raise what this does
+        adapter.rebuild()
+    return adapter
+
+
+def _typed_dict(name: str, fields: dict[str, Any]) -> Any:
+    """A TypedDict and no model class: a program's field may be called `copy`, `json` or `schema`."""
+    make: Any = TypedDict
+    return make(name, fields)
 
 
 def _from_parameter(parameter: inspect.Parameter, hints: dict[str, Any], known: dict[str, FieldInfo]) -> Any:
@@ -306,6 +299,8 @@ def _from_parameter(parameter: inspect.Parameter, hints: dict[str, Any], known: 
         annotation, metadata = Any, []
     if parameter.default is not parameter.empty:
         return _with_default(_annotated(annotation, metadata), parameter.default)
+    if _allows_none(hints.get(parameter.name)):  # passed as None where absent
+        return _with_default(_annotated(annotation, metadata), None)
     return _annotated(annotation, metadata)
 
 
@@ -339,6 +334,10 @@ def _with_default(annotation: Any, default: Any) -> Any:
     if default is None and annotation is not Any and not _allows_none(annotation):
         annotation = Optional[annotation]  # noqa: UP045 - built at run time
     return NotRequired[_annotated(annotation, [_default(default)])]
+
+
+def _allows_none(hint: Any) -> bool:
+    return get_origin(hint) in (Union, types.UnionType) and types.NoneType in get_args(hint)
 
 
 def _annotated(annotation: Any, metadata: list[Any]) -> Any:
@@ -375,6 +374,8 @@ def _buildable(annotation: Any) -> Any:
     if isinstance(annotation, type) and issubclass(annotation, Type):
         shown = Union[str, annotation] if _takes_text(annotation) else annotation  # noqa: UP007 - built at run time
         return Annotated[annotation, WrapValidator(partial(_build, annotation), json_schema_input_type=shown)]
+    from dspy_lambda.hints import rebuilt
+
     return rebuilt(annotation, _buildable)
 
 
@@ -394,17 +395,3 @@ def _build(kind: Any, value: Any, validate: Callable[[Any], Any]) -> Any:
     except TypeError:
         # pydantic lets it out: a constructor that takes no such fields, as dspy.Tool's does not take any JSON.
         raise ValueError(f"no {kind.__name__} can be made from this") from None
-
-
-def _returned(hints: dict[str, Any]) -> Any:
-    from dspy import Prediction
-
-    hint = hints.get("return")
-    return None if isinstance(hint, type) and issubclass(hint, Prediction) else hint
-
-
-def _predicted(signatures: list[Any]) -> dict[str, Any]:
-    if len(signatures) != 1:
-        # Which of several predictors' fields the program returns is not to be known without running it.
-        return {}
-    return {key: _annotated(field.annotation, _metadata(field)) for key, field in signatures[0].output_fields.items()}

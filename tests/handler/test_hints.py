@@ -11,7 +11,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from dspy_lambda.errors import InvalidInput
-from dspy_lambda.hints import hints_of, readable
+from dspy_lambda.hints import readable, resolvable
 from dspy_lambda.programs import choose_entry
 from dspy_lambda.schemas import Schemas, schemas_of
 
@@ -24,25 +24,26 @@ def schemas(program: dspy.Module) -> Schemas:
 
 
 class Watched(dspy.Module):
-    def forward(self, question: str, on_event: Callable | None = None, other: Callable = print) -> Callable: ...
+    def forward(self, question: str, needed: Callable, on_event: Callable | None = None) -> Callable: ...
 
 
 def test_a_hint_that_cannot_be_resolved_is_not_checked_and_logged_once(caplog):
     caplog.set_level(logging.WARNING, "dspy_lambda")
     found = schemas(Watched())
-    assert found.inputs.validate({"question": "q", "on_event": 5}) == {"question": "q", "on_event": 5}
+    assert found.inputs.validate({"question": "q", "needed": 5}) == {"question": "q", "needed": 5}
+    assert found.input_schema["required"] == ["question", "needed"]
     with pytest.raises(InvalidInput):
-        found.inputs.validate({"question": 5})
+        found.inputs.validate({"question": 5, "needed": 5})
     assert found.output_schema == {"type": "object", "title": "WatchedOutputs"}
     assert found.result_field == "result"
     assert caplog.messages == [
         f"Watched.forward: the hint of {name} cannot be read (NameError), so its inputs are not checked"
-        for name in ("on_event", "other")
+        for name in ("needed", "on_event")
     ]
 
 
 def test_hints_of_what_is_no_function_are_none():
-    assert hints_of(functools.partial(print)) == {}
+    assert resolvable(functools.partial(print)) == {}
 
 
 class Place(typing.TypedDict):
@@ -110,7 +111,7 @@ def test_a_hint_that_cannot_be_read_within_another_fails_no_program(program, inp
     assert found.output_schema["type"] == "object"
 
 
-def test_a_hint_without_one_is_left_as_it_is():
+def test_a_hint_without_a_typed_dict_is_left_as_it_is():
     for hint in (int, list[int], dict[str, Any], Optional[int], typing.Literal["a"], typing.Callable[[int], str]):  # noqa: UP045
         assert readable(hint) is hint
     assert TypeAdapter(readable(typing.Annotated[Place, "x"])).validate_python({"city": "a"}) == {"city": "a"}

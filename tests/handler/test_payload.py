@@ -189,7 +189,7 @@ def test_a_react_whose_tool_returns_an_object_is_answered():
     assert (outputs["answer"], outputs["trajectory"]["observation_0"]) == ("a", "seen")
 
 
-def test_so_it_is_in_the_history_of_the_second_react():
+def test_what_react_v2s_tools_returned_is_text_in_its_history():
     (message,) = json.loads(to_outputs(dspy.Prediction(history=events(Observed()))))["history"]["messages"]
     assert message["results"]["tool_call_results"][0]["value"] == "seen"
 

@@ -339,7 +339,7 @@ class Configured(dspy.Module):
     def forward(self, config: dict, **more): ...
 
 
-def test_a_parameter_may_have_such_a_name():
+def test_a_declared_parameter_may_be_called_config():
     assert schemas(Configured()).inputs.validate({"config": {"a": 1}, "lm": 1}) == {"config": {"a": 1}}
 
 
