@@ -17,6 +17,8 @@ from dspy_lambda.introspection import class_name
 
 MAX_BODY_BYTES = 6_000_000
 _MOST_GROWTH = 6
+# What dspy.ReAct, CodeAct, RLM and ReActV2 add to the outputs: what their tools returned is in it, of any class.
+_STEPS = ("trajectory", "history")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -115,9 +117,8 @@ def _encode(result: Any, field: str) -> bytes:
         try:
             text = _to_json(result, unknown)
         except (UnicodeEncodeError, PydanticSerializationError):
-            # Half a surrogate pair in a model's answer. The runtime client encodes the answer outside of its own error
-            # handling: that would end the execution environment.
-            text = _to_json(_whole_pairs(result), unknown)
+            unknown.clear()
+            text = _to_json(_sendable(result), unknown)
         if not text.startswith(b"{"):
             text = b"{%s:%s}" % (to_json(field), text)
         from_json(text)  # what cannot be read back (an integer of over 4,300 digits) is not sent
@@ -173,11 +174,42 @@ def _to_json(value: Any, unknown: list[str]) -> bytes:
     return to_json(value, by_alias=False, inf_nan_mode="null", bytes_mode="base64", fallback=to_dict)
 
 
-def _whole_pairs(value: Any) -> Any:
+def _sendable(value: Any) -> Any:
+    """The value with what a model or a tool put there as JSON can hold it.
+
+    Half a surrogate pair in a model's answer: the runtime client encodes the answer outside of its own error handling,
+    so that it would end the execution environment. An object that an agent's tool returned: nobody declared it as an
+    output, and the call is paid for.
+    """
     if isinstance(value, str):
         return _SURROGATE.sub("\ufffd", value)
     if isinstance(value, dict):
-        return {_whole_pairs(key): _whole_pairs(item) for key, item in value.items()}
+        return {
+            _sendable(key) if isinstance(key, str) else key: _sendable(_as_texts(item) if key in _STEPS else item)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
-        return [_whole_pairs(item) for item in value]
-    return _whole_pairs(value.toDict()) if hasattr(value, "toDict") else value
+        return [_sendable(item) for item in value]
+    return _sendable(value.toDict()) if hasattr(value, "toDict") else value
+
+
+def _as_texts(value: Any) -> Any:
+    """The value with what JSON cannot hold as text, as the model saw it."""
+    if isinstance(value, dict):
+        return {key if isinstance(key, str | int) else _text(key): _as_texts(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_texts(item) for item in value]
+    try:
+        _to_json(value, [])
+    except UnicodeEncodeError:
+        return value
+    except Exception:
+        return _text(value)
+    return value
+
+
+def _text(value: Any) -> str:
+    try:
+        return str(value)
+    except Exception:
+        return class_name(type(value))

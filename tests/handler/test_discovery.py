@@ -102,7 +102,10 @@ def test_a_broken_module_without_recognisable_classes_goes_by_its_file(make_proj
             "takes no arguments",
         ),
         ("class Empty(dspy.Module):\n    pass\n", "neither forward nor aforward"),
-        ("class Odd(dspy.Module):\n    def forward(self, x: 'Nowhere'): ...\n", "Nowhere"),
+        (
+            "import threading\nclass Odd(dspy.Module):\n    def forward(self, x: threading.Thread): ...\n",
+            "no type that JSON can fill",
+        ),
     ],
 )
 def test_a_class_that_is_no_program_is_listed_with_the_reason(make_project, source, says):

@@ -231,7 +231,7 @@ def test_connections_are_kept_over_invocations_and_sources(serve, models):
             {"a": 3},
             {"a": 1.5, "b": None},
         ),
-        ("    def forward(self, **more): return {'more': more}", {"x": 1}, {"more": {}}),
+        ("    def forward(self, **more): return {'more': more}", {"x": 1}, {"more": {"x": 1}}),
     ],
 )
 def test_entry_points_of_every_shape(make_project, make_serve, source, inputs, outputs):

@@ -6,6 +6,8 @@ import threading
 import dspy
 import pydantic
 import pytest
+from dspy.adapters.types.tool import ToolCallResults
+from dspy.utils import DummyLM
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -132,6 +134,69 @@ class Model(pydantic.BaseModel):
 def test_results_become_json_objects(result, outputs):
     assert json.loads(to_outputs(result)) == outputs
     json.dumps(outputs, allow_nan=False).encode()
+
+
+class Observed:
+    """What a tool may return: of a class that JSON knows nothing of."""
+
+    def __init__(self, text="seen"):
+        self.text = text
+
+    def __str__(self):
+        if self.text is None:
+            raise ValueError
+        return self.text
+
+
+def events(value):
+    result = ToolCallResults.ToolCallResult(name="look_up", value=value)
+    return dspy.History(messages=[{"question": "q", "results": ToolCallResults(tool_call_results=[result])}])
+
+
+@pytest.mark.parametrize(
+    ("result", "outputs"),
+    [
+        (dspy.Prediction(trajectory={"observation_0": Observed()}), {"trajectory": {"observation_0": "seen"}}),
+        (dspy.Prediction(trajectory={"o": Observed(None)}), {"trajectory": {"o": "Observed"}}),
+        (dspy.Prediction(trajectory={"o": Observed("\ud800")}), {"trajectory": {"o": "\ufffd"}}),
+        (
+            {"trajectory": {"o": Observed(), "n": 1, "t": "\ud800"}},
+            {"trajectory": {"o": "seen", "n": 1, "t": "\ufffd"}},
+        ),
+        ({"own": dspy.Prediction(trajectory=[{"o": Observed()}])}, {"own": {"trajectory": [{"o": "seen"}]}}),
+        ({"trajectory": {Observed(): {Observed}, 1: b"a"}}, {"trajectory": {"seen": str({Observed}), "1": "YQ=="}}),
+        (
+            {"trajectory": {"o": Model(when=math.inf)}, (1, 2): "\ud800"},
+            {"trajectory": {"o": {"when": None}}, "1,2": "\ufffd"},
+        ),
+    ],
+    ids=range(7),
+)
+def test_what_an_agents_tools_returned_is_text_where_json_cannot_hold_it(result, outputs):
+    assert json.loads(to_outputs(result)) == outputs
+
+
+def test_a_react_whose_tool_returns_an_object_is_answered():
+    def look_up() -> Observed:
+        return Observed()
+
+    def turn(tool):
+        return {"next_thought": "t", "next_tool_name": tool, "next_tool_args": {}}
+
+    with dspy.context(lm=DummyLM([turn("look_up"), turn("finish"), {"reasoning": "r", "answer": "a"}])):
+        result = dspy.ReAct("question -> answer", tools=[look_up])(question="q")
+    outputs = json.loads(to_outputs(result))
+    assert (outputs["answer"], outputs["trajectory"]["observation_0"]) == ("a", "seen")
+
+
+def test_what_react_v2s_tools_returned_is_text_in_its_history():
+    (message,) = json.loads(to_outputs(dspy.Prediction(history=events(Observed()))))["history"]["messages"]
+    assert message["results"]["tool_call_results"][0]["value"] == "seen"
+
+
+def test_outputs_that_json_cannot_hold_are_named_beside_a_trajectory_too():
+    with pytest.raises(ProgramFailed, match=r"result \(lock\)"):
+        to_outputs(dspy.Prediction(trajectory={"o": Observed()}, answer=threading.Lock()))
 
 
 class Circle(list):

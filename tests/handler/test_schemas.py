@@ -96,8 +96,9 @@ def test_missing_hints_come_from_the_signature():
     assert properties["text"]["description"] == "what to size"
     assert (properties["level"]["minimum"], properties["level"]["maximum"]) == (1, 5)
     assert found.input_schema["required"] == ["text", "level"]
-    assert found.output_schema["properties"]["size"] == {"description": "in metres", "title": "Size", "type": "number"}
-    assert found.output_schema["properties"]["parts"]["items"]["$ref"] == "#/components/schemas/Unhinted.Item"
+    predicted, _ = found.output_schema["anyOf"]
+    assert predicted["properties"]["size"] == {"description": "in metres", "title": "Size", "type": "number"}
+    assert predicted["properties"]["parts"]["items"]["$ref"] == "#/components/schemas/Unhinted.Item"
 
 
 def test_a_bare_predict_takes_its_signature_with_its_defaults():
@@ -305,3 +306,147 @@ def test_aliases_are_of_inputs_alone():
     found = schemas(Reviewer())
     assert found.inputs.validate({"draft": {"effort_[1-5]": 2}})["draft"].effort == 2
     assert list(found.output_schema["properties"]) == ["effort"]
+
+
+class Taking(dspy.Module):
+    def forward(self, **inputs): ...
+
+
+class TakingMore(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.predict = dspy.Predict("question: str -> answer")
+
+    async def aforward(self, question: str, tool: Callable = print, **more): ...
+
+
+def test_what_forward_takes_as_kwargs_is_passed_as_it_is():
+    found = schemas(Taking())
+    assert found.inputs.validate({"a": [1], "b": None}) == {"a": [1], "b": None}
+    assert found.input_schema["additionalProperties"] is True
+    found = schemas(TakingMore())
+    assert found.inputs.validate({"question": "q", "k": 3, "tool": "x"}) == {"question": "q", "k": 3}
+    with pytest.raises(InvalidInput):
+        found.inputs.validate({"question": 5, "k": 3})
+
+
+@pytest.mark.parametrize("name", ["config", "lm", "signature", "demos", "interpreter_factory", "max_iters", "self"])
+def test_no_caller_reaches_what_dspys_modules_take_beside_their_fields(name):
+    assert schemas(Taking()).inputs.validate({name: {"api_base": "http://localhost"}, "a": 1}) == {"a": 1}
+
+
+class Configured(dspy.Module):
+    def forward(self, config: dict, **more): ...
+
+
+def test_a_declared_parameter_may_be_called_config():
+    assert schemas(Configured()).inputs.validate({"config": {"a": 1}, "lm": 1}) == {"config": {"a": 1}}
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: dspy.Predict(Sized), lambda: dspy.ReAct(Sized, tools=[]), lambda: dspy.ChainOfThought(Sized)]
+)
+def test_dspys_own_modules_take_their_signatures_fields_alone(make):
+    found = schemas(make())
+    assert found.inputs.validate({"text": "t", "level": 1, "trajectory": "x"}) == {"text": "t", "level": 1}
+    assert set(found.input_schema["properties"]) == {"text", "level", "mood"}
+
+
+class Retrieving(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.answer = dspy.Predict("context: list[str], question -> answer")
+        self.search = dspy.Predict("question -> query")
+
+    def forward(self, **inputs): ...
+
+
+class Agent(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.steps = {"agent": dspy.ReAct("question -> answer", tools=[])}
+        self.same = self.steps["agent"]
+
+    def forward(self, **inputs): ...
+
+
+def test_what_one_of_several_predictors_asks_for_is_not_required():
+    found = schemas(Retrieving())
+    assert found.inputs.validate({"question": "q"}) == {"question": "q"}
+    assert "required" not in found.input_schema
+    with pytest.raises(InvalidInput):
+        found.inputs.validate({"question": "q", "context": 5})
+
+
+def test_an_agent_is_one_predictor():
+    found = schemas(Agent())
+    assert found.input_schema["required"] == ["question"]
+    assert set(found.input_schema["properties"]) == {"question"}
+
+
+class Passages(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.predict = dspy.ChainOfThought("context, question: str, k: int -> answer")
+
+    def forward(self, context, question, k=None): ...
+
+
+class Bounded(dspy.Signature):
+    """A length is one of a text."""
+
+    text = dspy.InputField(max_length=3)
+    answer = dspy.OutputField()
+
+
+def test_a_type_that_the_signature_leaves_out_is_not_checked():
+    found = schemas(Passages())
+    for context in (["a", "b"], {"title": "t"}, "text", None):
+        inputs = {"context": context, "question": "q"}
+        assert found.inputs.validate(inputs) == inputs
+    assert found.input_schema["properties"]["context"] == {"title": "Context"}
+    with pytest.raises(InvalidInput):
+        found.inputs.validate({"context": [], "question": 5})
+    with pytest.raises(InvalidInput):
+        schemas(dspy.Predict(Bounded)).inputs.validate({"text": "long"})
+
+
+def test_a_signatures_text_may_be_several_as_dspy_has_it():
+    inputs = schemas(Passages()).inputs
+    assert inputs.validate({"context": "c", "question": ["a", "b"]}) == {"context": "c", "question": ["a", "b"]}
+    with pytest.raises(InvalidInput) as error:
+        inputs.validate({"context": "c", "question": ["a", 5]})
+    assert [misfit["loc"] for misfit in error.value.errors] == [["question"]]
+
+
+class Defaulted(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.predict = dspy.Predict("k: int, size: int -> answer")
+
+    def forward(self, k: int = None, tags: Annotated[list, pydantic.Field(max_length=1)] = None, size=None, n=3): ...  # noqa: RUF013
+
+
+def test_none_is_taken_where_it_is_the_default():
+    found = schemas(Defaulted())
+    nothing = {"k": None, "tags": None, "size": None}
+    assert found.inputs.validate(nothing) == nothing
+    assert found.inputs.validate({"k": "3"}) == {"k": 3}
+    for inputs in ({"k": "x"}, {"tags": [1, 2]}, {"size": "x"}):
+        with pytest.raises(InvalidInput):
+            found.inputs.validate(inputs)
+    assert found.input_schema["properties"]["k"]["anyOf"] == [{"type": "integer"}, {"type": "null"}]
+
+
+class Endless(dspy.Module):
+    def forward(self, budget: float = float("inf"), least: float = float("nan"), most: float = 1.5): ...
+
+
+def test_a_default_that_json_cannot_hold_is_not_shown():
+    properties = schemas(Endless()).input_schema["properties"]
+    assert ["default" in properties[name] for name in ("budget", "least", "most")] == [False, False, True]
+
+
+def test_the_text_that_an_image_is_made_from_is_documented():
+    kinds = schemas(Picture()).input_schema["properties"]["image"]["anyOf"]
+    assert kinds == [{"type": "string"}, {"$ref": "#/components/schemas/Picture.Image"}]

@@ -220,8 +220,8 @@ def test_a_route_that_says_nothing_of_the_path_leaves_the_path(serve, route):
 def test_the_openapi_document_has_each_programs_schemas(serve):
     document = json.loads(serve.get("/openapi.json").body)
     assert set(document["paths"]) >= {"/Answer", "/Triage", "/programs", "/health/ready"}
-    triage = document["components"]["schemas"]["TriageOutputs"]["properties"]
-    assert triage["queue"]["enum"] == ["billing", "technical", "sales", "other"]
+    triage, _ = document["components"]["schemas"]["TriageOutputs"]["anyOf"]
+    assert triage["properties"]["queue"]["enum"] == ["billing", "technical", "sales", "other"]
     assert document["components"]["schemas"]["SummariseInputs"]["required"] == ["text"]
 
 
@@ -321,6 +321,16 @@ ODD = """
 from typing import Callable
 class Odd(dspy.Module):
     def forward(self, a: int, f: Callable = print) -> list[dspy.Prediction]: ...
+
+from typing import Annotated, TypedDict
+import pydantic
+class Place(TypedDict):
+    city: str
+class Typed(dspy.Module):
+    def forward(self, a: int, most: float = float("inf")) -> Place: ...
+
+class Shows(dspy.Module):
+    def forward(self, a: Annotated[int, pydantic.Field(json_schema_extra={"example": object()})]) -> int: ...
 """
 
 

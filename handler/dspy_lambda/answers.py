@@ -1,0 +1,125 @@
+"""The JSON Schema of a program's answers: of what `payload.to_outputs` makes of its results.
+
+Imported when a schema is asked for, and by no call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+from dspy import Audio, Code, Example, File, Image, Reasoning
+from pydantic import TypeAdapter, WithJsonSchema
+from pydantic.errors import PydanticSchemaGenerationError
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+from typing_extensions import TypedDict
+
+from dspy_lambda.hints import readable, rebuilt
+
+# DSPy's types whose serializers write a text, which they do not say.
+_TEXTS = (Audio, Code, File, Image, Reasoning)
+
+
+class LenientJsonSchema(GenerateJsonSchema):
+    """Anything at all where pydantic knows no better: in place of an error, and of a promise that is not kept."""
+
+    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> JsonSchemaValue:
+        return {}
+
+    def is_instance_schema(self, schema: core_schema.IsInstanceSchema) -> JsonSchemaValue:
+        is_prediction = isinstance(schema["cls"], type) and issubclass(schema["cls"], Example)
+        return {"type": "object", "additionalProperties": True} if is_prediction else {}
+
+    def ser_schema(self, schema: Any) -> JsonSchemaValue | None:
+        found = super().ser_schema(schema)
+        # A serializer without a return hint: the parent describes what is given to it, and not what it writes.
+        return {} if found is None and schema["type"] in ("function-plain", "function-wrap") else found
+
+
+def answer_schema(returned: Any, result_field: str, ref_template: str) -> dict[str, Any] | None:
+    """The schema of the answers of a program with that return hint; None where they may be any object.
+
+    A result that is an object is the answer, any other is answered under `result_field`.
+    """
+    schema = _json_schema(_as_written(readable(returned)), ref_template)
+    definitions = schema.get("$defs", {})
+    refs = {ref_template.format(model=name): definition for name, definition in definitions.items()}
+    members = list(_members(schema, refs))
+    if not members or any(kind is None for _, kind in members):
+        return None
+    objects = [member for member, kind in members if kind == "object"]
+    others = [member for member, kind in members if kind != "object"]
+    if not others:
+        return schema
+    if not objects:
+        return _named(result_field, schema)
+    plain = others[0] if len(others) == 1 else {"anyOf": others}
+    return {"type": "object", "anyOf": [*objects, _named(result_field, plain)], "$defs": definitions}
+
+
+def prediction_schema(name: str, fields: Mapping[str, Any], ref_template: str) -> dict[str, Any]:
+    """The schema of the answers of a program that may return its predictor's prediction, or one that it made itself.
+
+    Which of the two cannot be known without running it, so that any object fits.
+
+    Args:
+        name: the program's.
+        fields: the types of the predictor's output fields.
+    """
+    make: Any = TypedDict
+    types = {key: _as_written(hint) for key, hint in fields.items()}
+    predicted = _json_schema(make(f"{name}Prediction", types), ref_template)
+    either = {"type": "object", "additionalProperties": True, "anyOf": [predicted, {"type": "object"}]}
+    return {**either, "$defs": predicted.pop("$defs", {})}
+
+
+def _as_written(hint: Any) -> Any:
+    """The hint with DSPy's types as what their serializers write."""
+    if isinstance(hint, type) and issubclass(hint, _TEXTS):
+        return Annotated[hint, WithJsonSchema({"type": "string"}, mode="serialization")]
+    return rebuilt(hint, _as_written)
+
+
+def _json_schema(hint: Any, ref_template: str) -> dict[str, Any]:
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(hint)
+    except PydanticSchemaGenerationError:
+        # A prediction in a list, or a class of the program's own.
+        adapter = TypeAdapter(hint, config={"arbitrary_types_allowed": True})
+    # By the fields' names, as answers are written, whatever their aliases.
+    return adapter.json_schema(
+        by_alias=False, ref_template=ref_template, mode="serialization", schema_generator=LenientJsonSchema
+    )
+
+
+def _named(field: str, schema: dict[str, Any]) -> dict[str, Any]:
+    definitions = {"$defs": schema["$defs"]} if "$defs" in schema else {}
+    plain = {key: value for key, value in schema.items() if key != "$defs"}
+    return {"type": "object", "properties": {field: plain}, "required": [field], **definitions}
+
+
+def _members(
+    schema: dict[str, Any], refs: Mapping[str, Any], seen: tuple[str, ...] = ()
+) -> Iterator[tuple[dict[str, Any], str | None]]:
+    """What the values may be, one by one, and of which JSON type that is; None where that is not to be known."""
+    target, passed = schema, seen
+    while "$ref" in target:
+        if target["$ref"] in passed:
+            return
+        passed = (*passed, target["$ref"])
+        target = refs[target["$ref"]]
+    alternatives = target.get("anyOf") or target.get("oneOf")
+    if alternatives is None:
+        yield schema, _json_type(target)
+        return
+    for alternative in alternatives:
+        yield from _members(alternative, refs, passed)
+
+
+def _json_type(schema: dict[str, Any]) -> str | None:
+    kind = schema.get("type")
+    if isinstance(kind, str):
+        return kind
+    values = schema.get("enum", [schema["const"]] if "const" in schema else [{}])
+    return None if any(isinstance(value, dict) for value in values) else "enum"
