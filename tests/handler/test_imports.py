@@ -33,7 +33,7 @@ def modules(code, **variables):
 @pytest.mark.parametrize(
     ("sources", "budget", "never"),
     [
-        ("", 1.15, {"fastapi", "starlette", "mangum", "boto3", "litellm", "openai", "numpy", "asyncio.subprocess"}),
+        ("", 1.17, {"fastapi", "starlette", "mangum", "boto3", "litellm", "openai", "numpy", "asyncio.subprocess"}),
         ("http", 1.35, {"boto3", "litellm", "openai", "numpy"}),
     ],
 )

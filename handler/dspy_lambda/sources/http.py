@@ -87,14 +87,16 @@ def late(environment: Environment, event: dict[str, Any], invocation: Invocation
 
 
 def _cors(allowed: list[str], event: dict[str, Any]) -> dict[str, str]:
-    """What lets a browser's page read the answer; Starlette's middleware adds it to all others."""
+    """What lets a browser's page read the answer, as `api.cors` adds it to all others: a function URL adds its own."""
+    if not allowed or kind_of(event) == "url":
+        return {}
     origins = [
         value[-1] if isinstance(value, list) and value else value
         for part in ("headers", "multiValueHeaders")
         for name, value in (event.get(part) or {}).items()
         if name.lower() == "origin"
     ]
-    if not origins or not allowed:
+    if not origins:
         return {}
     if "*" in allowed:
         return {"access-control-allow-origin": "*"}
