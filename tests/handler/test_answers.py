@@ -19,6 +19,7 @@ import typing_extensions
 from dspy.utils import DummyLM
 
 from dspy_lambda.api.openapi import describe
+from dspy_lambda.copies import Copier
 from dspy_lambda.payload import to_outputs
 from dspy_lambda.programs import Program, choose_entry
 from dspy_lambda.schemas import schemas_of
@@ -219,7 +220,7 @@ def make(name: str, hint: Any, given: Any, signature: Any) -> Program:
         forward.__annotations__["return"] = hint
     instance = type(name, (dspy.Module,), {"__init__": __init__, "forward": forward})()
     entry = choose_entry(instance)
-    return Program(name, "modules", "fast", instance, entry, schemas_of(instance, entry.method))
+    return Program(name, "modules", "fast", instance, entry, schemas_of(instance, entry.method), Copier(instance))
 
 
 PROGRAMS = {f"Row{n}": make(f"Row{n}", *row) for n, row in enumerate(ROWS)}
@@ -323,7 +324,7 @@ def test_one_programs_odd_hint_leaves_the_others_in_the_document(hint):
 
     instance = Takes()
     entry = choose_entry(instance)
-    odd = Program("Takes", "modules", "fast", instance, entry, schemas_of(instance, entry.method))
+    odd = Program("Takes", "modules", "fast", instance, entry, schemas_of(instance, entry.method), Copier(instance))
     document = describe("app", "", {"Takes": odd, "Row0": PROGRAMS["Row0"]})
     json.dumps(document, allow_nan=False)
     schemas = document["components"]["schemas"]
