@@ -24,7 +24,7 @@ from dspy_lambda.errors import CallError, DeadlineExceeded
 from dspy_lambda.limits import aslot_of, slot_of, spend
 from dspy_lambda.provider_bounds.times import Total
 from dspy_lambda.soundness import wait_seconds
-from dspy_lambda.telemetry.calls import CALL, Call, usage_of
+from dspy_lambda.telemetry.calls import CALL, Call, call_of, usage_of
 
 Function = Callable[..., Any]
 
@@ -43,7 +43,7 @@ class _LMCall:
     __slots__ = ("_call", "_has_context")
 
     def __init__(self, lm: Any) -> None:
-        self._call = CALL.get() or getattr(lm, "call", None)
+        self._call = call_of(lm)
         self._has_context = DEADLINE.get() is not None
 
     def __enter__(self) -> None:

@@ -228,19 +228,15 @@ class NoCall:
         return self
 
 
-def call_of(lm: Any) -> Call | None:
+def call_of(lm: Any) -> Any:
     """The call that an LM is asked by: the context's, since a program may keep an LM from one call for the next.
 
-    In a thread without a context (one that the program began) it is the call that the LM was made for.
+    In a thread without a context (one that the program began) it is the `call` that the LM has, if it has one.
     """
-    call = CALL.get()
-    if call is None:
-        call = getattr(lm, "call", None)
-    return call if isinstance(call, Call) else None
+    return CALL.get() or getattr(lm, "call", None)
 
 
 def usage_of(lm: Any) -> Usage | None:
     """Where an LM's answers count. Where no call is known, DSPy's settings may know it, which go further."""
-    call = call_of(lm)
-    usage: Usage | None = dspy.settings.get(SETTING) if call is None else call.usage
+    usage: Usage | None = getattr(call_of(lm), "usage", None) or dspy.settings.get(SETTING)
     return usage

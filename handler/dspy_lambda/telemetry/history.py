@@ -31,13 +31,11 @@ def install() -> None:
 
 def record(lm: Any, entry: dict[str, Any]) -> None:
     """Count one answered LM call, and keep its entry where the call may read it."""
-    call = call_of(lm)
-    if call is not None:
-        call.usage.add(entry)
-        if not call.settled:
-            _keep(call, lm, entry)
-    elif (usage := usage_of(lm)) is not None:
+    if (usage := usage_of(lm)) is not None:
         usage.add(entry)
+    call = call_of(lm)
+    if isinstance(call, Call) and not call.settled:
+        _keep(call, lm, entry)
 
 
 def _keep(call: Call, lm: Any, entry: dict[str, Any]) -> None:
