@@ -121,7 +121,9 @@ class LocalLambda:
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.to_thread(server.stop)
 
-    def _reach_queues(self, name: str, server: QueueServer, queue: Queue, credentials: dict[str, str]) -> None:
+    def _reach_queues(
+        self, name: str, server: QueueServer, queue: Queue, credentials: dict[str, str] = _CREDENTIALS
+    ) -> None:
         """Point a function's own SQS requests to the queues here.
 
         Args:
