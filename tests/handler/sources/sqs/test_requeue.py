@@ -141,7 +141,7 @@ def test_an_invalid_record_is_moved_with_its_reason_and_no_more_reported(server,
         found = server.client.receive_message(QueueUrl=queue.dead_letter_url, MessageAttributeNames=["All"])
         dead += found.get("Messages", [])
     reasons = {message["Body"]: message["MessageAttributes"]["Reason"]["StringValue"] for message in dead}
-    assert reasons['{"question": 5}'] == "The inputs do not fit the program: question."
+    assert reasons['{"question": 5}'] == "The inputs do not fit the program: question: Input should be a valid string."
     assert reasons["no json"].startswith("The body is not JSON")
     ids = {message["MessageAttributes"]["SourceMessageId"]["StringValue"] for message in dead}
     assert ids < {record["messageId"] for record in event["Records"]}
