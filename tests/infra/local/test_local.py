@@ -346,6 +346,8 @@ def test_a_batch_with_a_bad_record_leaves_that_one_in_the_dead_letter_queue(make
     assert models.stats()["requests"] == 10
     outcomes = [call["outcome"] for call in lines.records.calls]
     assert (outcomes.count("success"), outcomes.count("invalid_input")) == (10, 2)
+    (told,) = [line for line in lines.lines if "dead-letter queue" in line.get("message", "")]
+    assert told["message"] == "goes to the dead-letter queue after 2 receives (max_receive_count)"
 
 
 def test_batches_at_once_stay_within_maximum_concurrency(make_project, make_local, lines):
