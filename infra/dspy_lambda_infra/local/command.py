@@ -67,6 +67,8 @@ async def _serve(project: Project, options: argparse.Namespace, variables: dict[
             print(f"NOT limited here: {local.unlimited}", file=sys.stderr)
         for name, why in project.failed.items():
             print(f"program {name} cannot be loaded: {why}", file=sys.stderr)
+        for warning in visibility_warnings(project, options.visibility_timeout):
+            print(f"warning: {warning}", file=sys.stderr)
         try:
             async with local.mappings(options.visibility_timeout) as server, local.front(kind, options.port) as address:
                 if server.unordered:
@@ -88,6 +90,23 @@ async def _serve(project: Project, options: argparse.Namespace, variables: dict[
             print(f"dspy-lambda: port {options.port}: {error.strerror}; --port 0 picks a free one", file=sys.stderr)
             return 1
     return 130 if signal.SIGINT in received else 0
+
+
+def visibility_warnings(project: Project, seconds: int | None) -> list[str]:
+    """A line if records would become visible while their functions may still work on them.
+
+    Args:
+        seconds: the visibility timeout that was given; None for the config's.
+    """
+    queued = [function for function in project.functions.values() if function.settings.sqs]
+    short = [function for function in queued if seconds is not None and seconds < function.settings.timeout_seconds]
+    if not short:
+        return []
+    named = ", ".join(f"{function.name} ({function.settings.timeout_seconds} s)" for function in short)
+    return [
+        f"--visibility-timeout {seconds} is below the timeout of {named}: a record comes back while it is worked on, "
+        "and runs twice; to see failed records again soon, set sqs.backoff_seconds: 1 in the config"
+    ]
 
 
 async def _invoke(project: Project, options: argparse.Namespace, event: bytes, variables: dict[str, str]) -> int:
