@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -17,10 +18,11 @@ from dspy_lambda.errors import ConfigError, UnknownEvent
 from dspy_lambda_infra.local.function import RequestTooLarge, Throttled
 from dspy_lambda_infra.local.keys import require_keys
 from dspy_lambda_infra.local.local import LocalLambda
+from dspy_lambda_infra.local.queues import REGION
 from dspy_lambda_infra.local.readable import answer_to, log_to
 from dspy_lambda_infra.model_server import ModelServer
 from dspy_lambda_infra.progress import progress
-from dspy_lambda_infra.project import CATALOGUE, Project, load_project
+from dspy_lambda_infra.project import CATALOGUE, Function, Project, load_project
 
 
 def run_local(options: argparse.Namespace) -> int:
@@ -83,6 +85,9 @@ async def _serve(project: Project, options: argparse.Namespace, variables: dict[
                 for queue in local.queues.values():
                     print(f"  queue {queue.url}")
                     print(f"  DLQ   {queue.dead_letter_url}")
+                if local.queues and sys.stdout.isatty():
+                    name, queue = next(iter(local.queues.items()))
+                    print(f"  {send_command(project.functions[name], server.address, queue.url)}")
                 progress("Ctrl-C ends it. The first call of each function starts it, which takes seconds.")
                 sys.stdout.flush()
                 await stop.wait()
@@ -107,6 +112,16 @@ def visibility_warnings(project: Project, seconds: int | None) -> list[str]:
         f"--visibility-timeout {seconds} is below the timeout of {named}: a record comes back while it is worked on, "
         "and runs twice; to see failed records again soon, set sqs.backoff_seconds: 1 in the config"
     ]
+
+
+def send_command(function: Function, endpoint: str, queue: str) -> str:
+    """The AWS CLI's command that sends a program's inputs to its local queue."""
+    schema = function.program.schemas.inputs.json_schema() if function.program else {}
+    body = json.dumps(dict.fromkeys(schema.get("required", []), "..."))
+    group = ["--message-group-id", "1"] if function.settings.sqs and function.settings.sqs.fifo else []
+    keys = ["AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x"]  # the CLI wants some; nobody checks them
+    where = ["--region", REGION, "--endpoint-url", endpoint, "--queue-url", queue]
+    return shlex.join([*keys, "aws", "sqs", "send-message", *where, "--message-body", body, *group])
 
 
 async def _invoke(project: Project, options: argparse.Namespace, event: bytes, variables: dict[str, str]) -> int:
