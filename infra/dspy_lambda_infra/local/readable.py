@@ -13,6 +13,8 @@ from dspy_lambda.telemetry.calls import UNKNOWN
 
 _FRAMES = 4
 _HANDLER = re.compile(r"dspy_lambda/|<frozen |importlib/")
+# The runtime client's, before each failed init: there is no managed runtime here whose update could be the reason.
+_RUNTIME_UPDATE = "LAMBDA_WARNING: Unhandled exception."
 _INSTALLED = re.compile(r"\S*/site-packages/")
 # What leads to a request or says nothing on one machine.
 _LEFT_OUT = {
@@ -68,7 +70,7 @@ def readable(function: str, line: str) -> Iterator[str]:
 
 
 def _entry(name: str, entry: dict[str, Any]) -> Iterator[str]:
-    if "_aws" in entry:
+    if "_aws" in entry or str(entry.get("message", "")).startswith(_RUNTIME_UPDATE):
         return
     if str(entry.get("type", "")).startswith("platform."):
         yield from _platform(name, entry)

@@ -77,6 +77,10 @@ def test_an_invalid_call_shows_why_in_its_line():
     [
         ({"_aws": {"Timestamp": 1}, "Calls": [1]}, []),
         ({"level": "INFO", "message": "environment ready", "programs": {"Triage": "async"}}, []),
+        (
+            {"level": "WARNING", "message": "LAMBDA_WARNING: Unhandled exception. ... a Lambda runtime update ...\r"},
+            [],
+        ),
         ("Reading the manual", ["Triage  Reading the manual"]),
         ("[1, 2]", ["Triage  [1, 2]"]),
         (
