@@ -155,7 +155,7 @@ def _read_event(source: str) -> bytes:
 
 def _direct_event(inputs: str) -> bytes:
     """The event that calls a program directly; of its inputs as JSON text, or of a file as `_read_event` takes it."""
-    is_text = inputs.lstrip().startswith("{")
+    is_text = inputs.lstrip().startswith(("{", "[", '"'))
     value = _parse("--inputs", inputs.encode()) if is_text else _parse(inputs, _read_event(inputs))
     if not isinstance(value, dict):
         raise ConfigError("--inputs: must be a JSON object with the program's inputs.")

@@ -500,6 +500,8 @@ def test_inputs_given_as_an_event_are_refused_with_the_option_to_use(capfd, tmp_
     [
         (["invoke", "Answer", "--inputs", "{question", "--project", str(QUICKSTART)], "--inputs: not JSON"),
         (["invoke", "Answer", "--inputs", "/nowhere", "--project", str(QUICKSTART)], "/nowhere: No such file"),
+        (["invoke", "Answer", "--inputs", "[1]", "--project", str(QUICKSTART)], "--inputs: must be a JSON object"),
+        (["invoke", "Answer", "--inputs", '"q"', "--project", str(QUICKSTART)], "--inputs: must be a JSON object"),
         (["invoke", "--inputs", "{}", "--project", str(QUICKSTART)], "--inputs needs a program: Answer, Perspectives"),
         (["invoke", "Nope", "--event", str(EVENTS / "rest.json"), "--project", str(QUICKSTART)], "no program 'Nope'"),
         (["invoke", "--event", "/nowhere.json", "--project", str(QUICKSTART)], "/nowhere.json: No such file"),
