@@ -139,8 +139,8 @@ class Deployment(_Section):
     ] = "Canary10Percent5Minutes"
 
 
-def _no_true(value: Any) -> Any:
-    if value is True:
+def _false_or_mapping(value: Any) -> Any:
+    if value is not False and not isinstance(value, dict | Sqs):
         raise ValueError("write false, or a mapping such as {batch_size: 10}")
     return value
 
@@ -180,7 +180,7 @@ class FunctionSettings(_Section):
     daily_cost_usd: Annotated[float, Field(gt=0)] | None = 10.0
     # The same on tokens, for models without a known price: input and output tokens of a day together.
     daily_tokens: Annotated[int, Field(ge=1)] | None = None
-    sqs: Annotated[Literal[False] | Sqs, BeforeValidator(_no_true)] = False
+    sqs: Annotated[Literal[False] | Sqs, BeforeValidator(_false_or_mapping)] = False
     schedule: Schedule | None = None
     deployment: Deployment | None = None
 
@@ -357,6 +357,8 @@ def _explain(error: ValidationError) -> list[str]:
     """One line for each misfit: key, what is wrong, what is allowed. Never the value: it may be a key."""
     lines = []
     for item in error.errors(include_url=False, include_input=False, include_context=False):
+        if "literal[False]" in item["loc"]:  # a mapping is not False, either: its own lines say what is wrong with it
+            continue
         # Union members show up in the location as class names or literal[...]; they are no keys of the file.
         keys = [str(part) for part in item["loc"] if not _is_union_tag(part)]
         message = item["msg"].removeprefix("Value error, ")

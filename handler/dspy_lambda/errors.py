@@ -15,6 +15,7 @@ from dspy_lambda.introspection import arguments_of, attribute_of, is_a, tracebac
 from dspy_lambda.soundness import normalized, wait_seconds
 
 _RAISED = "The program raised an exception; its log record has this request id."
+MISFIT = "The inputs do not fit the program: "  # and which field, and why
 _MAIN_THREAD = (
     "The program needs the main thread, for a signal handler, and a call does not run there: "
     "install the handler when the module is imported."

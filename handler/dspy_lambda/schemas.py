@@ -21,7 +21,7 @@ from pydantic.errors import (
 from pydantic.fields import FieldInfo
 from typing_extensions import TypedDict
 
-from dspy_lambda.errors import InvalidInput
+from dspy_lambda.errors import MISFIT, InvalidInput
 
 SCHEMA_REF = "#/components/schemas/{program}.{{model}}"
 # A hint within a hint that cannot be resolved; before Python 3.12, a `typing.TypedDict`.
@@ -64,11 +64,10 @@ class Inputs:
             values = self.adapter.validate_python(inputs)
             return {**dict.fromkeys(self.optional), **self._more(inputs), **values}
         except ValidationError as error:
-            from dspy_lambda.validation_errors import entries_of, property_names
+            from dspy_lambda.validation_errors import entries_of, property_names, summary
 
             misfits = entries_of(error, {*self.fields, *property_names(self.json_schema())})
-        fields = sorted({str(item["loc"][0]) for item in misfits if item["loc"]})
-        raise InvalidInput(f"The inputs do not fit the program: {', '.join(fields)}.", errors=misfits)
+        raise InvalidInput(f"{MISFIT}{summary(misfits)}.", errors=misfits)
 
     def _more(self, inputs: dict[str, Any]) -> dict[str, Any]:
         if not self.takes_more:

@@ -38,7 +38,7 @@ _REASONS = {
     "ConnectTimeoutError": _NO_ANSWER,
     "ReadTimeoutError": _NO_ANSWER,
     "EndpointConnectionError": _NO_ANSWER,
-    "NoRegionError": "set AWS_DEFAULT_REGION",
+    "NoRegionError": "set AWS_REGION",
     "NoCredentialsError": "there are no AWS credentials here",
 }
 Address = tuple[str, str]  # service and name
@@ -146,7 +146,9 @@ def _call(service: str, operation: str, addresses: list[Address], wanted: dict[A
     )
     connect: Any = boto3.client  # its stubs want a literal name
     try:
-        return getattr(connect(service, config=patience), operation)(**request)
+        # boto3 does not read AWS_REGION; without it, it looks further.
+        client = connect(service, region_name=os.environ.get("AWS_REGION") or None, config=patience)
+        return getattr(client, operation)(**request)
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "unknown")
     except BotoCoreError as error:

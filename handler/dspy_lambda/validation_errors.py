@@ -12,6 +12,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 _MOST_ERRORS = 100
+_SUMMARY_LENGTH = 900  # a dead-letter queue's Reason has 1,000
 # Kinds whose text is, or quotes, what a validator or the caller wrote.
 _QUOTING = {"value_error", "assertion_error", "union_tag_invalid", "is_instance_of"}
 
@@ -25,6 +26,13 @@ def entries_of(error: ValidationError, names: Collection[str]) -> list[dict[str,
     # A wrong list of 300,000 items would be 300,000 entries: an answer that Lambda does not pass on.
     found = error.errors(include_url=False, include_input=False)[:_MOST_ERRORS]
     return [_entry(item, names) for item in found]
+
+
+def summary(entries: list[dict[str, Any]]) -> str:
+    """The first entries as one line, `field: why; ...`."""
+    parts = [": ".join(filter(None, [".".join(map(str, item["loc"])), item["msg"]])) for item in entries]
+    text = "; ".join(parts)
+    return text if len(text) <= _SUMMARY_LENGTH else f"{text[:_SUMMARY_LENGTH]}..."
 
 
 def _entry(item: Any, names: Collection[str]) -> dict[str, Any]:

@@ -185,8 +185,7 @@ def _template(options: argparse.Namespace) -> int:
     from dspy_lambda_infra.template.beside import write_beside
 
     say_what_runs(options.project)
-    whole = load_project(options.project)
-    project = whole.loaded()
+    project = load_project(options.project)
     check(project)
     to_stdout = str(options.output) == "-"
     text = render(project, Path() if to_stdout else options.output.parent)
@@ -207,7 +206,6 @@ def _template(options: argparse.Namespace) -> int:
         "dspy-lambda deploy --dry-run says what calls may cost.",
         file=sys.stderr,
     )
-    whole.require_loaded()
     return 0
 
 
@@ -250,8 +248,10 @@ def _limits(options: argparse.Namespace) -> int:
     from dspy_lambda_infra.project import load_project, say_what_runs
 
     say_what_runs(options.project)
-    text, exceeded = report(load_project(options.project))
+    project = load_project(options.project)
+    text, exceeded = report(project)
     print(text)
+    project.require_loaded()
     return EXIT_FAILED if exceeded else 0
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import socket
 import sys
 import threading
 import time
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 import uvicorn
@@ -29,6 +30,7 @@ from dspy_lambda_infra.local.readable import Terminal
 Scope = MutableMapping[str, Any]
 # How long calls may go on after Ctrl-C or SIGTERM; a container is killed 10 s after it (docker stop).
 _GRACE_SECONDS = 5
+_BACKLOG = 2048  # uvicorn's own
 
 
 class ServeApp:
@@ -65,7 +67,7 @@ class ServeApp:
 
 
 def run_serve(options: argparse.Namespace, variables: dict[str, str]) -> int:
-    """Serve until Ctrl-C or SIGTERM; calls that run then have 5 s to end.
+    """Serve until Ctrl-C or SIGTERM; calls that run then have 5 s to end. 1 where the port cannot be had.
 
     Raises:
         ConfigError: `--dev` where other machines could call it.
@@ -73,6 +75,11 @@ def run_serve(options: argparse.Namespace, variables: dict[str, str]) -> int:
     own_machine = is_loopback(options.host)
     if options.dev and not own_machine:
         raise ConfigError(f"--dev shows the texts of exceptions to every caller: leave out --host {options.host}.")
+    try:
+        listener = _listen(options.host, options.port)
+    except OSError as error:
+        print(f"dspy-lambda: port {options.port}: {error.strerror}; --port 0 picks a free one", file=sys.stderr)
+        return 1
     output = Terminal(sys.stdout, "serve") if sys.stdout.isatty() else None
     shown = {TEXTS: "answer"} if options.dev else {}
     environment = Environment(shown | variables, output, own_process=True)
@@ -85,15 +92,21 @@ def run_serve(options: argparse.Namespace, variables: dict[str, str]) -> int:
         log_level="warning",
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    server = _Server(config)
+    server = _Server(config, [*environment.programs] if output else [])
     watcher = (environment.runner, threading.get_ident())
     threading.Thread(target=environment.watch.keep_watching, args=watcher, daemon=True).start()
     code = 130
     with contextlib.suppress(KeyboardInterrupt):
-        environment.use_loop().run_until_complete(server.serve())
+        environment.use_loop().run_until_complete(server.serve([listener]))
         code = 0 if server.started else 1
     _leave_threads(code)
     return code
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """The socket to serve on: uvicorn's own would end the process, and say no more than the error's number."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
 
 
 def _leave_threads(code: int) -> None:
@@ -106,10 +119,21 @@ def _leave_threads(code: int) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens, once it does."""
+    """Says where it listens, once it does.
+
+    Args:
+        shown: the programs to name with it.
+    """
+
+    def __init__(self, config: uvicorn.Config, shown: Sequence[str]) -> None:
+        super().__init__(config)
+        self._shown = shown
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
-            print(f"ready http://{host}:{port}", file=sys.__stdout__, flush=True)
+            address = f"http://{host}:{port}"
+            lines = [f"  POST {address}/{name}" for name in sorted(self._shown)]
+            lines += [f"  GET  {address}/docs (calls them from a page)"] if lines else []
+            print("\n".join([f"ready {address}", *lines]), file=sys.__stdout__, flush=True)

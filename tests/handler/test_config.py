@@ -78,6 +78,23 @@ def test_a_config_that_cannot_be_used_says_file_key_and_what_is_allowed(tmp_path
         assert part in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("sqs", "says"),
+    [
+        ("", "lambda.defaults.sqs: write false, or a mapping such as {batch_size: 10}"),
+        ("5", "lambda.defaults.sqs: write false, or a mapping such as {batch_size: 10}"),
+        ("{batch: 1}", "lambda.defaults.sqs.batch: unknown key; allowed here: batch_size, window_seconds, "),
+        ("{batch_size: 0}", "lambda.defaults.sqs.batch_size: Input should be greater than or equal to 1"),
+        ("{fifo: true, batch_size: 11}", "lambda.defaults.sqs: a FIFO queue's batch_size is at most 10"),
+    ],
+)
+def test_what_is_wrong_with_a_queue_is_one_line(tmp_path, sqs, says):
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, f"{VALID}lambda:\n  defaults:\n    sqs: {sqs}\n")
+    (line,) = str(error.value).splitlines()
+    assert f"dspy.config.yaml: {says}" in line
+
+
 def test_a_missing_config_says_how_to_name_the_folder(tmp_path):
     with pytest.raises(ConfigError, match="DSPY_LAMBDA_PROJECT"):
         load_config(tmp_path)

@@ -50,6 +50,18 @@ def test_absent_fields_are_left_to_pythons_own_defaults():
     assert set(values) == {"item", "colour", "kind", "tags"}
 
 
+def test_the_text_of_the_error_says_which_field_and_why_at_a_bounded_length():
+    inputs = {"item": {"name": "n"}, "colour": "red", "kind": "secret", "tags": ["t", 5]}
+    with pytest.raises(InvalidInput) as error:
+        schemas(Hinted()).inputs.validate(inputs)
+    assert str(error.value).startswith("The inputs do not fit the program: kind: Input should be ")
+    assert str(error.value).endswith("; tags.1: Input should be a valid string.")
+    with pytest.raises(InvalidInput) as error:
+        schemas(Hinted()).inputs.validate(inputs | {"tags": [5] * 200})
+    assert len(str(error.value)) < 1000
+    assert len(error.value.errors) == 100
+
+
 def test_every_misfit_is_named_by_field_without_its_value():
     with pytest.raises(InvalidInput) as error:
         schemas(Hinted()).inputs.validate(

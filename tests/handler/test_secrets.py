@@ -230,12 +230,19 @@ def test_a_service_that_cannot_be_reached_is_an_error(use_endpoint):
         resolve({SECRETS: "A=ssm:/a"})
 
 
+def test_the_region_may_be_named_by_aws_region_alone(aws, monkeypatch):
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    aws.parameter("/a", VALUE)
+    assert resolve({SECRETS: "A=ssm:/a"}) == {"A": VALUE}
+
+
 def test_without_a_region_is_an_error(use_endpoint, monkeypatch):
     use_endpoint("http://127.0.0.1:9")
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
-    with pytest.raises(ConfigError, match=r"A: ssm:/a cannot be read \(NoRegionError\): set AWS_DEFAULT_REGION"):
+    with pytest.raises(ConfigError, match=r"A: ssm:/a cannot be read \(NoRegionError\): set AWS_REGION"):
         resolve({SECRETS: "A=ssm:/a"})
 
 

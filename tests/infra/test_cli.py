@@ -7,6 +7,7 @@ import pytest
 
 from dspy_lambda_infra.cli import EXTRA_MODULES, main
 from tests.conftest import QUICKSTART
+from tests.support import AECHO, ECHO
 
 MAIN = "from dspy_lambda_infra.cli import main; sys.exit(main(sys.argv[1:]))"
 
@@ -56,6 +57,31 @@ def test_every_package_of_the_extra_is_known_by_its_module():
     }
     assert extra
     assert extra <= known
+
+
+BROKEN = "import nothing_of_that_name\n" + AECHO
+
+
+def test_a_template_is_not_written_without_the_program_that_cannot_be_loaded(make_project, capsys):
+    project = make_project({"echo": ECHO, "broken": BROKEN})
+    written = project / "template.yaml"
+    written.write_text("as it was")
+    for output in (str(written), "-"):
+        assert main(["template", "--project", str(project), "--output", output]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert "AEcho: " in err
+        assert "their code runs here" in err
+    assert written.read_text() == "as it was"
+    assert not (project / "Makefile").exists()
+
+
+def test_limits_shows_its_table_and_names_what_cannot_be_loaded(make_project, capsys):
+    project = make_project({"echo": ECHO, "broken": BROKEN})
+    assert main(["limits", "--project", str(project)]) == 2
+    out, err = capsys.readouterr()
+    assert "Echo" in out
+    assert "programs that cannot be loaded have no function: AEcho: " in err
 
 
 def test_the_version_names_dspys_too(capsys):

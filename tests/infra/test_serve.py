@@ -1,8 +1,11 @@
 import asyncio
 import contextlib
+import errno
 import json
 import os
+import pty
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -265,6 +268,35 @@ def test_the_texts_of_exceptions_are_for_developers(make_project, start, options
     assert call.get("exception") == ("the reason" if shown else None)
     (line,) = [line for line in server.records.lines if line.get("message") == "about to raise"]
     assert (line["program"], line["function_request_id"]) == ("Raises", document["request_id"])
+
+
+def test_a_taken_port_is_exit_1_with_the_way_out(make_project):
+    command = [sys.executable, "-m", "dspy_lambda_infra.cli", "serve", "--project", str(make_project({"echo": ECHO}))]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        variables = {**os.environ, "OPENAI_API_KEY": "k"}
+        found = subprocess.run([*command, "--port", port], capture_output=True, text=True, timeout=60, env=variables)
+    assert found.returncode == 1
+    (line,) = found.stderr.splitlines()
+    assert line.startswith(f"dspy-lambda: port {port}: {os.strerror(errno.EADDRINUSE)}")
+    assert line.endswith("; --port 0 picks a free one")
+
+
+def test_a_terminal_is_shown_what_can_be_called(make_project):
+    project = make_project({"echo": ECHO, "aecho": AECHO})
+    terminal, end = pty.openpty()
+    command = [sys.executable, "-m", "dspy_lambda_infra.cli", "serve", "--project", str(project), "--port", "0"]
+    process = subprocess.Popen(command, stdout=end, stderr=subprocess.PIPE, env={**os.environ, "OPENAI_API_KEY": "k"})
+    os.close(end)
+    try:
+        with os.fdopen(terminal) as screen:
+            url = next(line.split()[1] for line in screen if line.startswith("ready "))
+            shown = [next(screen).split() for _ in range(3)]
+    finally:
+        process.kill()
+        process.communicate()
+    assert shown[:2] == [["POST", f"{url}/AEcho"], ["POST", f"{url}/Echo"]]
+    assert shown[2][:2] == ["GET", f"{url}/docs"]
 
 
 def test_other_machines_are_not_shown_them(make_project, capsys):

@@ -75,6 +75,6 @@ def test_a_direct_event_gets_the_outputs(post, models, event):
 def test_an_error_has_its_name_and_comes_from_the_artifacts_own_code(post, artifact):
     error = json.loads(post({"program": "Answer", "inputs": {}}))
     assert error["errorType"] == "InvalidInput"
-    assert error["errorMessage"] == "The inputs do not fit the program: question."
+    assert error["errorMessage"] == "The inputs do not fit the program: question: Field required."
     assert all(str(artifact) in line for line in error["stackTrace"] if "lambda_handler" in line or "handle" in line)
     assert of_payload(post({"what": 1}))["errorType"] == "UnknownEvent"

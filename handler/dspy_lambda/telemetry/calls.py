@@ -161,7 +161,8 @@ class Call:
         self.usage.close()
         telemetry = self.invocation.telemetry
         try:
-            telemetry.write(self, {} if cause is None else telemetry.exceptions.fields(cause))
+            about = telemetry.exceptions
+            telemetry.write(self, about.reason(outcome.error) if cause is None else about.fields(cause))
         finally:
             self.written = True
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dspy_lambda.errors import CallError, with_detail
+from dspy_lambda.errors import CallError, InvalidInput, with_detail
 from dspy_lambda.introspection import UNKNOWN, plain_text
 from dspy_lambda.settings import choice
 from dspy_lambda.telemetry.describe import describe
@@ -38,6 +38,12 @@ class Exceptions:
     def fields(self, error: BaseException) -> dict[str, Any]:
         """An exception's part of a log line."""
         return describe(error) | ({"exception": self.text(error)} if self.in_log else {})
+
+    def reason(self, error: CallError | None) -> dict[str, Any]:
+        """Why a call's inputs are invalid: its caller's mistake, which has a text and no traceback."""
+        if not self.in_log or error is None or error.outcome != InvalidInput.outcome:
+            return {}
+        return {"exception": self.text(error.detail)}
 
     def explained(self, error: CallError, cause: BaseException) -> CallError:
         """The error as its caller gets it: with the cause's text and its last frames where that is asked for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,6 +41,14 @@ class AccountUnavailable(Exception):
     """The account cannot be read; the text says why."""
 
 
+def open_session(region: str | None) -> boto3.Session:
+    """A session in that region; without one in AWS_REGION's, which boto3 does not read, else where boto3 finds one.
+
+    AWS_REGION comes first, as for the AWS CLI.
+    """
+    return boto3.Session(region_name=region or os.environ.get("AWS_REGION") or None)
+
+
 def fetch_account(region: str | None, stack: str, places: Callable[[str | None], set[str]]) -> Account:
     """Read the account that the environment's credentials belong to.
 
@@ -50,7 +59,7 @@ def fetch_account(region: str | None, stack: str, places: Callable[[str | None],
         AccountUnavailable: no credentials, no region, no network or no permission.
     """
     try:
-        session = boto3.Session(region_name=region)
+        session = open_session(region)
         if session.region_name is None:
             raise AccountUnavailable("no region; say --region, or set AWS_REGION")
         if session.get_credentials() is None:

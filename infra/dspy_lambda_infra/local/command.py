@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -17,10 +18,11 @@ from dspy_lambda.errors import ConfigError, UnknownEvent
 from dspy_lambda_infra.local.function import RequestTooLarge, Throttled
 from dspy_lambda_infra.local.keys import require_keys
 from dspy_lambda_infra.local.local import LocalLambda
+from dspy_lambda_infra.local.queues import REGION
 from dspy_lambda_infra.local.readable import answer_to, log_to
 from dspy_lambda_infra.model_server import ModelServer
 from dspy_lambda_infra.progress import progress
-from dspy_lambda_infra.project import CATALOGUE, Project, load_project
+from dspy_lambda_infra.project import CATALOGUE, Function, Project, load_project
 
 
 def run_local(options: argparse.Namespace) -> int:
@@ -67,6 +69,8 @@ async def _serve(project: Project, options: argparse.Namespace, variables: dict[
             print(f"NOT limited here: {local.unlimited}", file=sys.stderr)
         for name, why in project.failed.items():
             print(f"program {name} cannot be loaded: {why}", file=sys.stderr)
+        for warning in visibility_warnings(project, options.visibility_timeout):
+            print(f"warning: {warning}", file=sys.stderr)
         try:
             async with local.mappings(options.visibility_timeout) as server, local.front(kind, options.port) as address:
                 if server.unordered:
@@ -81,6 +85,9 @@ async def _serve(project: Project, options: argparse.Namespace, variables: dict[
                 for queue in local.queues.values():
                     print(f"  queue {queue.url}")
                     print(f"  DLQ   {queue.dead_letter_url}")
+                if local.queues and sys.stdout.isatty():
+                    name, queue = next(iter(local.queues.items()))
+                    print(f"  {send_command(project.functions[name], server.address, queue.url)}")
                 progress("Ctrl-C ends it. The first call of each function starts it, which takes seconds.")
                 sys.stdout.flush()
                 await stop.wait()
@@ -88,6 +95,33 @@ async def _serve(project: Project, options: argparse.Namespace, variables: dict[
             print(f"dspy-lambda: port {options.port}: {error.strerror}; --port 0 picks a free one", file=sys.stderr)
             return 1
     return 130 if signal.SIGINT in received else 0
+
+
+def visibility_warnings(project: Project, seconds: int | None) -> list[str]:
+    """A line if records would become visible while their functions may still work on them.
+
+    Args:
+        seconds: the visibility timeout that was given; None for the config's.
+    """
+    queued = [function for function in project.functions.values() if function.settings.sqs]
+    short = [function for function in queued if seconds is not None and seconds < function.settings.timeout_seconds]
+    if not short:
+        return []
+    named = ", ".join(f"{function.name} ({function.settings.timeout_seconds} s)" for function in short)
+    return [
+        f"--visibility-timeout {seconds} is below the timeout of {named}: a record comes back while it is worked on, "
+        "and runs twice; to see failed records again soon, set sqs.backoff_seconds: 1 in the config"
+    ]
+
+
+def send_command(function: Function, endpoint: str, queue: str) -> str:
+    """The AWS CLI's command that sends a program's inputs to its local queue."""
+    schema = function.program.schemas.inputs.json_schema() if function.program else {}
+    body = json.dumps(dict.fromkeys(schema.get("required", []), "..."))
+    group = ["--message-group-id", "1"] if function.settings.sqs and function.settings.sqs.fifo else []
+    keys = ["AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x"]  # the CLI wants some; nobody checks them
+    where = ["--region", REGION, "--endpoint-url", endpoint, "--queue-url", queue]
+    return shlex.join([*keys, "aws", "sqs", "send-message", *where, "--message-body", body, *group])
 
 
 async def _invoke(project: Project, options: argparse.Namespace, event: bytes, variables: dict[str, str]) -> int:
@@ -121,7 +155,7 @@ def _read_event(source: str) -> bytes:
 
 def _direct_event(inputs: str) -> bytes:
     """The event that calls a program directly; of its inputs as JSON text, or of a file as `_read_event` takes it."""
-    is_text = inputs.lstrip().startswith("{")
+    is_text = inputs.lstrip().startswith(("{", "[", '"'))
     value = _parse("--inputs", inputs.encode()) if is_text else _parse(inputs, _read_event(inputs))
     if not isinstance(value, dict):
         raise ConfigError("--inputs: must be a JSON object with the program's inputs.")

@@ -34,12 +34,14 @@ class _Own:
     too_large: Refusal | tuple[int, dict[str, object]] = (413, {"message": "Request Too Long"})
 
 
+# There are no signatures here.
+_NOT_FOUND = "No such path or method; GET /programs names what can be called"
 _OWN = {
     "rest": _Own(
         REFUSALS["INTEGRATION_FAILURE"],
         (502, {"message": "Internal server error"}),
         REFUSALS["INTEGRATION_TIMEOUT"],
-        REFUSALS["MISSING_AUTHENTICATION_TOKEN"],
+        replace(REFUSALS["MISSING_AUTHENTICATION_TOKEN"], detail=_NOT_FOUND),
         REFUSALS["REQUEST_TOO_LARGE"],
     ),
     "http": _Own(

@@ -113,11 +113,20 @@ class EventSourceMapping:
         except Throttled:
             self._log("throttled: the records go back to the queue")
             return records
-        if answer.error is not None:
-            return records
-        failed = failed_identifiers(answer.payload, {record["messageId"] for record in records})
+        sent = {record["messageId"] for record in records}
+        failed = sent if answer.error is not None else failed_identifiers(answer.payload, sent)
         await self._delete([record for record in records if record["messageId"] not in failed])
-        return [record for record in records if record["messageId"] in failed]
+        left = [record for record in records if record["messageId"] in failed]
+        self._say_last_receives(left)
+        return left
+
+    def _say_last_receives(self, failed: list[dict[str, Any]]) -> None:
+        """The redrive policy takes these when they would be received again."""
+        most = self._settings.max_receive_count
+        for record in failed:
+            if int(record["attributes"].get("ApproximateReceiveCount", 0)) >= most:
+                text = f"goes to the dead-letter queue after {most} receives (max_receive_count)"
+                self._log(text, message_id=record["messageId"])
 
     async def _delete(self, done: list[dict[str, Any]]) -> None:
         for start in range(0, len(done), _RECEIVE_AT_MOST):
@@ -135,8 +144,8 @@ class EventSourceMapping:
         group: str | None = record["attributes"].get("MessageGroupId")
         return group if self._settings.fifo else None
 
-    def _log(self, text: str) -> None:
-        line = {"level": "WARNING", "message": text, "queue": self._queue.name}
+    def _log(self, text: str, **about: str) -> None:
+        line = {"level": "WARNING", "message": text, "queue": self._queue.name, **about}
         self._function.settings.log(self._function.settings.name, json.dumps(line))
 
     def _record(self, message: Any) -> dict[str, Any]:

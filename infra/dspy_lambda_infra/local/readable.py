@@ -8,8 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
+from dspy_lambda.errors import MISFIT, InvalidInput
+from dspy_lambda.telemetry.calls import UNKNOWN
+
 _FRAMES = 4
 _HANDLER = re.compile(r"dspy_lambda/|<frozen |importlib/")
+# The runtime client's, before each failed init: there is no managed runtime here whose update could be the reason.
+_RUNTIME_UPDATE = "LAMBDA_WARNING: Unhandled exception."
 _INSTALLED = re.compile(r"\S*/site-packages/")
 # What leads to a request or says nothing on one machine.
 _LEFT_OUT = {
@@ -65,7 +70,7 @@ def readable(function: str, line: str) -> Iterator[str]:
 
 
 def _entry(name: str, entry: dict[str, Any]) -> Iterator[str]:
-    if "_aws" in entry:
+    if "_aws" in entry or str(entry.get("message", "")).startswith(_RUNTIME_UPDATE):
         return
     if str(entry.get("type", "")).startswith("platform."):
         yield from _platform(name, entry)
@@ -75,7 +80,7 @@ def _entry(name: str, entry: dict[str, Any]) -> Iterator[str]:
         yield f"{name}  {entry['errorType']}: {first}"
         yield from _frames(entry.get("stackTrace"))
     elif entry.get("message") == "program call":
-        yield _call(entry)
+        yield _call(name, entry)
         yield from _exception(entry)
     elif entry.get("message") != "environment ready":  # `ready` and the call's line say as much
         more = [f"{key}={_plain(value)}" for key, value in entry.items() if key not in _LEFT_OUT]
@@ -98,8 +103,11 @@ def _platform(name: str, entry: dict[str, Any]) -> Iterator[str]:
         yield f"{name}  {kind}: {record['errorMessage']}"
 
 
-def _call(entry: dict[str, Any]) -> str:
-    parts = [f"{entry['program']}  {entry['outcome']} {entry['duration_ms']:.0f} ms"]
+def _call(name: str, entry: dict[str, Any]) -> str:
+    program = name if entry["program"] == UNKNOWN else entry["program"]
+    if entry["outcome"] == InvalidInput.outcome and "exception" in entry:
+        return f"{program}  {entry['outcome']}: {entry['exception'].removeprefix(MISFIT)}"
+    parts = [f"{program}  {entry['outcome']} {entry['duration_ms']:.0f} ms"]
     if calls := entry.get("lm_calls"):
         parts += [f"{calls} LM call{'s' if calls > 1 else ''}"]
         parts += [f"{entry['input_tokens']}+{entry['output_tokens']} tokens"]

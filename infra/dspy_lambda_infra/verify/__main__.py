@@ -14,6 +14,7 @@ from pathlib import Path
 import boto3
 
 from dspy_lambda_infra.cli import main as dspy_lambda
+from dspy_lambda_infra.deploy.account import open_session
 from dspy_lambda_infra.deploy.logs_role import find_logs_role
 from dspy_lambda_infra.verify.checks import Check, claim
 from dspy_lambda_infra.verify.clean_up import (
@@ -48,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     run = f"dspy-lambda-verify-{secrets.token_hex(4)}"
     if options.dry_run:
         return _dry_run(chosen, run, options.region)
-    session = boto3.Session(region_name=options.region)
+    session = open_session(options.region)
     logs_role = find_logs_role(session)
     results: list[Result] = []
     try:

@@ -98,7 +98,23 @@ def test_the_callers_own_mistakes_need_no_traceback(serve, records):
     document = problem(serve("answer").post("/Raises", {"what": "input"}))
     assert document["detail"] == "not like this"
     (call,) = records().calls
-    assert "exception" not in call
+    assert call["exception"] == "not like this"
+    assert not call.keys() & {"exception_name", "stack"}
+
+
+@pytest.mark.parametrize(("texts", "shown"), [(None, False), ("none", False), ("log", True), ("answer", True)])
+def test_why_inputs_are_invalid_is_in_the_log_where_the_setting_says(serve, records, texts, shown):
+    bodies = ({"program": "Raises", "inputs": {}}, {"program": "Absent", "inputs": {}}, "no json")
+    assert failures(serve(texts)(sqs(*bodies))) == ["m0", "m1", "m2"]
+    calls = {call["message_id"]: call for call in records().calls}
+    assert {call["outcome"] for call in calls.values()} == {"invalid_input"}
+    reasons = [calls[name].get("exception") for name in ("m0", "m1", "m2")]
+    if not shown:
+        assert reasons == [None] * 3
+        return
+    assert reasons[0] == "The inputs do not fit the program: what: Field required."
+    assert reasons[1].startswith("This function serves no program of that name; it serves: AEcho, ARaises, ")
+    assert reasons[2].startswith("The body is not JSON")
 
 
 @pytest.mark.parametrize("texts", ["none", "log", "answer"])

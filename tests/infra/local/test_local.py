@@ -346,6 +346,8 @@ def test_a_batch_with_a_bad_record_leaves_that_one_in_the_dead_letter_queue(make
     assert models.stats()["requests"] == 10
     outcomes = [call["outcome"] for call in lines.records.calls]
     assert (outcomes.count("success"), outcomes.count("invalid_input")) == (10, 2)
+    (told,) = [line for line in lines.lines if "dead-letter queue" in line.get("message", "")]
+    assert told["message"] == "goes to the dead-letter queue after 2 receives (max_receive_count)"
 
 
 def test_batches_at_once_stay_within_maximum_concurrency(make_project, make_local, lines):
@@ -498,6 +500,8 @@ def test_inputs_given_as_an_event_are_refused_with_the_option_to_use(capfd, tmp_
     [
         (["invoke", "Answer", "--inputs", "{question", "--project", str(QUICKSTART)], "--inputs: not JSON"),
         (["invoke", "Answer", "--inputs", "/nowhere", "--project", str(QUICKSTART)], "/nowhere: No such file"),
+        (["invoke", "Answer", "--inputs", "[1]", "--project", str(QUICKSTART)], "--inputs: must be a JSON object"),
+        (["invoke", "Answer", "--inputs", '"q"', "--project", str(QUICKSTART)], "--inputs: must be a JSON object"),
         (["invoke", "--inputs", "{}", "--project", str(QUICKSTART)], "--inputs needs a program: Answer, Perspectives"),
         (["invoke", "Nope", "--event", str(EVENTS / "rest.json"), "--project", str(QUICKSTART)], "no program 'Nope'"),
         (["invoke", "--event", "/nowhere.json", "--project", str(QUICKSTART)], "/nowhere.json: No such file"),

@@ -64,11 +64,23 @@ def test_a_failed_call_shows_the_exception_and_the_projects_own_frames():
     ]
 
 
+def test_an_invalid_call_shows_why_in_its_line():
+    invalid = CALL | {"outcome": "invalid_input", "lm_calls": 0, "exception": "The body is not JSON."}
+    assert shown(invalid) == ["Triage  invalid_input: The body is not JSON."]
+    misfit = invalid | {"exception": "The inputs do not fit the program: text: Field required."}
+    assert shown(misfit) == ["Triage  invalid_input: text: Field required."]
+    assert shown(invalid | {"program": "unknown"}) == ["Triage  invalid_input: The body is not JSON."]
+
+
 @pytest.mark.parametrize(
     ("line", "texts"),
     [
         ({"_aws": {"Timestamp": 1}, "Calls": [1]}, []),
         ({"level": "INFO", "message": "environment ready", "programs": {"Triage": "async"}}, []),
+        (
+            {"level": "WARNING", "message": "LAMBDA_WARNING: Unhandled exception. ... a Lambda runtime update ...\r"},
+            [],
+        ),
         ("Reading the manual", ["Triage  Reading the manual"]),
         ("[1, 2]", ["Triage  [1, 2]"]),
         (

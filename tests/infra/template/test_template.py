@@ -547,14 +547,3 @@ def test_a_template_of_somebodys_own_is_left_alone(make_project, capsys):
     assert not (project / "Makefile").exists()
     path.write_text(render(load_project(project), project))
     assert main(command) == 0
-
-
-def test_one_broken_program_is_named_and_the_others_have_their_template(make_project, capsys):
-    project = make_project({"echo": ECHO, "broken": "import nothing_of_that_name\n" + AECHO})
-    assert main(["template", "--project", str(project), "--output", str(project / "template.yaml")]) == 2
-    found = load((project / "template.yaml").read_text())["Resources"]
-    assert "EchoFunction" in found
-    assert "AEchoFunction" not in found
-    said = capsys.readouterr().err
-    assert "AEcho: " in said
-    assert "their code runs here" in said

@@ -136,7 +136,11 @@ async def _settle(environment: Environment, runner: Runner, failed: list[Failure
         return
 
     def note_moved(failure: Failure) -> None:
-        invocation.calls[failure.record.position].moved = True
+        call, record = invocation.calls[failure.record.position], failure.record
+        call.moved = True
+        if environment.telemetry.exceptions.in_log:  # for developers; the queue's alarm tells operators
+            about = {"program": record.label, **call.ids(), "receives": record.receive_count}
+            environment.telemetry.log("WARNING", "moved to the dead-letter queue", about)
 
     by_program: dict[str, list[Failure]] = defaultdict(list)
     for failure in failed:

@@ -15,6 +15,7 @@ from dspy_lambda.sources.sqs.failure import Failure
 from dspy_lambda.sources.sqs.journal import Journal
 from dspy_lambda.sources.sqs.record import Record
 from dspy_lambda.sources.sqs.requeue import DEAD_LETTER_QUEUE, Requeue, pause_seconds, pauses
+from dspy_lambda.telemetry.exceptions import TEXTS
 from dspy_lambda_infra.local.queues import Queue, QueueServer
 from tests.support import AECHO, Context, failures, sqs
 
@@ -132,6 +133,18 @@ def test_without_a_backoff_the_visibility_timeout_holds(server, queue, make_work
     assert visible_after(server, queue, 2) is None
 
 
+@pytest.mark.parametrize(("texts", "shown"), [("none", False), ("answer", True)])
+def test_developers_are_told_that_a_record_went_to_the_dead_letter_queue(
+    server, queue, make_worker, records, texts, shown
+):
+    worker = make_worker({TEXTS: texts}, invalid_to_dead_letter_queue=True)
+    event = receive(server, queue, "no json", '{"question": "good"}')
+    assert failures(worker(event)) == []
+    bad = next(record["messageId"] for record in event["Records"] if record["body"] == "no json")
+    told = [line for line in records().lines if line.get("message") == "moved to the dead-letter queue"]
+    assert [(line["program"], line["message_id"], line["receives"]) for line in told] == [("AEcho", bad, 1)] * shown
+
+
 def test_an_invalid_record_is_moved_with_its_reason_and_no_more_reported(server, queue, make_worker, records):
     worker = make_worker(invalid_to_dead_letter_queue=True)
     event = receive(server, queue, "no json", '{"question": 5}', '{"question": "good"}')
@@ -141,7 +154,7 @@ def test_an_invalid_record_is_moved_with_its_reason_and_no_more_reported(server,
         found = server.client.receive_message(QueueUrl=queue.dead_letter_url, MessageAttributeNames=["All"])
         dead += found.get("Messages", [])
     reasons = {message["Body"]: message["MessageAttributes"]["Reason"]["StringValue"] for message in dead}
-    assert reasons['{"question": 5}'] == "The inputs do not fit the program: question."
+    assert reasons['{"question": 5}'] == "The inputs do not fit the program: question: Input should be a valid string."
     assert reasons["no json"].startswith("The body is not JSON")
     ids = {message["MessageAttributes"]["SourceMessageId"]["StringValue"] for message in dead}
     assert ids < {record["messageId"] for record in event["Records"]}

@@ -1,0 +1,37 @@
+import pytest
+from moto import mock_aws
+
+from dspy_lambda_infra.deploy.account import AccountUnavailable, fetch_account
+
+
+@pytest.fixture
+def region_of(monkeypatch):
+    """The region of the account that is read with these variables and this option."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    quota = {"ConcurrentExecutions": 1000, "UnreservedConcurrentExecutions": 1000}
+    monkeypatch.setattr("dspy_lambda_infra.deploy.account.account_limits", lambda session: quota)
+
+    def region(option=None, **variables):
+        for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        with mock_aws():
+            return fetch_account(option, "stack", lambda stage: set()).region
+
+    return region
+
+
+def test_the_region_is_the_options_else_the_environments(region_of):
+    variables = {"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "us-east-1"}
+    assert region_of("eu-north-1", **variables) == "eu-north-1"
+    assert region_of(**variables) == "eu-west-1"
+    assert region_of(AWS_REGION="eu-west-1") == "eu-west-1"
+    assert region_of(AWS_DEFAULT_REGION="us-east-1") == "us-east-1"
+
+
+def test_without_a_region_it_says_how_to_name_one(region_of):
+    with pytest.raises(AccountUnavailable, match="no region; say --region, or set AWS_REGION"):
+        region_of()
