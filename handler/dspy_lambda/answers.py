@@ -5,13 +5,15 @@ Imported when a schema is asked for, and by no call.
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from dspy import Audio, Code, Example, File, Image, Reasoning
 from pydantic import TypeAdapter, WithJsonSchema
 from pydantic.errors import PydanticSchemaGenerationError
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, JsonSchemaWarningKind
 from pydantic_core import core_schema
 from typing_extensions import TypedDict
 
@@ -19,10 +21,26 @@ from dspy_lambda.hints import readable, rebuilt
 
 # DSPy's types whose serializers write a text, which they do not say.
 _TEXTS = (Audio, Code, File, Image, Reasoning)
+_LEAST_PRIVATE = 8  # characters of a variable's value; no key is shorter, and "1" or "true" is in many a default
+
+
+def is_private(default: Any) -> bool:
+    """Whether a default holds the value of a variable: a key, most likely, which no schema may show."""
+    text = json.dumps(default, ensure_ascii=False, default=str)
+    values = (value for value in os.environ.values() if len(value) >= _LEAST_PRIVATE)
+    return any(json.dumps(value, ensure_ascii=False)[1:-1] in text for value in values)
 
 
 class LenientJsonSchema(GenerateJsonSchema):
     """Anything at all where pydantic knows no better: in place of an error, and of a promise that is not kept."""
+
+    def emit_warning(self, kind: JsonSchemaWarningKind, detail: str) -> None:
+        if kind != "non-serializable-default":  # which would quote it
+            super().emit_warning(kind, detail)
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        found = super().default_schema(schema)
+        return _without_default(found) if is_private(found.get("default")) else found
 
     def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> JsonSchemaValue:
         return {}
@@ -72,6 +90,10 @@ def prediction_schema(name: str, fields: Mapping[str, Any], ref_template: str) -
     predicted = _json_schema(make(f"{name}Prediction", types), ref_template)
     either = {"type": "object", "additionalProperties": True, "anyOf": [predicted, {"type": "object"}]}
     return {**either, "$defs": predicted.pop("$defs", {})}
+
+
+def _without_default(schema: JsonSchemaValue) -> JsonSchemaValue:
+    return {key: value for key, value in schema.items() if key != "default"}
 
 
 def _as_written(hint: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -27,11 +28,34 @@ _PARAMETER = (
     r"|secretsmanager:(arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:)?)"
     r"[A-Za-z0-9/_+=.@{}-]{1,512}(#[^#\s]+)?$"
 )
-_Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+_LONG_NAME = 20  # characters, as many as the shortest key: only such names are looked at
+
+
+def _no_key(name: str) -> str:
+    if _is_key(name):
+        raise ValueError("looks like a key; write the name of the variable that holds it, such as OPENAI_API_KEY")
+    return name
+
+
+def _is_key(name: str) -> bool:
+    if len(name) < _LONG_NAME:
+        return False
+    from dspy_lambda.key_shapes import is_key_for_name
+
+    return is_key_for_name(name)
+
+
+def _shown(name: str) -> str:
+    """A name from the config as messages may have it."""
+    return "..." if _is_key(name) else name
+
+
+# A name and no key pasted into the wrong place, which would end up in messages, variables and ARNs.
+_Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$"), AfterValidator(_no_key)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Quota(_Section):
@@ -46,7 +70,6 @@ class ModelSettings(_Section):
     """One entry of `models.registry`: what `dspy.LM` is built from."""
 
     model: Annotated[str, Field(min_length=1)]
-    # A name and no key pasted into the wrong place, which would end up in messages.
     env: _Variable | None = None
     api_key: SecretStr | None = None
     api_base: str | None = None
@@ -115,9 +138,17 @@ class Sqs(_Section):
         return self
 
 
+def _json(value: Any) -> Any:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        raise ValueError("must be JSON: put quotes around dates, and leave out .inf and .nan") from None
+    return value
+
+
 class Schedule(_Section):
     expression: str
-    inputs: dict[str, Any] = {}
+    inputs: Annotated[dict[str, Any], AfterValidator(_json)] = {}
 
 
 class Deployment(_Section):
@@ -289,7 +320,7 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise _DuplicateKey(None, None, f"the key {key.value!r} stands there twice", key.start_mark)
+                raise _DuplicateKey(None, None, f"the key {_shown(key.value)!r} stands there twice", key.start_mark)
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
         return super().construct_mapping(node, deep)
 
@@ -345,12 +376,12 @@ def _merge(base: Any, over: Any) -> Any:
 
 
 def _check_aliases(config: Config, path: Path) -> None:
-    known = ", ".join(config.models.registry)
+    known = ", ".join(map(_shown, config.models.registry))
     uses = {"models.default": config.models.default}
     uses |= {f"program_models.{program}": alias for program, alias in config.program_models.items()}
     for key, alias in uses.items():
         if alias not in config.models.registry:
-            raise ConfigError(f"{path}: {key}: unknown model alias {alias!r}; models.registry has: {known}.")
+            raise ConfigError(f"{path}: {key}: unknown model alias {_shown(alias)!r}; models.registry has: {known}.")
 
 
 def _explain(error: ValidationError) -> list[str]:
@@ -361,10 +392,11 @@ def _explain(error: ValidationError) -> list[str]:
             continue
         # Union members show up in the location as class names or literal[...]; they are no keys of the file.
         keys = [str(part) for part in item["loc"] if not _is_union_tag(part)]
+        places = ".".join(map(_shown, keys))
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             message = f"unknown key; allowed here: {', '.join(_allowed(keys[:-1]))}"
-        lines.append(f"{'.'.join(keys) or '(top level)'}: {message}")
+        lines.append(f"{places or '(top level)'}: {message}")
     return lines
 
 

@@ -360,8 +360,15 @@ def _default(value: Any) -> Any:
     # Only shown in the schema: an absent field is not passed, so that Python's or DSPy's own default applies.
     # JSON has no infinity.
     if value is None or isinstance(value, str | int | bool) or (isinstance(value, float) and math.isfinite(value)):
-        return Field(json_schema_extra={"default": value})
+        return Field(json_schema_extra=partial(_show_default, value))
     return Field()
+
+
+def _show_default(value: Any, schema: dict[str, Any]) -> None:
+    from dspy_lambda.answers import is_private
+
+    if not is_private(value):
+        schema["default"] = value
 
 
 def _buildable(annotation: Any) -> Any:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
 import dspy
 
 from dspy_lambda.dspy_patches import has_price
 from dspy_lambda_infra.artifact.litellm import held_lms
-from dspy_lambda_infra.project import Function, Project
+from dspy_lambda_infra.project import KEY_NAME, Function, Project
 
 # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
 _ADVISED_RECEIVES = 5
-_KEY_NAME = re.compile(r"(API_?KEY|ACCESS_?KEY|SECRET|TOKEN|PASSWORD|CREDENTIALS?)$", re.I)
 
 
 def config_warnings(project: Project) -> list[str]:
@@ -45,7 +42,7 @@ def _variables(function: Function) -> list[str]:
         f"environment.{name}: if its value is a key, everyone who may see the function can read it; put it into SSM or "
         f"Secrets Manager and write secrets: [{name}]"
         for name, value in function.settings.environment.items()
-        if value and _KEY_NAME.search(name)
+        if value and KEY_NAME.search(name)
     ]
 
 

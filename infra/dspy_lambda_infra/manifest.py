@@ -2,21 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from dspy_lambda.api.app import listed
 from dspy_lambda.api.openapi import describe
-from dspy_lambda_infra.project import Project
+from dspy_lambda.errors import ConfigError
+from dspy_lambda_infra.project import Project, key_values, project_variables
+
+_SCHEMAS = "openapi.components.schemas."
 
 
 def manifest(project: Project) -> dict[str, Any]:
-    """What `dspy_lambda.catalogue` reads. The same project always gives the same."""
+    """What `dspy_lambda.catalogue` reads. The same project always gives the same.
+
+    Raises:
+        ConfigError: it would show a key, naming the place and the variable.
+    """
     programs = {name: function.program for name, function in project.functions.items() if function.program is not None}
     config = project.config
-    return {
-        "title": config.app_id,
-        "description": config.description,
-        "cors_origins": config.server.cors_origins,
-        "programs": listed(programs, {}),
-        "openapi": describe(config.app_id, config.description, programs),
-    }
+    # Programs were imported with these variables, and may hold the values of some.
+    with project_variables(project.root):
+        made = {
+            "title": config.app_id,
+            "description": config.description,
+            "cors_origins": config.server.cors_origins,
+            "programs": listed(programs, {}),
+            "openapi": describe(config.app_id, config.description, programs),
+        }
+        _refuse_keys(made, key_values(project, by_name=True))
+    return made
+
+
+def _refuse_keys(made: dict[str, Any], keys: dict[str, str]) -> None:
+    found = [
+        f"{place.removeprefix(_SCHEMAS).replace(value, '...')}: /openapi.json would show the value of {name}; read the "
+        "variable where the program uses it"
+        for place, text in _texts(made)
+        for name, value in keys.items()
+        if value in text
+    ]
+    if found:
+        raise ConfigError("\n".join(dict.fromkeys(found)))
+
+
+def _texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Every text, names too, with its place: `openapi.components.schemas.<Program>Inputs.properties.<parameter>...`"""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield place, str(key)
+            yield from _texts(inner, f"{place}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner, place)
+    else:
+        yield place, str(value)

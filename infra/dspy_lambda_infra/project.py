@@ -24,6 +24,8 @@ from dspy_lambda_infra.deno import VARIABLES, why_deno
 HANDLER = "dspy_lambda.main.lambda_handler"
 CATALOGUE_HANDLER = "dspy_lambda.catalogue.lambda_handler"
 CATALOGUE = "*"  # no program can be called that
+KEY_NAME = re.compile(r"(API_?KEY|ACCESS_?KEY|SECRET|TOKEN|PASSWORD|CREDENTIALS?)$", re.I)
+_LEAST_KEY = 12  # characters: no provider's key is shorter, but words are, which a schema may well hold
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def load_project(root: Path) -> Project:
     _say_nested(root)
     # What a module prints belongs to nobody's standard output; what it reads from `.env` it shall find, as dspy-cli's.
     # So shall it find the project's files: on Lambda the working directory is where they are.
-    with _variables(root), contextlib.chdir(root), contextlib.redirect_stdout(sys.stderr):
+    with project_variables(root), contextlib.chdir(root), contextlib.redirect_stdout(sys.stderr):
         programs, failed = load_programs(root, config, lm_of=partial(_lm_of, config))
     found: dict[str, Program | FailedProgram] = {**programs, **failed}
     functions = {
@@ -189,8 +191,24 @@ def read_dotenv(root: Path) -> dict[str, str]:
     return {key: value for key, value in dotenv_values(root / ".env").items() if value is not None}
 
 
+def key_values(project: Project, *, by_name: bool = False) -> dict[str, str]:
+    """The keys among this process's variables: those that the config says are some.
+
+    Args:
+        by_name: whether those that are called like one are, too; a few hold only the place of a secret.
+    """
+    settings = project.config.lambda_
+    named = {*settings.secrets, *(model.env for model in project.config.models.registry.values())}
+    named = named.union(*(function.settings.secrets for function in project.functions.values()))
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if len(value) >= _LEAST_KEY and (name in named or (by_name and KEY_NAME.search(name)))
+    }
+
+
 @contextlib.contextmanager
-def _variables(root: Path) -> Iterator[None]:
+def project_variables(root: Path) -> Iterator[None]:
     """The project's `.env` under this process's own environment, for as long as the block lasts."""
     before = dict(os.environ)
     os.environ.update({**read_dotenv(root), **before})

@@ -1,3 +1,4 @@
+import re
 import textwrap
 from pathlib import Path
 
@@ -147,6 +148,29 @@ def test_cors_origins_may_be_a_text_as_in_dspy_cli(tmp_path, written, read):
     assert load(tmp_path, f"{VALID}server:\n  cors_origins: {written}\n").server.cors_origins == read
 
 
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "1e999"])
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("lambda: {api: {throttle: {rate: HERE}}}", "lambda.api.throttle.rate"),
+        ("lambda: {defaults: {daily_cost_usd: HERE}}", "lambda.defaults.daily_cost_usd"),
+        ("server: {queue_timeout_seconds: HERE}", "server.queue_timeout_seconds"),
+        ("lambda: {defaults: {memory_mb: HERE}}", "lambda.defaults.memory_mb"),
+    ],
+)
+def test_a_number_that_is_not_finite_is_refused(tmp_path, text, place, value):
+    with pytest.raises(ConfigError, match=re.escape(place)):
+        load(tmp_path, VALID + text.replace("HERE", value))
+
+
+@pytest.mark.parametrize("value", [".inf", "{a: [.nan]}", "2026-01-01"])
+def test_a_schedules_inputs_must_be_json(tmp_path, value):
+    with pytest.raises(ConfigError, match=r"lambda\.defaults\.schedule\.inputs: must be JSON"):
+        load(
+            tmp_path, VALID + f"lambda: {{defaults: {{schedule: {{expression: rate(1 day), inputs: {{a: {value}}}}}}}}}"
+        )
+
+
 ARN = "arn:aws:secretsmanager:eu-central-1:999999999999:secret:team/openai-AbCdEf"
 
 
@@ -172,3 +196,34 @@ def test_where_a_secret_may_be(tmp_path, place):
 def test_where_no_secret_can_be(tmp_path, place):
     with pytest.raises(ConfigError, match=r"lambda\.secrets\.KEY"):
         load(tmp_path, VALID + f'lambda: {{secrets: {{KEY: "{place}"}}}}')
+
+
+# In parts, so that no scanner takes this file for one that holds them.
+PASTED = ["gsk_" + "aB3d" * 13, "hf_" + "aB" * 17, "AKIA" + "ABCD1234EFGH5678", "a1b2c3d4" * 5, "sk_live_" + "a1B2" * 6]
+
+
+@pytest.mark.parametrize("key", PASTED)
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("models: {default: fast, registry: {fast: {model: m, env: HERE}}}", "models.registry.fast.env"),
+        (VALID + "lambda: {secrets: {HERE: 'ssm:/a'}}", "lambda.secrets"),
+        (VALID + "lambda: {secrets: {HERE: 'vault:/a'}}", "lambda.secrets"),
+        (VALID + "lambda: {defaults: {secrets: [HERE]}}", "lambda.defaults.secrets.0"),
+        (VALID + "lambda: {programs: {A: {environment: {HERE: x}}}}", "lambda.programs.A.environment"),
+        (VALID + "server: {HERE: 1}", "server"),
+        (VALID + "program_models: {A: HERE}", "program_models.A"),
+        (VALID + "app_id: a\nHERE: 1\nHERE: 2", "twice"),
+    ],
+)
+def test_a_key_in_place_of_a_name_is_refused_and_not_repeated(tmp_path, key, text, place):
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, text.replace("HERE", key))
+    assert place in str(error.value)
+    assert key not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["MY_COMPANY_OPENAI_API_KEY_2", "hf_inference_endpoint_token", "A" * 64, "GSK_TOKEN"])
+def test_a_long_name_is_a_name(tmp_path, name):
+    config = load(tmp_path, f"models: {{default: fast, registry: {{fast: {{model: m, env: {name}}}}}}}")
+    assert config.models.registry["fast"].env == name

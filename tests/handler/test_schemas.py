@@ -1,5 +1,6 @@
 import contextlib
 import enum
+import json
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Optional
 
@@ -457,6 +458,65 @@ class Endless(dspy.Module):
 def test_a_default_that_json_cannot_hold_is_not_shown():
     properties = schemas(Endless()).input_schema["properties"]
     assert ["default" in properties[name] for name in ("budget", "least", "most")] == [False, False, True]
+
+
+class Settings(pydantic.BaseModel):
+    key: str = "planted-key"
+    headers: dict[str, str] = {"Authorization": "Bearer planted-key"}
+    mode: str = "plain"
+
+
+class Keyed(dspy.Module):
+    def forward(self, q: str, settings: Settings, api_key: str = "planted-key", tone: str = "kind"): ...
+
+
+class KeyedSignature(dspy.Signature):
+    q: str = dspy.InputField()
+    api_key: str = dspy.InputField(default="planted-key")
+    answer: str = dspy.OutputField()
+
+
+@pytest.mark.parametrize("program", [Keyed(), dspy.Predict(KeyedSignature)])
+def test_a_default_that_holds_a_variables_value_is_not_shown(program, monkeypatch):
+    assert "planted-key" in json.dumps(schemas(program).input_schema)
+    monkeypatch.setenv("SOME_KEY", "planted-key")
+    shown = schemas(program).input_schema
+    assert "planted-key" not in json.dumps(shown)
+    assert "api_key" not in shown["required"]
+
+
+def test_other_defaults_are_shown_beside_it(monkeypatch):
+    monkeypatch.setenv("SOME_KEY", "planted-key")
+    monkeypatch.setenv("SHORT", "plain")
+    shown = schemas(Keyed()).input_schema
+    assert shown["properties"]["tone"]["default"] == "kind"
+    assert shown["$defs"]["Settings"]["properties"]["mode"]["default"] == "plain"
+
+
+def test_an_answers_default_that_holds_a_variables_value_is_not_shown(monkeypatch):
+    class Answers(dspy.Module):
+        def forward(self, q: str) -> Settings: ...
+
+    monkeypatch.setenv("SOME_KEY", "planted-key")
+    assert "planted-key" not in json.dumps(schemas(Answers()).output_schema)
+
+
+class Opaque:
+    def __repr__(self):
+        return "planted-key"
+
+
+class Holding(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
+    client: Any = Opaque()
+
+
+def test_no_warning_quotes_a_default(recwarn):
+    class Takes(dspy.Module):
+        def forward(self, holding: Holding): ...
+
+    assert "planted-key" not in json.dumps(schemas(Takes()).input_schema)
+    assert not [warning for warning in recwarn if "planted-key" in str(warning.message)]
 
 
 def test_the_text_that_an_image_is_made_from_is_documented():

@@ -1,0 +1,34 @@
+"""What looks like a key. Imported for names that are as long as keys, and by the commands; by no call."""
+
+from __future__ import annotations
+
+import re
+
+# As the providers' own documents and GitHub's secret scanning describe them:
+# https://docs.github.com/en/code-security/reference/secret-security/supported-secret-scanning-patterns
+KEY_SHAPES = {
+    "an OpenAI or Anthropic key": r"\bsk-(?!learn)[A-Za-z0-9_-]{20,}",
+    "a model provider's key": r"\b(?:gsk_|r8_|xai-|pplx-|nvapi-)[A-Za-z0-9_-]{20,}",
+    "an AWS access key": r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
+    "an AWS secret key": r"(?i:aws_secret_access_key)\W{1,5}[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+])",
+    "a Google API key": r"\bAIza[0-9A-Za-z_-]{20,}",
+    "a GitHub token": r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,})",
+    "a Hugging Face token": r"\bhf_[A-Za-z0-9]{20,}",
+    "a Slack token": r"\bxox[a-z]-[A-Za-z0-9-]{20,}",
+    "a Stripe key": r"\b[rs]k_(?:live|test)_[A-Za-z0-9]{16,}",
+    "a JSON Web Token": r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}",
+    "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY",
+}
+_ANY = re.compile("|".join(KEY_SHAPES.values()), re.ASCII)
+# Other providers' keys, which nothing but their length tells from words.
+_PLAIN = re.compile(r"(?=.*[0-9])[A-Za-z0-9]{32,}")
+
+
+def looks_like_key(text: str) -> bool:
+    """Whether a key is in it."""
+    return _ANY.search(text) is not None
+
+
+def is_key_for_name(name: str) -> bool:
+    """Whether a key was written where a variable's name belongs."""
+    return looks_like_key(name) or _PLAIN.fullmatch(name) is not None
