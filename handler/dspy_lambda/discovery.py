@@ -259,7 +259,9 @@ def _how_to_find(module: str, source: Path) -> str:
             "it is not in the artifact: list it in the project's own dependencies, since what only other packages "
             "require may be left out, and build again"
         )
-    return "add it to the project's dependencies"
+    known = ("pyproject.toml", "requirements.txt")
+    files = [name for name in known if (source.parent / name).is_file()] or known
+    return f"add it to the project's dependencies in {source.parent}/{' or '.join(files)}"
 
 
 def _in_artifact(source: Path) -> bool:

@@ -117,7 +117,12 @@ class Project:
 
 
 def say_what_runs(root: Path) -> None:
-    """For commands that do not look as if they ran anything: importing a program runs its code."""
+    """For commands that do not look as if they ran anything: importing a program runs its code.
+
+    Raises:
+        ConfigError: nothing will run, since the config cannot be used.
+    """
+    load_config(root.resolve())
     variables = ", with the variables of its .env" if (root / ".env").is_file() else ""
     print(f"importing the programs of {root.resolve() / 'src'}: their code runs here{variables}", file=sys.stderr)
 

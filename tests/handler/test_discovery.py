@@ -71,7 +71,17 @@ def test_a_module_that_hides_a_package_is_named(make_project):
 
 def test_within_an_artifact_the_remedy_is_to_list_the_package(make_project, monkeypatch):
     project = make_project({"good": AECHO, "broken": "import nothing_of_that_name\n" + ECHO})
-    assert reason(project).endswith("; add it to the project's dependencies")
+    assert reason(project).endswith(
+        f"; add it to the project's dependencies in {project}/pyproject.toml or requirements.txt"
+    )
+    (project / "requirements.txt").touch()
+    assert reason(project).endswith(f"; add it to the project's dependencies in {project}/requirements.txt")
+    (project / "pyproject.toml").touch()
+    assert reason(project).endswith(
+        f"; add it to the project's dependencies in {project}/pyproject.toml or requirements.txt"
+    )
+    (project / "requirements.txt").unlink()
+    assert reason(project).endswith(f"; add it to the project's dependencies in {project}/pyproject.toml")
     monkeypatch.setattr(discovery, "__file__", f"{project}/dspy_lambda/discovery.py")
     assert "it is not in the artifact: list it in the project's own dependencies" in reason(project)
 

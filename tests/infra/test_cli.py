@@ -76,6 +76,13 @@ def test_a_template_is_not_written_without_the_program_that_cannot_be_loaded(mak
     assert not (project / "Makefile").exists()
 
 
+@pytest.mark.parametrize("command", ["template", "limits"])
+def test_a_missing_config_is_said_before_any_import(tmp_path, capsys, command):
+    assert main([command, "--project", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "dspy.config.yaml: no such file" in line
+
+
 def test_limits_shows_its_table_and_names_what_cannot_be_loaded(make_project, capsys):
     project = make_project({"echo": ECHO, "broken": BROKEN})
     assert main(["limits", "--project", str(project)]) == 2

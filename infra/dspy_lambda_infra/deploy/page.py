@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from dspy_lambda_infra.cost import cost_table
 from dspy_lambda_infra.deploy.account import Account
 from dspy_lambda_infra.limits import report
-from dspy_lambda_infra.project import Project
+from dspy_lambda_infra.project import CATALOGUE, Project
 from dspy_lambda_infra.template.api import ACCESS_LOG
-from dspy_lambda_infra.template.functions import reserved_total
+from dspy_lambda_infra.template.functions import reserved_parts, reserved_total
 
 _OPEN = "OPEN TO THE WORLD (auth: none in the config)"
 _MAKE_ROLE = "--api-access-log new-role makes one, for all REST APIs of this account and region"
@@ -24,6 +25,8 @@ def page(project: Project, stack: str, account: Account | None, why: str, parame
     where = f"account {account.id}, {account.region}" if account else f"account not read: {why}"
     title = f"stack {stack}, stage {parameters['Stage']}: {len(project.functions)} programs, {where}"
     lines = [title, "", *_api(project), *_access_log(account, parameters), _concurrency(project, account, parameters)]
+    if account is None:
+        lines.append("keys        NOT checked: the account was not read")
     lines += ["", "limits", *_indented(report(project)[0])]
     lines += ["", "worst case", *_indented(cost_table(project))]
     return "\n".join(lines)
@@ -64,7 +67,11 @@ def _concurrency(project: Project, account: Account | None, parameters: Mapping[
     if parameters.get("ReserveConcurrency") == "false":
         return "concurrency nothing reserved (--reserve-concurrency true, once the account's quota is above 100)"
     quota = f"of the account's {account.concurrency}, {account.unreserved} of them free" if account else ""
-    return f"concurrency {reserved_total(project)} reserved {quota}".rstrip()
+    parts = reserved_parts(project)
+    catalogue = parts.pop(CATALOGUE, 0)
+    terms = [f"{programs} x {reserved}" for reserved, programs in sorted(Counter(parts.values()).items()) if reserved]
+    terms += [f"{catalogue} for /programs and /docs"] if catalogue else []
+    return f"concurrency {reserved_total(project)} reserved ({' + '.join(terms) or 'none'}) {quota}".rstrip()
 
 
 def _indented(text: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from dspy_lambda.api.shared import SHARED_PATHS
 from dspy_lambda.config import FunctionSettings, Sqs
-from dspy_lambda_infra.project import CATALOGUE_HANDLER, HANDLER, Function, Project, logical_name
+from dspy_lambda_infra.project import CATALOGUE, CATALOGUE_HANDLER, HANDLER, Function, Project, logical_name
 from dspy_lambda_infra.template.deployment import ALIAS, deployment_preference
 from dspy_lambda_infra.template.queues import program_queues
 from dspy_lambda_infra.template.roles import catalogue_role, program_role
@@ -93,8 +93,13 @@ def reserves(project: Project) -> bool:
 
 def reserved_total(project: Project) -> int:
     """What the stack takes from the account's concurrency."""
-    catalogue = _CATALOGUE_CONCURRENCY if project.has_api else 0
-    return catalogue + sum(f.settings.reserved_concurrency or 0 for f in project.functions.values())
+    return sum(reserved_parts(project).values())
+
+
+def reserved_parts(project: Project) -> dict[str, int]:
+    """What each function takes from the account's concurrency, by program; `CATALOGUE` where there is an API."""
+    parts = {name: f.settings.reserved_concurrency or 0 for name, f in project.functions.items()}
+    return parts | ({CATALOGUE: _CATALOGUE_CONCURRENCY} if project.has_api else {})
 
 
 def _retries(settings: FunctionSettings) -> dict[str, Any]:

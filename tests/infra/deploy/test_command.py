@@ -81,6 +81,9 @@ def test_without_credentials_the_page_says_so_and_a_dry_run_is_done(deploy, proj
     assert deploy("--dry-run", "--region", "us-east-1") == 0
     page = capsys.readouterr().out
     assert "account not read: no AWS credentials" in page
+    (keys,) = [line for line in page.splitlines() if line.startswith("keys ")]
+    assert keys == "keys        NOT checked: the account was not read"
+    assert "concurrency 15 reserved (1 x 10 + 5 for /programs and /docs)" in page.splitlines()
     assert "rest; auth: iam" in page
     assert "USD a month at worst" in page
     assert "calls at once" in page
@@ -94,6 +97,7 @@ def test_a_dry_run_touches_nothing_and_names_the_missing_secret(deploy, project,
     assert deploy("--dry-run") == 1
     page = capsys.readouterr().out
     assert "account 123456789012, us-east-1" in page
+    assert "NOT checked" not in page
     assert "no value yet for ssm:/app/prod/OPENAI_API_KEY" in page
     assert "aws ssm put-parameter --type SecureString --overwrite --name /app/prod/OPENAI_API_KEY" in page
     assert sorted(project.rglob("*")) == before
