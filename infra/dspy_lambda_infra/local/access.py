@@ -46,6 +46,17 @@ def refuse_origin(method: str, origins: Sequence[str], port: int, allowed: Seque
     return None
 
 
+def refuse_browser(headers: Iterable[str]) -> str | None:
+    """Why a request with headers of these names is refused by a server that no page has a use for, or None.
+
+    A page can send GET without an Origin, and would take what GET hands out only once, although it may not read it.
+    Browsers mark that, too: https://www.w3.org/TR/fetch-metadata/
+    """
+    if {"origin", "sec-fetch-site"}.isdisjoint(name.lower() for name in headers):
+        return None
+    return "Web pages may not call this server."
+
+
 def refuse_pages(app: Wsgi) -> Wsgi:
     """A WSGI server's application for clients of AWS, which sign their requests.
 

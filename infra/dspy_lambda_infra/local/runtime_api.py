@@ -11,7 +11,9 @@ import time
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
+from dspy_lambda_infra.local.access import refuse_browser, refuse_host
 from dspy_lambda_infra.local.answer import Answer, error_answer
 
 MAX_RESPONSE_BYTES = 6_291_556
@@ -36,12 +38,13 @@ class RuntimeApi:
         self.broken = False
         self._function = function
         self._runner: web.AppRunner | None = None
+        self._port = 0
         self._events: asyncio.Queue[tuple[str, bytes, float]] = asyncio.Queue(1)
         self._answer: asyncio.Future[Answer] | None = None
 
     async def start(self) -> str:
         """Listen on loopback; host and port."""
-        app = web.Application(client_max_size=64 * 2**20)
+        app = web.Application(client_max_size=64 * 2**20, middlewares=[self._refuse_others])
         app.router.add_get(f"{_VERSION}/invocation/next", self._next)
         app.router.add_post(_VERSION + "/invocation/{id}/response", self._respond)
         app.router.add_post(_VERSION + "/invocation/{id}/error", self._fail)
@@ -52,8 +55,8 @@ class RuntimeApi:
         )
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        host, port = self._runner.addresses[0][:2]
-        return f"{host}:{port}"
+        host, self._port = self._runner.addresses[0][:2]
+        return f"{host}:{self._port}"
 
     async def stop(self) -> None:
         """Stop listening."""
@@ -66,6 +69,14 @@ class RuntimeApi:
         self._answer = asyncio.get_running_loop().create_future()
         self._events.put_nowait((request_id, payload, deadline))
         return self._answer
+
+    @web.middleware
+    async def _refuse_others(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Let in what a runtime client could send, and no web page: the next event is its caller's."""
+        reason = refuse_host(request.headers.getall("Host", []), self._port) or refuse_browser(request.headers)
+        if reason is None:
+            return await handler(request)
+        return web.json_response({"errorMessage": reason, "errorType": "Forbidden"}, status=403)
 
     async def _next(self, _: web.Request) -> web.StreamResponse:
         self.ready.set()

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import pytest
 
 from dspy_lambda.config import Sqs
-from dspy_lambda_infra.local.access import is_loopback, refuse_host, refuse_origin
+from dspy_lambda_infra.local.access import is_loopback, refuse_browser, refuse_host, refuse_origin
 from dspy_lambda_infra.local.answer import Answer
 from dspy_lambda_infra.local.front import Front
 from dspy_lambda_infra.local.queues import Queue, QueueServer
@@ -232,3 +232,8 @@ def test_the_queue_server_allows_no_page_to_read(server):
 )
 def test_a_server_on_loopback_can_be_called_from_this_machine_only(host, loopback):
     assert is_loopback(host) is loopback
+
+
+@pytest.mark.parametrize(("name", "is_refused"), [("ORIGIN", True), ("Sec-Fetch-Site", True), ("User-Agent", False)])
+def test_browsers_are_known_by_their_headers(name, is_refused):
+    assert (refuse_browser([name]) is not None) == is_refused

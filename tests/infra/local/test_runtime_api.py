@@ -78,3 +78,26 @@ def test_an_error_without_a_type_is_unhandled(run, payload):
         return api.init_error.error
 
     assert run(client) == "Unhandled"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"},
+        {"Host": "localhost:1"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},  # an image's address: no Origin
+    ],
+)
+@pytest.mark.parametrize(("method", "path"), [("GET", f"{INVOCATION}/next"), ("POST", f"{INVOCATION}/the-id/response")])
+def test_what_a_web_page_could_send_is_refused_and_takes_no_event(run, method, path, headers):
+    async def client(api, session):
+        answer = api.send("the-id", b"{}", time.time() + 3)
+        async with session.request(method, path, headers=headers, data=b"[]" if method == "POST" else None) as got:
+            assert (got.status, (await got.json())["errorType"]) == (403, "Forbidden")
+        assert not answer.done()
+        async with session.get(f"{INVOCATION}/next") as got:
+            assert got.headers["Lambda-Runtime-Aws-Request-Id"] == "the-id"
+
+    run(client)
