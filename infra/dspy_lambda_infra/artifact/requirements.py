@@ -13,6 +13,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from dspy_lambda.errors import ConfigError
+from dspy_lambda_infra.artifact.uv import without_user
 
 # dspy-cli is the HTTP server that Lambda replaces; this package is copied, and its command has no place there.
 NEVER = frozenset({"dspy-cli", "dspy-lambda"})
@@ -95,8 +96,8 @@ def _read_plain(own: tuple[str, ...], path: Path) -> Requirements:
             indexes += [_LONG.get(option[1], option[1]), str(place) if place.exists() else option[2]]
         elif _BUILDS.match(line):
             raise ConfigError(
-                f"{file}: {line!r} would build a distribution, which runs its setup.py; name a wheel instead "
-                "(the folder of one that you built: --find-links)."
+                f"{file}: {without_user(line)!r} would build a distribution, which runs its setup.py; name a wheel "
+                "instead (the folder of one that you built: --find-links)."
             )
         elif not line.startswith("-"):
             listed.append(_parse(re.split(r"\s--", line)[0], file))
@@ -121,8 +122,8 @@ def _parse(line: str, path: Path) -> Requirement:
         return Requirement(line)
     except InvalidRequirement:
         raise ConfigError(
-            f"{path}: {line!r} is no requirement that names a distribution; write `name`, `name==version` or "
-            "`name @ address`."
+            f"{path}: {without_user(line)!r} is no requirement that names a distribution; write `name`, "
+            "`name==version` or `name @ address`."
         ) from None
 
 

@@ -32,8 +32,13 @@ def uv(*arguments: str, project: Path | None = None) -> str:
     command = [find_uv_bin(), *arguments]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise UvError(done.stderr.strip() or f"uv {arguments[0]}: exit status {done.returncode}")
+        raise UvError(without_user(done.stderr.strip()) or f"uv {arguments[0]}: exit status {done.returncode}")
     return done.stdout.strip()
+
+
+def without_user(text: str) -> str:
+    """A text whose addresses have neither a user nor a password: either may be a token."""
+    return re.sub(r"(?<=://)[^/\s]*@", "", text)
 
 
 def without_wheel(said: str, target: str) -> str | None:

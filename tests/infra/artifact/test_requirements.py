@@ -148,6 +148,16 @@ def test_a_line_that_would_run_a_setup_py_is_refused(tmp_path, line):
         read_requirements(tmp_path)
 
 
+@pytest.mark.parametrize("option", ["", "-e ", "--editable="])
+@pytest.mark.parametrize("user", ["planted", "oauth2:planted", "planted:x-oauth-basic", "a@b.c:planted"])
+def test_a_token_in_an_address_is_not_repeated(tmp_path, option, user):
+    (tmp_path / "requirements.txt").write_text(f"{option}git+https://{user}@github.com/a/b.git@main\n")
+    with pytest.raises(ConfigError) as error:
+        read_requirements(tmp_path)
+    assert "git+https://github.com/a/b.git@main" in str(error.value)
+    assert "planted" not in str(error.value)
+
+
 def test_a_function_starts_from_what_it_needs():
     requirements = Requirements(
         ("dspy>=3", "fastapi", "mangum>=0.22", "pyyaml"),
