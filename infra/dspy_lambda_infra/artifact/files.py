@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dspy_lambda_infra.artifact.ignore import Rule, read_rules
+from dspy_lambda_infra.artifact.key_shapes import holds_private_key
 
 # Every file of an artifact has this time (2000-01-01), so that the same inputs give the same zip.
 TIME = 946_684_800
 IGNORE_FILES = (".samignore", ".gitignore")  # the first that says anything about a path decides
+_CERTIFICATES = (".cer", ".crt", ".der")
 Ignores = dict[str, list[tuple[Path, list[Rule]]]]  # of each kind, with their folders, from the top down
 # In .gitignore's own language. The project's ignore files come on top; none of them can bring these back.
 _NEVER = read_rules(
@@ -37,11 +39,15 @@ credentials
 *credentials*.csv
 *credentials*.yaml
 *credentials*.yml
+*credentials*.toml
+*credentials*.ini
 *service-account*.json
 *service_account*.json
 *serviceaccount*.json
 *firebase-adminsdk*.json
 *gcp*key*.json
+*sa-key*.json
+*sa_key*.json
 kubeconfig*
 !kubeconfig*.py
 *.kubeconfig
@@ -51,6 +57,8 @@ kubeconfig*
 *netrc
 rclone.conf
 token.pickle
+token.json
+secrets/
 secrets.*
 *secret*.json
 *secret*.yaml
@@ -102,9 +110,10 @@ def project_files(root: Path) -> list[Path]:
     """The files that enter, relative to the project, in a stable order.
 
     Left out: hidden files (`.env` and version control among them), keys, certificates and credentials by their usual
-    names, tests, logs, build files, and whatever `.gitignore` or `.samignore` names, there or in a folder above it up
-    to the repository's root; only that they name a folder above the project means nothing. A symbolic link stands for
-    what it leads to: files that enter themselves, and nothing else.
+    names (of `.crt`, `.cer` and `.der` those that hold a private key), tests, logs, build files, and whatever
+    `.gitignore` or `.samignore` names, there or in a folder above it up to the repository's root; only that they name a
+    folder above the project means nothing. A symbolic link stands for what it leads to: files that enter themselves,
+    and nothing else.
     """
     root = root.resolve()
     above: Ignores = {name: [] for name in IGNORE_FILES}
@@ -135,9 +144,15 @@ def _walk(root: Path, folder: Path, inherited: Ignores) -> Iterator[Path]:
         if _is_never(relative, path.is_dir()) or _ignored(path, ignores):
             continue
         if path.is_symlink() or path.is_file():
-            yield relative
+            if not _is_private_key(path):
+                yield relative
         elif path.is_dir() and not is_artifact(path):
             yield from _walk(root, path, ignores)
+
+
+def _is_private_key(path: Path) -> bool:
+    """Of the names that public certificates have, too, which programs may need."""
+    return path.suffix.lower() in _CERTIFICATES and path.is_file() and holds_private_key(path.read_bytes())
 
 
 def _through(root: Path, link: Path, files: set[Path]) -> Iterator[Path]:

@@ -62,6 +62,13 @@ PLANTED = {
             "id_ecdsa",
             "id_dsa.old",
             "rclone.conf",
+            "token.json",
+            "credentials.toml",
+            "src/package/aws-credentials.ini",
+            "secrets/openai",
+            "src/package/secrets/prod/key.txt",
+            "ServiceAccount.json",
+            "prod-sa-key.json",
         )
     },
     "certificate": ("certificates/server.pem", {}),
@@ -136,6 +143,26 @@ def test_no_planted_secret_is_in_a_built_artifact(project, quick_build):
     found = contents(quick_build(project).folder)
     assert not [path for path, data in found.items() if SECRET.encode() in data]
     assert found["src/prompts.md"] == b"Be brief."
+
+
+PEM = "-----BEGIN {}-----\nMIIB\n-----END {}-----\n"
+
+
+@pytest.mark.parametrize("suffix", ["crt", "CER", "der"])
+@pytest.mark.parametrize(
+    ("data", "enters"),
+    [
+        (PEM.replace("{}", "CERTIFICATE").encode(), True),
+        (bytes.fromhex("30820310 308201f8 a0030201 02"), True),
+        (PEM.replace("{}", "CERTIFICATE").encode() + PEM.replace("{}", "RSA PRIVATE " + "KEY").encode(), False),
+        (PEM.replace("{}", "PRIVATE " + "KEY").encode("utf-16"), False),
+        (bytes.fromhex("308204a4 0201 00 02820101"), False),
+        (bytes.fromhex("3077 0201 01 0420"), False),
+    ],
+)
+def test_a_certificate_enters_and_a_private_key_of_that_name_does_not(project, suffix, data, enters):
+    (project / f"ca.{suffix}").write_bytes(data)
+    assert (f"ca.{suffix}" in names(project)) == enters
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,9 @@ KEYS = {
     "a Google API key": ["AIza" + "a1_-B" * 7],
     "a GitHub token": ["ghp_" + "a1" * 18, "github_pat_" + "a1_" * 20],
     "a Hugging Face token": ["hf_" + "aB" * 17],
+    "a model provider's key": ["gsk_" + "aB3d" * 13, "xai-" + "aB3d" * 20, "pplx-" + "aB3d" * 12],
+    "a Stripe key": ["sk_live_" + "aB3d" * 6, "rk_test_" + "aB3d" * 6],
+    "a JSON Web Token": [".".join(["eyJhbGciOiJIUzI1NiJ9", "eyJzdWIiOiIxMjM0In0", "x" * 43])],
     "a Slack token": ["xoxb-" + "1234567890-" * 3],
     "a private key": ["-----BEGIN " + "RSA PRIVATE KEY-----", "-----BEGIN " + "PRIVATE KEY-----"],
 }
@@ -25,7 +28,27 @@ def test_a_key_is_found_by_its_shape_with_its_line_and_without_itself(tmp_path, 
     assert found == f"{tmp_path}/notes.py:2 holds what looks like {kind}"
 
 
-@pytest.mark.parametrize("text", ["sk-short", "task-" + "abcd-" * 12, "AKIA", "hf_model", "OPENAI_API_KEY", "\x00\xff"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_a_key_is_found_in_what_windows_writes(tmp_path, encoding):
+    (tmp_path / "notes.txt").write_bytes(f"one\ntwo {KEYS['an AWS access key'][0]}\n".encode(encoding))
+    (found,) = find_keys(tmp_path, [Path("notes.txt")])
+    assert found.endswith("notes.txt:2 holds what looks like an AWS access key")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sk-learn-gradient-boosting-classifier",
+        "eyJ.a.b",
+        "sk_live_demo",
+        "sk-short",
+        "task-" + "abcd-" * 12,
+        "AKIA",
+        "hf_model",
+        "OPENAI_API_KEY",
+        "\x00\xff",
+    ],
+)
 def test_what_is_no_key_is_left_alone(tmp_path, text):
     (tmp_path / "notes.txt").write_text(text)
     assert list(find_keys(tmp_path, [Path("notes.txt")])) == []
