@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 from dspy_lambda.config import CONFIG_FILE
 from dspy_lambda.errors import ConfigError
-from dspy_lambda_infra.project import Function, Project
+from dspy_lambda.key_shapes import looks_like_key
+from dspy_lambda_infra.project import Function, Project, key_values, project_variables
 from dspy_lambda_infra.template.functions import reserved_total
 from dspy_lambda_infra.template.queues import (
     VISIBILITY_FACTOR,
@@ -23,10 +26,6 @@ UNRESERVED = 100
 _DESCRIPTION_BYTES = 1024
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 _ENVIRONMENT_BYTES = 4096
-# As providers, AWS, GitHub, Slack and Google begin theirs; PEM; JSON Web Tokens.
-_KEY = re.compile(
-    r"(sk-|gh[pousr]_|github_pat_|xox[a-z]-|AIza|hf_|gsk_)[\w-]{16}|A[KS]IA[A-Z0-9]{16}|-----BEGIN |eyJ[\w-]+\.[\w-]+\."
-)
 
 
 def check(project: Project, concurrency: int | None = None) -> None:
@@ -63,7 +62,37 @@ def _project(project: Project) -> list[str]:
                 f"models.registry.{alias}.api_key: a key in a file would be part of the artifact; write "
                 f"env: {alias.upper()}_API_KEY and put the key into SSM or Secrets Manager (lambda.secrets)"
             )
-    return found
+    return [*found, *_keys(project)]
+
+
+def _keys(project: Project) -> list[str]:
+    """Keys anywhere else than where they are named or refused by themselves: the file enters every artifact."""
+    with project_variables(project.root):
+        keys = key_values(project).values()
+
+    def holds_key(text: str) -> bool:
+        return looks_like_key(text) or any(key in text for key in keys)
+
+    places = (place for place, text in _texts(project.config.model_dump(by_alias=True)) if holds_key(text))
+    return [
+        f"{'.'.join('...' if holds_key(part) else part for part in place)}: holds a key, or what looks "
+        "like one, which would be part of the artifact and of the template; leave it out, or have the program read it "
+        "from a variable that lambda.defaults.secrets names"
+        for place in dict.fromkeys(places)
+    ]
+
+
+def _texts(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Every text of the config with its place; keys of mappings are texts of their own."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield (*place, str(key)), str(key)
+            yield from _texts(inner, (*place, str(key)))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner, place)
+    elif isinstance(value, str):
+        yield place, value
 
 
 def _concurrency(project: Project, account_concurrency: int) -> list[str]:
@@ -104,7 +133,7 @@ def _function(project: Project, function: Function) -> list[str]:
         f"environment.{name}: looks like a key, which everyone who may see the function could read; put it into SSM or "
         f"Secrets Manager and write secrets: [{name}]"
         for name, value in settings.environment.items()
-        if value and (name in project.secrets(function) or _KEY.match(value))
+        if value and (name in project.secrets(function) or _is_key(value))
     ]
     if (size := environment_bytes(project, function)) > _ENVIRONMENT_BYTES:
         found.append(
@@ -124,6 +153,10 @@ def _snap_start(project: Project, function: Function) -> list[str]:
     if project.config.lambda_.package_type == "Image":
         found.append("snap_start: not for container images; set lambda.package_type: Zip or snap_start: false")
     return found
+
+
+def _is_key(value: str) -> bool:
+    return value.startswith("-----BEGIN ") or looks_like_key(value)
 
 
 def _is_loopback(api_base: str | None) -> bool:

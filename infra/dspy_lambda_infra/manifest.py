@@ -30,7 +30,7 @@ def manifest(project: Project) -> dict[str, Any]:
             "programs": listed(programs, {}),
             "openapi": describe(config.app_id, config.description, programs),
         }
-        _refuse_keys(made, key_values(project))
+        _refuse_keys(made, key_values(project, by_name=True))
     return made
 
 

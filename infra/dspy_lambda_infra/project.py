@@ -191,15 +191,19 @@ def read_dotenv(root: Path) -> dict[str, str]:
     return {key: value for key, value in dotenv_values(root / ".env").items() if value is not None}
 
 
-def key_values(project: Project) -> dict[str, str]:
-    """The keys among this process's variables: those that the config names, and those that are called like one."""
+def key_values(project: Project, *, by_name: bool = False) -> dict[str, str]:
+    """The keys among this process's variables: those that the config says are some.
+
+    Args:
+        by_name: whether those that are called like one are, too; a few hold only the place of a secret.
+    """
     settings = project.config.lambda_
     named = {*settings.secrets, *(model.env for model in project.config.models.registry.values())}
     named = named.union(*(function.settings.secrets for function in project.functions.values()))
     return {
         name: value
         for name, value in os.environ.items()
-        if len(value) >= _LEAST_KEY and (name in named or KEY_NAME.search(name))
+        if len(value) >= _LEAST_KEY and (name in named or (by_name and KEY_NAME.search(name)))
     }
 
 

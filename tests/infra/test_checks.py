@@ -75,7 +75,13 @@ def test_a_description_that_cloudformation_would_refuse(refused):
 
 @pytest.mark.parametrize(
     "environment",
-    [{"FAST_KEY": "planted"}, {"HEADER": "sk-planted-planted-planted"}, {"PEM": "-----BEGIN planted"}],
+    [
+        {"FAST_KEY": "planted"},
+        {"HEADER": "sk-planted-planted-planted"},
+        {"HEADER": "Authorization: Bearer sk-planted-planted-planted"},
+        {"ACCOUNT": '{"key": "gsk_' + 'plantedplantedplanted"}'},
+        {"PEM": "-----BEGIN planted"},
+    ],
 )
 def test_a_key_among_the_variables_is_refused_and_not_shown(refused, environment):
     (name,) = environment
@@ -85,11 +91,54 @@ def test_a_key_among_the_variables_is_refused_and_not_shown(refused, environment
     assert "planted" not in says
 
 
+PLANTED = "sk-planted-planted-planted"
+
+
+@pytest.mark.parametrize(
+    ("config", "place"),
+    [
+        ({"description": f"Call it with {PLANTED}."}, "description"),
+        ({"server": {"cors_origins": [f"https://a.example/{PLANTED}"]}}, "server.cors_origins"),
+        ({"models": {"api_base": f"https://a.example/{PLANTED}/v1"}}, "models.registry.fast.api_base"),
+        ({"models": {"api_base": f"https://a.example/v1?key={PLANTED}"}}, "models.registry.fast.api_base"),
+        ({"models": {"api_base": "https://a.example/a-key-without-a-shape"}}, "models.registry.fast.api_base"),
+        (
+            {"lambda": {"defaults": {"schedule": {"expression": "rate(1 hour)", "inputs": {"q": {"a": [PLANTED]}}}}}},
+            "lambda.defaults.schedule.inputs.q.a",
+        ),
+        (
+            {"lambda": {"defaults": {"schedule": {"expression": "rate(1 hour)", "inputs": {PLANTED: 1}}}}},
+            "lambda.defaults.schedule.inputs....",
+        ),
+        (
+            {"lambda": {"defaults": {"environment": {"URL": "https://a-key-without-a-shape@a.example"}}}},
+            "lambda.defaults.environment.URL",
+        ),
+        ({"lambda": {"secrets": {"FAST_KEY": f"ssm:/{PLANTED}"}}}, "lambda.secrets.FAST_KEY"),
+    ],
+)
+def test_a_key_anywhere_in_the_config_is_refused_and_not_shown(refused, monkeypatch, config, place):
+    monkeypatch.setenv("FAST_KEY", "a-key-without-a-shape")
+    config, models = dict(config), registry("openai/gpt-4.1-nano")
+    models["registry"]["fast"] |= config.pop("models", {})
+    settings = config.pop("lambda", {})
+    says = refused(settings, **{**config, "models": models})
+    assert f"{place}: holds a key" in says
+    assert PLANTED not in says
+    assert "a-key-without-a-shape" not in says
+
+
 @pytest.mark.parametrize(
     "environment", [{"MAX_TOKENS": "5"}, {"FAST_KEY": ""}, {"MODE": "sk-learn"}, {"DB_SECRET": "a/name"}]
 )
 def test_what_only_resembles_a_key_is_taken(make_project, environment):
     check(load_project(make_project({"echo": ECHO}, **{"lambda": {"defaults": {"environment": environment}}})))
+
+
+def test_the_place_of_a_secret_is_no_key(make_project, monkeypatch):
+    monkeypatch.setenv("DB_SECRET", "my-app/prod/openai")
+    settings = {"secrets": {"OPENAI_API_KEY": "secretsmanager:my-app/prod/openai"}}
+    check(load_project(make_project({"echo": ECHO}, **{"lambda": settings})))
 
 
 def test_more_variables_than_lambda_takes(refused, make_project):

@@ -50,3 +50,9 @@ def test_a_key_at_any_other_place_is_refused_by_program_and_parameter_and_not_sh
 def test_what_is_no_key_may_be_shown(load):
     project = load('choice: Literal["a", os.environ["OTHER"]]')
     assert KEY[::-1] in json.dumps(manifest(project))
+
+
+def test_a_variable_that_is_called_like_a_key_is_one(load, monkeypatch):
+    monkeypatch.setenv("MAIL_PASSWORD", KEY[::-1])
+    with pytest.raises(ConfigError, match="the value of MAIL_PASSWORD"):
+        manifest(load('choice: Literal["a", os.environ["OTHER"]]'))
