@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -54,7 +55,7 @@ _Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$"), Afte
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Quota(_Section):
@@ -137,9 +138,17 @@ class Sqs(_Section):
         return self
 
 
+def _json(value: Any) -> Any:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        raise ValueError("must be JSON: put quotes around dates, and leave out .inf and .nan") from None
+    return value
+
+
 class Schedule(_Section):
     expression: str
-    inputs: dict[str, Any] = {}
+    inputs: Annotated[dict[str, Any], AfterValidator(_json)] = {}
 
 
 class Deployment(_Section):

@@ -1,3 +1,4 @@
+import re
 import textwrap
 from pathlib import Path
 
@@ -128,6 +129,29 @@ def test_mistakes_that_yaml_would_swallow_or_quote(tmp_path, text, says):
 )
 def test_cors_origins_may_be_a_text_as_in_dspy_cli(tmp_path, written, read):
     assert load(tmp_path, f"{VALID}server:\n  cors_origins: {written}\n").server.cors_origins == read
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "1e999"])
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("lambda: {api: {throttle: {rate: HERE}}}", "lambda.api.throttle.rate"),
+        ("lambda: {defaults: {daily_cost_usd: HERE}}", "lambda.defaults.daily_cost_usd"),
+        ("server: {queue_timeout_seconds: HERE}", "server.queue_timeout_seconds"),
+        ("lambda: {defaults: {memory_mb: HERE}}", "lambda.defaults.memory_mb"),
+    ],
+)
+def test_a_number_that_is_not_finite_is_refused(tmp_path, text, place, value):
+    with pytest.raises(ConfigError, match=re.escape(place)):
+        load(tmp_path, VALID + text.replace("HERE", value))
+
+
+@pytest.mark.parametrize("value", [".inf", "{a: [.nan]}", "2026-01-01"])
+def test_a_schedules_inputs_must_be_json(tmp_path, value):
+    with pytest.raises(ConfigError, match=r"lambda\.defaults\.schedule\.inputs: must be JSON"):
+        load(
+            tmp_path, VALID + f"lambda: {{defaults: {{schedule: {{expression: rate(1 day), inputs: {{a: {value}}}}}}}}}"
+        )
 
 
 ARN = "arn:aws:secretsmanager:eu-central-1:999999999999:secret:team/openai-AbCdEf"
