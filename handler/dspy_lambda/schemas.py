@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import types
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -266,7 +267,8 @@ def _unchecked(hint: Any) -> Any:
 
 def _has_schema(annotation: Any) -> bool:
     try:
-        _complete(_typed_dict("Probe", {"field": annotation})).json_schema()
+        with warnings.catch_warnings(action="ignore"):  # one would quote a default, which may hold a key
+            _complete(_typed_dict("Probe", {"field": annotation})).json_schema()
     except (PydanticSchemaGenerationError, PydanticInvalidForJsonSchema):
         return False
     except _UNREADABLE:
@@ -361,15 +363,8 @@ def _default(value: Any) -> Any:
     # Only shown in the schema: an absent field is not passed, so that Python's or DSPy's own default applies.
     # JSON has no infinity.
     if value is None or isinstance(value, str | int | bool) or (isinstance(value, float) and math.isfinite(value)):
-        return Field(json_schema_extra=partial(_show_default, value))
+        return Field(json_schema_extra={"default": value})
     return Field()
-
-
-def _show_default(value: Any, schema: dict[str, Any]) -> None:
-    from dspy_lambda.answers import is_private
-
-    if not is_private(value):
-        schema["default"] = value
 
 
 def _buildable(annotation: Any) -> Any:

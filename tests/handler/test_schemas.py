@@ -1,6 +1,7 @@
 import contextlib
 import enum
 import json
+import sys
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Optional
 
@@ -501,10 +502,15 @@ class Holding(pydantic.BaseModel):
 
 def test_no_warning_quotes_a_default(recwarn):
     class Takes(dspy.Module):
-        def forward(self, holding: Holding): ...
+        def forward(self, holding: Holding, other: Holding | None = None): ...
 
     assert "planted-key" not in json.dumps(schemas(Takes()).input_schema)
     assert not [warning for warning in recwarn if "planted-key" in str(warning.message)]
+
+
+def test_a_schema_is_made_only_when_asked_for(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dspy_lambda.answers", None)
+    assert schemas(Keyed()).inputs.fields == {"q", "settings", "api_key", "tone"}
 
 
 def test_the_text_that_an_image_is_made_from_is_documented():
