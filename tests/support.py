@@ -7,8 +7,12 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
+import dspy
+
 from dspy_lambda.environment import Environment
 from dspy_lambda.invoke import invoke
+from dspy_lambda.programs import choose_entry
+from dspy_lambda.schemas import Schemas, schemas_of
 from dspy_lambda_infra.local.events import EVENTS, Request, Response, response
 
 ECHO = """
@@ -89,6 +93,11 @@ class Records:
         """All values of a metric, in order."""
         blobs = [blob for blob in self.metrics if program in (None, blob["program"])]
         return [value for blob in blobs for value in blob.get(metric, [])]
+
+
+def schemas(program: dspy.Module) -> Schemas:
+    """The schemas of a program."""
+    return schemas_of(program, choose_entry(program).method)
 
 
 def sqs(*bodies: Any, fifo: str | None = None) -> dict[str, Any]:

@@ -24,13 +24,6 @@ _TEXTS = (Audio, Code, File, Image, Reasoning)
 _LEAST_PRIVATE = 8  # characters of a variable's value; no key is shorter, and "1" or "true" is in many a default
 
 
-def is_private(default: Any) -> bool:
-    """Whether a default holds the value of a variable: a key, most likely, which no schema may show."""
-    text = json.dumps(default, ensure_ascii=False, default=str)
-    values = (value for value in os.environ.values() if len(value) >= _LEAST_PRIVATE)
-    return any(json.dumps(value, ensure_ascii=False)[1:-1] in text for value in values)
-
-
 class LenientJsonSchema(GenerateJsonSchema):
     """Anything at all where pydantic knows no better: in place of an error, and of a promise that is not kept."""
 
@@ -39,8 +32,12 @@ class LenientJsonSchema(GenerateJsonSchema):
             super().emit_warning(kind, detail)
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
-        found = super().default_schema(schema)
-        return _without_default(found) if is_private(found.get("default")) else found
+        return _shown(super().default_schema(schema))
+
+    def typed_dict_schema(self, schema: core_schema.TypedDictSchema) -> JsonSchemaValue:
+        # The defaults of a program's parameters, which pydantic takes as they are.
+        found = super().typed_dict_schema(schema)
+        return {**found, "properties": {key: _shown(field) for key, field in found["properties"].items()}}
 
     def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> JsonSchemaValue:
         return {}
@@ -92,8 +89,14 @@ def prediction_schema(name: str, fields: Mapping[str, Any], ref_template: str) -
     return {**either, "$defs": predicted.pop("$defs", {})}
 
 
-def _without_default(schema: JsonSchemaValue) -> JsonSchemaValue:
-    return {key: value for key, value in schema.items() if key != "default"}
+def _shown(schema: JsonSchemaValue) -> JsonSchemaValue:
+    """The schema without a default that holds the value of a variable, which may be a key."""
+    if "default" not in schema:
+        return schema
+    text = json.dumps(schema["default"], ensure_ascii=False, default=str)
+    values = (value for value in os.environ.values() if len(value) >= _LEAST_PRIVATE)
+    is_private = any(json.dumps(value, ensure_ascii=False)[1:-1] in text for value in values)
+    return {key: value for key, value in schema.items() if key != "default"} if is_private else schema
 
 
 def _as_written(hint: Any) -> Any:

@@ -12,15 +12,10 @@ from pydantic import TypeAdapter
 
 from dspy_lambda.errors import InvalidInput
 from dspy_lambda.hints import readable, resolvable
-from dspy_lambda.programs import choose_entry
-from dspy_lambda.schemas import Schemas, schemas_of
+from tests.support import schemas
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-def schemas(program: dspy.Module) -> Schemas:
-    return schemas_of(program, choose_entry(program).method)
 
 
 class Watched(dspy.Module):

@@ -12,7 +12,7 @@ KEY = "planted-0123456789"
 
 
 @pytest.fixture
-def load(make_project):
+def load(make_project, monkeypatch):
     """A loaded project of one program, whose `forward` has this parameter, with a key in its `.env`."""
 
     def load(parameter, **config):
@@ -23,6 +23,7 @@ def load(make_project):
             class Keyed(dspy.Module):
                 def forward(self, q: str, {parameter}): ...
         """
+        monkeypatch.delenv("OPENAI_API_KEY", raising=False)  # it would go before .env
         project = make_project({"keyed": module}, **config)
         (project / ".env").write_text(f"OPENAI_API_KEY={KEY}\nOTHER={KEY[::-1]}\n")
         return load_project(project)

@@ -1,0 +1,132 @@
+"""A program's input as a hint for pydantic: from a parameter of its `forward`, or from its signature's field."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import types
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, NotRequired, Optional, Union, get_args, get_origin
+
+from pydantic import BaseModel, Field, WrapValidator
+from pydantic.fields import FieldInfo
+
+
+def parameter_hint(parameter: inspect.Parameter, hints: dict[str, Any], known: dict[str, FieldInfo]) -> Any:
+    """The hint of a parameter, with its default.
+
+    Args:
+        hints: of the program's method, by parameter.
+        known: the input fields of its signatures, for parameters without a hint.
+    """
+    field = known.get(parameter.name)
+    if parameter.name in hints:
+        annotation = _buildable(hints[parameter.name])
+        description = _description(field) if field else None
+        metadata = [Field(description=description)] if description else []
+    elif field is not None:
+        annotation, metadata = _type_of(field), metadata_of(field)
+    else:
+        annotation, metadata = Any, []
+    if parameter.default is not parameter.empty:
+        return _with_default(annotated(annotation, metadata), parameter.default)
+    if allows_none(hints.get(parameter.name)):  # passed as None where absent
+        return _with_default(annotated(annotation, metadata), None)
+    return annotated(annotation, metadata)
+
+
+def signature_hint(field: FieldInfo, optional: bool) -> Any:
+    """The hint of a signature's field that `forward` does not name, with its default."""
+    hint = annotated(_type_of(field), metadata_of(field))
+    if not field.is_required():
+        return _with_default(hint, field.default)
+    return NotRequired[hint] if optional else hint
+
+
+def _type_of(field: FieldInfo) -> Any:
+    """The type of an input field, as DSPy takes it."""
+    from dspy.utils.constants import IS_TYPE_UNDEFINED
+
+    extra = field.json_schema_extra
+    if isinstance(extra, dict) and extra.get(IS_TYPE_UNDEFINED) and not field.metadata:
+        # "context, question -> answer": str is what DSPy puts there, and it is often called with something else.
+        return Any
+    if field.annotation is str:
+        return Annotated[str, WrapValidator(_text_or_texts)]
+    return _buildable(field.annotation)
+
+
+def _text_or_texts(value: Any, validate: Callable[[Any], Any]) -> Any:
+    """DSPy's own rule: a field for a text takes a list of texts, too. Source: dspy/predict/predict.py (DSPy 3.4)."""
+    is_texts = isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return value if is_texts else validate(value)
+
+
+def _with_default(annotation: Any, default: Any) -> Any:
+    if default is None and annotation is not Any and not allows_none(annotation):
+        annotation = Optional[annotation]  # noqa: UP045 - built at run time
+    return NotRequired[annotated(annotation, [_default(default)])]
+
+
+def allows_none(hint: Any) -> bool:
+    """Whether it is a union with None."""
+    return get_origin(hint) in (Union, types.UnionType) and types.NoneType in get_args(hint)
+
+
+def annotated(annotation: Any, metadata: list[Any]) -> Any:
+    """The hint with constraints and descriptions."""
+    return Annotated[(annotation, *metadata)] if metadata else annotation
+
+
+def metadata_of(field: FieldInfo) -> list[Any]:
+    """A signature field's constraints (ge, max_length, ...) and its description, without DSPy's own marks."""
+    description = _description(field)
+    return [*field.metadata, *([Field(description=description)] if description else [])]
+
+
+def _description(field: FieldInfo) -> str | None:
+    extra = field.json_schema_extra
+    text = extra.get("desc") if isinstance(extra, dict) else None
+    # DSPy's own placeholder for a field without a description is "${name}".
+    return text if isinstance(text, str) and not text.startswith("${") else None
+
+
+def _default(value: Any) -> Any:
+    # Only shown in the schema: an absent field is not passed, so that Python's or DSPy's own default applies.
+    # JSON has no infinity.
+    if value is None or isinstance(value, str | int | bool) or (isinstance(value, float) and math.isfinite(value)):
+        return Field(json_schema_extra={"default": value})
+    return Field()
+
+
+def _buildable(annotation: Any) -> Any:
+    """`dspy.Image` and others take a string through their constructor, which pydantic's validation does not call."""
+    from dspy import Type
+
+    if not Type.extract_custom_type_from_annotation(annotation):
+        return annotation
+    if isinstance(annotation, type) and issubclass(annotation, Type):
+        shown = Union[str, annotation] if _takes_text(annotation) else annotation  # noqa: UP007 - built at run time
+        return Annotated[annotation, WrapValidator(partial(_build, annotation), json_schema_input_type=shown)]
+    from dspy_lambda.hints import rebuilt
+
+    return rebuilt(annotation, _buildable)
+
+
+def _takes_text(kind: Any) -> bool:
+    from dspy import Code, Reasoning, Tool
+
+    return issubclass(kind, Code | Reasoning) or (_has_constructor(kind) and not issubclass(kind, Tool))
+
+
+def _has_constructor(kind: Any) -> bool:
+    return kind.__init__ is not BaseModel.__init__
+
+
+def _build(kind: Any, value: Any, validate: Callable[[Any], Any]) -> Any:
+    try:
+        return validate(kind(value) if isinstance(value, str) and _has_constructor(kind) else value)
+    except TypeError:
+        # pydantic lets it out: a constructor that takes no such fields, as dspy.Tool's does not take any JSON.
+        raise ValueError(f"no {kind.__name__} can be made from this") from None

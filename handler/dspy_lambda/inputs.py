@@ -1,0 +1,189 @@
+"""What a program takes: its inputs, checked before every call."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NotRequired, get_origin
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import (
+    PydanticInvalidForJsonSchema,
+    PydanticSchemaGenerationError,
+    PydanticUndefinedAnnotation,
+    PydanticUserError,
+)
+from pydantic.fields import FieldInfo
+from typing_extensions import TypedDict
+
+from dspy_lambda.errors import MISFIT, InvalidInput
+from dspy_lambda.fields import allows_none, parameter_hint, signature_hint
+
+# A hint within a hint that cannot be resolved; before Python 3.12, a `typing.TypedDict`.
+_UNREADABLE = (PydanticUserError, PydanticUndefinedAnnotation)
+# What `forward(**kwargs)` is not passed unless it is a field: what DSPy's modules take beside their signatures' fields
+# (a `config` with an `api_base` could send the key elsewhere), and the names that Python calls the program with.
+_NOT_FOR_CALLERS = frozenset(
+    {"config", "demos", "instance", "interpreter_factory", "lm", "max_iters", "new_signature", "self", "signature"}
+)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The inputs of one program, checked before every call: DSPy itself does not.
+
+    Attributes:
+        fields: their names.
+        optional: parameters without a default whose hint allows None, which is what they are passed where absent.
+        takes_more: whether `forward` has `**kwargs` of its own, which other inputs are passed in as they are.
+        withheld: the names of those that are not.
+    """
+
+    adapter: TypeAdapter[dict[str, Any]]
+    fields: frozenset[str]
+    optional: frozenset[str] = frozenset()
+    takes_more: bool = False
+    withheld: frozenset[str] = frozenset()
+
+    def validate(self, inputs: Any) -> dict[str, Any]:
+        """The keyword arguments for the program; pydantic's lax mode converts.
+
+        Raises:
+            InvalidInput: with an entry in `errors` for each field that does not fit, 100 at most; never the value
+                itself.
+        """
+        if not isinstance(inputs, dict):
+            misfit = {"loc": [], "msg": "Input should be a JSON object", "type": "dict_type"}
+            raise InvalidInput("The inputs must be a JSON object.", errors=[misfit])
+        try:
+            values = self.adapter.validate_python(inputs)
+            return {**dict.fromkeys(self.optional), **self._more(inputs), **values}
+        except ValidationError as error:
+            from dspy_lambda.validation_errors import entries_of, property_names, summary
+
+            misfits = entries_of(error, {*self.fields, *property_names(self.json_schema())})
+        raise InvalidInput(f"{MISFIT}{summary(misfits)}.", errors=misfits)
+
+    def _more(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        if not self.takes_more:
+            return {}
+        return {key: value for key, value in inputs.items() if key not in self.fields and key not in self.withheld}
+
+    def json_schema(self, ref_template: str = "#/$defs/{model}") -> dict[str, Any]:
+        """The JSON Schema; of any object where the hints have none."""
+        from dspy_lambda.answers import LenientJsonSchema
+
+        try:
+            schema = self.adapter.json_schema(ref_template=ref_template, schema_generator=LenientJsonSchema)
+        except Exception:  # a hint may bring code of its own for this
+            return {"type": "object"}
+        return {**schema, "additionalProperties": True} if self.takes_more else schema
+
+
+def inputs_of(instance: Any, entry: Callable[..., Any], hints: dict[str, Any], signatures: list[Any]) -> Inputs:
+    """The inputs of a program whose calls go to `entry`.
+
+    Args:
+        hints: of `entry`, by parameter.
+        signatures: of the program's predictors.
+
+    Raises:
+        TypeError, PydanticSchemaGenerationError: a parameter that JSON inputs cannot fill.
+    """
+    known = {key: field for signature in reversed(signatures) for key, field in signature.input_fields.items()}
+    parameters = [p for key, p in inspect.signature(entry).parameters.items() if key != "self"]
+    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    found = _declared(named, hints, known)
+    takes_more = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    if takes_more:
+        # forward(**kwargs), as dspy.Predict itself has it. Beside named parameters, and with several predictors, what
+        # a signature asks for may be what forward itself computes.
+        is_optional = bool(named) or len(signatures) != 1
+        more = {key: field for key, field in known.items() if key not in found}
+        found |= {key: signature_hint(field, is_optional) for key, field in more.items()}
+    optional = frozenset(p.name for p in named if p.default is p.empty and allows_none(hints.get(p.name)))
+    return Inputs(
+        _adapter(f"{type(instance).__name__}Inputs", found, entry),
+        frozenset(found),
+        optional,
+        takes_more and not (len(signatures) == 1 and _is_of_dspy(instance, entry)),
+        _NOT_FOR_CALLERS.union(p.name for p in named),
+    )
+
+
+def _declared(
+    parameters: list[inspect.Parameter], hints: dict[str, Any], known: dict[str, FieldInfo]
+) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for parameter in parameters:
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            if parameter.default is not parameter.empty:
+                continue
+            raise TypeError(f"parameter {parameter.name} is positional-only, and inputs are passed by name")
+        annotation = parameter_hint(parameter, hints, known)
+        # What JSON cannot fill is the program's own affair, if it can do without.
+        if parameter.default is parameter.empty or _has_schema(annotation):
+            found[parameter.name] = annotation
+    return found
+
+
+def _is_of_dspy(instance: Any, entry: Callable[..., Any]) -> bool:
+    """Whether that method is DSPy's own, which has no use for more than its signature's fields."""
+    owners = (base for base in type(instance).__mro__ if any(value is entry for value in vars(base).values()))
+    return any(owner.__module__.partition(".")[0] == "dspy" for owner in owners)
+
+
+def _adapter(name: str, fields: dict[str, Any], entry: Callable[..., Any]) -> TypeAdapter[Any]:
+    try:
+        return _complete(_typed_dict(name, fields))
+    except PydanticSchemaGenerationError:
+        raise
+    except _UNREADABLE:
+        from dspy_lambda.hints import readable
+
+        fields = {key: readable(hint) for key, hint in fields.items()}
+        checked = {key: hint if _is_readable(key, hint, entry) else _unchecked(hint) for key, hint in fields.items()}
+        return _complete(_typed_dict(name, checked))
+
+
+def _is_readable(key: str, hint: Any, entry: Callable[..., Any]) -> bool:
+    try:
+        _complete(_typed_dict("Probe", {"field": hint}))
+    except PydanticSchemaGenerationError:
+        raise
+    except _UNREADABLE as error:
+        from dspy_lambda.hints import unchecked
+
+        unchecked(key, entry, error)
+        return False
+    return True
+
+
+def _unchecked(hint: Any) -> Any:
+    return NotRequired[Any] if get_origin(hint) is NotRequired else Any
+
+
+def _has_schema(annotation: Any) -> bool:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # one would quote a default, which may hold a key
+            _complete(_typed_dict("Probe", {"field": annotation})).json_schema()
+    except (PydanticSchemaGenerationError, PydanticInvalidForJsonSchema):
+        return False
+    except _UNREADABLE:
+        return True  # `_adapter` leaves its check out
+    return True
+
+
+def _complete(kind: Any) -> TypeAdapter[Any]:
+    adapter = TypeAdapter(kind)
+    if not adapter.pydantic_complete:  # or each call would raise what this does
+        adapter.rebuild()
+    return adapter
+
+
+def _typed_dict(name: str, fields: dict[str, Any]) -> Any:
+    """A TypedDict and no model class: a program's field may be called `copy`, `json` or `schema`."""
+    make: Any = TypedDict
+    return make(name, fields)
