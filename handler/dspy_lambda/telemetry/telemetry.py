@@ -151,10 +151,10 @@ class Telemetry:
             sys.stdout, sys.stderr = streams
             raise
 
-    def finish_printed(self) -> None:
-        """Write what was printed without a line end so far."""
+    def finish_printed(self, call: Call | None = None) -> None:
+        """Write what was printed without a line end so far: by one call, or by all and whatever else runs."""
         for printed in self._printed:
-            printed.finish()
+            printed.finish(call)
 
     def ids(self) -> dict[str, Any]:
         """The program and the request that this thread or task works for; empty where nobody knows."""

@@ -1,3 +1,4 @@
+import contextvars
 import json
 import os
 import subprocess
@@ -6,6 +7,7 @@ import threading
 
 import pytest
 
+from dspy_lambda.telemetry.calls import CALL
 from dspy_lambda.telemetry.printed import Printed
 from tests.conftest import ROOT
 from tests.support import Records
@@ -76,6 +78,22 @@ def test_threads_do_not_mix_their_lines(printed, lines):
     assert sorted(lines) == sorted(["aa", "bb", "cc", "dd"] * 200)
 
 
+def test_calls_of_one_thread_do_not_mix_their_lines(lines):
+    def write(call, text):
+        context = contextvars.copy_context()
+        context.run(CALL.set, call)
+        context.run(printed.write, text)
+
+    printed = Printed(1, lambda text: lines.append((CALL.get(), text)), lines.append)
+    for call, text in (("alice", b"balance "), ("bob", b"hello "), ("alice", b"42 "), ("bob", b"you\n"), (None, b"x")):
+        write(call, text)
+    assert lines == [("bob", "hello you")]
+    printed.finish("alice")
+    printed.finish()
+    assert lines[1:] == [("alice", "balance 42 "), (None, "x")]
+    assert CALL.get() is None
+
+
 def test_closing_it_closes_nothing(printed, lines):
     printed.close()
     printed.write(b"still there\n")
@@ -129,24 +147,50 @@ class Async(dspy.Module):
         return "x"
 """
 SCRIPT = """
-import json, sys
+import sys
 from dspy_lambda.main import lambda_handler
-
-class Context:
-    aws_request_id = "request"
-    def get_remaining_time_in_millis(self):
-        return 30_000
+from tests.handler.telemetry.test_printed import Context
 
 lambda_handler({"program": sys.argv[1], "inputs": {}}, Context())
 """
+
+
+STREAMS = """
+import asyncio
+class AStreams(dspy.Module):
+    async def aforward(self, who):
+        for n in range(3):
+            print(who, end=" ", flush=True)
+            await asyncio.sleep(0.001)
+        return "x"
+class Streams(dspy.Module):
+    def forward(self, who):
+        print(who, end=" " if who == "alice" else None)
+        return "x"
+"""
+BATCH = """
+import sys
+from dspy_lambda.main import lambda_handler
+from tests.handler.telemetry.test_printed import Context
+from tests.support import sqs
+
+lambda_handler(sqs(*({"program": sys.argv[1], "inputs": {"who": who}} for who in ("alice", "bob"))), Context())
+"""
+
+
+class Context:
+    aws_request_id = "request"
+
+    def get_remaining_time_in_millis(self):
+        return 30_000
 
 
 @pytest.fixture
 def run(make_project):
     """The lines that a process writes that calls a program once."""
 
-    def run(program, **variables):
-        project = make_project({"speaks": SPEAKS})
+    def run(program, source=SPEAKS, script=SCRIPT, **variables):
+        project = make_project({"speaks": source})
         environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("POWERTOOLS_")},
             "DSPY_LAMBDA_PROJECT": str(project),
@@ -154,7 +198,7 @@ def run(make_project):
             "POWERTOOLS_SERVICE_NAME": "the-app",
             **variables,
         }
-        command = [sys.executable, "-c", SCRIPT, program]
+        command = [sys.executable, "-c", script, program]
         done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
         return Records([json.loads(line) for line in done.stdout.splitlines()])
@@ -207,3 +251,11 @@ def test_times_are_rfc_3339_in_utc(run):
         date, time = stamp.split("T")
         assert len(date) == 10
         assert time.endswith("+00:00")
+
+
+@pytest.mark.parametrize("program", ["Streams", "AStreams"])
+def test_what_has_no_line_end_is_its_own_calls_alone(run, program):
+    lines = run(program, STREAMS, BATCH).lines
+    said = {line.get("message", "").strip(): line.get("message_id") for line in lines}
+    times = 1 if program == "Streams" else 3
+    assert said.items() >= {" ".join(["alice"] * times): "m0", " ".join(["bob"] * times): "m1"}.items()
