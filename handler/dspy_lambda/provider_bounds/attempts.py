@@ -25,6 +25,7 @@ from dspy_lambda.limits import aslot_of, slot_of, spend
 from dspy_lambda.provider_bounds.times import Total
 from dspy_lambda.soundness import wait_seconds
 from dspy_lambda.telemetry.calls import CALL, Call, call_of, usage_of
+from dspy_lambda.telemetry.exceptions import meet
 
 Function = Callable[..., Any]
 
@@ -43,6 +44,7 @@ class _LMCall:
     __slots__ = ("_call", "_has_context")
 
     def __init__(self, lm: Any) -> None:
+        meet(lm)
         self._call = call_of(lm)
         self._has_context = DEADLINE.get() is not None
 
