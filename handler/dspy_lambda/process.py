@@ -30,6 +30,7 @@ class ProcessState:
     def __init__(self) -> None:
         self._environ = dict(_raw_environ())
         self._interpreter = sys.getrecursionlimit(), sys.getswitchinterval()
+        self._spies = threading.gettrace(), threading.getprofile()
         self._folder = os.getcwd()
         self._streams = sys.stdout, sys.stderr
         self._descriptors = [(number, os.dup(number)) for number in (1, 2)]
@@ -53,6 +54,9 @@ class ProcessState:
             sys.setrecursionlimit(self._interpreter[0])
             sys.setswitchinterval(self._interpreter[1])
             changed.append("recursion limit or switch interval")
+        if (threading.gettrace(), threading.getprofile()) != self._spies:
+            _put_back_spies(*self._spies)
+            changed.append("trace or profile function")
         if self._put_back_streams():
             changed.append("standard output or error")
         return changed
@@ -72,6 +76,14 @@ class ProcessState:
                 changed = True
         self._streams = sys.stdout, sys.stderr
         return changed
+
+
+def _put_back_spies(trace: Any, profile: Any) -> None:
+    """For new threads; from Python 3.12 on a program may have set them for those that there are, too."""
+    for_all: Any = getattr(threading, "setprofile_all_threads", threading.setprofile)
+    for_all(profile)
+    for_all = getattr(threading, "settrace_all_threads", threading.settrace)
+    for_all(trace)
 
 
 def _raw_environ() -> dict[Any, Any]:

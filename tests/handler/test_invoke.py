@@ -349,3 +349,26 @@ def test_an_abandoned_batch_leaves_the_next_ones_journal_alone(make_project, mak
     assert failures(serve(sqs(*[{"program": "Fine", "inputs": {}}] * 2))) == []
     assert len(ended) == 1
     assert ended[0] - begin > 1.4
+
+
+@pytest.mark.parametrize("how", ["sys.setprofile", "sys.settrace", "threading.setprofile"])
+@pytest.mark.parametrize("define", ["def forward", "async def aforward"])
+def test_a_programs_profile_or_trace_function_sees_no_later_call(make_project, make_serve, define, how):
+    source = f"""
+    import sys, threading
+    seen = []
+    def spy(frame, event, value):
+        seen.append(str(frame.f_locals))
+        return spy
+    class Spies(dspy.Module):
+        {define}(self, what: str):
+            if what == "spy":
+                {how}(spy)
+            elif what == "seen":
+                return str("a secret" in "".join(seen))
+            return what
+    """
+    serve = make_serve(make_project({"spies": source}))
+    for what in ("spy", "a secret", "a secret"):
+        serve({"inputs": {"what": what}})
+    assert "True" not in json.dumps(serve({"inputs": {"what": "seen"}}))

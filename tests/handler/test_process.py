@@ -98,3 +98,12 @@ def test_a_removed_working_directory_is_left(tmp_path):
     folder.rmdir()
     assert state.put_back() == ["working directory"]
     assert os.path.isdir(os.getcwd())
+
+
+@pytest.mark.parametrize("name", ["profile", "trace"])
+def test_a_profile_or_trace_function_of_new_threads_is_put_back(name):
+    former, state = getattr(threading, f"get{name}")(), ProcessState()
+    getattr(threading, f"set{name}")(print)
+    assert state.put_back() == ["trace or profile function"]
+    assert getattr(threading, f"get{name}")() is former
+    assert state.put_back() == []
