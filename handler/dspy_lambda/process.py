@@ -8,9 +8,13 @@ import stat
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
+# What the runtime client sets for each invocation, and nothing else (awslambdaric 4.2.2, bootstrap.py): credentials
+# stay those that Lambda started the process with.
+PER_INVOCATION = ("_X_AMZN_TRACE_ID",)
 # A process that has replaced another one lives at least this long: what is used up at once, again, is not its doing.
 _LEAST_SECONDS = 60.0
 JOURNAL_FOLDER = "dspy-lambda"  # see sources/sqs/journal.py
@@ -35,17 +39,27 @@ class ProcessState:
         self._streams = sys.stdout, sys.stderr
         self._descriptors = [(number, os.dup(number)) for number in (1, 2)]
 
-    def note(self) -> None:
-        """Note the variables at the beginning of an invocation: the runtime client sets one for each."""
+    def note(self, names: Iterable[str]) -> None:
+        """Take these variables' values for what they are to be."""
         environ = _raw_environ()
-        if environ != self._environ:
-            self._environ = dict(environ)
+        for name in names:
+            key = _encode(name)
+            if key in environ:
+                self._environ[key] = environ[key]
+            else:
+                self._environ.pop(key, None)
+
+    def put_back_environ(self) -> bool:
+        """Undo what was changed in the variables; whether anything was."""
+        if _raw_environ() == self._environ:
+            return False
+        _put_back_environ(self._environ)
+        return True
 
     def put_back(self) -> list[str]:
         """Undo what programs changed; the names of what it was."""
         changed = []
-        if _raw_environ() != self._environ:
-            _put_back_environ(self._environ)
+        if self.put_back_environ():
             changed.append("os.environ")
         if _folder() != self._folder:
             os.chdir(self._folder)
@@ -90,6 +104,12 @@ def _raw_environ() -> dict[Any, Any]:
     """The variables undecoded, which is ten times faster to compare; CPython has them there since 3.0."""
     raw: dict[Any, Any] = getattr(os.environ, "_data", None) or dict(os.environ)
     return raw
+
+
+def _encode(name: str) -> Any:
+    """A variable's name as it is in there."""
+    encode: Any = getattr(os.environ, "encodekey", str)
+    return encode(name)
 
 
 def _put_back_environ(saved: dict[Any, Any]) -> None:
