@@ -81,7 +81,8 @@ def _objects(text: str) -> list[dict[str, Any]]:
     if not text.startswith("{"):
         return []
     try:
-        found = [json.loads(line, parse_constant=_refuse) for line in text.splitlines()]
+        # Not `splitlines`, which splits at U+2028, too: JSON has that in texts.
+        found = [json.loads(line, parse_constant=_refuse) for line in text.split("\n")]
     except (ValueError, RecursionError):
         return []
     return found if all(type(value) is dict for value in found) else []

@@ -20,6 +20,7 @@ from dspy_lambda.telemetry.calls import CALL, UNKNOWN, Call
 from dspy_lambda.telemetry.describe import describe
 from dspy_lambda.telemetry.exceptions import Exceptions
 from dspy_lambda.telemetry.invocation import Invocation
+from dspy_lambda.telemetry.lines import NULL, to_json
 from dspy_lambda.telemetry.printed import Printed, redirect
 
 
@@ -31,11 +32,6 @@ class Stream(Protocol):
     def flush(self) -> None: ...
 
 
-class _Null:
-    """Written as null. Powertools' formatter leaves out keys whose value is None, and a record has all its fields."""
-
-
-_NULL = _Null()
 # What they log may quote inputs, answers and keys.
 _LIBRARIES = (
     *("dspy", "lm15", "LiteLLM", "litellm", "openai", "anthropic", "httpx", "httpcore", "urllib3", "boto3", "botocore"),
@@ -75,11 +71,18 @@ class _LineHandler(logging.Handler):
         try:
             for name, value in {"logger": record.name, **self._ids()}.items():
                 record.__dict__.setdefault(name, value)
-            self._output.write(self.format(record) + "\n")
+            self._output.write(self._format(record) + "\n")
             self._output.flush()
         except Exception:
             return False
         return True
+
+    def _format(self, record: logging.LogRecord) -> str:
+        try:
+            return self.format(record)
+        except Exception:  # its text and its arguments do not fit together, or an argument's own code fails
+            record.msg, record.args = f"a message that cannot be formatted: {record.name}, line {record.lineno}", ()
+            return self.format(record)
 
 
 class Telemetry:
@@ -103,7 +106,7 @@ class Telemetry:
             service=self.service,
             location=None,
             logger_handler=self._handler,
-            json_default=_json_default,
+            json_serializer=to_json,
             use_rfc3339=True,
             utc=True,
         )
@@ -181,7 +184,7 @@ class Telemetry:
         number = logging.getLevelName(level)
         if number < self.logger.log_level:
             return
-        known = {key: _NULL if value is None else value for key, value in fields.items()}
+        known = {key: NULL if value is None else value for key, value in fields.items()}
         # As an argument: Powertools reads a message that is JSON, and one that is nested too deeply fails there.
         record = logging.LogRecord(self.service, number, "", 0, "%s", (message,), None)
         record.__dict__.update(known)
@@ -212,7 +215,7 @@ class Telemetry:
         self._write(json.dumps(metrics.serialize_metric_set(metrics=named)) + "\n")
 
     def _write_object(self, line: dict[str, Any]) -> None:
-        self._write(json.dumps(self.ids() | line) + "\n")
+        self._write(to_json(self.ids() | line) + "\n")
 
     @contextmanager
     def held_together(self) -> Iterator[None]:
@@ -250,7 +253,3 @@ def _used(answer: usage.Answer) -> dict[str, tuple[str, list[float]]]:
     if answer.cost_usd is not None:
         values["CostUSD"] = ("None", [round(answer.cost_usd, 10)])
     return values
-
-
-def _json_default(value: object) -> str | None:
-    return None if value is _NULL else str(value)

@@ -32,7 +32,8 @@ def test_one_print_is_one_line_however_many_writes_it_is(printed, lines):
 def test_a_line_that_is_a_json_object_is_passed_on_as_one(printed, lines):
     printed.write(b'{"_aws": {}, "x": 0.1}\n')
     printed.write(b'{"a": 1}\n{"b": 2}\n')
-    assert lines == [{"_aws": {}, "x": 0.1}, {"a": 1}, {"b": 2}]
+    printed.write('{"a": "x\u2028y"}\n'.encode())
+    assert lines == [{"_aws": {}, "x": 0.1}, {"a": 1}, {"b": 2}, {"a": "x\u2028y"}]
 
 
 @pytest.mark.parametrize("text", ['{"a": 1} and more', '{"a": NaN}', '{"a": 1}\nx', "[1]", "{" * 100_000, "\ufffd"])
@@ -117,6 +118,9 @@ def speak():
     logging.info("root %s", "info")
     own.info("own info", extra={"order": 7})
     own.debug("own debug")
+    own.info("not a number", extra={"v": float("nan"), "keys": {(1, 2): 3}})
+    own.info("%d", "does not fit")
+    print('{"v": 1e999}')
     logging.getLogger("httpx").info("library info")
     logging.getLogger("httpx").warning("library warning: secret")
     powertools.info("powertools")
@@ -211,7 +215,7 @@ def test_whatever_a_program_logs_or_prints_is_json_with_program_and_request_id(r
     lines = [line for line in run(program).lines if line.get("message") != "environment ready"]
     assert lines.pop(0)["message"] == "at import"
     by_message = {line.get("message"): line for line in lines}
-    assert len(by_message) == len(lines) - 1  # the handler's metrics and the program's have none
+    assert len(by_message) == len(lines) - 2  # the handler's metrics and the program's have none
     levels = {
         "printed 1": "INFO",
         "to stderr": "WARNING",
@@ -226,6 +230,9 @@ def test_whatever_a_program_logs_or_prints_is_json_with_program_and_request_id(r
     }
     assert {message: by_message[message]["level"] for message in levels} == levels
     assert by_message["own info"]["order"] == 7
+    assert (by_message["not a number"]["v"], by_message["not a number"]["keys"]) == ("nan", {"(1, 2)": 3})
+    assert [line["v"] for line in lines if "v" in line and "level" not in line] == ["inf"]
+    assert any(str(message).startswith("a message that cannot be formatted: ") for message in by_message)
     assert by_message["own info"]["logger"].endswith(".modules.speaks")
     assert by_message["caught"]["exception_name"] == "ZeroDivisionError"
     assert by_message.keys() >= ({"bare thread"} if program == "Sync" else {"to_thread", "after close"})
