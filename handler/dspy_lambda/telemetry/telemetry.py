@@ -35,14 +35,19 @@ class Stream(Protocol):
 # What they log may quote inputs, answers and keys.
 _LIBRARIES = (
     *("dspy", "lm15", "LiteLLM", "litellm", "openai", "anthropic", "httpx", "httpcore", "urllib3", "boto3", "botocore"),
-    *("mangum", "asyncio", "fastapi", "concurrent.futures"),
+    *("mangum", "asyncio", "fastapi", "concurrent.futures", "google.genai", "google_genai"),
 )
+
+
+_FIELDS = frozenset(logging.makeLogRecord({}).__dict__)
 
 
 class _Wordless(logging.Filter):
     """Libraries' log lines keep their level and place, and lose their text: DSPy's quote inputs and answers."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        for name in record.__dict__.keys() - _FIELDS:  # of `extra`
+            del record.__dict__[name]
         if record.exc_info and record.exc_info[1] is not None:
             record.__dict__.update(describe(record.exc_info[1]))
             record.exc_info = record.exc_text = None
