@@ -54,6 +54,7 @@ class Serve:
         self.environment = environment
 
     def __call__(self, event: Any, context: Context | None = None) -> Any:
+        self.environment.process.note(["PYTEST_CURRENT_TEST"])
         # Through JSON, as the runtime client does it.
         answer = invoke(self.environment, event, context or Context())
         return json.loads(json.dumps(answer, ensure_ascii=False).encode())

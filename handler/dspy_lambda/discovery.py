@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import dis
 import importlib
 import inspect
+import os
 import re
 import sys
 import traceback
@@ -12,18 +14,26 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dspy
 
 from dspy_lambda.config import Config
 from dspy_lambda.copies import Copier
 from dspy_lambda.errors import ConfigError
-from dspy_lambda.introspection import class_name
+from dspy_lambda.introspection import class_name, is_a, traceback_of
 from dspy_lambda.programs import FailedProgram, Program, choose_entry, defined_at
 from dspy_lambda.schemas import schemas_of
 
 _RESERVED = "dspy_lambda"
 _placed: dspy.BaseLM | None = None
+# Whose own exceptions quote no values of a project's.
+_TRUSTED = (
+    "<frozen importlib.",
+    f"{Path(importlib.__file__).parent}{os.sep}",
+    *(f"{Path(file).parent}{os.sep}" for file in (dspy.__file__, __file__)),
+)
+_RAISE = dis.opmap["RAISE_VARARGS"]
 _NO_PROGRAMS = re.compile(r"Signature|BaseModel|Enum|TypedDict|NamedTuple|Protocol|Exception|Error")
 
 
@@ -157,11 +167,14 @@ def _why_not(only: str, failed: dict[str, FailedProgram], files: list[ProgramFil
 def _import(file: ProgramFile) -> list[type[dspy.Module]] | BaseException:
     """The program classes of a file, or what its import raised."""
     try:
-        module = importlib.import_module(file.module)
-    except (Exception, SystemExit) as error:
+        members = vars(importlib.import_module(file.module))
+        # By their real classes: a lazy module and a proxy run code of their own, which may raise, when they are asked.
+        found = [(name, value) for name, value in sorted(members.items()) if is_a(value, type)]
+        return [cls for name, cls in found if name == class_name(cls) and _is_program(cls, file.module)]
+    except KeyboardInterrupt:  # the developer's
+        raise
+    except BaseException as error:
         return error
-    found = inspect.getmembers(module, inspect.isclass)
-    return [cls for name, cls in found if name == class_name(cls) and _is_program(cls, file.module)]
 
 
 def _is_program(cls: type, module: str) -> bool:
@@ -199,7 +212,9 @@ def _load_class(cls: type[dspy.Module], file: ProgramFile, config: Config) -> Pr
         entry = choose_entry(instance)
         schemas = schemas_of(instance, entry.method)
         copier = Copier(instance)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:  # the developer's
+        raise
+    except BaseException as error:
         return _failed(name, file, config, error)
     return Program(name, file.module, config.model_alias(name), instance, entry, schemas, copier)
 
@@ -226,26 +241,39 @@ def _failed(name: str, file: ProgramFile, config: Config, error: BaseException) 
 
 
 def _place(file: ProgramFile, error: BaseException) -> str:
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}:{error.lineno}"
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file.path)]
+    if is_a(error, SyntaxError) and _raised_by_python(error):
+        return f"{error.filename}:{error.lineno}"  # type: ignore[attr-defined]
+    frames = [f for f in traceback.extract_tb(traceback_of(error)) if f.filename == str(file.path)]
     return f"{file.path}:{frames[-1].lineno}" if frames else str(file.path)
 
 
-def _reason(error: BaseException, file: ProgramFile) -> str:
-    """The exception's text only where Python or this package wrote it: the user's own may hold what is private."""
-    name = type(error).__name__
-    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] == "dspy_cli":
-        return f"{name}: {error}; Lambda takes the place of dspy-cli's server, and its gateways do not run here yet"
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        return f"{name}: {error}; {_how_to_find(error.name, file.path.parents[2])}"
-    if isinstance(error, ImportError | SyntaxError | TypeError):
-        return f"{name}: {error}"
-    if isinstance(error, NameError | AttributeError) and error.name:
-        return f"{name}: {error.name!r}"
+def _reason(error: Any, file: ProgramFile) -> str:
+    """The exception's text only where Python, DSPy or this package wrote it: another's may hold what is private."""
+    name = class_name(type(error))
+    if _raised_by_python(error):
+        if is_a(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] == "dspy_cli":
+            return f"{name}: {error}; Lambda takes the place of dspy-cli's server, and its gateways do not run here yet"
+        if is_a(error, ModuleNotFoundError) and error.name:
+            return f"{name}: {error}; {_how_to_find(error.name, file.path.parents[2])}"
+        if is_a(error, ImportError, SyntaxError, TypeError):
+            return f"{name}: {error}"
+        if is_a(error, NameError, AttributeError) and error.name:
+            return f"{name}: {error.name!r}"
     if name == "PydanticSchemaGenerationError":
         return "a type hint of its forward or aforward is no type that JSON can fill"
     return f"{name} while the module was loaded; run it on its own to see the text"
+
+
+def _raised_by_python(error: BaseException) -> bool:
+    """Whether the interpreter, its import system, DSPy or this package raised an exception, not code of a project's or
+    of another library's: that ends in an instruction of its own, which the last frame stands at."""
+    entry = traceback_of(error)
+    while entry is not None and entry.tb_next is not None:
+        entry = entry.tb_next
+    if entry is None:
+        return False
+    code = entry.tb_frame.f_code
+    return code.co_filename.startswith(_TRUSTED) or code.co_code[entry.tb_lasti] != _RAISE
 
 
 def _how_to_find(module: str, source: Path) -> str:

@@ -39,7 +39,7 @@ from dspy_lambda.dispatch import Dispatcher, no_durations
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.loop import PersistentLoop
 from dspy_lambda.models import ProgramLM, build_models
-from dspy_lambda.process import MOST_THREADS, LastResort, ProcessState
+from dspy_lambda.process import MOST_THREADS, PER_INVOCATION, LastResort, ProcessState
 from dspy_lambda.programs import FailedProgram, Program
 from dspy_lambda.runner import Runner
 from dspy_lambda.settings import flag, whole_number
@@ -223,6 +223,13 @@ class Environment:
         renew_asyncify_slots()
         self._runner = None
 
+    def begin(self) -> None:
+        """Put back the variables that a thread of a former call has changed since; the runtime client sets its own."""
+        self.process.note(PER_INVOCATION)
+        if self.process.put_back_environ():
+            about = {"changed": ["os.environ"]}
+            self.telemetry.log("WARNING", "a program changed the process after its invocation; put back", about)
+
     def arm(self, invocation: Invocation) -> None:
         """Have the stacks dumped before Lambda's kill, if nothing answers until then."""
         if self.kill_dump is not None:
@@ -288,7 +295,6 @@ class Environment:
             self.telemetry.log("ERROR", "the keys cannot be read again", {"reason": str(error)})
             return
         self._key_refused = False
-        self.process.note()  # or they would be put back as a program's doing
         self.use_keys(fresh)
         changed = [name for name in self.secrets if fresh.get(name) != before[name]]
         self.telemetry.log("INFO", "a provider refused a key; the keys were read again", {"changed": changed})
@@ -296,6 +302,7 @@ class Environment:
     def use_keys(self, variables: Mapping[str, str]) -> None:
         """Give the models keys that have changed since; calls under way keep theirs."""
         self._keys_read = time.time()
+        self.process.note(variables)  # or they would be put back as a program's doing
         for alias, lm in self.models.items():
             if key := variables.get(self.config.models.registry[alias].env or ""):
                 lm.kwargs["api_key"] = key

@@ -27,7 +27,7 @@ def invoke(environment: Environment, event: Any, context: Any) -> Any:
         CallError: a direct invocation's call failed; see `dspy_lambda.errors` for the names.
     """
     source = recognise(event)
-    environment.process.note()
+    environment.begin()
     collects = gc.isenabled()
     try:
         with source.begin(environment, event, context) as invocation:

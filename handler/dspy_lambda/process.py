@@ -8,9 +8,13 @@ import stat
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
+# What the runtime client sets for each invocation, and nothing else (awslambdaric 4.2.2, bootstrap.py): credentials
+# stay those that Lambda started the process with.
+PER_INVOCATION = ("_X_AMZN_TRACE_ID",)
 # A process that has replaced another one lives at least this long: what is used up at once, again, is not its doing.
 _LEAST_SECONDS = 60.0
 JOURNAL_FOLDER = "dspy-lambda"  # see sources/sqs/journal.py
@@ -30,21 +34,32 @@ class ProcessState:
     def __init__(self) -> None:
         self._environ = dict(_raw_environ())
         self._interpreter = sys.getrecursionlimit(), sys.getswitchinterval()
+        self._spies = threading.gettrace(), threading.getprofile()
         self._folder = os.getcwd()
         self._streams = sys.stdout, sys.stderr
         self._descriptors = [(number, os.dup(number)) for number in (1, 2)]
 
-    def note(self) -> None:
-        """Note the variables at the beginning of an invocation: the runtime client sets one for each."""
+    def note(self, names: Iterable[str]) -> None:
+        """Take these variables' values for what they are to be."""
         environ = _raw_environ()
-        if environ != self._environ:
-            self._environ = dict(environ)
+        for name in names:
+            key = _encode(name)
+            if key in environ:
+                self._environ[key] = environ[key]
+            else:
+                self._environ.pop(key, None)
+
+    def put_back_environ(self) -> bool:
+        """Undo what was changed in the variables; whether anything was."""
+        if _raw_environ() == self._environ:
+            return False
+        _put_back_environ(self._environ)
+        return True
 
     def put_back(self) -> list[str]:
         """Undo what programs changed; the names of what it was."""
         changed = []
-        if _raw_environ() != self._environ:
-            _put_back_environ(self._environ)
+        if self.put_back_environ():
             changed.append("os.environ")
         if _folder() != self._folder:
             os.chdir(self._folder)
@@ -53,6 +68,9 @@ class ProcessState:
             sys.setrecursionlimit(self._interpreter[0])
             sys.setswitchinterval(self._interpreter[1])
             changed.append("recursion limit or switch interval")
+        if (threading.gettrace(), threading.getprofile()) != self._spies:
+            _put_back_spies(*self._spies)
+            changed.append("trace or profile function")
         if self._put_back_streams():
             changed.append("standard output or error")
         return changed
@@ -74,10 +92,24 @@ class ProcessState:
         return changed
 
 
+def _put_back_spies(trace: Any, profile: Any) -> None:
+    """For new threads; from Python 3.12 on a program may have set them for those that there are, too."""
+    for_all: Any = getattr(threading, "setprofile_all_threads", threading.setprofile)
+    for_all(profile)
+    for_all = getattr(threading, "settrace_all_threads", threading.settrace)
+    for_all(trace)
+
+
 def _raw_environ() -> dict[Any, Any]:
     """The variables undecoded, which is ten times faster to compare; CPython has them there since 3.0."""
     raw: dict[Any, Any] = getattr(os.environ, "_data", None) or dict(os.environ)
     return raw
+
+
+def _encode(name: str) -> Any:
+    """A variable's name as it is in there."""
+    encode: Any = getattr(os.environ, "encodekey", str)
+    return encode(name)
 
 
 def _put_back_environ(saved: dict[Any, Any]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dspy_lambda.loop import PersistentLoop
+from dspy_lambda.threads import put_back_spies, spies
 
 if TYPE_CHECKING:
     import asyncio
@@ -30,11 +31,13 @@ class Job:
         self._error: BaseException | None = None
 
     def run(self) -> None:
+        usual = spies()
         try:
             self._result = self._context.run(self._work)
         except BaseException as error:
             self._error = error
         finally:
+            put_back_spies(usual)
             self._done.release()
 
     def wait(self, seconds: float) -> bool:

@@ -109,9 +109,12 @@ def _clean(variable: str, text: str) -> str:
 
 def _pick(variable: str, address: str, text: str, key: str) -> str:
     try:
-        return str(json.loads(text)[key])
+        value = json.loads(text)[key]
     except (ValueError, KeyError, TypeError):
         raise ConfigError(f"{variable}: the secret {address} is no JSON object with the key {key!r}.") from None
+    if value is None:
+        raise ConfigError(f"{variable}: the secret {address} has null as its {key!r}; put the key there.")
+    return str(value)
 
 
 def _parameters(names: list[str], wanted: dict[Address, str]) -> dict[Address, str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from dspy_lambda.errors import ConfigError
 
+_MOST_DIGITS = 15  # more than any duration or size has; a float holds so many exactly
 _ON, _OFF = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 
@@ -24,14 +25,14 @@ def flag(settings: Mapping[str, str], name: str, *, default: bool = False) -> bo
 
 
 def whole_number(settings: Mapping[str, str], name: str, default: int) -> int:
-    """A number without a fraction or a sign.
+    """A number without a fraction or a sign, of at most 15 digits.
 
     Raises:
         ConfigError: it is set to anything else.
     """
     text = settings.get(name) or str(default)
-    if not text.isdecimal():
-        raise ConfigError(f"{name}: must be a whole number, not {text!r}.")
+    if not text.isdecimal() or len(text) > _MOST_DIGITS:
+        raise ConfigError(f"{name}: must be a whole number, not {text[:40]!r}.")
     return int(text)
 
 

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import itertools
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any
 
+Spies = tuple[Any, Any]
 _Work = tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]
+
+
+def spies() -> Spies:
+    """This thread's trace and profile function: what a debugger, a coverage tool or a program set."""
+    return sys.gettrace(), sys.getprofile()
+
+
+def put_back_spies(usual: Spies) -> None:
+    """Take off what a program left in this thread: it would read what later calls do there."""
+    if sys.gettrace() is not usual[0] or sys.getprofile() is not usual[1]:
+        sys.setprofile(usual[1])
+        sys.settrace(usual[0])
 
 
 class Threads(Executor):
@@ -33,6 +47,7 @@ class Threads(Executor):
         self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._abandoned = False
         self._running: dict[Future[Any], float] = {}
+        self._hooks = threading.gettrace(), threading.getprofile()
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run a function in a thread.
@@ -87,11 +102,15 @@ class Threads(Executor):
                 continue
 
     def _work(self) -> None:
+        # What a program had set for new threads is not usual in any.
+        usual = spies() if (threading.gettrace(), threading.getprofile()) == self._hooks else (None, None)
+        put_back_spies(usual)
         while (item := self._next()) is not None:
             future, function, args = item
             if future.set_running_or_notify_cancel():
                 self._running[future] = time.monotonic()
                 _run(future, function, args, self._running)
+                put_back_spies(usual)
             del item, future, function, args  # or an idle thread would keep the last call's values alive
             self._idle.release()
 

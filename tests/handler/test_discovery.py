@@ -45,6 +45,24 @@ def test_one_program_needs_only_its_own_module(make_project):
         (ECHO + "def broken(:\n", ["broken.py", "SyntaxError"]),
         (ECHO + "raise ValueError('sk-secret')\n", ["broken.py:", "ValueError"]),
         (ECHO + "import sys; sys.exit('sk-secret')\n", ["SystemExit"]),
+        (ECHO + "import asyncio\nraise asyncio.CancelledError('sk-secret')\n", ["broken.py:", "CancelledError"]),
+        (ECHO + "raise GeneratorExit('sk-secret')\n", ["GeneratorExit"]),
+        (ECHO + "class Own(BaseException): ...\nraise Own('sk-secret')\n", ["Own"]),
+        (ECHO + "raise TypeError('sk-secret')\n", ["broken.py:", "TypeError"]),
+        (ECHO + "raise ImportError('sk-secret')\n", ["broken.py:", "ImportError"]),
+        (ECHO + "raise ModuleNotFoundError('sk-secret', name='sk-secret')\n", ["ModuleNotFoundError"]),
+        (ECHO + "raise SyntaxError('sk-secret', ('sk-secret', 1, 1, ''))\n", ["SyntaxError"]),
+        (ECHO + "try:\n    1 / 0\nfinally:\n    raise AttributeError(name='sk-secret')\n", ["AttributeError"]),
+        (ECHO + "def fail(): raise TypeError('sk-secret')\nsorted([1, 2], key=lambda _: fail())\n", ["TypeError"]),
+        (
+            "class _Meta(type):\n    @property\n    def __name__(cls): raise ValueError('sk-secret')\n"
+            "class _Odd(Exception, metaclass=_Meta):\n    __class__ = property(lambda self: 1 / 0)\n"
+            + ECHO
+            + "raise _Odd",
+            ["_Odd while"],
+        ),
+        (ECHO + "from typing import nothing_there\n", ["broken.py:", "cannot import name 'nothing_there'"]),
+        (ECHO + "dspy.Predict()\n", ["broken.py:", "TypeError: ", "signature"]),
     ],
 )
 def test_a_broken_module_fails_its_own_programs_and_no_others(make_project, source, says):
@@ -97,6 +115,30 @@ class Hostile(metaclass=Meta):
 """
     programs, failed = load(make_project({"good": AECHO, "odd": source + ECHO}))
     assert (sorted(programs), failed) == (["AEcho", "Echo"], {})
+
+
+@pytest.mark.parametrize("error", ["TypeError", "ImportError", "GeneratorExit", "asyncio.CancelledError"])
+def test_what_a_constructor_raises_fails_its_own_program_and_is_not_quoted(make_project, error):
+    source = ECHO.replace("super().__init__()", f"import asyncio; raise {error}('sk-secret')")
+    programs, failed = load(make_project({"good": AECHO, "broken": source}))
+    assert (list(programs), list(failed)) == (["AEcho"], ["Echo"])
+    assert "broken.py:" in failed["Echo"].error
+    assert f"{error.rpartition('.')[2]} while" in failed["Echo"].error
+    assert "sk-secret" not in failed["Echo"].error
+
+
+@pytest.mark.parametrize("beside", [
+    "def __dir__(): return ['Echo', 'lazy']\ndef __getattr__(name): raise ImportError('sk-secret')\n",
+    "class Proxy:\n    @property\n    def __class__(self): raise RuntimeError('sk-secret')\nproxy = Proxy()\n",
+])  # fmt: skip
+def test_a_lazy_name_and_a_proxy_stop_no_program(make_project, beside):
+    programs, failed = load(make_project({"good": AECHO, "odd": ECHO + beside}))
+    assert (sorted(programs), failed) == (["AEcho", "Echo"], {})
+
+
+def test_a_developers_interruption_is_one(make_project):
+    with pytest.raises(KeyboardInterrupt):
+        load(make_project({"good": AECHO, "slow": ECHO + "raise KeyboardInterrupt\n"}))
 
 
 def test_a_broken_module_without_recognisable_classes_goes_by_its_file(make_project):

@@ -349,3 +349,45 @@ def test_an_abandoned_batch_leaves_the_next_ones_journal_alone(make_project, mak
     assert failures(serve(sqs(*[{"program": "Fine", "inputs": {}}] * 2))) == []
     assert len(ended) == 1
     assert ended[0] - begin > 1.4
+
+
+@pytest.mark.parametrize("how", ["sys.setprofile", "sys.settrace", "threading.setprofile"])
+@pytest.mark.parametrize("define", ["def forward", "async def aforward"])
+def test_a_programs_profile_or_trace_function_sees_no_later_call(make_project, make_serve, define, how):
+    source = f"""
+    import sys, threading
+    seen = []
+    def spy(frame, event, value):
+        seen.append(str(frame.f_locals))
+        return spy
+    class Spies(dspy.Module):
+        {define}(self, what: str):
+            if what == "spy":
+                {how}(spy)
+            elif what == "seen":
+                return str("a secret" in "".join(seen))
+            return what
+    """
+    serve = make_serve(make_project({"spies": source}))
+    for what in ("spy", "a secret", "a secret"):
+        serve({"inputs": {"what": what}})
+    assert "True" not in json.dumps(serve({"inputs": {"what": "seen"}}))
+
+
+def test_what_a_thread_changes_between_invocations_is_put_back_and_named(
+    make_project, make_serve, records, monkeypatch
+):
+    monkeypatch.setenv("KEPT", "before")
+    source = """
+    import os
+    class Reads(dspy.Module):
+        def forward(self):
+            return os.environ["KEPT"] + os.environ["_X_AMZN_TRACE_ID"]
+    """
+    serve = make_serve(make_project({"reads": source}))
+    for number in range(2):
+        monkeypatch.setenv("_X_AMZN_TRACE_ID", f"trace {number}")  # as the runtime client does
+        assert f"beforetrace {number}" in json.dumps(serve({"inputs": {}}))
+        monkeypatch.setenv("KEPT", "a thread's")
+    (line,) = [line for line in records().lines if "put back" in str(line.get("message"))]
+    assert line["changed"] == ["os.environ"]

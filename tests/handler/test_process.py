@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from dspy_lambda import process
-from dspy_lambda.process import RESTARTS, LastResort, ProcessState
+from dspy_lambda.process import PER_INVOCATION, RESTARTS, LastResort, ProcessState
 
 
 @pytest.fixture
@@ -86,9 +86,21 @@ def test_the_process_is_replaced_when_the_next_event_is_asked_for(last_resort, m
 def test_variables_of_the_runtime_client_are_not_put_back(monkeypatch):
     state = ProcessState()
     monkeypatch.setenv("_X_AMZN_TRACE_ID", "of this invocation")
-    state.note()
+    state.note(PER_INVOCATION)
     assert state.put_back() == []
     assert os.environ["_X_AMZN_TRACE_ID"] == "of this invocation"
+    monkeypatch.delenv("_X_AMZN_TRACE_ID")
+    state.note(PER_INVOCATION)
+    assert not state.put_back_environ()
+
+
+def test_no_other_variable_is_taken_for_what_it_is_to_be(monkeypatch):
+    monkeypatch.setenv("KEPT", "before")
+    state = ProcessState()
+    monkeypatch.setenv("KEPT", "after")
+    state.note(PER_INVOCATION)
+    assert state.put_back_environ()
+    assert os.environ["KEPT"] == "before"
 
 
 def test_a_removed_working_directory_is_left(tmp_path):
@@ -98,3 +110,12 @@ def test_a_removed_working_directory_is_left(tmp_path):
     folder.rmdir()
     assert state.put_back() == ["working directory"]
     assert os.path.isdir(os.getcwd())
+
+
+@pytest.mark.parametrize("name", ["profile", "trace"])
+def test_a_profile_or_trace_function_of_new_threads_is_put_back(name):
+    former, state = getattr(threading, f"get{name}")(), ProcessState()
+    getattr(threading, f"set{name}")(print)
+    assert state.put_back() == ["trace or profile function"]
+    assert getattr(threading, f"get{name}")() is former
+    assert state.put_back() == []

@@ -81,11 +81,13 @@ def test_keys_are_read_at_most_once_a_minute(serve, models, put, records):
 
 def test_a_store_that_cannot_be_read_leaves_the_keys_and_is_asked_again(serve, monkeypatch, records):
     monkeypatch.setenv(SECRETS, f"{NAME}=ssm:/none")
+    serve.environment.process.note([SECRETS])
     for _ in range(2):
         assert serve.post("/Echo", {"question": "q"}).status == 502
     (line,) = [line for line in records().lines if line.get("message") == "the keys cannot be read again"]
     assert line["reason"].startswith(f"{NAME}: ssm:/none cannot be read (ParameterNotFound)")
     monkeypatch.setenv(SECRETS, f"{NAME}=ssm:/key")
+    serve.environment.process.note([SECRETS])
     serve.environment._keys_read -= 61
     assert serve.post("/Echo", {"question": "q"}).status == 200
 

@@ -246,6 +246,14 @@ def test_without_a_region_is_an_error(use_endpoint, monkeypatch):
         resolve({SECRETS: "A=ssm:/a"})
 
 
+def test_a_null_is_no_key(aws):
+    aws.secret("keys", SecretString=json.dumps({"key": None}))
+    with pytest.raises(
+        ConfigError, match=r"^A: the secret secretsmanager:keys has null as its 'key'; put the key there"
+    ):
+        resolve({SECRETS: "A=secretsmanager:keys#key"})
+
+
 @pytest.mark.parametrize("text", [VALUE, json.dumps([VALUE]), json.dumps({"other": VALUE}), f'{{"{VALUE}'])
 def test_a_secret_without_the_key_is_named_and_not_shown(aws, caplog, capsys, text):
     aws.secret("keys", SecretString=text)

@@ -34,6 +34,9 @@ def test_a_whole_number_is_read_and_anything_else_named():
     assert whole_number({NAME: ""}, NAME, default=5) == 5
     with pytest.raises(ConfigError, match=f"^{NAME}: must be a whole number, not '1.5'"):
         whole_number({NAME: "1.5"}, NAME, default=5)
+    for digits in (16, 400, 5000):
+        with pytest.raises(ConfigError, match=f"^{NAME}: must be a whole number, not '9{{16,40}}'"):
+            whole_number({NAME: "9" * digits}, NAME, default=5)
 
 
 def test_a_choice_is_one_of_its_words():

@@ -1,3 +1,4 @@
+import sys
 import threading
 import time
 from concurrent.futures import CancelledError
@@ -79,6 +80,40 @@ def test_busy_tells_since_when(pool):
     release.set()
     future.result(timeout=10)
     assert pool.busy == []
+
+
+def spy(*_):
+    """A trace or profile function that sees what runs."""
+
+
+@pytest.mark.parametrize("name", ["profile", "trace"])
+def test_a_programs_trace_or_profile_function_is_gone_with_its_work(pool, name):
+    def look():
+        return threading.get_ident(), getattr(sys, f"get{name}")()
+
+    thread, usual = pool.submit(look).result(timeout=10)
+    for _ in range(3):
+        pool.submit(getattr(sys, f"set{name}"), spy).result(timeout=10)
+    until = time.monotonic() + 10
+    seen = set()
+    while thread not in seen and time.monotonic() < until:
+        ident, found = pool.submit(look).result(timeout=10)
+        seen.add(ident)
+        assert found is usual
+
+
+@pytest.mark.parametrize("name", ["profile", "trace"])
+def test_nor_is_it_in_threads_that_start_later(pool, name):
+    former, barrier = getattr(threading, f"get{name}")(), threading.Barrier(4)
+    getattr(threading, f"set{name}")(spy)
+    try:
+        waits = [pool.submit(barrier.wait) for _ in range(3)]
+        barrier.wait(timeout=10)
+        for wait in waits:
+            wait.result(timeout=10)
+        assert pool.submit(getattr(sys, f"get{name}")).result(timeout=10) is not spy
+    finally:
+        getattr(threading, f"set{name}")(former)
 
 
 def test_an_abandoned_pool_cancels_what_waits_and_lets_its_threads_end():

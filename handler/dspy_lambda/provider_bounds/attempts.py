@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from dspy._vendor.lm15.transports._limits import DEFAULT_READ_TIMEOUT
-from dspy.utils.exceptions import LMError
+from dspy.utils.exceptions import LMError, LMUnexpectedError
 
 from dspy_lambda.deadline import DEADLINE, check_deadline, seconds_left
 from dspy_lambda.errors import CallError, DeadlineExceeded
@@ -25,6 +25,7 @@ from dspy_lambda.limits import aslot_of, slot_of, spend
 from dspy_lambda.provider_bounds.times import Total
 from dspy_lambda.soundness import wait_seconds
 from dspy_lambda.telemetry.calls import CALL, Call, call_of, usage_of
+from dspy_lambda.telemetry.exceptions import meet
 
 Function = Callable[..., Any]
 
@@ -43,6 +44,7 @@ class _LMCall:
     __slots__ = ("_call", "_has_context")
 
     def __init__(self, lm: Any) -> None:
+        meet(lm)
         self._call = call_of(lm)
         self._has_context = DEADLINE.get() is not None
 
@@ -174,9 +176,12 @@ def count_failed(account: Function) -> Function:
 
     def counted(lm: Any, results: list[Any], primary: BaseException) -> None:
         account(lm, results, primary)
+        usage = usage_of(lm)
         if not results:
+            if usage is not None and isinstance(primary, LMUnexpectedError):
+                usage.forget_cost()  # an answer that cannot be read, perhaps for its figures, is on the bill
             return
-        if (usage := usage_of(lm)) is not None:
+        if usage is not None:
             usage.add_failed([{"usage": result.usage, "cost": result.cost, "response": None} for result in results])
         spend(lm, sum(result.usage.get("total_tokens") or 0 for result in results))
 

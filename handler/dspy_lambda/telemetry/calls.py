@@ -86,6 +86,7 @@ class Call:
         """The program has ended, in time or not."""
         if self.mark is not None and not self.invocation.over:
             self.mark[0](self.mark[1], "done" if self.succeeded else "waiting")
+        self.invocation.telemetry.finish_printed(self)
 
     def succeed(self, outputs: bytes) -> bool:
         """Settle the call as done, with its outputs as JSON; False if it was settled before."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 from dspy_lambda.errors import CallError, InvalidInput, with_detail
 from dspy_lambda.introspection import UNKNOWN, plain_text
@@ -14,6 +16,19 @@ TEXTS = "DSPY_LAMBDA_EXCEPTION_TEXTS"
 _WORDS = ("none", "log", "answer")
 _TEXT_LENGTH = 10_000
 _LEAST_KEY_LENGTH = 8
+_MOST_KEYS = 1000  # a program may have one for each of its customers
+# Of the LMs that programs made themselves, oldest first.
+_met: dict[str, None] = {}
+
+
+def meet(lm: Any) -> None:
+    """Never show an LM's key in a text from now on: providers repeat one that they refuse."""
+    options = getattr(lm, "kwargs", None)
+    key = options.get("api_key") if type(options) is dict else None
+    if type(key) is str and key not in _met and len(key) >= _LEAST_KEY_LENGTH:
+        while len(_met) >= _MOST_KEYS:
+            _met.pop(next(iter(_met)), None)
+        _met[key] = None
 
 
 class Exceptions:
@@ -55,10 +70,25 @@ class Exceptions:
 
     def text(self, value: object) -> str:
         """An exception's or a warning's text without keys."""
+        keys = sorted({form for key in [*self._keys, *_met] for form in _forms(key)}, key=len, reverse=True)
+        longest = len(keys[0]) if keys else 0
         try:
-            text = plain_text(str(value), _TEXT_LENGTH)
+            # More than is shown, or the beginning of a key across the cut would be shown.
+            text = plain_text(str(value), _TEXT_LENGTH + longest)
         except BaseException:  # its own code
             return UNKNOWN
-        for key in self._keys:
+        is_cut = len(text) >= _TEXT_LENGTH + longest
+        for key in keys:
             text = text.replace(key, "(a key)")
-        return text
+        # What was replaced has moved the end of the text forward, perhaps with the beginning of a key.
+        return text[: max(len(text) - longest, 0) if is_cut else None][:_TEXT_LENGTH]
+
+
+def _forms(key: str) -> Iterator[str]:
+    """A key as it is, and as `repr`, JSON and URLs write one of several lines or with special characters."""
+    yield key
+    yield repr(key)[1:-1]
+    yield json.dumps(key)[1:-1]
+    yield json.dumps(key, ensure_ascii=False)[1:-1]
+    yield from (quote(key, errors="replace"), quote(key, safe="", errors="replace"))
+    yield quote_plus(key, errors="replace")

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from dspy_lambda.telemetry.calls import CALL, Call
+
 # One log event may have 1 MB; a text without a line end does not grow for ever.
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/cloudwatch_limits_cwl.html
 _MOST_CHARACTERS = 100_000
@@ -32,8 +34,8 @@ class Printed(io.RawIOBase):
         self._descriptor = descriptor
         self._text = text
         self._json_object = json_object
-        # `print` writes its arguments and its line end one by one; threads must not mix theirs.
-        self._begun: dict[int, str] = {}
+        # `print` writes its arguments and its line end one by one; neither threads nor calls must mix theirs.
+        self._begun: dict[tuple[int, Call | None], str] = {}
 
     def writable(self) -> bool:
         return True
@@ -46,17 +48,23 @@ class Printed(io.RawIOBase):
 
     def write(self, data: Any, /) -> int:
         text = bytes(data).decode(errors="replace")
-        whole = self._begun.pop(threading.get_ident(), "") + text
+        whose = threading.get_ident(), CALL.get()
+        whole = self._begun.pop(whose, "") + text
         if whole.endswith("\n") or len(whole) > _MOST_CHARACTERS:
             self._pass_on(whole)
         else:
-            self._begun[threading.get_ident()] = whole
+            self._begun[whose] = whole
         return len(data)
 
-    def finish(self) -> None:
-        """Pass on what was begun and not ended with a line end."""
-        for thread in list(self._begun):
-            self._pass_on(self._begun.pop(thread, ""))
+    def finish(self, call: Call | None = None) -> None:
+        """Pass on what was begun and not ended with a line end: by one call, or by all and whatever else runs."""
+        for whose in list(self._begun):
+            if call is None or whose[1] is call:
+                within = CALL.set(whose[1])  # its line is that call's, whoever finishes it
+                try:
+                    self._pass_on(self._begun.pop(whose, ""))
+                finally:
+                    CALL.reset(within)
 
     def _pass_on(self, text: str) -> None:
         text = text.rstrip("\n")
@@ -73,7 +81,8 @@ def _objects(text: str) -> list[dict[str, Any]]:
     if not text.startswith("{"):
         return []
     try:
-        found = [json.loads(line, parse_constant=_refuse) for line in text.splitlines()]
+        # Not `splitlines`, which splits at U+2028, too: JSON has that in texts.
+        found = [json.loads(line, parse_constant=_refuse) for line in text.split("\n")]
     except (ValueError, RecursionError):
         return []
     return found if all(type(value) is dict for value in found) else []

@@ -20,6 +20,7 @@ from dspy_lambda.telemetry.calls import CALL, UNKNOWN, Call
 from dspy_lambda.telemetry.describe import describe
 from dspy_lambda.telemetry.exceptions import Exceptions
 from dspy_lambda.telemetry.invocation import Invocation
+from dspy_lambda.telemetry.lines import NULL, to_json
 from dspy_lambda.telemetry.printed import Printed, redirect
 
 
@@ -31,22 +32,22 @@ class Stream(Protocol):
     def flush(self) -> None: ...
 
 
-class _Null:
-    """Written as null. Powertools' formatter leaves out keys whose value is None, and a record has all its fields."""
-
-
-_NULL = _Null()
 # What they log may quote inputs, answers and keys.
 _LIBRARIES = (
     *("dspy", "lm15", "LiteLLM", "litellm", "openai", "anthropic", "httpx", "httpcore", "urllib3", "boto3", "botocore"),
-    *("mangum", "asyncio", "fastapi", "concurrent.futures"),
+    *("mangum", "asyncio", "fastapi", "concurrent.futures", "google.genai", "google_genai"),
 )
+
+
+_FIELDS = frozenset(logging.makeLogRecord({}).__dict__)
 
 
 class _Wordless(logging.Filter):
     """Libraries' log lines keep their level and place, and lose their text: DSPy's quote inputs and answers."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        for name in record.__dict__.keys() - _FIELDS:  # of `extra`
+            del record.__dict__[name]
         if record.exc_info and record.exc_info[1] is not None:
             record.__dict__.update(describe(record.exc_info[1]))
             record.exc_info = record.exc_text = None
@@ -75,11 +76,18 @@ class _LineHandler(logging.Handler):
         try:
             for name, value in {"logger": record.name, **self._ids()}.items():
                 record.__dict__.setdefault(name, value)
-            self._output.write(self.format(record) + "\n")
+            self._output.write(self._format(record) + "\n")
             self._output.flush()
         except Exception:
             return False
         return True
+
+    def _format(self, record: logging.LogRecord) -> str:
+        try:
+            return self.format(record)
+        except Exception:  # its text and its arguments do not fit together, or an argument's own code fails
+            record.msg, record.args = f"a message that cannot be formatted: {record.name}, line {record.lineno}", ()
+            return self.format(record)
 
 
 class Telemetry:
@@ -103,7 +111,7 @@ class Telemetry:
             service=self.service,
             location=None,
             logger_handler=self._handler,
-            json_default=_json_default,
+            json_serializer=to_json,
             use_rfc3339=True,
             utc=True,
         )
@@ -151,10 +159,10 @@ class Telemetry:
             sys.stdout, sys.stderr = streams
             raise
 
-    def finish_printed(self) -> None:
-        """Write what was printed without a line end so far."""
+    def finish_printed(self, call: Call | None = None) -> None:
+        """Write what was printed without a line end so far: by one call, or by all and whatever else runs."""
         for printed in self._printed:
-            printed.finish()
+            printed.finish(call)
 
     def ids(self) -> dict[str, Any]:
         """The program and the request that this thread or task works for; empty where nobody knows."""
@@ -181,7 +189,7 @@ class Telemetry:
         number = logging.getLevelName(level)
         if number < self.logger.log_level:
             return
-        known = {key: _NULL if value is None else value for key, value in fields.items()}
+        known = {key: NULL if value is None else value for key, value in fields.items()}
         # As an argument: Powertools reads a message that is JSON, and one that is nested too deeply fails there.
         record = logging.LogRecord(self.service, number, "", 0, "%s", (message,), None)
         record.__dict__.update(known)
@@ -212,7 +220,7 @@ class Telemetry:
         self._write(json.dumps(metrics.serialize_metric_set(metrics=named)) + "\n")
 
     def _write_object(self, line: dict[str, Any]) -> None:
-        self._write(json.dumps(self.ids() | line) + "\n")
+        self._write(to_json(self.ids() | line) + "\n")
 
     @contextmanager
     def held_together(self) -> Iterator[None]:
@@ -250,7 +258,3 @@ def _used(answer: usage.Answer) -> dict[str, tuple[str, list[float]]]:
     if answer.cost_usd is not None:
         values["CostUSD"] = ("None", [round(answer.cost_usd, 10)])
     return values
-
-
-def _json_default(value: object) -> str | None:
-    return None if value is _NULL else str(value)

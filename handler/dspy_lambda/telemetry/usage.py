@@ -96,6 +96,12 @@ class Usage:
         cost, total = answer.cost_usd, self.cost_usd
         self.cost_usd = None if cost is None or total is None else total + cost
 
+    def forget_cost(self) -> None:
+        """Something was perhaps paid for, and nobody knows how much."""
+        with self._lock:
+            if not self._closed:
+                self.cost_usd = None
+
     def close(self) -> None:
         """Settle the totals; what is answered from now on is late."""
         with self._lock:

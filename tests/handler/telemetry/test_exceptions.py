@@ -1,11 +1,14 @@
 """What is told of an exception, by DSPY_LAMBDA_EXCEPTION_TEXTS."""
 
 import json
+from types import SimpleNamespace
+from urllib.parse import quote, quote_plus
 
 import pytest
 
 from dspy_lambda.errors import ConfigError, ModelUnavailable, ProgramFailed
-from dspy_lambda.telemetry.exceptions import TEXTS, Exceptions
+from dspy_lambda.telemetry import exceptions
+from dspy_lambda.telemetry.exceptions import TEXTS, Exceptions, meet
 from tests.conftest import QUICKSTART
 from tests.handler import hostile
 from tests.support import AECHO, failures, problem, sqs
@@ -26,6 +29,13 @@ class Own(dspy.Module):
             def __init__(self, code):
                 super().__init__(f"refused: {code}", status=418)
         raise OwnFailure(7)
+class OwnKey(dspy.Module):
+    def forward(self, what: str):
+        lm = dspy.LM("openai/m", api_base="http://127.0.0.1:9", api_key=f"sk-{what}-of-its-own", num_retries=0)
+        try:
+            lm("hi")
+        except Exception:
+            raise ValueError("refused: " + lm.kwargs["api_key"])
 class ARaises(dspy.Module):
     async def aforward(self, what: str):
         raise ValueError(f"the reason, with {what}")
@@ -73,6 +83,53 @@ def test_a_key_is_in_no_text(serve, records):
     document = problem(serve("answer").post("/Raises", {"what": KEY}))
     assert "the reason, with (a key)" in document["detail"]
     assert KEY not in json.dumps([document, records().lines])
+
+
+def test_nor_is_the_key_of_a_programs_own_lm(serve, records):
+    document = problem(serve("answer").post("/OwnKey", {"what": "one"}))
+    assert "refused: (a key)" in document["detail"]
+    assert "sk-one" not in json.dumps([document, records().lines])
+
+
+def hiding(*keys):
+    hides = Exceptions({TEXTS: "log"})
+    hides.hide(keys)
+    return hides
+
+
+PEM = '-----BEGIN PRIVATE KEY-----\nMIIEvQ/+"é\n-----END PRIVATE KEY-----'
+
+
+@pytest.mark.parametrize("written", [str, repr, json.dumps, quote, quote_plus, lambda key: quote(key, safe="")])
+def test_a_key_of_several_lines_is_hidden_however_it_is_written(written):
+    text = hiding(PEM).text(f"no key: {written(PEM)}!")
+    assert text.strip("\"'") in ("no key: (a key)!", "no key: '(a key)'!", 'no key: "(a key)"!')
+
+
+@pytest.mark.parametrize("before", [9_970, 9_999, 10_000, 10_100, 10_140])
+@pytest.mark.parametrize("more", ["", "and more" * 10_000])
+def test_a_key_across_the_cut_is_in_no_part_shown(before, more):
+    key = "sk-" + "".join(chr(65 + n % 26) for n in range(150))
+    for front in ("x" * before, (key * (before // len(key) + 1))[-before:]):
+        text = hiding(key).text(f"{front}{key}{more}")
+        assert len(text) <= 10_000
+        assert key[:12] not in text
+
+
+def test_a_key_that_begins_another_one_leaves_nothing_of_it():
+    assert hiding("sk-0123456", "sk-0123456789").text("sk-0123456789") == "(a key)"
+
+
+@pytest.mark.parametrize("lm", [None, SimpleNamespace(kwargs=None), SimpleNamespace(kwargs={"api_key": ["x"]})])
+def test_an_lm_without_a_key_has_none_to_hide(lm):
+    meet(lm)
+
+
+def test_keys_of_many_customers_do_not_grow_for_ever():
+    for n in range(1500):
+        meet(SimpleNamespace(kwargs={"api_key": f"sk-customer-{n}"}))
+    assert "sk-customer-1499" not in hiding().text("sk-customer-1499")
+    assert len(exceptions._met) == 1000
 
 
 def test_what_the_provider_said_is_told_to_developers(serve, models):
@@ -124,21 +181,21 @@ def test_whether_a_failure_is_temporary_does_not_depend_on_what_is_told_of_it(te
 
 
 def test_a_text_that_cannot_be_had_costs_the_text_only():
-    exceptions = Exceptions({TEXTS: "answer"})
+    shown = Exceptions({TEXTS: "answer"})
     for make in hostile.ZOO.values():
-        error = exceptions.explained(ProgramFailed("It failed."), make())
+        error = shown.explained(ProgramFailed("It failed."), make())
         assert (error.status, error.outcome) == (500, "program_error")
         assert error.detail.startswith("It failed.\n")
         assert str(error) == error.detail
 
 
 def test_without_the_setting_no_code_of_the_exception_runs():
-    exceptions = Exceptions({})
+    hidden = Exceptions({})
     for make in hostile.ZOO.values():
         error = make()
         hostile.touched.clear()
-        exceptions.fields(error)
-        exceptions.explained(ProgramFailed("It failed."), error)
+        hidden.fields(error)
+        hidden.explained(ProgramFailed("It failed."), error)
         assert not hostile.touched
 
 

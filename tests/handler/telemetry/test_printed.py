@@ -1,3 +1,4 @@
+import contextvars
 import json
 import os
 import subprocess
@@ -6,6 +7,7 @@ import threading
 
 import pytest
 
+from dspy_lambda.telemetry.calls import CALL
 from dspy_lambda.telemetry.printed import Printed
 from tests.conftest import ROOT
 from tests.support import Records
@@ -30,7 +32,8 @@ def test_one_print_is_one_line_however_many_writes_it_is(printed, lines):
 def test_a_line_that_is_a_json_object_is_passed_on_as_one(printed, lines):
     printed.write(b'{"_aws": {}, "x": 0.1}\n')
     printed.write(b'{"a": 1}\n{"b": 2}\n')
-    assert lines == [{"_aws": {}, "x": 0.1}, {"a": 1}, {"b": 2}]
+    printed.write('{"a": "x\u2028y"}\n'.encode())
+    assert lines == [{"_aws": {}, "x": 0.1}, {"a": 1}, {"b": 2}, {"a": "x\u2028y"}]
 
 
 @pytest.mark.parametrize("text", ['{"a": 1} and more', '{"a": NaN}', '{"a": 1}\nx', "[1]", "{" * 100_000, "\ufffd"])
@@ -76,6 +79,22 @@ def test_threads_do_not_mix_their_lines(printed, lines):
     assert sorted(lines) == sorted(["aa", "bb", "cc", "dd"] * 200)
 
 
+def test_calls_of_one_thread_do_not_mix_their_lines(lines):
+    def write(call, text):
+        context = contextvars.copy_context()
+        context.run(CALL.set, call)
+        context.run(printed.write, text)
+
+    printed = Printed(1, lambda text: lines.append((CALL.get(), text)), lines.append)
+    for call, text in (("alice", b"balance "), ("bob", b"hello "), ("alice", b"42 "), ("bob", b"you\n"), (None, b"x")):
+        write(call, text)
+    assert lines == [("bob", "hello you")]
+    printed.finish("alice")
+    printed.finish()
+    assert lines[1:] == [("alice", "balance 42 "), (None, "x")]
+    assert CALL.get() is None
+
+
 def test_closing_it_closes_nothing(printed, lines):
     printed.close()
     printed.write(b"still there\n")
@@ -99,8 +118,12 @@ def speak():
     logging.info("root %s", "info")
     own.info("own info", extra={"order": 7})
     own.debug("own debug")
+    own.info("not a number", extra={"v": float("nan"), "keys": {(1, 2): 3}})
+    own.info("%d", "does not fit")
+    print('{"v": 1e999}')
     logging.getLogger("httpx").info("library info")
-    logging.getLogger("httpx").warning("library warning: secret")
+    logging.getLogger("httpx").warning("library warning: secret", extra={"request": "secret"})
+    logging.getLogger("google_genai.models").warning("another library's: secret")
     powertools.info("powertools")
     same.info("same service")
     warnings.warn("a warning: secret")
@@ -129,24 +152,50 @@ class Async(dspy.Module):
         return "x"
 """
 SCRIPT = """
-import json, sys
+import sys
 from dspy_lambda.main import lambda_handler
-
-class Context:
-    aws_request_id = "request"
-    def get_remaining_time_in_millis(self):
-        return 30_000
+from tests.handler.telemetry.test_printed import Context
 
 lambda_handler({"program": sys.argv[1], "inputs": {}}, Context())
 """
+
+
+STREAMS = """
+import asyncio
+class AStreams(dspy.Module):
+    async def aforward(self, who):
+        for n in range(3):
+            print(who, end=" ", flush=True)
+            await asyncio.sleep(0.001)
+        return "x"
+class Streams(dspy.Module):
+    def forward(self, who):
+        print(who, end=" " if who == "alice" else None)
+        return "x"
+"""
+BATCH = """
+import sys
+from dspy_lambda.main import lambda_handler
+from tests.handler.telemetry.test_printed import Context
+from tests.support import sqs
+
+lambda_handler(sqs(*({"program": sys.argv[1], "inputs": {"who": who}} for who in ("alice", "bob"))), Context())
+"""
+
+
+class Context:
+    aws_request_id = "request"
+
+    def get_remaining_time_in_millis(self):
+        return 30_000
 
 
 @pytest.fixture
 def run(make_project):
     """The lines that a process writes that calls a program once."""
 
-    def run(program, **variables):
-        project = make_project({"speaks": SPEAKS})
+    def run(program, source=SPEAKS, script=SCRIPT, **variables):
+        project = make_project({"speaks": source})
         environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("POWERTOOLS_")},
             "DSPY_LAMBDA_PROJECT": str(project),
@@ -154,7 +203,7 @@ def run(make_project):
             "POWERTOOLS_SERVICE_NAME": "the-app",
             **variables,
         }
-        command = [sys.executable, "-c", SCRIPT, program]
+        command = [sys.executable, "-c", script, program]
         done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
         return Records([json.loads(line) for line in done.stdout.splitlines()])
@@ -167,7 +216,7 @@ def test_whatever_a_program_logs_or_prints_is_json_with_program_and_request_id(r
     lines = [line for line in run(program).lines if line.get("message") != "environment ready"]
     assert lines.pop(0)["message"] == "at import"
     by_message = {line.get("message"): line for line in lines}
-    assert len(by_message) == len(lines) - 1  # the handler's metrics and the program's have none
+    assert len(by_message) == len(lines) - 2  # the handler's metrics and the program's have none
     levels = {
         "printed 1": "INFO",
         "to stderr": "WARNING",
@@ -182,6 +231,9 @@ def test_whatever_a_program_logs_or_prints_is_json_with_program_and_request_id(r
     }
     assert {message: by_message[message]["level"] for message in levels} == levels
     assert by_message["own info"]["order"] == 7
+    assert (by_message["not a number"]["v"], by_message["not a number"]["keys"]) == ("nan", {"(1, 2)": 3})
+    assert [line["v"] for line in lines if "v" in line and "level" not in line] == ["inf"]
+    assert any(str(message).startswith("a message that cannot be formatted: ") for message in by_message)
     assert by_message["own info"]["logger"].endswith(".modules.speaks")
     assert by_message["caught"]["exception_name"] == "ZeroDivisionError"
     assert by_message.keys() >= ({"bare thread"} if program == "Sync" else {"to_thread", "after close"})
@@ -207,3 +259,11 @@ def test_times_are_rfc_3339_in_utc(run):
         date, time = stamp.split("T")
         assert len(date) == 10
         assert time.endswith("+00:00")
+
+
+@pytest.mark.parametrize("program", ["Streams", "AStreams"])
+def test_what_has_no_line_end_is_its_own_calls_alone(run, program):
+    lines = run(program, STREAMS, BATCH).lines
+    said = {line.get("message", "").strip(): line.get("message_id") for line in lines}
+    times = 1 if program == "Streams" else 3
+    assert said.items() >= {" ".join(["alice"] * times): "m0", " ".join(["bob"] * times): "m1"}.items()

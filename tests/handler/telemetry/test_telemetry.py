@@ -1,4 +1,6 @@
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import dspy
 import pytest
@@ -163,6 +165,33 @@ def test_a_failed_answer_is_paid_for_and_logged(make_project, make_serve, models
     # The chat format, then the JSON format: two answers, both paid for.
     assert call["lm_calls"] == models.stats()["requests"] == 2
     assert call["output_tokens"] == 2 * count_tokens("I would rather not say.")
+
+
+class Unreadable(BaseHTTPRequestHandler):
+    """Answers with a `usage` that is none."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        body = json.dumps(completion({"model": "m", "messages": []}, "hi") | {"usage": "much"}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_): ...
+
+
+@pytest.mark.parametrize("name", ["Echo", "AEcho"])
+def test_of_an_answer_that_cannot_be_read_the_cost_is_unknown(make_project, make_serve, records, name):
+    serve = make_serve(make_project({"echo": ECHO + AECHO}))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Unreadable) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for lm in serve.environment.models.values():
+            lm.kwargs["api_base"] = f"http://127.0.0.1:{server.server_port}/v1"
+        assert serve.post(f"/{name}", {"question": "q"}).status == 502
+        server.shutdown()
+    (call,) = records().calls
+    assert call["cost_usd"] is None
 
 
 def test_an_unforeseen_exception_is_located_without_its_text(make_project, make_serve, records):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Any
 
 from dspy_lambda.sources.sqs.failure import Failure
@@ -17,6 +17,7 @@ MAX_BYTES = 1_048_576  # of a message and of a batch request: bodies, and the at
 MAX_ENTRIES = 10
 MAX_ATTRIBUTES = 10
 _REASON_LENGTH = 1000
+_LATER_REASON = "DspyLambdaReason"
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
 # Compiled when it is first used: that takes 7 ms of every cold start.
 _REFUSED = "[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
@@ -25,15 +26,17 @@ _REFUSED = "[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 def dead_letter(number: int, failure: Failure) -> dict[str, Any]:
     """An entry of SendMessageBatch, with the message attributes that the record has and the reason.
 
-    What a message has no room for is left out; the reason last.
+    The record's own come first: whoever sends it back to its queue needs them. The reason goes along where there is
+    room, and is called `DspyLambdaReason` where the record has a `Reason` of its own (or of a former failure).
     """
     record = failure.record
-    reason = {"Reason": _string(_sendable(failure.error.detail)), "SourceMessageId": _string(record.identifier)}
-    own = {name: value for name, value in _own_attributes(record.raw).items() if name not in reason}
+    own = _own_attributes(record.raw)
+    own.pop(_LATER_REASON, None)  # of a failure before this one
+    added = {_reason_name(own): _string(_sendable(failure.error.detail)), "SourceMessageId": _string(record.identifier)}
     attributes: dict[str, Any] = {}
     entry = {"Id": str(number), "MessageBody": record.raw["body"], "MessageAttributes": attributes}
     room = MAX_BYTES - size(entry)
-    for name, value in {**reason, **own}.items():
+    for name, value in [*own.items(), *((name, value) for name, value in added.items() if name not in own)]:
         needed = _bytes(name, *value.values())
         if len(attributes) < MAX_ATTRIBUTES and needed <= room:
             attributes[name] = value
@@ -42,6 +45,11 @@ def dead_letter(number: int, failure: Failure) -> dict[str, Any]:
         entry["MessageGroupId"] = record.group or "none"
         entry["MessageDeduplicationId"] = record.identifier
     return entry
+
+
+def has_reason(entry: dict[str, Any], failure: Failure) -> bool:
+    """Whether there was room for the reason."""
+    return _reason_name(_own_attributes(failure.record.raw)) in entry["MessageAttributes"]
 
 
 def requests(entries: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
@@ -65,6 +73,10 @@ def size(entry: dict[str, Any]) -> int:
     """Bytes of an entry, as SQS counts them."""
     attributes = entry["MessageAttributes"].items()
     return _bytes(entry["MessageBody"]) + sum(_bytes(name, *value.values()) for name, value in attributes)
+
+
+def _reason_name(own: Container[str]) -> str:
+    return _LATER_REASON if "Reason" in own else "Reason"
 
 
 def _bytes(*parts: str | bytes) -> int:

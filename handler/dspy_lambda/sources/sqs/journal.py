@@ -10,7 +10,7 @@ import os
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 # More than there is in an event, which has at most 6 MB.
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
@@ -41,16 +41,10 @@ class Journal:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
         self._kept = folder / "suspects.json"
-        self._file = open(os.open(folder / "running", os.O_RDWR | os.O_CREAT, 0o600), "r+b")  # noqa: SIM115
-        # Of this process alone (flock's would go to its forks as well): gone when it is.
-        fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Not a sparse one: on a full disk a write into a hole of it would end the process.
-        # macOS has none of the kind, and no Lambda function.
-        allocate = getattr(os, "posix_fallocate", lambda file, _, size: os.truncate(file, size))
-        allocate(self._file.fileno(), 0, _SIZE)
-        self._map = mmap.mmap(self._file.fileno(), _SIZE)
+        self._file, self._map = _open(folder)
+        self._inode = os.fstat(self._file.fileno()).st_ino
         notes = self._read()
         self.died_with = [note["messageId"] for state, note in notes if state == _STATES["running"]]
         self.done = [note for state, note in notes if state == _STATES["done"] and len(note) == len(_NOTED)]
@@ -73,8 +67,14 @@ class Journal:
     def begin(self, records: list[Any]) -> Callable[[int, str], None] | None:
         """Note a batch; what to call with a record's position and its state: `running`, then `waiting` or `done`.
 
-        None where the batch is too large to be noted.
+        None where the batch is too large to be noted, or a program has removed the file and it cannot be made again.
         """
+        if self._is_removed():
+            try:
+                self._file, self._map = _open(self._folder)
+                self._inode = os.fstat(self._file.fileno()).st_ino
+            except OSError:
+                return None
         notes = [_note(record) for record in records] + self.done
         states = bytes(len(records)) + bytes([_STATES["done"]]) * len(self.done)
         text = json.dumps(notes, separators=(",", ":")).encode()
@@ -86,10 +86,20 @@ class Journal:
         self._map[at : at + count + len(text)] = states + text
         _HEADER.pack_into(self._map, 0, count, len(text))
 
+        states_of_batch = self._map  # a late call's is not the next batch's
+
         def mark(position: int, state: str) -> None:
-            self._map[at + position] = _STATES[state]
+            states_of_batch[at + position] = _STATES[state]
 
         return mark
+
+    def _is_removed(self) -> bool:
+        """Whether a program has removed the file, for example with all else that is in the folder."""
+        try:
+            found = os.fstat(self._file.fileno())
+        except OSError:  # it closed the descriptor: the map holds the file all the same
+            return False
+        return found.st_ino == self._inode and not found.st_nlink
 
     def end(self) -> None:
         """The batch is over."""
@@ -109,6 +119,19 @@ class Journal:
             beside = self._kept.with_suffix(".new")
             beside.write_text(json.dumps(dict(suspects)))
             beside.replace(self._kept)
+
+
+def _open(folder: Path) -> tuple[BinaryIO, mmap.mmap]:
+    """The file of the batch under way, and its contents."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = open(os.open(folder / "running", os.O_RDWR | os.O_CREAT, 0o600), "r+b")  # noqa: SIM115
+    # Of this process alone (flock's would go to its forks as well): gone when it is.
+    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    # Not a sparse one: on a full disk a write into a hole of it would end the process.
+    # macOS has none of the kind, and no Lambda function.
+    allocate = getattr(os, "posix_fallocate", lambda file, _, size: os.truncate(file, size))
+    allocate(file.fileno(), 0, _SIZE)
+    return file, mmap.mmap(file.fileno(), _SIZE)
 
 
 def _note(record: Any) -> Note:

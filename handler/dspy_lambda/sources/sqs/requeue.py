@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from dspy_lambda.config import Sqs
-from dspy_lambda.sources.sqs.dead_letter import MAX_ENTRIES, dead_letter, requests
+from dspy_lambda.sources.sqs.dead_letter import MAX_ENTRIES, dead_letter, has_reason, requests
 from dspy_lambda.sources.sqs.failure import Failure
 
 # https://docs.aws.amazon.com/lambda/latest/dg/snapstart-activate.html#snapstart-credentials
@@ -88,7 +88,13 @@ class Requeue:
             if time.monotonic() >= until:
                 return
             answer = self._send("send_message_batch", url, entries)
-            yield from (failures[int(sent["Id"])] for sent in answer.get("Successful", []))
+            by_id = {entry["Id"]: entry for entry in entries}
+            for sent in answer.get("Successful", []):
+                failure = failures[int(sent["Id"])]
+                if not has_reason(by_id[sent["Id"]], failure):
+                    about = {"message_id": failure.record.identifier, "outcome": failure.error.outcome}
+                    self._warn("a record in the dead-letter queue has no room for its reason", about)
+                yield failure
 
     def _apply_backoff(self, waits: list[tuple[Failure, int]], until: float) -> None:
         for some in _chunks(waits):

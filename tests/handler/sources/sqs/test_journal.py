@@ -57,6 +57,34 @@ def test_it_outlives_a_process_that_dies_before_its_first_batch(tmp_path):
     assert (third.died_with, third.done) == ([], [note(0)])
 
 
+@pytest.mark.parametrize("emptied", ["the folder's files", "the folder"])
+def test_a_file_that_a_program_has_removed_is_made_again_with_the_next_batch(tmp_path, emptied):
+    folder = tmp_path / "journal"
+    first = Journal(folder)
+    late = first.begin([note(0)])
+    (folder / "running").unlink()
+    if emptied == "the folder":
+        folder.rmdir()
+    mark = first.begin([note(1), note(2)])
+    mark(0, "done")
+    mark(1, "running")
+    late(0, "waiting")
+    del first, mark
+    second = Journal(folder)
+    assert (second.died_with, second.done) == (["m2"], [note(1)])
+
+
+def test_one_that_cannot_be_made_again_costs_the_note_only(tmp_path):
+    folder = tmp_path / "journal"
+    journal = Journal(folder)
+    (folder / "running").unlink()
+    folder.rmdir()
+    folder.write_text("in the way")
+    assert journal.begin([note(0)]) is None
+    folder.unlink()
+    assert journal.begin([note(0)]) is not None
+
+
 @pytest.mark.parametrize("record", [None, "x", {}, {"messageId": 1}, {"messageId": "m", "receiptHandle": None}])
 def test_a_record_that_cannot_be_deleted_is_not_done(tmp_path, record):
     first = Journal(tmp_path)

@@ -465,6 +465,18 @@ def test_a_moved_record_keeps_its_own_message_attributes(server, queue, make_wor
     assert found["raw"]["BinaryValue"] == b"\0\1"
 
 
+def test_a_reason_that_has_no_room_is_not_lost_silently(server, queue, make_worker, records):
+    worker = make_worker(invalid_to_dead_letter_queue=True)
+    event = receive(server, queue, "not JSON")
+    own = {f"a{n}": {"stringValue": "v", "dataType": "String"} for n in range(10)}
+    event["Records"][0]["messageAttributes"] = own
+    assert failures(worker(event)) == []
+    (dead,) = receive_dead(server, queue, 1)
+    assert set(dead["MessageAttributes"]) == set(own)
+    (line,) = [line for line in records().lines if "no room for its reason" in str(line.get("message"))]
+    assert line["message_id"] == event["Records"][0]["messageId"]
+
+
 def test_invalid_records_of_a_megabyte_are_moved(server, queue, make_worker):
     worker = make_worker(invalid_to_dead_letter_queue=True)
     event = receive(server, queue, *(f"{n}".ljust(1_048_576, "x") for n in range(3)))
