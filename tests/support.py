@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import uuid
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,6 +66,9 @@ class Serve:
         for lm in environment.models.values():
             lm.close()
         environment.runner.abandon()
+        # Two for each of some thousand environments: DSPy's transport selects, which ends at descriptor 1,024.
+        for _, copy in environment.process._descriptors:
+            os.close(copy)
 
     def http(self, request: Request, kind: str = "rest", context: Context | None = None) -> Response:
         """The HTTP answer, as a client behind that kind of gateway gets it."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config as ClientConfig
+from botocore.session import Session as BotocoreSession
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
@@ -43,7 +44,9 @@ class QueueServer:
         # moto keeps its state per process, not per server.
         reset = urllib.request.Request(f"{self.address}/moto-api/reset", b"", {"Authorization": "local"})
         urllib.request.urlopen(reset, timeout=10).close()
-        self.client: SQSClient = boto3.client(
+        # Not by the developer's profile, which need not even exist.
+        session = boto3.Session(botocore_session=BotocoreSession({"profile": (None, None, None, None)}))
+        self.client: SQSClient = session.client(
             "sqs",
             region_name=REGION,
             endpoint_url=self.address,

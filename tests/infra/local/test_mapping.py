@@ -3,6 +3,7 @@ import json
 import pytest
 
 from dspy_lambda_infra.local.mapping import failed_identifiers
+from dspy_lambda_infra.local.queues import QueueServer
 
 SENT = {"a", "b"}
 
@@ -30,3 +31,13 @@ def test_an_answer_fails_the_records_that_lambda_would_fail(answer, failed):
 
 def test_an_answer_that_is_no_json_fails_all():
     assert failed_identifiers(b"oops", SENT) == SENT
+
+
+def test_a_profile_of_the_developers_that_does_not_exist_keeps_no_queue_from_its_server(monkeypatch):
+    monkeypatch.setenv("AWS_PROFILE", "none-of-that-name")
+    server = QueueServer()
+    server.start()
+    try:
+        assert server.client.list_queues()["ResponseMetadata"]["HTTPStatusCode"] == 200
+    finally:
+        server.stop()
