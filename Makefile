@@ -39,7 +39,7 @@ demo: setup
 	@$(BIN)/python examples/demo.py
 
 test: setup
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(foreach file,$(ALONE) $(CHAOS),--ignore $(file))
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile $(foreach file,$(ALONE) $(CHAOS),--ignore $(file))
 
 # Needs the SAM CLI (make tools) and, for `sam local`, Docker: it installs and starts one where it is root on Debian.
 test-sam: setup tools
