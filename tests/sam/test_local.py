@@ -185,7 +185,7 @@ def test_head_is_no_route_which_sam_calls_an_internal_error(api):
     assert ask(api.local, head).status == 404
 
 
-def test_our_gateway_refuses_in_the_templates_words(quickstart, local):
+def test_our_gateway_refuses_with_the_templates_fields(quickstart, local):
     """Which SAM does not do: it has no gateway responses."""
     template = load((quickstart / "template.yaml").read_text())
     said = template["Resources"]["Api"]["Properties"]["GatewayResponses"]["MISSING_AUTHENTICATION_TOKEN"]
@@ -193,6 +193,9 @@ def test_our_gateway_refuses_in_the_templates_words(quickstart, local):
     assert answer.status == said["StatusCode"]
     words, ours = json.loads(said["ResponseTemplates"]["application/json"]), json.loads(answer.body)
     assert ours.pop("request_id") != words.pop("request_id")
+    # Here nothing is signed: the path is wrong, and the detail says where the right ones are.
+    assert "signature" in words.pop("detail")
+    assert "GET /programs" in ours.pop("detail")
     assert ours == words
 
 
