@@ -149,18 +149,22 @@ class Environment:
         """An alias's LM for what asks outside of calls; None without its key, which perhaps no program needs."""
         if alias not in self.models:
             with suppress(ConfigError):
-                self.models |= build_models(self.config, {alias}, project, self._no_call.seconds, self.settings)
-                self.models[alias].call = cast(Call, self._no_call)
+                self.models |= self._models_of({alias}, project)
         return self.models.get(alias)
+
+    def _models_of(self, aliases: set[str], project: Path) -> dict[str, ProgramLM]:
+        models = build_models(self.config, aliases, project, self._no_call.seconds, self.settings)
+        for lm in models.values():
+            lm.call = cast(Call, self._no_call)
+        return models
 
     def _build_models(self, project: Path) -> None:
         aliases = {program.model for program in self.programs.values()}
-        timeout = max((self.config.lambda_.function(name).timeout_seconds for name in self.programs), default=60)
-        self._no_call.seconds = timeout
-        for alias, lm in build_models(self.config, aliases, project, timeout, self.settings).items():
+        seconds = (self.config.lambda_.function(name).timeout_seconds for name in self.programs)
+        self._no_call.seconds = max(seconds, default=60)
+        for alias, lm in self._models_of(aliases, project).items():
             # Programs may have got theirs when they were made, and the code around them may have set the key since.
             self.models.setdefault(alias, lm).kwargs = lm.kwargs
-            self.models[alias].call = cast(Call, self._no_call)
         self.models = {alias: lm for alias, lm in self.models.items() if alias in aliases or lm is placed_lm()}
 
     def _new_runner(self) -> Runner:

@@ -26,7 +26,7 @@ class ProgramLM(dspy.LM):  # type: ignore[misc]
 
     def for_call(self, call: Call) -> Self:
         """A copy that shares this LM's connections."""
-        copied: Self = self.copy()
+        copied: Self = super().copy()
         copied.call = call
         copied.history = CallHistory(call)
         return copied

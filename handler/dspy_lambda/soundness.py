@@ -57,7 +57,7 @@ def _has_sound_values(error: CallError, kinds: tuple[type[CallError], ...]) -> b
     wait = error.retry_after
     if not (wait is None or (_is_scalar(wait) and wait_seconds(wait) is not None)):
         return False
-    return _is_json([*texts, *arguments, error.errors]) and len(json.dumps([*arguments, error.errors])) < _ERROR_LENGTH
+    return is_json([*texts, *arguments, error.errors]) and len(json.dumps([*arguments, error.errors])) < _ERROR_LENGTH
 
 
 def _rebuilt(error: CallError, kinds: tuple[type[CallError], ...]) -> CallError:
@@ -98,10 +98,10 @@ def _is_scalar(value: Any) -> bool:
     return any(type(value) is kind for kind in (str, int, float, bool, type(None)))
 
 
-def _is_json(value: Any) -> bool:
-    """Whether plain values can be written as JSON in UTF-8: no NaN, no lone surrogate."""
+def is_json(value: Any) -> bool:
+    """Whether a value can be written as JSON in UTF-8: no NaN, no lone surrogate."""
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
-    except (TypeError, ValueError):  # a tuple as a key; the others
+    except Exception:  # a tuple as a key, a cycle, too many levels
         return False
     return True

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from fastapi.openapi.utils import get_openapi
 
 from dspy_lambda.programs import Program
+from dspy_lambda.soundness import is_json
 
 _ERRORS = {
     "400": "The body is not JSON",
@@ -77,16 +77,8 @@ def _add(program: str, way: str, schema: dict[str, Any], schemas: dict[str, Any]
 
     Definitions carry the program's name: two programs may each have a model called Contact.
     """
-    schema = dict(schema) if _is_sendable(schema) else {"type": "object"}
+    # A hint may show an example of its own that JSON cannot hold, and would take the whole document down.
+    schema = dict(schema) if is_json(schema) else {"type": "object"}
     schemas.update({f"{program}.{name}": definition for name, definition in schema.pop("$defs", {}).items()})
     schemas[f"{program}{way}"] = schema
     return {"$ref": f"#/components/schemas/{program}{way}"}
-
-
-def _is_sendable(schema: dict[str, Any]) -> bool:
-    """Whether JSON can hold it: a hint may show an example of its own, and would take the whole document down."""
-    try:
-        json.dumps(schema, allow_nan=False, ensure_ascii=False).encode()
-    except Exception:
-        return False
-    return True

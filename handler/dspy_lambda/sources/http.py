@@ -80,10 +80,10 @@ def late(environment: Environment, event: dict[str, Any], invocation: Invocation
     only = environment.only_program()
     call = invocation.call(only.name if only else UNKNOWN, only.model if only else None, position=0)
     call.fail(DeadlineExceeded("The deadline came before the answer."))
+    cors = _cors(environment.config.server.cors_origins, event)
     if call.error is None:
-        cors = _cors(environment.config.server.cors_origins, event)
         return _response(event, HTTPStatus.OK, "application/json", call.outputs.decode(), cors)
-    return _problem(event, call.error, invocation.request_id, _cors(environment.config.server.cors_origins, event))
+    return _problem(event, call.error, invocation.request_id, cors)
 
 
 def _cors(allowed: list[str], event: dict[str, Any]) -> dict[str, str]:

@@ -219,13 +219,6 @@ class NoCall:
     def deadline(self) -> float:
         return time.monotonic() + self.seconds
 
-    @property
-    def lm_error(self) -> None:
-        """Kept for nobody."""
-
-    @lm_error.setter
-    def lm_error(self, error: Exception) -> None: ...
-
     def __deepcopy__(self, _: dict[int, Any]) -> Self:
         return self
 

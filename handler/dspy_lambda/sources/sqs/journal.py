@@ -43,8 +43,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._kept = folder / "suspects.json"
-        self._file, self._map = _open(folder)
-        self._inode = os.fstat(self._file.fileno()).st_ino
+        self._file, self._map, self._inode = _open(folder)
         notes = self._read()
         self.died_with = [note["messageId"] for state, note in notes if state == _STATES["running"]]
         self.done = [note for state, note in notes if state == _STATES["done"] and len(note) == len(_NOTED)]
@@ -71,8 +70,7 @@ class Journal:
         """
         if self._is_removed():
             try:
-                self._file, self._map = _open(self._folder)
-                self._inode = os.fstat(self._file.fileno()).st_ino
+                self._file, self._map, self._inode = _open(self._folder)
             except OSError:
                 return None
         notes = [_note(record) for record in records] + self.done
@@ -121,8 +119,8 @@ class Journal:
             beside.replace(self._kept)
 
 
-def _open(folder: Path) -> tuple[BinaryIO, mmap.mmap]:
-    """The file of the batch under way, and its contents."""
+def _open(folder: Path) -> tuple[BinaryIO, mmap.mmap, int]:
+    """The file of the batch under way, its contents, and its inode."""
     folder.mkdir(parents=True, exist_ok=True)
     file = open(os.open(folder / "running", os.O_RDWR | os.O_CREAT, 0o600), "r+b")  # noqa: SIM115
     # Of this process alone (flock's would go to its forks as well): gone when it is.
@@ -131,7 +129,7 @@ def _open(folder: Path) -> tuple[BinaryIO, mmap.mmap]:
     # macOS has none of the kind, and no Lambda function.
     allocate = getattr(os, "posix_fallocate", lambda file, _, size: os.truncate(file, size))
     allocate(file.fileno(), 0, _SIZE)
-    return file, mmap.mmap(file.fileno(), _SIZE)
+    return file, mmap.mmap(file.fileno(), _SIZE), os.fstat(file.fileno()).st_ino
 
 
 def _note(record: Any) -> Note:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable
 
 from dspy_lambda.process import JOURNAL_FOLDER
 from dspy_lambda.sources.sqs.failure import MAX_RUNS
-from dspy_lambda.sources.sqs.journal import Journal
+from dspy_lambda.sources.sqs.journal import Journal, Note
 from dspy_lambda.sources.sqs.record import Record
 
 _MOST = 1000
@@ -42,7 +42,6 @@ class Suspects:
 
     Attributes:
         died_with: the identifiers of what ran when the process before this one died.
-        done: what was done by then, and is still to be deleted.
     """
 
     def __init__(self, journal: Journal | None) -> None:
@@ -52,7 +51,6 @@ class Suspects:
         self._last_survival = 0.0
         self._is_kept = True
         self.died_with = journal.died_with if journal else []
-        self.done = list(journal.done) if journal else []
         self._done = {note["messageId"] for note in self.done}
         if self.died_with:
             self.suspect(self.died_with, alone=len(self.died_with) == 1)
@@ -129,13 +127,17 @@ class Suspects:
         self._survivors += came_back if is_wake else 0
         self._last_survival = now
 
+    @property
+    def done(self) -> list[Note]:
+        """What was done when its batch died, and is still to be deleted."""
+        return self._journal.done if self._journal else []
+
     def is_done(self, identifier: str) -> bool:
         """Whether a record was done when its batch died."""
         return identifier in self._done
 
     def note_deleted(self) -> None:
         """What was done when its batch died needs no noting any more."""
-        self.done = []
         if self._journal is not None:
             self._journal.done = []
 
