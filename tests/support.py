@@ -12,8 +12,8 @@ import dspy
 
 from dspy_lambda.environment import Environment
 from dspy_lambda.invoke import invoke
-from dspy_lambda.programs import choose_entry
-from dspy_lambda.schemas import Schemas, schemas_of
+from dspy_lambda.programs.program import choose_entry
+from dspy_lambda.programs.schemas import Schemas, schemas_of
 from dspy_lambda_infra.local.events import EVENTS, Request, Response, response
 
 ECHO = """

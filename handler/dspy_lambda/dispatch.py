@@ -14,9 +14,9 @@ import dspy
 from dspy_lambda.config import Server
 from dspy_lambda.deadline import DEADLINE
 from dspy_lambda.errors import DeadlineExceeded, Overloaded, ProgramFailed
-from dspy_lambda.models import ProgramLM
+from dspy_lambda.models.registry import ProgramLM
 from dspy_lambda.payload import to_outputs
-from dspy_lambda.programs import Program
+from dspy_lambda.programs.program import Program
 from dspy_lambda.telemetry import Call
 from dspy_lambda.telemetry.calls import CALL
 from dspy_lambda.telemetry.usage import SETTING

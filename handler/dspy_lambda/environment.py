@@ -34,13 +34,13 @@ with quick_stacks():
     from dspy.utils.exceptions import LMAuthError
 
 from dspy_lambda.config import Server, load_config
-from dspy_lambda.discovery import load_programs, placed_lm
 from dspy_lambda.dispatch import Dispatcher, no_durations
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.loop import PersistentLoop
-from dspy_lambda.models import ProgramLM, build_models
+from dspy_lambda.models.registry import ProgramLM, build_models
 from dspy_lambda.process import MOST_THREADS, PER_INVOCATION, LastResort, ProcessState
-from dspy_lambda.programs import FailedProgram, Program
+from dspy_lambda.programs.discovery import load_programs, placed_lm
+from dspy_lambda.programs.program import FailedProgram, Program
 from dspy_lambda.runner import Runner
 from dspy_lambda.settings import flag, whole_number
 from dspy_lambda.telemetry import Call, Invocation, Telemetry, hooks

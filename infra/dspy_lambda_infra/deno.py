@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dspy.primitives.python_interpreter import PythonInterpreter
 
-from dspy_lambda.programs import Program
+from dspy_lambda.programs.program import Program
 
 # Where Deno puts what it fetches at its first call, the imports of DSPy's runner.js: only /tmp can be written to.
 VARIABLES = {"DENO_DIR": "/tmp/deno"}  # noqa: S108

@@ -5,9 +5,9 @@ import os
 import dspy
 import pytest
 
-from dspy_lambda.discovery import place_lm, placed_lm
 from dspy_lambda.environment import Environment
 from dspy_lambda.errors import ConfigError
+from dspy_lambda.programs.discovery import place_lm, placed_lm
 from tests.support import ECHO, Serve
 
 REGISTRY = {

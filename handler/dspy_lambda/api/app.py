@@ -16,7 +16,7 @@ from dspy_lambda.api.shared import Endpoint, Stuck, create_shared_app, route
 from dspy_lambda.environment import Environment
 from dspy_lambda.errors import InvalidInput
 from dspy_lambda.payload import MAX_BODY_BYTES, read_json
-from dspy_lambda.programs import FailedProgram, Program
+from dspy_lambda.programs.program import FailedProgram, Program
 from dspy_lambda.sources.direct import require
 
 

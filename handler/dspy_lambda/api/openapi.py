@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi.openapi.utils import get_openapi
 
-from dspy_lambda.programs import Program
+from dspy_lambda.programs.program import Program
 from dspy_lambda.soundness import is_json
 
 _ERRORS = {

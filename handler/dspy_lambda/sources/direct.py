@@ -9,7 +9,7 @@ from pydantic_core import from_json
 from dspy_lambda.environment import Environment
 from dspy_lambda.errors import DeadlineExceeded, InvalidInput, ProgramFailed
 from dspy_lambda.payload import AnswerLimit, read_value
-from dspy_lambda.programs import FailedProgram, Program
+from dspy_lambda.programs.program import FailedProgram, Program
 from dspy_lambda.runner import Runner
 from dspy_lambda.sources.invocation import open_invocation
 from dspy_lambda.telemetry import Call, Invocation

@@ -12,7 +12,7 @@ from typing import Any
 import dspy
 
 from dspy_lambda import dspy_patches
-from dspy_lambda.models import build_models
+from dspy_lambda.models.registry import build_models
 from dspy_lambda_infra.project import Function, Project
 
 # A gateway in this machine's environment sends calls to LiteLLM here; Lambda's environment is another.

@@ -231,7 +231,7 @@ def test_errors_and_rate_limits_have_their_metrics(make_project, make_serve, mod
     serve = make_serve(make_project({"echo": ECHO}))
     for fault in ("error_rate", "rate_limit_rate"):
         models.behave(**{fault: 1})
-        serve.post("/Echo", {"question": "q"}, context=Context(remaining_ms=400))
+        serve.post("/Echo", {"question": "q"}, context=Context(remaining_ms=900))
     serve.post("/Echo", {})
     logged = records()
     assert [call["outcome"] for call in logged.calls] == ["model_error", "rate_limited", "invalid_input"]

@@ -25,7 +25,7 @@ RECORDS = 10
 # In the function only: the tests' own process loads the project, too.
 QUICK_SLEEP = f"""
 import asyncio, os, time, types
-from dspy_lambda import models
+from dspy_lambda.models import registry
 if "AWS_LAMBDA_RUNTIME_API" in os.environ:
     models.time = types.SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: time.sleep(seconds / {SCALE}))
     models.asyncio = types.SimpleNamespace(sleep=lambda seconds: asyncio.sleep(seconds / {SCALE}))

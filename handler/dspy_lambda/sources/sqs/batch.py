@@ -13,7 +13,7 @@ from dspy.utils.exceptions import is_retryable_lm_error
 from dspy_lambda.config import Sqs
 from dspy_lambda.environment import Environment
 from dspy_lambda.errors import CallError, DeadlineExceeded, ProgramFailed
-from dspy_lambda.programs import Program
+from dspy_lambda.programs.program import Program
 from dspy_lambda.runner import Runner
 from dspy_lambda.sources.direct import require
 from dspy_lambda.sources.sqs.failure import Failure

@@ -2,10 +2,10 @@ import sys
 
 import pytest
 
-from dspy_lambda import discovery
 from dspy_lambda.config import load_config
-from dspy_lambda.discovery import load_programs
 from dspy_lambda.errors import ConfigError
+from dspy_lambda.programs import discovery
+from dspy_lambda.programs.discovery import load_programs
 from tests.support import AECHO, ECHO
 
 
@@ -100,7 +100,7 @@ def test_within_an_artifact_the_remedy_is_to_list_the_package(make_project, monk
     )
     (project / "requirements.txt").unlink()
     assert reason(project).endswith(f"; add it to the project's dependencies in {project}/pyproject.toml")
-    monkeypatch.setattr(discovery, "__file__", f"{project}/dspy_lambda/discovery.py")
+    monkeypatch.setattr(discovery.dspy_lambda, "__file__", f"{project}/dspy_lambda/__init__.py")
     assert "it is not in the artifact: list it in the project's own dependencies" in reason(project)
 
 

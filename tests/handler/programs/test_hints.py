@@ -11,7 +11,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from dspy_lambda.errors import InvalidInput
-from dspy_lambda.hints import readable, resolvable
+from dspy_lambda.programs.hints import readable, resolvable
 from tests.support import schemas
 
 if TYPE_CHECKING:

@@ -19,10 +19,10 @@ import typing_extensions
 from dspy.utils import DummyLM
 
 from dspy_lambda.api.openapi import describe
-from dspy_lambda.copies import Copier
 from dspy_lambda.payload import to_outputs
-from dspy_lambda.programs import Program, choose_entry
-from dspy_lambda.schemas import schemas_of
+from dspy_lambda.programs.copies import Copier
+from dspy_lambda.programs.program import Program, choose_entry
+from dspy_lambda.programs.schemas import schemas_of
 
 UNHINTED = object()
 T = TypeVar("T")

@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from typing_extensions import TypedDict
 
 from dspy_lambda.errors import MISFIT, InvalidInput
-from dspy_lambda.fields import allows_none, parameter_hint, signature_hint
+from dspy_lambda.programs.fields import allows_none, parameter_hint, signature_hint
 
 # A hint within a hint that cannot be resolved; before Python 3.12, a `typing.TypedDict`.
 _UNREADABLE = (PydanticUserError, PydanticUndefinedAnnotation)
@@ -61,7 +61,7 @@ class Inputs:
             values = self.adapter.validate_python(inputs)
             return {**dict.fromkeys(self.optional), **self._more(inputs), **values}
         except ValidationError as error:
-            from dspy_lambda.validation_errors import entries_of, property_names, summary
+            from dspy_lambda.programs.validation_errors import entries_of, property_names, summary
 
             misfits = entries_of(error, {*self.fields, *property_names(self.json_schema())})
         raise InvalidInput(f"{MISFIT}{summary(misfits)}.", errors=misfits)
@@ -73,7 +73,7 @@ class Inputs:
 
     def json_schema(self, ref_template: str = "#/$defs/{model}") -> dict[str, Any]:
         """The JSON Schema; of any object where the hints have none."""
-        from dspy_lambda.answers import LenientJsonSchema
+        from dspy_lambda.programs.answers import LenientJsonSchema
 
         try:
             schema = self.adapter.json_schema(ref_template=ref_template, schema_generator=LenientJsonSchema)
@@ -141,7 +141,7 @@ def _adapter(name: str, fields: dict[str, Any], entry: Callable[..., Any]) -> Ty
     except PydanticSchemaGenerationError:
         raise
     except _UNREADABLE:
-        from dspy_lambda.hints import readable
+        from dspy_lambda.programs.hints import readable
 
         fields = {key: readable(hint) for key, hint in fields.items()}
         checked = {key: hint if _is_readable(key, hint, entry) else _unchecked(hint) for key, hint in fields.items()}
@@ -154,7 +154,7 @@ def _is_readable(key: str, hint: Any, entry: Callable[..., Any]) -> bool:
     except PydanticSchemaGenerationError:
         raise
     except _UNREADABLE as error:
-        from dspy_lambda.hints import unchecked
+        from dspy_lambda.programs.hints import unchecked
 
         unchecked(key, entry, error)
         return False

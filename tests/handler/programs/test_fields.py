@@ -241,7 +241,7 @@ def test_no_warning_quotes_a_default(recwarn):
 
 
 def test_a_schema_is_made_only_when_asked_for(monkeypatch):
-    monkeypatch.setitem(sys.modules, "dspy_lambda.answers", None)
+    monkeypatch.setitem(sys.modules, "dspy_lambda.programs.answers", None)
     assert schemas(Keyed()).inputs.fields == {"q", "settings", "api_key", "tone"}
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import dspy
 
-from dspy_lambda.copies import Copier
-from dspy_lambda.schemas import Schemas
+from dspy_lambda.programs.copies import Copier
+from dspy_lambda.programs.schemas import Schemas
 from dspy_lambda.telemetry.calls import CALL
 from dspy_lambda.telemetry.history import CallHistory
 

@@ -18,12 +18,13 @@ from typing import Any
 
 import dspy
 
+import dspy_lambda
 from dspy_lambda.config import Config
-from dspy_lambda.copies import Copier
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.introspection import class_name, is_a, traceback_of
-from dspy_lambda.programs import FailedProgram, Program, choose_entry, defined_at
-from dspy_lambda.schemas import schemas_of
+from dspy_lambda.programs.copies import Copier
+from dspy_lambda.programs.program import FailedProgram, Program, choose_entry, defined_at
+from dspy_lambda.programs.schemas import schemas_of
 
 _RESERVED = "dspy_lambda"
 _placed: dspy.BaseLM | None = None
@@ -31,7 +32,7 @@ _placed: dspy.BaseLM | None = None
 _TRUSTED = (
     "<frozen importlib.",
     f"{Path(importlib.__file__).parent}{os.sep}",
-    *(f"{Path(file).parent}{os.sep}" for file in (dspy.__file__, __file__)),
+    *(f"{Path(file).parent}{os.sep}" for file in (dspy.__file__, dspy_lambda.__file__)),
 )
 _RAISE = dis.opmap["RAISE_VARARGS"]
 _NO_PROGRAMS = re.compile(r"Signature|BaseModel|Enum|TypedDict|NamedTuple|Protocol|Exception|Error")
@@ -78,7 +79,7 @@ def program_files(project: Path) -> list[ProgramFile]:
 
 
 def _is_this_package(place: Path) -> bool:
-    return place.resolve() == Path(__file__).resolve().parent
+    return place.resolve() == Path(dspy_lambda.__file__).resolve().parent
 
 
 def load_programs(
@@ -294,4 +295,4 @@ def _how_to_find(module: str, source: Path) -> str:
 
 def _in_artifact(source: Path) -> bool:
     """Whether the project and this package lie side by side, as `dspy-lambda build` puts them."""
-    return Path(__file__).resolve().parents[1] == source.parent
+    return Path(dspy_lambda.__file__).resolve().parents[1] == source.parent

@@ -5,7 +5,7 @@ from collections import Counter, OrderedDict, defaultdict, deque
 import dspy
 import pytest
 
-from dspy_lambda.copies import MOST_ITEMS, Copier
+from dspy_lambda.programs.copies import MOST_ITEMS, Copier
 
 
 class Holds(dspy.Module):

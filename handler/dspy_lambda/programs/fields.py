@@ -109,7 +109,7 @@ def _buildable(annotation: Any) -> Any:
     if isinstance(annotation, type) and issubclass(annotation, Type):
         shown = Union[str, annotation] if _takes_text(annotation) else annotation  # noqa: UP007 - built at run time
         return Annotated[annotation, WrapValidator(partial(_build, annotation), json_schema_input_type=shown)]
-    from dspy_lambda.hints import rebuilt
+    from dspy_lambda.programs.hints import rebuilt
 
     return rebuilt(annotation, _buildable)
 

@@ -17,7 +17,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, JsonSchema
 from pydantic_core import core_schema
 from typing_extensions import TypedDict
 
-from dspy_lambda.hints import readable, rebuilt
+from dspy_lambda.programs.hints import readable, rebuilt
 
 # DSPy's types whose serializers write a text, which they do not say.
 _TEXTS = (Audio, Code, File, Image, Reasoning)

@@ -9,8 +9,8 @@ from typing import Any, get_type_hints
 
 from pydantic import BaseModel
 
-from dspy_lambda.fields import annotated, metadata_of
-from dspy_lambda.inputs import Inputs, inputs_of
+from dspy_lambda.programs.fields import annotated, metadata_of
+from dspy_lambda.programs.inputs import Inputs, inputs_of
 
 SCHEMA_REF = "#/components/schemas/{program}.{{model}}"
 
@@ -45,7 +45,7 @@ class Schemas:
             return {"type": "object", **title}
 
     def _answers(self) -> dict[str, Any] | None:
-        from dspy_lambda.answers import answer_schema, prediction_schema
+        from dspy_lambda.programs.answers import answer_schema, prediction_schema
 
         template = SCHEMA_REF.format(program=self.name)
         if self.returned is not None:
@@ -72,7 +72,7 @@ def _hints(entry: Callable[..., Any]) -> dict[str, Any]:
     try:
         return get_type_hints(entry, include_extras=True)
     except Exception:
-        from dspy_lambda.hints import resolvable
+        from dspy_lambda.programs.hints import resolvable
 
         return resolvable(entry)
 

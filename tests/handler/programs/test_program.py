@@ -2,8 +2,8 @@ import dspy
 import pytest
 
 from dspy_lambda.config import load_config
-from dspy_lambda.discovery import load_programs
-from dspy_lambda.programs import choose_entry
+from dspy_lambda.programs.discovery import load_programs
+from dspy_lambda.programs.program import choose_entry
 from tests.support import ECHO
 
 

@@ -1,0 +1,1 @@
+"""The LMs that a project configures."""
