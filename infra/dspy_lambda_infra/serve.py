@@ -23,7 +23,7 @@ from dspy_lambda.api.app import create_app
 from dspy_lambda.api.problems import problem
 from dspy_lambda.environment import Environment
 from dspy_lambda.errors import ConfigError
-from dspy_lambda.telemetry.exceptions import TEXTS
+from dspy_lambda.settings import TEXTS
 from dspy_lambda_infra.local.access import is_loopback, refuse_host, refuse_origin
 from dspy_lambda_infra.local.readable import Terminal
 

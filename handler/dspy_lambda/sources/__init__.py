@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from dspy_lambda.environment import Environment
-from dspy_lambda.errors import ConfigError, UnknownEvent
+from dspy_lambda.errors import UnknownEvent
 from dspy_lambda.runner import Runner
 from dspy_lambda.sources import direct, http, sqs
 from dspy_lambda.telemetry import Invocation
@@ -31,18 +31,15 @@ class Source(Protocol):
 
 
 SOURCES: tuple[Source, ...] = (http, sqs, direct)
-_NAMED = ("http", "sqs", "direct")
 _TAKEN = "REST API, HTTP API, function URL, ALB, SQS, and direct invocations {'program': ..., 'inputs': {...}}"
 
 
-def prepare(environment: Environment, names: str) -> None:
-    """Load the code of the sources that this function is sure to get events from (a comma-separated list).
+def prepare(environment: Environment) -> None:
+    """Load the code of the sources that this function is sure to get events from, as its settings say.
 
     At init it costs least: a full CPU, and no caller waits. What is not named loads with its first event.
     """
-    for name in filter(None, (part.strip() for part in names.split(","))):
-        if name not in _NAMED:
-            raise ConfigError(f"DSPY_LAMBDA_SOURCES: no source {name!r}; there are: {', '.join(_NAMED)}.")
+    for name in environment.settings.sources:
         if name == "http":
             http.prepare(environment)
         if name == "sqs":

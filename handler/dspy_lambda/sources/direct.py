@@ -10,14 +10,12 @@ from dspy_lambda.environment import Environment
 from dspy_lambda.errors import DeadlineExceeded, InvalidInput, ProgramFailed
 from dspy_lambda.payload import AnswerLimit, read_value
 from dspy_lambda.programs.program import FailedProgram, Program
+from dspy_lambda.quotas import MAX_ANSWER_BYTES
 from dspy_lambda.runner import Runner
 from dspy_lambda.sources.invocation import open_invocation
 from dspy_lambda.telemetry import Call, Invocation
 from dspy_lambda.telemetry.calls import UNKNOWN
 
-# "6 MB each for request and response"; the exact figure is in the error that Lambda gives.
-# https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
-MAX_ANSWER_BYTES = 6_291_556
 _AROUND_OUTPUTS = 500  # the program's name and the keys
 
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics
 
-from dspy_lambda.settings import flag
+from dspy_lambda.settings import Settings
 from dspy_lambda.telemetry import history, usage
 from dspy_lambda.telemetry.calls import CALL, UNKNOWN, Call
 from dspy_lambda.telemetry.describe import describe
@@ -98,11 +98,11 @@ class Telemetry:
         exceptions: what is told of exceptions.
     """
 
-    def __init__(self, service: str, variables: Mapping[str, str], output: Stream) -> None:
-        self.service = variables.get("POWERTOOLS_SERVICE_NAME") or service
-        self.namespace = variables.get("POWERTOOLS_METRICS_NAMESPACE") or "DSPy"
+    def __init__(self, service: str, settings: Settings, output: Stream) -> None:
+        self.service = settings.service_name or service
+        self.namespace = settings.metrics_namespace
         self.current: Invocation | None = None
-        self.exceptions = Exceptions(variables)
+        self.exceptions = Exceptions(settings.exception_texts)
         self._handler = _LineHandler(output, self.ids)
         # `location` would cost a walk of the stack per line to say that this file wrote it. Of times, Lambda reads
         # RFC 3339 alone: with others each line counts as INFO.
@@ -121,7 +121,7 @@ class Telemetry:
         # Python 3.12+: a name such as Task-7 in every line tells nobody anything.
         logging.logAsyncioTasks = False  # type: ignore[attr-defined,unused-ignore]
         self._cold = True
-        self.log_private = flag(variables, "DSPY_LAMBDA_LOG_PRIVATE")
+        self.log_private = settings.log_private
         history.install()
         self._adopt_library_loggers()
 

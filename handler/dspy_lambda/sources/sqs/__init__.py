@@ -30,9 +30,10 @@ class Queues:
     """What an environment keeps for its queues."""
 
     def __init__(self, environment: Environment) -> None:
-        variables = dict(environment.settings)
-        self.requeue = Requeue(variables, lambda message, fields: environment.telemetry.log("WARNING", message, fields))
-        self.suspects = open_suspects(variables)
+        self.requeue = Requeue(
+            environment.settings, lambda message, fields: environment.telemetry.log("WARNING", message, fields)
+        )
+        self.suspects = open_suspects(environment.settings)
         died_with, done = self.suspects.died_with, self.suspects.done
         if died_with or done:
             fields = {"message_ids": died_with[:100], "records": len(died_with), "done": len(done)}
