@@ -33,9 +33,12 @@ with quick_stacks():
     import dspy
     from dspy.utils.exceptions import LMAuthError
 
+from dspy_lambda.call import Call, NoCall
 from dspy_lambda.config import Server, load_config
 from dspy_lambda.dispatch import Dispatcher, no_durations
 from dspy_lambda.errors import ConfigError
+from dspy_lambda.history import install as install_history
+from dspy_lambda.invocation import Invocation
 from dspy_lambda.loop import PersistentLoop
 from dspy_lambda.models.registry import ProgramLM, build_models
 from dspy_lambda.process import MOST_THREADS, PER_INVOCATION, LastResort, ProcessState
@@ -43,12 +46,11 @@ from dspy_lambda.programs.discovery import load_programs, placed_lm
 from dspy_lambda.programs.program import FailedProgram, Program
 from dspy_lambda.runner import Runner
 from dspy_lambda.settings import API_BASE, Settings
-from dspy_lambda.telemetry import Call, Invocation, Telemetry, hooks
-from dspy_lambda.telemetry.calls import NoCall
+from dspy_lambda.telemetry import hooks
 from dspy_lambda.telemetry.describe import describe
 from dspy_lambda.telemetry.output import Output
-from dspy_lambda.telemetry.telemetry import Stream
-from dspy_lambda.telemetry.usage import SETTING
+from dspy_lambda.telemetry.telemetry import Stream, Telemetry
+from dspy_lambda.usage import SETTING
 from dspy_lambda.watch import KillDump, Watch
 
 Part = TypeVar("Part")
@@ -91,7 +93,9 @@ class Environment:
         self.settings = settings or Settings.from_environment(variables)
         project = find_project(self.settings)
         self.config = load_config(project)
+        install_history()
         self.telemetry = Telemetry(self.config.app_id, self.settings, output or Output(1))
+        self._cold = True
         self.secrets = tuple(secrets or ())
         self.telemetry.exceptions.hide((secrets or {}).values())
         if own_process:
@@ -113,7 +117,9 @@ class Environment:
         if settings.api_base:
             send_own_models(API_BASE)
         only, module = settings.program, settings.module
-        self._no_call = NoCall(self.telemetry.write_outside, self.config.lambda_.function(only or "").timeout_seconds)
+        self._no_call = NoCall(
+            self.telemetry.answered_outside, self.config.lambda_.function(only or "").timeout_seconds
+        )
         self.models: dict[str, ProgramLM] = {}
         with suppress(RuntimeError):  # another thread has configured DSPy before
             # From now on DSPy itself refuses `dspy.configure` in a call, which would change every other call's.
@@ -197,6 +203,12 @@ class Environment:
             self._parts[make] = make(self)
         part: Part = self._parts[make]
         return part
+
+    def invocation(self, source: str, **about: Any) -> Invocation:
+        """A new invocation; the environment's first one is its cold start."""
+        cold, self._cold = self._cold, False
+        explain = self.telemetry.exceptions.explained
+        return Invocation(self.telemetry, source, cold_start=cold, explain=explain, **about)
 
     def fresh_runner(self, invocation: Invocation) -> Runner:
         """The runner for an invocation, all of its slots free: what former calls still hold is left to them."""

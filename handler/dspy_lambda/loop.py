@@ -12,14 +12,14 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dspy_lambda.call import CALL
 from dspy_lambda.dspy_patches import is_pure
 from dspy_lambda.errors import ProgramFailed
-from dspy_lambda.telemetry.calls import CALL
 from dspy_lambda.telemetry.describe import describe
 from dspy_lambda.threads import Threads
 
 if TYPE_CHECKING:
-    from dspy_lambda.telemetry import Call
+    from dspy_lambda.call import Call
 
 Result = TypeVar("Result")
 _LAST_SECONDS = 0.1

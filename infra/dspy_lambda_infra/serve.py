@@ -56,7 +56,7 @@ class ServeApp:
         seconds = self._environment.config.lambda_.function(program).timeout_seconds
         sent = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), None)
         about = {"request_id": str(uuid.uuid4()), "correlation_id": sent, "deadline": time.monotonic() + seconds}
-        with self._environment.telemetry.invocation("serve", **about) as invocation:
+        with self._environment.invocation("serve", **about) as invocation:
             scope.update(invocation=invocation, dispatcher=self._environment.dispatcher, request_id=about["request_id"])
             await self._app(scope, receive, send)
 

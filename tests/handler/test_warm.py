@@ -33,7 +33,7 @@ def test_nothing_is_opened_unless_it_is_asked_for(serve, models):
     before = models.stats()["connections"]
     warm(serve(AECHO).environment)
     assert models.stats()["connections"] == before
-    warm(serve(AECHO, DSPY_LAMBDA_PRECONNECT="1").environment, {}, {})
+    warm(serve(AECHO, DSPY_LAMBDA_PRECONNECT="1").environment)
     assert models.stats()["connections"] == before + 1
 
 

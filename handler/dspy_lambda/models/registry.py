@@ -8,12 +8,12 @@ from typing import Any, Self
 import dspy
 from dspy.utils.exceptions import LMError
 
+from dspy_lambda.call import Call
 from dspy_lambda.config import CONFIG_FILE, Config, ModelSettings
 from dspy_lambda.errors import ConfigError
+from dspy_lambda.history import CallHistory
 from dspy_lambda.limits import ModelLimit, spend
 from dspy_lambda.settings import Settings
-from dspy_lambda.telemetry import Call
-from dspy_lambda.telemetry.history import CallHistory
 
 RETRIES = 3  # as dspy.LM's own default
 

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 from dspy_lambda.environment import Environment
 from dspy_lambda.errors import UnknownEvent
+from dspy_lambda.invocation import Invocation
 from dspy_lambda.runner import Runner
 from dspy_lambda.sources import direct, http, sqs
-from dspy_lambda.telemetry import Invocation
 
 
 class Source(Protocol):

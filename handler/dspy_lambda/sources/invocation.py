@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 from dspy_lambda.environment import Environment
+from dspy_lambda.invocation import Invocation
 from dspy_lambda.payload import AnswerLimit
-from dspy_lambda.telemetry import Invocation
 
 # A request's own epoch is believed while it is that young: sample events carry epochs of years ago.
 _FRESH_SECONDS = 60.0
@@ -36,7 +36,7 @@ def open_invocation(
     now = time.monotonic()
     remaining: float = context.get_remaining_time_in_millis() / 1000
     left = seconds_for(environment, remaining, source, epoch_ms)
-    return environment.telemetry.invocation(
+    return environment.invocation(
         source,
         request_id=context.aws_request_id,
         correlation_id=correlation_id,

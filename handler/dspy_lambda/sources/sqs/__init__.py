@@ -8,9 +8,11 @@ import time
 from collections import defaultdict
 from typing import Any
 
+from dspy_lambda.call import UNKNOWN
 from dspy_lambda.config import Sqs
 from dspy_lambda.environment import Environment
 from dspy_lambda.errors import DeadlineExceeded
+from dspy_lambda.invocation import Invocation
 from dspy_lambda.runner import Runner
 from dspy_lambda.sources.invocation import open_invocation
 from dspy_lambda.sources.sqs.attributes import group_of, identifier_of
@@ -19,8 +21,6 @@ from dspy_lambda.sources.sqs.failure import Failure
 from dspy_lambda.sources.sqs.record import Record, read_record
 from dspy_lambda.sources.sqs.requeue import Requeue, is_addressable
 from dspy_lambda.sources.sqs.suspects import open_suspects
-from dspy_lambda.telemetry import Invocation
-from dspy_lambda.telemetry.calls import UNKNOWN
 
 _LAST_SECONDS = 0.05  # for the answer itself
 _MOST_SECONDS = 1.5  # for what a batch that died left to do: boto3's import, and a request

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from dspy_lambda.call import UNKNOWN
 from dspy_lambda.environment import Environment
 from dspy_lambda.errors import InvalidInput
 from dspy_lambda.payload import read_json
 from dspy_lambda.programs.program import FailedProgram, Program
 from dspy_lambda.sources.direct import choose
 from dspy_lambda.sources.sqs.attributes import group_of, identifier_of, receive_count
-from dspy_lambda.telemetry.calls import UNKNOWN
 
 
 @dataclass(frozen=True)
