@@ -19,22 +19,16 @@ os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
 # A program's own progress bar leaves half a line, which the next log line would be glued to.
 os.environ.setdefault("TQDM_DISABLE", "1")
 
-from dspy_lambda.dspy_patches import (
-    bound_provider_calls,
-    leave_out_progress_bars,
-    mend_best_of,
-    quick_stacks,
-    remember_lookups,
-    renew_asyncify_slots,
-    send_own_models,
-)
+from dspy_lambda.dspy_patches.start import dspy_import
 
-with quick_stacks():
+with dspy_import():
     import dspy
     from dspy.utils.exceptions import LMAuthError
 
 from dspy_lambda.config import Server, load_config
 from dspy_lambda.dispatch import Dispatcher, no_durations
+from dspy_lambda.dspy_patches.insides import renew_asyncify_slots, usage_setting
+from dspy_lambda.dspy_patches.table import patch_dspy
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.loop import PersistentLoop
 from dspy_lambda.models.registry import ProgramLM, build_models
@@ -48,7 +42,6 @@ from dspy_lambda.telemetry.calls import NoCall
 from dspy_lambda.telemetry.describe import describe
 from dspy_lambda.telemetry.output import Output
 from dspy_lambda.telemetry.telemetry import Stream
-from dspy_lambda.telemetry.usage import SETTING
 from dspy_lambda.watch import KillDump, Watch
 
 Part = TypeVar("Part")
@@ -102,22 +95,18 @@ class Environment:
 
     def _build(self, project: Path, settings: Mapping[str, str]) -> None:
         self.core_share = _core_share(settings)
-        if reason := bound_provider_calls(core_share=self.core_share):
-            self.telemetry.log("WARNING", "some bounds on providers do not apply", {"reason": reason})
-        if reason := mend_best_of():
-            self.telemetry.log("WARNING", "calls of dspy.Refine and dspy.BestOfN share state", {"reason": reason})
-        leave_out_progress_bars()
+        self._fast = flag(settings, "DSPY_LAMBDA_FAST", default=True)
+        has_base = bool(settings.get("DSPY_LAMBDA_API_BASE"))
+        patch_dspy(self.telemetry.log, core_share=self.core_share, fast=self._fast, own_models=has_base)
         # Lambda's disk is read-only, and DSPy's default of 1,000,000 entries in memory may come to 5 GiB.
         dspy.configure_cache(enable_disk_cache=False, memory_max_entries=CACHE_ENTRIES)
-        if settings.get("DSPY_LAMBDA_API_BASE"):
-            send_own_models("DSPY_LAMBDA_API_BASE")
         only, module = settings.get("DSPY_LAMBDA_PROGRAM") or None, settings.get("DSPY_LAMBDA_MODULE") or None
         self._no_call = NoCall(self.telemetry.write_outside, self.config.lambda_.function(only or "").timeout_seconds)
         self.models: dict[str, ProgramLM] = {}
         with suppress(RuntimeError):  # another thread has configured DSPy before
             # From now on DSPy itself refuses `dspy.configure` in a call, which would change every other call's.
             # Outside of calls the project's own LMs are counted, too, and the trace stays empty: it would only grow.
-            dspy.configure(trace=deque(maxlen=0), **{SETTING: self._no_call.usage})
+            dspy.configure(trace=deque(maxlen=0), **usage_setting(self._no_call.usage))
         lm_of = partial(self._lm_of, project)
         self.programs, self.failed = load_programs(project, self.config, only=only, module=module, lm_of=lm_of)
         self.reserve_seconds = whole_number(settings, "DSPY_LAMBDA_DEADLINE_RESERVE_MS", default=500) / 1000
@@ -127,9 +116,6 @@ class Environment:
         # `sam local start-api` gives every REST event the time of its own start. aws-sam-cli issue 9279.
         self.believes_epochs = settings.get("AWS_SAM_LOCAL") != "true"
         self.preconnects = flag(settings, "DSPY_LAMBDA_PRECONNECT")
-        self._fast = flag(settings, "DSPY_LAMBDA_FAST", default=True)
-        if self._fast:
-            remember_lookups()
         self._build_models(project)
         self.telemetry.exceptions.hide(lm.kwargs.get("api_key") for lm in self.models.values())
         self.watch = Watch(self.telemetry.log, max(blocked_ms, 1) / 1000)

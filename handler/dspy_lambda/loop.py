@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dspy_lambda.dspy_patches import is_pure
+from dspy_lambda.dspy_patches.replacements import is_pure
 from dspy_lambda.errors import ProgramFailed
 from dspy_lambda.telemetry.calls import CALL
 from dspy_lambda.telemetry.describe import describe

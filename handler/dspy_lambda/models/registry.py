@@ -13,7 +13,7 @@ from dspy_lambda.config import CONFIG_FILE, Config, ModelSettings
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.limits import ModelLimit, spend
 from dspy_lambda.telemetry import Call
-from dspy_lambda.telemetry.history import CallHistory
+from dspy_lambda.telemetry.history import CallHistory, record
 
 RETRIES = 3  # as dspy.LM's own default
 
@@ -49,7 +49,7 @@ class ProgramLM(dspy.LM):  # type: ignore[misc]
 
     def update_history(self, entry: dict[str, Any]) -> None:
         """Count an answered call, against the minute, too."""
-        super().update_history(entry)
+        record(self, entry)
         spend(self, (entry.get("usage") or {}).get("total_tokens") or 0)
 
 

@@ -8,12 +8,11 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import dspy
-
+from dspy_lambda.dspy_patches.insides import usage_of_settings
 from dspy_lambda.errors import CallError, from_exception
 from dspy_lambda.process import leave_if_forked
 from dspy_lambda.telemetry.describe import cause_of
-from dspy_lambda.telemetry.usage import SETTING, Answer, Usage
+from dspy_lambda.telemetry.usage import Answer, Usage
 
 if TYPE_CHECKING:
     from dspy_lambda.telemetry.invocation import Invocation
@@ -233,5 +232,5 @@ def call_of(lm: Any) -> Any:
 
 def usage_of(lm: Any) -> Usage | None:
     """Where an LM's answers count. Where no call is known, DSPy's settings may know it, which go further."""
-    usage: Usage | None = getattr(call_of(lm), "usage", None) or dspy.settings.get(SETTING)
+    usage: Usage | None = getattr(call_of(lm), "usage", None) or usage_of_settings()
     return usage

@@ -15,7 +15,7 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics
 
 from dspy_lambda.settings import flag
-from dspy_lambda.telemetry import history, usage
+from dspy_lambda.telemetry import usage
 from dspy_lambda.telemetry.calls import CALL, UNKNOWN, Call
 from dspy_lambda.telemetry.describe import describe
 from dspy_lambda.telemetry.exceptions import Exceptions
@@ -122,7 +122,6 @@ class Telemetry:
         logging.logAsyncioTasks = False  # type: ignore[attr-defined,unused-ignore]
         self._cold = True
         self.log_private = flag(variables, "DSPY_LAMBDA_LOG_PRIVATE")
-        history.install()
         self._adopt_library_loggers()
 
     def _adopt_library_loggers(self) -> None:
