@@ -8,11 +8,10 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import dspy
-
+from dspy_lambda.dspy_patches.insides import usage_of_settings
 from dspy_lambda.errors import CallError, cause_of, from_exception
 from dspy_lambda.process import leave_if_forked
-from dspy_lambda.usage import SETTING, Answer, Usage
+from dspy_lambda.usage import Answer, Usage
 
 if TYPE_CHECKING:
     from dspy_lambda.invocation import Invocation
@@ -215,5 +214,5 @@ def call_of(lm: Any) -> Any:
 
 def usage_of(lm: Any) -> Usage | None:
     """Where an LM's answers count. Where no call is known, DSPy's settings may know it, which go further."""
-    usage: Usage | None = getattr(call_of(lm), "usage", None) or dspy.settings.get(SETTING)
+    usage: Usage | None = getattr(call_of(lm), "usage", None) or usage_of_settings()
     return usage

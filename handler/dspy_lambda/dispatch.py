@@ -14,12 +14,12 @@ import dspy
 from dspy_lambda.call import CALL, Call
 from dspy_lambda.config import Server
 from dspy_lambda.deadline import DEADLINE
+from dspy_lambda.dspy_patches.insides import usage_setting
 from dspy_lambda.errors import DeadlineExceeded, Overloaded, ProgramFailed
 from dspy_lambda.models.registry import ProgramLM
 from dspy_lambda.payload import to_outputs
 from dspy_lambda.programs.program import Program
 from dspy_lambda.threads import Threads
-from dspy_lambda.usage import SETTING
 
 _RECENT_CALLS = 20
 Recent = defaultdict[str, deque[float]]
@@ -186,7 +186,7 @@ class Dispatcher:
             "trace": [],
             "disable_history": False,  # the history entry is what tells tokens and cost
             "warn_on_type_mismatch": False,  # inputs are validated already, and the warning prints them
-            SETTING: call.usage,
+            **usage_setting(call.usage),
         }
 
 

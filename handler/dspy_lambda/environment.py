@@ -19,25 +19,18 @@ os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
 # A program's own progress bar leaves half a line, which the next log line would be glued to.
 os.environ.setdefault("TQDM_DISABLE", "1")
 
-from dspy_lambda.dspy_patches import (
-    bound_provider_calls,
-    leave_out_progress_bars,
-    mend_best_of,
-    quick_stacks,
-    remember_lookups,
-    renew_asyncify_slots,
-    send_own_models,
-)
+from dspy_lambda.dspy_patches.start import dspy_import
 
-with quick_stacks():
+with dspy_import():
     import dspy
     from dspy.utils.exceptions import LMAuthError
 
 from dspy_lambda.call import Call, NoCall
 from dspy_lambda.config import Server, load_config
 from dspy_lambda.dispatch import Dispatcher, no_durations
+from dspy_lambda.dspy_patches.insides import renew_asyncify_slots, usage_setting
+from dspy_lambda.dspy_patches.table import patch_dspy
 from dspy_lambda.errors import ConfigError
-from dspy_lambda.history import install as install_history
 from dspy_lambda.invocation import Invocation
 from dspy_lambda.loop import PersistentLoop
 from dspy_lambda.models.registry import ProgramLM, build_models
@@ -45,12 +38,11 @@ from dspy_lambda.process import MOST_THREADS, PER_INVOCATION, LastResort, Proces
 from dspy_lambda.programs.discovery import load_programs, placed_lm
 from dspy_lambda.programs.program import FailedProgram, Program
 from dspy_lambda.runner import Runner
-from dspy_lambda.settings import API_BASE, Settings
+from dspy_lambda.settings import Settings
 from dspy_lambda.telemetry import hooks
 from dspy_lambda.telemetry.describe import describe
 from dspy_lambda.telemetry.output import Output
 from dspy_lambda.telemetry.telemetry import Stream, Telemetry
-from dspy_lambda.usage import SETTING
 from dspy_lambda.watch import KillDump, Watch
 
 Part = TypeVar("Part")
@@ -93,7 +85,6 @@ class Environment:
         self.settings = settings or Settings.from_environment(variables)
         project = find_project(self.settings)
         self.config = load_config(project)
-        install_history()
         self.telemetry = Telemetry(self.config.app_id, self.settings, output or Output(1))
         self._cold = True
         self.secrets = tuple(secrets or ())
@@ -107,15 +98,10 @@ class Environment:
     def _build(self, project: Path) -> None:
         settings = self.settings
         self._warn_of_unknown()
-        if reason := bound_provider_calls(core_share=settings.core_share):
-            self.telemetry.log("WARNING", "some bounds on providers do not apply", {"reason": reason})
-        if reason := mend_best_of():
-            self.telemetry.log("WARNING", "calls of dspy.Refine and dspy.BestOfN share state", {"reason": reason})
-        leave_out_progress_bars()
+        has_base = bool(settings.api_base)
+        patch_dspy(self.telemetry.log, core_share=settings.core_share, fast=settings.fast, own_models=has_base)
         # Lambda's disk is read-only, and DSPy's default of 1,000,000 entries in memory may come to 5 GiB.
         dspy.configure_cache(enable_disk_cache=False, memory_max_entries=CACHE_ENTRIES)
-        if settings.api_base:
-            send_own_models(API_BASE)
         only, module = settings.program, settings.module
         self._no_call = NoCall(
             self.telemetry.answered_outside, self.config.lambda_.function(only or "").timeout_seconds
@@ -124,11 +110,9 @@ class Environment:
         with suppress(RuntimeError):  # another thread has configured DSPy before
             # From now on DSPy itself refuses `dspy.configure` in a call, which would change every other call's.
             # Outside of calls the project's own LMs are counted, too, and the trace stays empty: it would only grow.
-            dspy.configure(trace=deque(maxlen=0), **{SETTING: self._no_call.usage})
+            dspy.configure(trace=deque(maxlen=0), **usage_setting(self._no_call.usage))
         lm_of = partial(self._lm_of, project)
         self.programs, self.failed = load_programs(project, self.config, only=only, module=module, lm_of=lm_of)
-        if settings.fast:
-            remember_lookups()
         self._build_models(project)
         self.telemetry.exceptions.hide(lm.kwargs.get("api_key") for lm in self.models.values())
         self.watch = Watch(self.telemetry.log, max(settings.loop_blocked_ms, 1) / 1000)

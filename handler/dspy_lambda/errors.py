@@ -10,7 +10,7 @@ import sys
 from typing import Any, ClassVar, cast
 
 from dspy_lambda.chains import LINKS, ends_of, innermost
-from dspy_lambda.dspy_patches import raised_by_parallel
+from dspy_lambda.dspy_patches.insides import raised_by_parallel
 from dspy_lambda.introspection import arguments_of, attribute_of, direct_cause_of, is_a, traceback_of
 from dspy_lambda.soundness import normalized, wait_seconds
 

@@ -7,7 +7,6 @@ from typing import Any
 import dspy
 
 from dspy_lambda.call import Call, call_of, usage_of
-from dspy_lambda.dspy_patches import receive_history
 
 
 class CallHistory(list[dict[str, Any]]):
@@ -24,13 +23,11 @@ class CallHistory(list[dict[str, Any]]):
         self.call = call
 
 
-def install() -> None:
-    """Take the place of DSPy's own record of LM calls, for every LM of this process."""
-    receive_history(record)
-
-
 def record(lm: Any, entry: dict[str, Any]) -> None:
-    """Count one answered LM call, and keep its entry where the call may read it."""
+    """Count one answered LM call, and keep its entry where the call may read it.
+
+    It takes the place of DSPy's own `record_history`, for every LM of this process.
+    """
     if (usage := usage_of(lm)) is not None:
         usage.add(entry)
     call = call_of(lm)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dspy_lambda.call import CALL
-from dspy_lambda.dspy_patches import is_pure
+from dspy_lambda.dspy_patches.replacements import is_pure
 from dspy_lambda.errors import ProgramFailed
 from dspy_lambda.telemetry.describe import describe
 from dspy_lambda.threads import Threads

@@ -12,8 +12,6 @@ from typing import Any
 
 from dspy_lambda.errors import DeadlineExceeded
 
-SETTING = "dspy_lambda_usage"
-
 
 @dataclass(frozen=True)
 class Answer:

@@ -15,7 +15,7 @@ from typing import Any
 
 import dspy
 
-from dspy_lambda.dspy_patches import native_provider
+from dspy_lambda.dspy_patches.insides import native_provider
 from dspy_lambda.environment import Environment
 from dspy_lambda.secrets import renew
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dspy
 
-from dspy_lambda.dspy_patches import has_price
+from dspy_lambda.dspy_patches.insides import has_price
 from dspy_lambda_infra.artifact.litellm import held_lms
 from dspy_lambda_infra.project import KEY_NAME, Function, Project
 

@@ -9,7 +9,6 @@ import ipaddress
 import json
 import socket
 import ssl
-import sys
 import threading
 import time
 import types
@@ -33,9 +32,8 @@ from dspy.utils.exceptions import (
 )
 
 from dspy_lambda.deadline import DEADLINE
-from dspy_lambda.dspy_patches import bound_provider_calls, put_in_place
 from dspy_lambda.errors import DeadlineExceeded, ModelUnavailable, from_exception
-from dspy_lambda.provider_bounds import Patch, ProviderBounds
+from dspy_lambda.provider_bounds import ProviderBounds, bound_provider_calls
 from dspy_lambda.provider_bounds.sizes import BoundedDecoder
 from dspy_lambda_infra.model_server import completion
 
@@ -49,10 +47,10 @@ SLACK = 1.5
 
 @pytest.fixture(autouse=True)
 def _bounds():
-    assert bound_provider_calls() is None
+    assert bound_provider_calls() == {}
     with dspy.context(disable_history=True):
         yield
-    assert bound_provider_calls() is None
+    assert bound_provider_calls() == {}
 
 
 @pytest.fixture
@@ -748,45 +746,6 @@ def test_the_greater_of_retry_after_and_the_exponential_is_the_pause(attempt, re
     assert all(least <= execution._delay(error, attempt) <= most for _ in range(100))
 
 
-# The ground.
-
-
-def fake_module(monkeypatch, **functions):
-    module = types.ModuleType("fake_dspy")
-    vars(module).update(functions)
-    monkeypatch.setitem(sys.modules, "fake_dspy", module)
-    return module
-
-
-def test_where_the_ground_differs_dspy_stays_as_it_is(monkeypatch):
-    def one(a): ...
-
-    def two(b): ...
-
-    async def three(c): ...
-
-    module = fake_module(monkeypatch, one=one, two=two, three=three)
-
-    def patch(name, parameters):
-        return Patch("fake_dspy", name, parameters, lambda function: lambda *a: function(*a))
-
-    assert "takes (b), not (a)" in put_in_place([patch("one", "a"), patch("two", "a")])
-    assert "no attribute 'four'" in put_in_place([patch("one", "a"), patch("four", "a")])
-    assert "between async and sync" in put_in_place([patch("one", "a"), patch("three", "c")])
-    assert "No module named" in put_in_place([patch("one", "a"), Patch("no_dspy", "x", "", lambda f: f)])
-    assert (module.one, module.two) == (one, two)
-    assert put_in_place([patch("one", "a"), patch("two", "b")]) is None
-    assert module.one is not one
-
-
-def test_a_dspy_without_these_modules_is_a_reason_too(monkeypatch):
-    monkeypatch.setitem(sys.modules, "dspy._vendor.lm15.transports._http11", None)
-    for name in [name for name in sys.modules if name.startswith("dspy_lambda.provider_bounds")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delattr("dspy_lambda.provider_bounds")
-    assert "_http11" in bound_provider_calls()
-
-
 def test_where_no_thread_can_be_started_connections_are_made_all_the_same(models, monkeypatch):
     def refuse(thread):
         raise RuntimeError("can't start new thread")
@@ -797,6 +756,6 @@ def test_where_no_thread_can_be_started_connections_are_made_all_the_same(models
 
 def test_it_is_put_in_place_once():
     before = execution._attempt
-    assert bound_provider_calls() is None
+    assert bound_provider_calls() == {}
     assert execution._attempt is before
     assert not hasattr(before.__wrapped__, "__wrapped__")

@@ -11,7 +11,7 @@ from dspy.utils.exceptions import LMError
 from dspy_lambda.call import Call
 from dspy_lambda.config import CONFIG_FILE, Config, ModelSettings
 from dspy_lambda.errors import ConfigError
-from dspy_lambda.history import CallHistory
+from dspy_lambda.history import CallHistory, record
 from dspy_lambda.limits import ModelLimit, spend
 from dspy_lambda.settings import Settings
 
@@ -49,7 +49,7 @@ class ProgramLM(dspy.LM):  # type: ignore[misc]
 
     def update_history(self, entry: dict[str, Any]) -> None:
         """Count an answered call, against the minute, too."""
-        super().update_history(entry)
+        record(self, entry)
         spend(self, (entry.get("usage") or {}).get("total_tokens") or 0)
 
 

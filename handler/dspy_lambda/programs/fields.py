@@ -12,6 +12,8 @@ from typing import Annotated, Any, NotRequired, Optional, Union, get_args, get_o
 from pydantic import BaseModel, Field, WrapValidator
 from pydantic.fields import FieldInfo
 
+from dspy_lambda.dspy_patches.insides import is_type_undefined
+
 
 def parameter_hint(parameter: inspect.Parameter, hints: dict[str, Any], known: dict[str, FieldInfo]) -> Any:
     """The hint of a parameter, with its default.
@@ -46,10 +48,8 @@ def signature_hint(field: FieldInfo, optional: bool) -> Any:
 
 def _type_of(field: FieldInfo) -> Any:
     """The type of an input field, as DSPy takes it."""
-    from dspy.utils.constants import IS_TYPE_UNDEFINED
-
     extra = field.json_schema_extra
-    if isinstance(extra, dict) and extra.get(IS_TYPE_UNDEFINED) and not field.metadata:
+    if isinstance(extra, dict) and is_type_undefined(extra) and not field.metadata:
         # "context, question -> answer": str is what DSPy puts there, and it is often called with something else.
         return Any
     if field.annotation is str:

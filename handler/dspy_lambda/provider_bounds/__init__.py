@@ -2,61 +2,108 @@
 
 lm15, DSPy's own HTTP client, bounds the wait for each byte and the size of the headers, and nothing else: one byte a
 second is read for ever, and a body of any size, unpacked from gzip or deflate where it comes so, is read into memory.
-The functions in here take one of DSPy's each and return it with a bound; `dspy_patches.bound_provider_calls` puts them
-in place.
+The functions in here take one of DSPy's each and return it with a bound; `dspy_patches` puts them in place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import replace
+from functools import partial
 
+from dspy_lambda.dspy_patches.insides import EXECUTION, HTTP
+from dspy_lambda.dspy_patches.patch import Name, Patch, put_all_in_place
 from dspy_lambda.provider_bounds import attempts, sizes, times
 from dspy_lambda.provider_bounds.bounds import ProviderBounds, use
 
-__all__ = ["PATCHES", "Patch", "ProviderBounds", "use"]
+__all__ = ["PATCHES", "ProviderBounds", "bound_provider_calls", "use", "use_share"]
 
-
-class Patch(NamedTuple):
-    """One function of DSPy's, with the parameters it must have, and what takes its place."""
-
-    module: str
-    name: str
-    parameters: str
-    wrap: Callable[[Callable[..., Any]], Callable[..., Any]]
-
-
-_HTTP = "dspy._vendor.lm15.transports"
+_http11 = partial(Name, f"{HTTP}._http11")
+_sync = partial(Name, f"{HTTP}._sync")
+_async = partial(Name, f"{HTTP}._async")
+_execution = partial(Name, EXECUTION)
+_on_loop = partial(Name, EXECUTION, is_async=True)
+_EXCEPTIONS = f"{HTTP}._exceptions"
 _SEND = "self conn request parsed proxy write_timeout"
 _ATTEMPT = "lm call backend request provider state results"
 _EMBED = "model batch_inputs caching kwargs"
-# Each row is put in place as a whole, or not at all.
-PATCHES = (
+_ERROR = "exc model provider"
+
+SIZES = Patch(
+    "bounds on answers' sizes",
+    "an answer of 1 MiB unpacks to 1 GiB of memory (measured; 64 MiB with it), and one without an end to all there is",
     (
-        Patch(f"{_HTTP}._http11", "ResponseHeadParser.feed", "self data", sizes.bound_head),
-        Patch(f"{_HTTP}._http11", "ResponseHeadParser.body_decoder", "self request_method", sizes.bound_body),
-    ),
-    (
-        Patch(f"{_HTTP}._sync", "StdlibTransport.stream", "self request", times.bound_stream),
-        Patch(f"{_HTTP}._sync", "_ConnectionPool.acquire_slot", "self timeout", times.bound_slot),
-        Patch(f"{_HTTP}._sync", "StdlibTransport._open", "self parsed proxy origin connect_timeout", times.bound_open),
-        Patch(f"{_HTTP}._sync", "StdlibTransport._send_request", _SEND, times.bound_send),
-        Patch(f"{_HTTP}._async", "StdlibAsyncTransport._send_request", _SEND, attempts.achecked),
-        Patch(f"{_HTTP}._async", "_AsyncConnectionPool.discard", "self conn", times.abort_discarded),
-    ),
-    (
-        Patch("dspy.clients.execution", "execute", "lm call", attempts.bound_call),
-        Patch("dspy.clients.execution", "aexecute", "lm call", attempts.bound_call_on_loop),
-        Patch("dspy.clients.execution", "_attempt", _ATTEMPT, attempts.check_attempt),
-        Patch("dspy.clients.execution", "_aattempt", _ATTEMPT, attempts.bound_attempt_on_loop),
-        Patch("dspy.clients.execution", "_delay", "exc attempt", attempts.bound_delay),
-        Patch("dspy.clients.execution", "_account_failed_call", "lm results primary", attempts.count_failed),
-        Patch("dspy.clients.errors", "wrap_error", "exc model provider", attempts.keep_call_errors),
-        Patch("dspy.clients.engines.legacy_engine", "wrap_error", "exc model provider", attempts.keep_call_errors),
-    ),
-    (Patch("concurrent.futures.thread", "ThreadPoolExecutor.submit", "self fn args kwargs", attempts.carry_context),),
-    (
-        Patch("dspy.clients.embedding", "_compute_embeddings", _EMBED, attempts.checked),
-        Patch("dspy.clients.embedding", "_acompute_embeddings", _EMBED, attempts.achecked),
+        Name(_EXCEPTIONS, "ProtocolError"),
+        _http11("ContentDecoder"),
+        _http11("content_codings", "values"),
+        _http11("ResponseHeadParser.headers_all", "self name"),
+        _http11("ResponseHeadParser.__init__", attributes="_buf _max"),
+        _http11("ResponseHeadParser.feed", "self data", wrap=sizes.bound_head),
+        _http11("ResponseHeadParser.body_decoder", "self request_method", wrap=sizes.bound_body),
     ),
 )
+TIMES = Patch(
+    "bounds on answers' times in all",
+    "a provider that sends a byte a second keeps a thread, and its slot, until Lambda's kill",
+    (
+        Name(_EXCEPTIONS, "TransportError"),
+        _sync("StdlibTransport.__init__", attributes="_read_timeout"),
+        _sync("StdlibTransport.stream", "self request", wrap=times.bound_stream),
+        _sync("_ConnectionPool.acquire_slot", "self timeout", wrap=times.bound_slot),
+        _sync("StdlibTransport._open", "self parsed proxy origin connect_timeout", wrap=times.bound_open),
+        _sync("StdlibTransport._send_request", _SEND, wrap=times.bound_send),
+        _async("StdlibAsyncTransport._send_request", _SEND, is_async=True, wrap=attempts.achecked),
+        _async("_AsyncConnectionPool.discard", "self conn", is_async=True, wrap=times.abort_discarded),
+    ),
+)
+ATTEMPTS = Patch(
+    "bounds on LM calls and their attempts",
+    "requests after the deadline, which are paid for and answer nobody; an hour's sleep for a Retry-After of 3600; "
+    "a model's own limits; and the tokens of calls that failed in the end",
+    (
+        _execution("execute", "lm call", wrap=attempts.bound_call),
+        _on_loop("aexecute", "lm call", wrap=attempts.bound_call_on_loop),
+        _execution("_attempt", _ATTEMPT, wrap=attempts.check_attempt),
+        _on_loop("_aattempt", _ATTEMPT, wrap=attempts.bound_attempt_on_loop),
+        _execution("_delay", "exc attempt", wrap=attempts.bound_delay),
+        _execution("_account_failed_call", "lm results primary", wrap=attempts.count_failed),
+        Name("dspy.clients.errors", "wrap_error", _ERROR, wrap=attempts.keep_call_errors),
+        Name("dspy.clients.engines.legacy_engine", "wrap_error", _ERROR, wrap=attempts.keep_call_errors),
+    ),
+)
+# Python's own, and so with no ground in DSPy.
+POOLS = Patch(
+    "the call's context in thread pools",
+    "what a call hands to a pool, as dspy.Parallel does, would have neither its LM nor its deadline",
+    (
+        Name(
+            "concurrent.futures.thread", "ThreadPoolExecutor.submit", "self fn args kwargs", wrap=attempts.carry_context
+        ),
+    ),
+)
+EMBEDDINGS = Patch(
+    "no embeddings after the deadline",
+    "requests that are paid for and answer nobody",
+    (
+        Name("dspy.clients.embedding", "_compute_embeddings", _EMBED, wrap=attempts.checked),
+        Name("dspy.clients.embedding", "_acompute_embeddings", _EMBED, is_async=True, wrap=attempts.achecked),
+    ),
+)
+PATCHES = (SIZES, TIMES, ATTEMPTS, POOLS, EMBEDDINGS)
+
+
+def use_share(core_share: float) -> None:
+    """Take the default bounds, for a process that has that share of a core."""
+    defaults = ProviderBounds()
+    use(replace(defaults, late_seconds=defaults.late_seconds / core_share))
+
+
+def bound_provider_calls(bounds: ProviderBounds | None = None) -> dict[str, str]:
+    """Bound what every LM of this process asks of its provider: answers' sizes, their time in all, no late request.
+
+    Call it once DSPy is imported, before the first LM call; again to change the bounds.
+
+    Returns:
+        The patches that were left out, each with what DSPy has changed.
+    """
+    use(bounds or ProviderBounds())
+    return put_all_in_place(PATCHES)

@@ -16,11 +16,11 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
-from dspy._vendor.lm15.transports._limits import DEFAULT_READ_TIMEOUT
 from dspy.utils.exceptions import LMError, LMUnexpectedError
 
 from dspy_lambda.call import CALL, Call, call_of, usage_of
 from dspy_lambda.deadline import DEADLINE, check_deadline, seconds_left
+from dspy_lambda.dspy_patches.insides import default_read_timeout
 from dspy_lambda.errors import CallError, DeadlineExceeded
 from dspy_lambda.limits import aslot_of, slot_of, spend
 from dspy_lambda.provider_bounds.times import Total
@@ -145,7 +145,7 @@ def _read_timeout(lm: Any, call: Any) -> float:
     """An LM's `timeout`: seconds, an `httpx.Timeout`, or nothing."""
     timeout = call.legacy.get("timeout", getattr(lm, "kwargs", {}).get("timeout"))
     timeout = getattr(timeout, "read", timeout)
-    return timeout if isinstance(timeout, int | float) and timeout > 0 else DEFAULT_READ_TIMEOUT
+    return timeout if isinstance(timeout, int | float) and timeout > 0 else default_read_timeout()
 
 
 def bound_delay(_: Function) -> Function:

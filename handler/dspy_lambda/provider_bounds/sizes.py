@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from dspy._vendor.lm15.transports._exceptions import ProtocolError
-from dspy._vendor.lm15.transports._http11 import ContentDecoder, content_codings
 from dspy.utils.exceptions import LMProviderError
 
+from dspy_lambda.dspy_patches.insides import is_packed_twice, most_of_head, protocol_error
 from dspy_lambda.provider_bounds.bounds import current
 
 Function = Callable[..., Any]
@@ -66,9 +65,9 @@ def bound_head(feed: Function) -> Function:
     def bounded(self: Any, data: bytes) -> None:
         try:
             feed(self, data)
-        except ProtocolError as error:
-            if len(self._buf) > self._max:
-                raise LMProviderError(f"The provider's headers are over {self._max:,} bytes.") from error
+        except protocol_error() as error:
+            if (most := most_of_head(self)) is not None:
+                raise LMProviderError(f"The provider's headers are over {most:,} bytes.") from error
             raise
 
     return bounded
@@ -84,7 +83,7 @@ def bound_body(body_decoder: Function) -> Function:
         if length.isdecimal() and (len(length) > 15 or int(length) > limit):
             raise too_large(limit, self.status)
         # Packed twice, a piece of 4 KiB unpacks to 4 GiB. lm15 asks for no packing at all.
-        if isinstance(decoder, ContentDecoder) and len(content_codings(self.headers_all("content-encoding"))) > 1:
+        if is_packed_twice(self, decoder):
             raise LMProviderError("The provider's answer is packed more than once.", status=self.status)
         return BoundedDecoder(decoder, limit, self.status)
 

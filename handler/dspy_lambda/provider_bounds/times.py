@@ -13,11 +13,10 @@ from concurrent.futures import Future
 from contextvars import ContextVar
 from typing import Any
 
-from dspy._vendor.lm15.transports._exceptions import TransportError
-from dspy._vendor.lm15.transports._limits import DEFAULT_READ_TIMEOUT
 from dspy.utils.exceptions import LMTimeoutError
 
 from dspy_lambda.deadline import DEADLINE, check_deadline
+from dspy_lambda.dspy_patches.insides import default_read_timeout, read_timeout_of, transport_error
 from dspy_lambda.errors import DeadlineExceeded
 from dspy_lambda.provider_bounds.bounds import current
 
@@ -59,7 +58,7 @@ _TOTAL: ContextVar[Total | None] = ContextVar("dspy_lambda_total", default=None)
 
 
 def _total() -> Total:
-    return _TOTAL.get() or Total(DEFAULT_READ_TIMEOUT)
+    return _TOTAL.get() or Total(default_read_timeout())
 
 
 class BoundedSocket:
@@ -108,7 +107,7 @@ def bound_stream(stream: Function) -> Function:
 
     def bounded(self: Any, request: Any) -> Any:
         check_deadline()
-        token = _TOTAL.set(Total(request.read_timeout or self._read_timeout))
+        token = _TOTAL.set(Total(request.read_timeout or read_timeout_of(self)))
         try:
             return stream(self, request)
         finally:
@@ -125,7 +124,7 @@ def bound_slot(acquire_slot: Function) -> Function:
         left = total.left()
         try:
             acquire_slot(self, left if timeout is None else min(timeout, left))
-        except TransportError:
+        except transport_error():
             total.left()
             raise
 

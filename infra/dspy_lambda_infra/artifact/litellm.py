@@ -11,7 +11,7 @@ from typing import Any
 
 import dspy
 
-from dspy_lambda import dspy_patches
+from dspy_lambda.dspy_patches import insides
 from dspy_lambda.models.registry import build_models
 from dspy_lambda.settings import Settings
 from dspy_lambda_infra.project import Function, Project
@@ -64,7 +64,7 @@ def uses_litellm(lm: dspy.BaseLM) -> bool:
     if not isinstance(lm, dspy.LM):
         return False
     try:
-        return dspy_patches.uses_litellm(lm)
+        return insides.uses_litellm(lm)
     except (ValueError, TypeError):  # no call of it can succeed, whichever way
         return False
 

@@ -1,8 +1,9 @@
+"""`dspy.Refine` and `dspy.BestOfN`: one call's attempts are no other's."""
+
 import json
 
 import pytest
 
-from dspy_lambda.dspy_patches import mend_best_of
 from tests.support import failures, problem, sqs
 
 MODULES = pytest.mark.parametrize("module", ["Refine", "BestOfN"])
@@ -27,10 +28,6 @@ def source(module, attempts):
         def forward(self, question: str) -> dspy.Prediction:
             return self.best(question=question)
     """
-
-
-def test_this_dspy_is_the_one_that_the_patches_were_made_for():
-    assert mend_best_of() is None
 
 
 @MODULES
