@@ -36,7 +36,7 @@ from dspy_lambda.loop import PersistentLoop
 from dspy_lambda.models.registry import ProgramLM, build_models
 from dspy_lambda.process import MOST_THREADS, PER_INVOCATION, LastResort, ProcessState
 from dspy_lambda.programs.discovery import load_programs, placed_lm
-from dspy_lambda.programs.program import FailedProgram, Program
+from dspy_lambda.programs.served import Served
 from dspy_lambda.runner import Runner
 from dspy_lambda.settings import Settings
 from dspy_lambda.telemetry import hooks
@@ -55,6 +55,7 @@ class Environment:
     """Everything that outlives an invocation.
 
     Attributes:
+        served: the programs, and which one an event is for.
         programs, failed: by name; with `DSPY_LAMBDA_PROGRAM` only that one, and `failed` is empty.
         restart_seconds: what the next invocation keeps back to replace the process in: too little was left for that.
         secrets: the names of the variables whose values came from a secret store.
@@ -113,6 +114,7 @@ class Environment:
             dspy.configure(trace=deque(maxlen=0), **usage_setting(self._no_call.usage))
         lm_of = partial(self._lm_of, project)
         self.programs, self.failed = load_programs(project, self.config, only=only, module=module, lm_of=lm_of)
+        self.served = Served(self.programs, self.failed)
         self._build_models(project)
         self.telemetry.exceptions.hide(lm.kwargs.get("api_key") for lm in self.models.values())
         self.watch = Watch(self.telemetry.log, max(settings.loop_blocked_ms, 1) / 1000)
@@ -306,15 +308,6 @@ class Environment:
                 lm.kwargs["api_key"] = key
         self.telemetry.exceptions.hide(variables.values())
         self._last_used = time.time()
-
-    def find(self, name: str) -> Program | FailedProgram | None:
-        """The program of that name, loaded or failed."""
-        return self.programs.get(name) or self.failed.get(name)
-
-    def only_program(self) -> Program | FailedProgram | None:
-        """The one program that this function serves, or None if it serves several."""
-        known: list[Program | FailedProgram] = [*self.programs.values(), *self.failed.values()]
-        return known[0] if len(known) == 1 else None
 
     def _log_start(self) -> None:
         limits = self.config.server

@@ -17,7 +17,6 @@ from dspy_lambda.errors import CallError, DeadlineExceeded, ProgramFailed
 from dspy_lambda.invocation import Invocation
 from dspy_lambda.programs.program import Program
 from dspy_lambda.runner import Runner
-from dspy_lambda.sources.direct import require
 from dspy_lambda.sources.sqs.failure import Failure
 from dspy_lambda.sources.sqs.record import Record
 from dspy_lambda.sources.sqs.requeue import is_addressable
@@ -152,7 +151,7 @@ class Batch:
             raise record.error
         if self._suspects.is_fatal(record):
             raise ProgramFailed("The execution environment died while this record ran alone.")
-        return require(self._environment, record.name, record.program)
+        return self._environment.served.require(record.name, record.program)
 
     def _call(self, record: Record) -> Call:
         model = record.program.model if record.program else None
