@@ -22,7 +22,9 @@ def _load() -> LambdaApp:
     manifest = json.loads((Path(os.environ["LAMBDA_TASK_ROOT"]) / MANIFEST).read_bytes())
     openapi = manifest.pop("openapi")
     asyncio.set_event_loop(asyncio.new_event_loop())  # the one that Mangum runs everything on
-    return LambdaApp(create_shared_app(**manifest, openapi=lambda: openapi))
+    app = create_shared_app(**manifest)
+    app.openapi = lambda: openapi  # type: ignore[method-assign]
+    return LambdaApp(app)
 
 
 _app = _load()

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from dspy_lambda.api.app import listed
-from dspy_lambda.api.openapi import describe
+from dspy_lambda.api.app import describe, listed
 from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.project import Project, key_values, project_variables
 
@@ -28,7 +27,7 @@ def manifest(project: Project) -> dict[str, Any]:
             "description": config.description,
             "cors_origins": config.server.cors_origins,
             "programs": listed(programs, {}),
-            "openapi": describe(config.app_id, config.description, programs),
+            "openapi": describe(config, programs),
         }
         _refuse_keys(made, key_values(project, by_name=True))
     return made

@@ -219,14 +219,20 @@ def test_the_late_answer_imports_nothing_and_waits_for_no_logging_lock(blocked, 
     assert len(records().calls) == 6
 
 
+@pytest.mark.parametrize("origins", [["https://a.example", "https://c.example"], ["*"]])
 @pytest.mark.parametrize(("kind", "adds"), [("rest", True), ("alb", True), ("url", False)])
-def test_a_page_that_may_read_the_answers_may_read_the_late_one(make_project, make_serve, kind, adds):
-    cors = {"cors_origins": ["https://a.example"]}
-    serve = make_serve(make_project({"blockers": BLOCKERS}, server=cors))
-    for origin, allowed in (("https://a.example", "https://a.example"), ("https://b.example", None)):
-        answer = serve.post("/Sleeps", {"seconds": 2}, kind, headers={"Origin": origin}, context=Context(500))
-        assert answer.status == 504
-        assert dict(answer.headers).get("access-control-allow-origin") == (allowed if adds else None)
+def test_a_page_that_may_read_the_answers_may_read_the_late_one(make_project, make_serve, kind, adds, origins):
+    serve = make_serve(make_project({"blockers": BLOCKERS}, server={"cors_origins": origins}))
+    for origin in ("https://a.example", "https://b.example"):
+        headers = {"Origin": origin}
+        answers = (
+            serve.post("/Sleeps", {"seconds": "x"}, kind, headers=headers),
+            serve.post("/Sleeps", {"seconds": 2}, kind, headers=headers, context=Context(500)),
+        )
+        assert [answer.status for answer in answers] == [422, 504]
+        usual, late = (dict(answer.headers).get("access-control-allow-origin") for answer in answers)
+        assert late == usual
+        assert (late is not None) == (adds and (origin in origins or "*" in origins))
 
 
 def test_what_is_answered_late_is_answered_in_the_shape_of_its_gateway(blocked):

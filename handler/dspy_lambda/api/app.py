@@ -2,38 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dspy_lambda.api.openapi import describe
-from dspy_lambda.api.shared import Endpoint, Stuck, create_shared_app, route
+from dspy_lambda.api.problems import RESPONSES, content
+from dspy_lambda.api.shared import Endpoint, Stuck, create_shared_app, json_response
+from dspy_lambda.config import Config
 from dspy_lambda.environment import Environment
 from dspy_lambda.errors import InvalidInput
 from dspy_lambda.payload import MAX_BODY_BYTES, read_json
 from dspy_lambda.programs.program import FailedProgram, Program
+from dspy_lambda.soundness import is_json
 
 
 def create_app(environment: Environment) -> FastAPI:
     """The application of an environment. Each request's scope must hold `invocation`, `dispatcher`, `request_id`."""
-    config, programs = environment.config, environment.programs
-    app = create_shared_app(
-        config.app_id,
-        config.description,
-        config.server.cors_origins,
-        listed(programs, environment.failed),
-        cache(lambda: describe(config.app_id, config.description, programs)),
-        lambda: Stuck(environment.dispatcher.overdue(), config.server.sync_worker_threads),
+    threads = environment.config.server.sync_worker_threads
+    return _create(
+        environment.config,
+        environment.programs,
+        environment.failed,
+        partial(_calls, environment),
+        lambda: Stuck(environment.dispatcher.overdue(), threads),
     )
-    known: list[Program | FailedProgram] = [*programs.values(), *environment.failed.values()]
-    for program in known:
-        app.router.routes.append(route(f"/{program.name}", _calls(environment, program), "POST"))
+
+
+def describe(config: Config, programs: Mapping[str, Program]) -> dict[str, Any]:
+    """The OpenAPI document of an application that serves these programs, where none can be called."""
+
+    async def answer_nothing(_: Request) -> Response:
+        raise NotImplementedError
+
+    return _create(config, programs, {}, lambda _: answer_nothing, lambda: Stuck({}, 1)).openapi()
+
+
+def _create(
+    config: Config,
+    programs: Mapping[str, Program],
+    failed: Mapping[str, FailedProgram],
+    endpoint_of: Callable[[Program | FailedProgram], Endpoint],
+    stuck: Callable[[], Stuck],
+) -> FastAPI:
+    origins = config.server.cors_origins
+    app = create_shared_app(config.app_id, config.description, origins, listed(programs, failed), stuck)
+    for program in programs.values():
+        _add_route(app, program, endpoint_of(program))
+    for broken in failed.values():
+        app.add_api_route(f"/{broken.name}", endpoint_of(broken), methods=["POST"], include_in_schema=False)
+    app.openapi = cache(partial(_document, app.openapi, programs))  # type: ignore[method-assign]
     return app
+
+
+def _add_route(app: FastAPI, program: Program, endpoint: Endpoint) -> None:
+    """Add a program's route, as it is for the document: what it takes and gives FastAPI itself does not look at.
+
+    With a body parameter and a response model FastAPI would check everything a second time, and answer 422 where the
+    contract has 400 and 415.
+    """
+    schemas = program.schemas
+    app.add_api_route(
+        f"/{program.name}",
+        endpoint,
+        methods=["POST"],
+        operation_id=program.name,
+        summary=program.name,
+        description=_description(program),
+        responses={200: json_response(schemas.outputs_name, "The program's outputs"), **RESPONSES},
+        openapi_extra={"requestBody": {"required": True, "content": content("application/json", schemas.inputs_name)}},
+    )
+
+
+def _description(program: Program) -> str:
+    text = type(program.instance).__doc__
+    return inspect.cleandoc(text) if isinstance(text, str) and is_json(text) else ""
+
+
+def _document(generate: Callable[[], dict[str, Any]], programs: Mapping[str, Program]) -> dict[str, Any]:
+    """FastAPI's document, with the schemas that its routes name."""
+    from dspy_lambda.api.openapi import components
+
+    return generate() | {"components": {"schemas": components(programs)}}
 
 
 def listed(programs: Mapping[str, Program], failed: Mapping[str, FailedProgram]) -> list[dict[str, Any]]:

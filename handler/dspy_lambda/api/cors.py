@@ -1,4 +1,4 @@
-"""CORS, but for function URLs, which have their own."""
+"""CORS, except for function URLs, which add their own headers."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Collection
 from typing import Any
 from urllib.parse import unquote
 
@@ -42,6 +43,16 @@ def correlation_id_of(event: dict[str, Any]) -> str | None:
         headers = event.get("headers")
         found = headers.get("x-amzn-trace-id") if isinstance(headers, dict) else None
     return found if isinstance(found, str) else None
+
+
+def cors_headers(origin: Any, allowed: Collection[str]) -> dict[str, str]:
+    """What lets a page of that origin read an answer that the application's middleware never sees.
+
+    The same rule as Starlette's, which cannot be asked: a late answer imports nothing.
+    """
+    if "*" in allowed:
+        return {"access-control-allow-origin": "*"}
+    return {"access-control-allow-origin": origin, "vary": "Origin"} if origin in allowed else {}
 
 
 def split_path(event: dict[str, Any]) -> tuple[str, str]:

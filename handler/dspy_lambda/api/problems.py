@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
+from fastapi.openapi.constants import REF_PREFIX
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -15,6 +16,28 @@ from starlette.responses import Response
 from dspy_lambda.errors import CallError, ProgramFailed
 
 MEDIA_TYPE = "application/problem+json"
+
+
+def content(media_type: str, schema: str) -> dict[str, Any]:
+    """A body as OpenAPI describes it, by the name of its schema among the document's components."""
+    return {media_type: {"schema": {"$ref": f"{REF_PREFIX}{schema}"}}}
+
+
+# What a program's route answers besides its outputs.
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"description": description, "content": content(MEDIA_TYPE, "Problem")}
+    for status, description in {
+        400: "The body is not JSON",
+        413: "The body is over 6,000,000 bytes",
+        415: "The Content-Type is not JSON",
+        422: "The inputs do not fit the program",
+        429: "The model's provider, or this service, limits the rate: see Retry-After",
+        500: "The program raised",
+        502: "The model's provider failed or refused",
+        503: "The program could not be loaded",
+        504: "The deadline came before the answer",
+    }.items()
+}
 
 
 def problem(

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -36,15 +35,13 @@ def create_shared_app(
     description: str,
     cors_origins: list[str],
     programs: list[dict[str, Any]],
-    openapi: Callable[[], dict[str, Any]],
     stuck: Callable[[], Stuck] = lambda: Stuck({}, 1),
 ) -> FastAPI:
     """An application with the shared routes.
 
     Args:
-        programs: what `/programs` lists, `/health/ready` is told by.
-        openapi: called for `/openapi.json`, and only then.
-        stuck: the threads that `/health/ready` tells of.
+        programs: what `/programs` lists and `/health/ready` goes by.
+        stuck: the threads that `/health/ready` reports.
     """
     app = FastAPI(title=title, description=description, redirect_slashes=False)
     app.add_exception_handler(CallError, problems.on_call_error)
@@ -54,37 +51,49 @@ def create_shared_app(
         from dspy_lambda.api.cors import Cors
 
         app.add_middleware(Cors, allow_origins=cors_origins, allow_methods=["*"], allow_headers=["*"])
-    app.router.routes.append(route("/programs", _programs(programs), "GET"))
-    app.router.routes.append(route("/health/live", _live, "GET"))
-    app.router.routes.append(route("/health/ready", _ready(programs, stuck), "GET"))
-    app.openapi = openapi  # type: ignore[method-assign]
+    _add_shared_routes(app, programs, stuck)
     return app
 
 
-def route(path: str, endpoint: Endpoint, method: str) -> APIRoute:
-    """A route that FastAPI's own schema leaves out."""
-    return APIRoute(path, endpoint, methods=[method], include_in_schema=False)
+def json_response(schema: str, description: str = "OK") -> dict[str, Any]:
+    """A response as OpenAPI describes it.
+
+    Args:
+        schema: its name among the document's components, which `api.openapi` makes when the document is asked for.
+    """
+    return {"description": description, "content": problems.content("application/json", schema)}
 
 
-def _programs(programs: list[dict[str, Any]]) -> Endpoint:
+def _add_shared_routes(app: FastAPI, programs: list[dict[str, Any]], stuck: Callable[[], Stuck]) -> None:
+    failed = [program["name"] for program in programs if program["state"] == "failed"]
+
+    @app.get(
+        "/programs",
+        operation_id="list_programs",
+        summary="The programs, their models and states",
+        responses={200: json_response("Programs")},
+    )
     async def list_programs(_: Request) -> Response:
         return JSONResponse({"programs": programs})
 
-    return list_programs
+    @app.get(
+        "/health/live",
+        operation_id="check_liveness",
+        summary="Whether the process answers",
+        responses={200: json_response("Liveness")},
+    )
+    async def check_liveness(_: Request) -> Response:
+        return JSONResponse({"status": "alive"})
 
-
-async def _live(_: Request) -> Response:
-    return JSONResponse({"status": "alive"})
-
-
-def _ready(programs: list[dict[str, Any]], stuck: Callable[[], Stuck]) -> Endpoint:
-    failed = [program["name"] for program in programs if program["state"] == "failed"]
-
-    async def ready(_: Request) -> Response:
+    @app.get(
+        "/health/ready",
+        operation_id="check_readiness",
+        summary="Whether every program could be loaded",
+        responses={200: json_response("Readiness"), 503: json_response("Readiness", "Not ready")},
+    )
+    async def check_readiness(_: Request) -> Response:
         held = stuck()
         also = {"stuck": held.calls} if held.calls else {}
         if failed or sum(held.calls.values()) >= held.threads:
             return JSONResponse({"status": "not_ready", "failed": failed, **also}, 503)
         return JSONResponse({"status": "ready", "programs": len(programs), **also})
-
-    return ready

@@ -6,6 +6,7 @@ import inspect
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NotRequired, get_origin
 
 from pydantic import TypeAdapter, ValidationError
@@ -61,9 +62,9 @@ class Inputs:
             values = self.adapter.validate_python(inputs)
             return {**dict.fromkeys(self.optional), **self._more(inputs), **values}
         except ValidationError as error:
-            from dspy_lambda.programs.validation_errors import entries_of, property_names, summary
+            from dspy_lambda.programs.validation_errors import entries_of, summary
 
-            misfits = entries_of(error, {*self.fields, *property_names(self.json_schema())})
+            misfits = entries_of(error, self._names)
         raise InvalidInput(f"{MISFIT}{summary(misfits)}.", errors=misfits)
 
     def _more(self, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -71,15 +72,18 @@ class Inputs:
             return {}
         return {key: value for key, value in inputs.items() if key not in self.fields and key not in self.withheld}
 
-    def json_schema(self, ref_template: str = "#/$defs/{model}") -> dict[str, Any]:
-        """The JSON Schema; of any object where the hints have none."""
-        from dspy_lambda.programs.answers import LenientJsonSchema
+    @cached_property
+    def _names(self) -> set[str]:
+        """The names of all fields, of those within others, too."""
+        from dspy_lambda.programs.validation_errors import property_names
 
-        try:
-            schema = self.adapter.json_schema(ref_template=ref_template, schema_generator=LenientJsonSchema)
-        except Exception:  # a hint may bring code of its own for this
-            return {"type": "object"}
-        return {**schema, "additionalProperties": True} if self.takes_more else schema
+        return {*self.fields, *property_names(self.json_schema())}
+
+    def json_schema(self, ref_template: str = "#/$defs/{model}") -> dict[str, Any]:
+        """The JSON Schema, with references by that template."""
+        from dspy_lambda.programs.json_schema import input_schema
+
+        return input_schema(self.adapter, self.takes_more, ref_template)
 
 
 def inputs_of(instance: Any, entry: Callable[..., Any], hints: dict[str, Any], signatures: list[Any]) -> Inputs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -12,12 +13,15 @@ from pydantic import BaseModel
 from dspy_lambda.programs.fields import annotated, metadata_of
 from dspy_lambda.programs.inputs import Inputs, inputs_of
 
-SCHEMA_REF = "#/components/schemas/{program}.{{model}}"
+_REF = "#/components/schemas/{}.{{model}}"
 
 
 @dataclass(frozen=True)
 class Schemas:
     """The inputs of one program, and the JSON Schemas of both ways (made only when asked for).
+
+    What a schema refers to has the schema's own name before it: two programs may each have a model called Contact, and
+    what a program takes as one may look different from what it gives.
 
     Attributes:
         returned: the return hint, if there is one that tells more than that it is a prediction.
@@ -32,8 +36,18 @@ class Schemas:
     result_field: str = "result"
 
     @property
+    def inputs_name(self) -> str:
+        """What the inputs are called in the OpenAPI document."""
+        return _component(f"{self.name}Inputs")
+
+    @property
+    def outputs_name(self) -> str:
+        """What the outputs are called in the OpenAPI document."""
+        return _component(f"{self.name}Outputs")
+
+    @property
     def input_schema(self) -> dict[str, Any]:
-        return self.inputs.json_schema(SCHEMA_REF.format(program=self.name))
+        return self.inputs.json_schema(_REF.format(self.inputs_name))
 
     @property
     def output_schema(self) -> dict[str, Any]:
@@ -45,14 +59,19 @@ class Schemas:
             return {"type": "object", **title}
 
     def _answers(self) -> dict[str, Any] | None:
-        from dspy_lambda.programs.answers import answer_schema, prediction_schema
+        from dspy_lambda.programs.json_schema import answer_schema, prediction_schema
 
-        template = SCHEMA_REF.format(program=self.name)
+        template = _REF.format(self.outputs_name)
         if self.returned is not None:
             return answer_schema(self.returned, self.result_field, template)
         if not self.predicted:
             return None
         return prediction_schema(self.name, self.predicted, template)
+
+
+def _component(name: str) -> str:
+    """A class's name as OpenAPI takes it: Python takes letters of every alphabet. https://spec.openapis.org/oas/v3.1.0#components-object"""
+    return re.sub(r"[^A-Za-z0-9_]", lambda letter: f".{ord(letter[0]):x}", name)
 
 
 def schemas_of(instance: Any, entry: Callable[..., Any]) -> Schemas:

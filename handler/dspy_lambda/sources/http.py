@@ -7,7 +7,7 @@ import math
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from dspy_lambda.api.events import correlation_id_of, epoch_ms_of, kind_of
+from dspy_lambda.api.events import correlation_id_of, cors_headers, epoch_ms_of, kind_of
 from dspy_lambda.call import UNKNOWN
 from dspy_lambda.environment import Environment
 from dspy_lambda.errors import CallError, DeadlineExceeded
@@ -78,7 +78,7 @@ def late(environment: Environment, event: dict[str, Any], invocation: Invocation
 
 
 def _cors(allowed: list[str], event: dict[str, Any]) -> dict[str, str]:
-    """What lets a browser's page read the answer, as `api.cors` adds it to all others: a function URL adds its own."""
+    """What the application's middleware, `api.cors`, adds to all other answers."""
     if not allowed or kind_of(event) == "url":
         return {}
     origins = [
@@ -87,11 +87,7 @@ def _cors(allowed: list[str], event: dict[str, Any]) -> dict[str, str]:
         for name, value in (event.get(part) or {}).items()
         if name.lower() == "origin"
     ]
-    if not origins:
-        return {}
-    if "*" in allowed:
-        return {"access-control-allow-origin": "*"}
-    return {"access-control-allow-origin": origins[0], "vary": "Origin"} if origins[0] in allowed else {}
+    return cors_headers(origins[0], allowed) if origins else {}
 
 
 def _problem(event: dict[str, Any], error: CallError, request_id: str, headers: dict[str, str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from dspy_lambda.api.events import cors_headers
 from dspy_lambda_infra.local.events import Request, Response
 from dspy_lambda_infra.template.functions import CORS_HEADERS
 
@@ -27,7 +28,4 @@ def preflight(request: Request, origins: Sequence[str]) -> Response:
 def allow(answer: Response, request: Request, origins: Sequence[str]) -> Response:
     """An answer that pages of the configured origins can read."""
     origin = request.grouped().get("origin", [""])[0]
-    if origin and (origin in origins or "*" in origins):
-        named = "*" if "*" in origins else origin
-        return replace(answer, headers=[*answer.headers, ("Access-Control-Allow-Origin", named), ("Vary", "Origin")])
-    return answer
+    return replace(answer, headers=[*answer.headers, *cors_headers(origin, origins).items()]) if origin else answer

@@ -47,7 +47,7 @@ def test_missing_hints_come_from_the_signature():
     assert found.input_schema["required"] == ["text", "level"]
     predicted, _ = found.output_schema["anyOf"]
     assert predicted["properties"]["size"] == {"description": "in metres", "title": "Size", "type": "number"}
-    assert predicted["properties"]["parts"]["items"]["$ref"] == "#/components/schemas/Unhinted.Item"
+    assert predicted["properties"]["parts"]["items"]["$ref"] == "#/components/schemas/UnhintedOutputs.Item"
 
 
 def test_a_bare_predict_takes_its_signature_with_its_defaults():
@@ -241,10 +241,10 @@ def test_no_warning_quotes_a_default(recwarn):
 
 
 def test_a_schema_is_made_only_when_asked_for(monkeypatch):
-    monkeypatch.setitem(sys.modules, "dspy_lambda.programs.answers", None)
+    monkeypatch.setitem(sys.modules, "dspy_lambda.programs.json_schema", None)
     assert schemas(Keyed()).inputs.fields == {"q", "settings", "api_key", "tone"}
 
 
 def test_the_text_that_an_image_is_made_from_is_documented():
     kinds = schemas(Picture()).input_schema["properties"]["image"]["anyOf"]
-    assert kinds == [{"type": "string"}, {"$ref": "#/components/schemas/Picture.Image"}]
+    assert kinds == [{"type": "string"}, {"$ref": "#/components/schemas/PictureInputs.Image"}]

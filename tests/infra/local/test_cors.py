@@ -22,7 +22,7 @@ def ask(method, origin, kind="url", origins=(ORIGIN,), asks_first=False):
     headers = [("Origin", origin), *([("Access-Control-Request-Method", "POST")] if asks_first else [])]
     front = Front(kind, {"Echo": Function()}, Function(), origins)
     answer = asyncio.run(front.answer(Request(method, "/Echo", headers=headers)))
-    named = {name: value for name, value in answer.headers if name.startswith("Access-Control-")}
+    named = {name.title(): value for name, value in answer.headers if name.lower().startswith("access-control-")}
     return answer.status, named, len(invocations)
 
 

@@ -18,12 +18,15 @@ import pytest
 import typing_extensions
 from dspy.utils import DummyLM
 
-from dspy_lambda.api.openapi import describe
+from dspy_lambda.api.app import describe
+from dspy_lambda.config import load_config
 from dspy_lambda.payload import to_outputs
 from dspy_lambda.programs.copies import Copier
 from dspy_lambda.programs.program import Program, choose_entry
 from dspy_lambda.programs.schemas import schemas_of
+from tests.conftest import QUICKSTART
 
+CONFIG = load_config(QUICKSTART)
 UNHINTED = object()
 T = TypeVar("T")
 
@@ -229,7 +232,7 @@ PROGRAMS = {f"Row{n}": make(f"Row{n}", *row) for n, row in enumerate(ROWS)}
 @pytest.fixture(scope="module")
 def document():
     # As it is sent.
-    return json.loads(json.dumps(describe("app", "", PROGRAMS), allow_nan=False))
+    return json.loads(json.dumps(describe(CONFIG, PROGRAMS), allow_nan=False))
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -240,6 +243,20 @@ def test_the_answer_fits_the_schema(document, name):
     answer = json.loads(to_outputs(result, field=program.schemas.result_field))
     schema = {"$ref": f"#/components/schemas/{name}Outputs", "components": document["components"]}
     jsonschema.Draft202012Validator(schema).validate(answer)
+
+
+def test_a_model_that_a_program_takes_and_gives_is_described_as_it_is_in_each(document):
+    class Reviews(dspy.Module):
+        def forward(self, item: Item) -> list[Item]: ...
+
+    instance = Reviews()
+    entry = choose_entry(instance)
+    reviews = Program(
+        "Reviews", "modules", "fast", instance, entry, schemas_of(instance, entry.method), Copier(instance)
+    )
+    schemas = describe(CONFIG, {"Reviews": reviews})["components"]["schemas"]
+    assert set(schemas["ReviewsInputs.Item"]["properties"]) == {"name", "effort_[1-5]", "hidden"}
+    assert set(schemas["ReviewsOutputs.Item"]["properties"]) == {"name", "effort", "long_name"}
 
 
 def test_every_reference_of_the_document_is_in_it(document):
@@ -281,7 +298,7 @@ def test_what_dspys_types_are_written_as_is_a_text():
 
 def test_an_object_or_nothing_is_the_object_or_a_named_null():
     item, nothing = schema_of(Item | None)["anyOf"]
-    assert item == {"$ref": "#/components/schemas/P.Item"}
+    assert item == {"$ref": "#/components/schemas/POutputs.Item"}
     assert nothing == {"type": "object", "properties": {"result": {"type": "null"}}, "required": ["result"]}
 
 
@@ -325,7 +342,7 @@ def test_one_programs_odd_hint_leaves_the_others_in_the_document(hint):
     instance = Takes()
     entry = choose_entry(instance)
     odd = Program("Takes", "modules", "fast", instance, entry, schemas_of(instance, entry.method), Copier(instance))
-    document = describe("app", "", {"Takes": odd, "Row0": PROGRAMS["Row0"]})
+    document = describe(CONFIG, {"Takes": odd, "Row0": PROGRAMS["Row0"]})
     json.dumps(document, allow_nan=False)
     schemas = document["components"]["schemas"]
     assert (schemas["TakesInputs"]["type"], schemas["TakesOutputs"]["type"]) == ("object", "object")

@@ -1,6 +1,6 @@
-"""The JSON Schema of a program's answers: of what `payload.to_outputs` makes of its results.
+"""The JSON Schemas of a program: of its inputs, and of what `payload.to_outputs` makes of its results.
 
-Imported when a schema is asked for, and by no call.
+Imported when a schema is asked for, or the first inputs do not fit.
 """
 
 from __future__ import annotations
@@ -50,6 +50,19 @@ class LenientJsonSchema(GenerateJsonSchema):
         found = super().ser_schema(schema)
         # A serializer without a return hint: the parent describes what is given to it, and not what it writes.
         return {} if found is None and schema["type"] in ("function-plain", "function-wrap") else found
+
+
+def input_schema(adapter: TypeAdapter[Any], takes_more: bool, ref_template: str) -> dict[str, Any]:
+    """The schema of inputs, which promises nothing where the hints have none.
+
+    Args:
+        takes_more: whether other inputs are passed, too.
+    """
+    try:
+        schema = adapter.json_schema(ref_template=ref_template, schema_generator=LenientJsonSchema)
+    except Exception:  # a hint may bring code of its own for this
+        return {"type": "object"}
+    return {**schema, "additionalProperties": True} if takes_more else schema
 
 
 def answer_schema(returned: Any, result_field: str, ref_template: str) -> dict[str, Any] | None:
