@@ -20,6 +20,7 @@ from dspy_lambda.errors import ConfigError
 from dspy_lambda.programs.discovery import load_programs
 from dspy_lambda.programs.program import FailedProgram, Program
 from dspy_lambda.settings import SOURCES
+from dspy_lambda_infra.collisions import check_names
 from dspy_lambda_infra.deno import VARIABLES, why_deno
 
 HANDLER = "dspy_lambda.main.lambda_handler"
@@ -137,6 +138,7 @@ def load_project(root: Path) -> Project:
     """
     root = root.resolve()
     config = load_config(root)
+    check_names(root)
     _say_nested(root)
     # What a module prints belongs to nobody's standard output; what it reads from `.env` it shall find, as dspy-cli's.
     # So shall it find the project's files: on Lambda the working directory is where they are.

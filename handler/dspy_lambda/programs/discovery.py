@@ -254,8 +254,9 @@ def _reason(error: Any, file: ProgramFile) -> str:
     if _raised_by_python(error):
         if is_a(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] == "dspy_cli":
             return f"{name}: {error}; Lambda takes the place of dspy-cli's server, and its gateways do not run here yet"
-        if is_a(error, ModuleNotFoundError) and error.name:
-            return f"{name}: {error}; {_how_to_find(error.name, file.path.parents[2])}"
+        if is_a(error, ImportError) and error.name:
+            remedy = _how_to_find(error.name, file.path.parents[2], is_found=not is_a(error, ModuleNotFoundError))
+            return f"{name}: {error}{remedy and '; '}{remedy}"
         if is_a(error, ImportError, SyntaxError, TypeError):
             return f"{name}: {error}"
         if is_a(error, NameError, AttributeError) and error.name:
@@ -277,12 +278,17 @@ def _raised_by_python(error: BaseException) -> bool:
     return code.co_filename.startswith(_TRUSTED) or code.co_code[entry.tb_lasti] != _RAISE
 
 
-def _how_to_find(module: str, source: Path) -> str:
-    """What to do about a module that was not found: by whose it would be, and where this runs."""
+def _how_to_find(module: str, source: Path, *, is_found: bool) -> str:
+    """What to do about a module that was not found, by whose it would be and where this runs; or lacks a name."""
     package = module.partition(".")[0]
+    loaded = inspect.getattr_static(sys.modules.get(package), "__file__", None)
     for own in (source / package, source / f"{package}.py"):
-        if own.exists():
+        if own.exists() and isinstance(loaded, str) and not Path(loaded).is_relative_to(source):
+            return f"{own} is hidden by a package of that name, {loaded}: rename the project's own"
+        if own.exists() and not is_found:
             return f"{own} is the project's own and hides any package of that name: rename it if that one is meant"
+    if is_found:
+        return ""
     if _in_artifact(source):
         return (
             "it is not in the artifact: list it in the project's own dependencies, since what only other packages "

@@ -25,6 +25,7 @@ from dspy_lambda_infra.artifact.lock import lock
 from dspy_lambda_infra.artifact.requirements import CATALOGUE_ROOTS, Requirements, read_requirements
 from dspy_lambda_infra.artifact.size import IMAGE_LIMIT, UNZIPPED_LIMIT, Size, measure
 from dspy_lambda_infra.artifact.target import Target
+from dspy_lambda_infra.collisions import collision, own_modules
 from dspy_lambda_infra.manifest import manifest
 from dspy_lambda_infra.progress import progress
 from dspy_lambda_infra.project import CATALOGUE, Function, Project
@@ -96,19 +97,12 @@ def _stage_program(
 ) -> list[Path]:
     """The project's own files that are in it."""
     roots = [*requirements.roots(http=function.settings.http), *([Requirement("litellm")] if litellm else [])]
-    _copy_distributions(tree, roots, staged)
+    owners = _copy_distributions(tree, roots, staged)
     own = _copy_handler(staged)
-    taken = {path.name.partition(".")[0] for path in staged.iterdir() if path.suffix != ".dist-info"}
     files = project_files(project.root)
+    _check_collisions(project.root, files, owners)
     own += files
     for path in files:
-        if (staged / path).exists():
-            raise ConfigError(f"{project.root / path}: a distribution has a file of that name; rename it.")
-        name = path.parts[1].partition(".")[0] if path.parts[0] == "src" else ""
-        if name in taken:
-            raise ConfigError(
-                f"{project.root / Path(*path.parts[:2])}: would hide the distribution's {name}; rename it."
-            )
         _copy(project.root / path, staged / path)
     for path in (Path(CONFIG_FILE), *_imported(project.root)):
         if path not in own:
@@ -118,6 +112,26 @@ def _stage_program(
             )
     _finish(tree, own, staged)
     return files
+
+
+def _check_collisions(root: Path, files: list[Path], owners: dict[Path, str]) -> None:
+    """Refuse a project with what is a distribution's, too: a file, or the name of a package or module.
+
+    Args:
+        files: the project's own, relative to its root.
+        owners: the distributions' files, relative to the artifact, and whose they are.
+    """
+    for path in files:
+        if path in owners:
+            raise ConfigError(f"{root / path}: {owners[path]} has a file of that name; rename this one.")
+    names = {path.parts[0].partition(".")[0]: owner for path, owner in owners.items() if _is_code(path)}
+    refused = [collision(path, names[name]) for path, name in own_modules(root) if name in names]
+    if refused:
+        raise ConfigError("\n".join(refused))
+
+
+def _is_code(path: Path) -> bool:
+    return path.suffix in (".py", ".so")
 
 
 def _imported(root: Path) -> list[Path]:
@@ -133,10 +147,12 @@ def _stage_catalogue(project: Project, tree: Distributions, staged: Path) -> Non
     _finish(tree, own, staged)
 
 
-def _copy_distributions(tree: Distributions, roots: Iterable[Requirement], staged: Path) -> None:
-    for name in sorted(tree.closure(roots)):
-        for path in tree.files(name):
-            _copy(tree.root / path, staged / path)
+def _copy_distributions(tree: Distributions, roots: Iterable[Requirement], staged: Path) -> dict[Path, str]:
+    """The files that it copies, and the distribution of each."""
+    owners = {path: name for name in sorted(tree.closure(roots)) for path in tree.files(name)}
+    for path in owners:
+        _copy(tree.root / path, staged / path)
+    return owners
 
 
 def _copy_handler(staged: Path) -> list[Path]:

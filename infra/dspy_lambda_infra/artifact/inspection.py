@@ -40,7 +40,7 @@ def _check_imports(project: Project, function: Function, files: list[Path], task
         ConfigError: naming each import with its file, its line and the remedy.
     """
     missing = missing_imports(task, files, function.module)
-    lines = [f"{project.root / m.file}:{m.line}: imports {m.name}, {_remedy(m.name)}" for m in missing]
+    lines = [f"{project.root / m.file}:{m.line}: imports {m.name}, {_remedy(project.root, m.name)}" for m in missing]
     if lines and not project.config.lambda_.layers:
         raise ConfigError("\n".join(lines))
     for line in lines:
@@ -55,10 +55,13 @@ def _check_deno(function: Function, task: Path, say: Say) -> None:
         say(f"{why} runs Python in Deno, which fetches its files from deno.land and registry.npmjs.org at first")
 
 
-def _remedy(module: str) -> str:
+def _remedy(root: Path, module: str) -> str:
     name = module.partition(".")[0]
     if canonicalize_name(name) in NEVER or name == "dspy_lambda_infra":
         return "which is never part of an artifact: remove the import"
+    for own in (root / "src" / name, root / "src" / f"{name}.py"):
+        if own.exists():
+            return f"but {own} is left out: an ignore file names it, or it is called tests, logs or secrets; rename it"
     return (
         "which the artifact does not hold: add what brings it to the project's dependencies, or, where the program can "
         "do without, import it within try/except ImportError"

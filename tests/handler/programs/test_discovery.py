@@ -1,6 +1,8 @@
+import logging
 import sys
 
 import pytest
+import yaml
 
 from dspy_lambda.config import load_config
 from dspy_lambda.errors import ConfigError
@@ -85,6 +87,23 @@ def test_a_module_that_hides_a_package_is_named(make_project):
     (project / "src" / "yaml_of_ours").mkdir()
     sys.modules.pop("yaml_of_ours")
     assert f"{project}/src/yaml_of_ours is the project's own and hides any package of that name" in reason(project)
+
+
+@pytest.mark.parametrize("imported", ["import yaml.own", "from yaml import own", "from yaml.own import words"])
+def test_a_module_that_a_loaded_package_hides_is_named_with_that_package(make_project, imported):
+    project = make_project({"good": AECHO, "broken": f"{imported}\n{ECHO}"})
+    (project / "src" / "yaml").mkdir()
+    (project / "src" / "yaml" / "own.py").write_text("words = 3\n")
+    hidden = f"{project}/src/yaml is hidden by a package of that name, {yaml.__file__}: rename the project's own"
+    assert hidden in reason(project)
+
+
+def test_programs_in_a_package_that_a_loaded_one_hides_are_named_with_that_package(make_project):
+    project = make_project({"good": AECHO})
+    (project / "src" / "logging" / "modules").mkdir(parents=True)
+    (project / "src" / "logging" / "modules" / "echo.py").write_text(f"import dspy\n{ECHO}")
+    hidden = f"{project}/src/logging is hidden by a package of that name, {logging.__file__}: rename the project's own"
+    assert hidden in reason(project)
 
 
 def test_within_an_artifact_the_remedy_is_to_list_the_package(make_project, monkeypatch):

@@ -162,20 +162,45 @@ def test_a_module_that_would_be_left_out_by_its_name_is_an_error(make_project, q
         quick_build(project)
 
 
-def test_a_file_that_a_distribution_has_too_is_an_error(make_project, quick_build, stand_ins):
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("fast/data.txt", r"fast/data\.txt: fast has a file of that name; rename this one"),
+        ("fast/__init__.py", r"fast/__init__\.py: fast has a file of that name; rename this one"),
+        ("slow/__init__.py", r"slow: fast has a module `slow`, and one would hide the other; rename the folder"),
+        ("src/fast.py", r"src/fast\.py: fast has a module `fast`, and one would hide the other; rename the file"),
+        ("src/slow/tools.py", r"src/slow: fast has a module `slow`, and one would hide the other; rename the folder"),
+    ],
+)
+def test_a_project_that_collides_with_a_distribution_of_its_artifact_is_told_which(
+    make_project, quick_build, stand_ins, path, says
+):
+    stand_ins.add("fast", files={"fast/data.txt": "data", "slow.py": "", "notes/text.txt": "data"})
     project = make_project({"echo": ECHO})
-    (project / "dspy").mkdir()
-    (project / "dspy" / "__init__.py").write_text("")
-    with pytest.raises(ConfigError, match=r"dspy/__init__\.py: a distribution has a file of that name"):
+    (project / "requirements.txt").write_text("fast")
+    (project / path).parent.mkdir(exist_ok=True)
+    (project / path).write_text("")
+    with pytest.raises(ConfigError, match=says):
         quick_build(project)
 
 
-@pytest.mark.parametrize("name", ["src/fastapi.py", "src/dspy/tools.py", "src/dspy_lambda.pyi"])
-def test_a_project_that_would_hide_a_distribution_is_an_error(make_project, quick_build, name):
+def test_a_project_has_folders_of_its_own_beside_those_of_distributions(make_project, quick_build, stand_ins):
+    stand_ins.add("fast", files={"notes/text.txt": "data"})
     project = make_project({"echo": ECHO})
-    (project / name).parent.mkdir(exist_ok=True)
-    (project / name).write_text("")
-    with pytest.raises(ConfigError, match=r"would hide the distribution's (fastapi|dspy|dspy_lambda); rename it"):
+    (project / "requirements.txt").write_text("fast")
+    own = {"fast/mine.txt", "src/notes/tools.py", "handler/app.py", "infra/__init__.py", "src/fast.pyi"}
+    for path in own:
+        (project / path).parent.mkdir(exist_ok=True)
+        (project / path).write_text("")
+    assert own < set(contents(quick_build(project).folder))
+
+
+def test_a_module_that_never_enters_an_artifact_is_named_where_a_call_imports_it(make_project, quick_build):
+    source = ECHO.replace("        return", "        from logs import cases\n        return")
+    project = make_project({"echo": source})
+    (project / "src" / "logs").mkdir()
+    (project / "src" / "logs" / "cases.py").write_text("")
+    with pytest.raises(ConfigError, match=r"echo\.py:9: imports logs, .*/src/logs is left out.*; rename it"):
         quick_build(project)
 
 
