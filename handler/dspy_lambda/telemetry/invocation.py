@@ -124,34 +124,34 @@ class Invocation:
                     values |= self._once(program, position == 0)
                 self.telemetry.emit(program, values)
 
-    def _once(self, program: str, is_first: bool) -> dict[str, tuple[str, list[float]]]:
+    def _once(self, program: str, is_first: bool) -> dict[str, list[float]]:
         """What a program's first blob has beyond its calls."""
-        values: dict[str, tuple[str, list[float]]] = {}
+        values: dict[str, list[float]] = {}
         if self.source == "sqs":
-            values["RecordsFailed"] = ("Count", [self.records_failed[program]])
+            values["RecordsFailed"] = [self.records_failed[program]]
         if is_first and self.cold_start:
-            values["ColdStart"] = ("Count", [1])
+            values["ColdStart"] = [1]
         for (name, counted), number in self.counts.items():
             if counted == program:
-                values[name] = ("Count", [number])
+                values[name] = [number]
         return values
 
 
-def _values(calls: list[Call]) -> dict[str, tuple[str, list[float]]]:
-    """Name -> (unit, values). Counts travel as their sum, measures as one value per call, for percentiles."""
+def _values(calls: list[Call]) -> dict[str, list[float]]:
+    """The metrics of some calls. Counts travel as their sum, measures as one value per call, for percentiles."""
     if not calls:
         return {}
-    values: dict[str, tuple[str, list[float]]] = {
-        "Calls": ("Count", [len(calls)]),
-        "Errors": ("Count", [sum(call.failed for call in calls)]),
-        "RateLimited": ("Count", [sum(call.outcome == "rate_limited" for call in calls)]),
-        "LMCalls": ("Count", [sum(call.usage.lm_calls for call in calls)]),
-        "Duration": ("Milliseconds", [round(call.duration_ms, 3) for call in calls]),
-        "InputTokens": ("Count", [call.usage.input_tokens for call in calls]),
-        "OutputTokens": ("Count", [call.usage.output_tokens for call in calls]),
+    values: dict[str, list[float]] = {
+        "Calls": [len(calls)],
+        "Errors": [sum(call.failed for call in calls)],
+        "RateLimited": [sum(call.outcome == "rate_limited" for call in calls)],
+        "LMCalls": [sum(call.usage.lm_calls for call in calls)],
+        "Duration": [round(call.duration_ms, 3) for call in calls],
+        "InputTokens": [call.usage.input_tokens for call in calls],
+        "OutputTokens": [call.usage.output_tokens for call in calls],
     }
     if costs := _known(call.usage.cost_usd for call in calls):
-        values["CostUSD"] = ("None", costs)
+        values["CostUSD"] = costs
     return values
 
 

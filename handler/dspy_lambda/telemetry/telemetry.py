@@ -21,6 +21,7 @@ from dspy_lambda.telemetry.describe import describe
 from dspy_lambda.telemetry.exceptions import Exceptions
 from dspy_lambda.telemetry.invocation import Invocation
 from dspy_lambda.telemetry.lines import NULL, to_json
+from dspy_lambda.telemetry.metrics import UNITS
 from dspy_lambda.telemetry.printed import Printed, redirect
 
 
@@ -203,7 +204,7 @@ class Telemetry:
         """An answer that came after its call had been settled: its record, and its tokens and cost as metrics."""
         self.log("INFO", "late model call", about | answer.fields())
         if not answer.abandoned:
-            self.emit(program, {"LateAnswers": ("Count", [1]), **_used(answer)})
+            self.emit(program, {"LateAnswers": [1], **_used(answer)})
 
     def write_outside(self, answer: usage.Answer) -> None:
         """An answer that no call has asked for, in the same way: with the program where only one runs."""
@@ -212,11 +213,11 @@ class Telemetry:
         if not answer.abandoned:
             self.emit(about["program"], _used(answer))
 
-    def emit(self, program: str, values: dict[str, tuple[str, list[float]]]) -> None:
+    def emit(self, program: str, values: dict[str, list[float]]) -> None:
         """One EMF blob. Not `Metrics`: that shares state between all its instances, so concurrent calls would mix."""
         metrics = EphemeralMetrics(namespace=self.namespace, service=self.service)
         metrics.add_dimension("program", program)
-        named = {name: {"Unit": unit, "Value": numbers} for name, (unit, numbers) in values.items()}
+        named = {name: {"Unit": UNITS[name], "Value": numbers} for name, numbers in values.items()}
         self._write(json.dumps(metrics.serialize_metric_set(metrics=named)) + "\n")
 
     def _write_object(self, line: dict[str, Any]) -> None:
@@ -249,12 +250,12 @@ class Telemetry:
             pass  # nobody reads it any more; a call does not fail for that
 
 
-def _used(answer: usage.Answer) -> dict[str, tuple[str, list[float]]]:
-    values: dict[str, tuple[str, list[float]]] = {
-        "LMCalls": ("Count", [1]),
-        "InputTokens": ("Count", [answer.input_tokens]),
-        "OutputTokens": ("Count", [answer.output_tokens]),
+def _used(answer: usage.Answer) -> dict[str, list[float]]:
+    values: dict[str, list[float]] = {
+        "LMCalls": [1],
+        "InputTokens": [answer.input_tokens],
+        "OutputTokens": [answer.output_tokens],
     }
     if answer.cost_usd is not None:
-        values["CostUSD"] = ("None", [round(answer.cost_usd, 10)])
+        values["CostUSD"] = [round(answer.cost_usd, 10)]
     return values
