@@ -1,4 +1,4 @@
-# make setup|demo|test|isolation|chaos|test-sam|verify-aws|stress|serve|bench|check|lint|format|template|lock. Needs Python 3.11+ and make, nothing else.
+# make setup|demo|test|isolation|chaos|test-sam|verify-aws|stress|serve|bench|check|lint|format|template|docs|reference|lock. Needs Python 3.11+ and make, nothing else.
 SHELL := /bin/sh
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -12,7 +12,7 @@ ALONE := tests/infra/local/test_fifo.py tests/infra/local/test_moto_patches.py t
 CHAOS := tests/stress/test_chaos.py
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
 
-.PHONY: setup tools demo test isolation chaos test-sam verify-aws stress serve bench check lint format template lock clean
+.PHONY: setup tools demo test isolation chaos test-sam verify-aws stress serve bench check lint format template docs reference lock clean
 
 setup: .venv/ready
 tools: .venv-tools/ready
@@ -84,6 +84,20 @@ format: setup
 template: setup
 	$(BIN)/dspy-lambda template --project examples/quickstart --output template.yaml
 
+.venv-docs/ready: requirements/docs.txt .venv/ready
+	@rm -rf .venv-docs
+	$(PYTHON) -m venv .venv-docs
+	$(BIN)/uv pip install -q --python .venv-docs/bin/python --require-hashes -r requirements/docs.txt
+	@touch $@
+
+# The site, into site/. A link or an anchor that leads nowhere fails the build.
+docs: setup .venv-docs/ready
+	.venv-docs/bin/zensical build --clean --strict
+
+# The pages of docs/reference/, from the code; tests/docs fails where one is out of date.
+reference: setup
+	$(BIN)/python docs/generate.py
+
 # `sam build` calls this for each function of template.yaml, in the project's folder.
 build-%: | $(HERE)/.venv/ready
 	$(HERE)/$(BIN)/dspy-lambda build --function $* --output "$(ARTIFACTS_DIR)"
@@ -97,7 +111,8 @@ lock:
 	$(BIN)/$(LOCK) pyproject.toml --extra cli --group dev -o requirements/dev.txt
 	$(BIN)/$(LOCK) --group tools -o requirements/tools.txt
 	$(BIN)/$(LOCK) --group bench -o requirements/bench.txt
+	$(BIN)/$(LOCK) --group docs -o requirements/docs.txt
 	echo uv | $(BIN)/$(LOCK) - -o requirements/uv.txt
 
 clean:
-	rm -rf .venv .venv-tools .venv-bench .aws-sam dist examples/quickstart/.dspy-lambda .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-tools .venv-bench .venv-docs .aws-sam dist site examples/quickstart/.dspy-lambda .pytest_cache .mypy_cache .ruff_cache .hypothesis

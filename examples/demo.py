@@ -44,8 +44,8 @@ NEXT = """
 Next:
   make serve                        the same, left running: call it with curl
   . .venv/bin/activate              puts dspy-lambda on your PATH
-  dspy-lambda local --project DIR   runs a project of yours; README.md says what
-                                    one looks like under "Your project"
+  dspy-lambda local --project DIR   runs a project of yours; docs/project.md
+                                    says what one looks like
 """
 BATCH, BAD = 10, 4
 WAIT_SECONDS = 60

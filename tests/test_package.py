@@ -12,7 +12,14 @@ import pytest
 import dspy_lambda
 
 ROOT = Path(__file__).resolve().parent.parent
-TRACES = ["handler/dspy_lambda/__pycache__/x.pyc", ".env", "dist/old.whl", ".aws-sam/x", "examples/quickstart/.env"]
+TRACES = [
+    "handler/dspy_lambda/__pycache__/x.pyc",
+    ".env",
+    "dist/old.whl",
+    ".aws-sam/x",
+    "examples/quickstart/.env",
+    "site/x",
+]
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +51,8 @@ def test_the_wheel_puts_two_packages_and_its_metadata_into_site_packages(built):
     assert not [name for name in names if name.endswith((".pyc", ".env"))]
     assert f"Version: {dspy_lambda.__version__}\n" in metadata
     assert "License-Expression: MIT\n" in metadata
+    assert "Description-Content-Type: text/markdown\n" in metadata
+    assert metadata.endswith((ROOT / "README.md").read_text())
 
 
 def test_the_sdist_holds_the_sources_and_nothing_that_a_run_made(built):
@@ -56,6 +65,10 @@ def test_the_sdist_holds_the_sources_and_nothing_that_a_run_made(built):
         "CHANGELOG.md",
         "Makefile",
         "requirements/dev.txt",
+        "mkdocs.yml",
+        "docs/index.md",
+        "docs/generate.py",
+        "docs/reference/config.md",
         "tests/test_package.py",
     } <= names
     assert not names & set(TRACES)

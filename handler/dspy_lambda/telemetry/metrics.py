@@ -11,7 +11,24 @@ from dspy_lambda.usage import Answer
 # EMF: "Arrays of metric values cannot exceed 100 elements".
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 MAX_VALUES = 100
-Values = dict[str, tuple[str, list[float]]]  # name -> unit and values
+Values = dict[str, list[float]]
+# CloudWatch's units: Duration in milliseconds, CostUSD in US dollars. The reference in docs/ is made from this table.
+# https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricDatum.html
+UNITS = {
+    "Calls": "Count",
+    "Errors": "Count",
+    "RateLimited": "Count",
+    "Duration": "Milliseconds",
+    "InputTokens": "Count",
+    "OutputTokens": "Count",
+    "CostUSD": "None",
+    "LMCalls": "Count",
+    "ColdStart": "Count",
+    "RecordsFailed": "Count",
+    "LoopBlocked": "Count",
+    "Stuck": "Count",
+    "LateAnswers": "Count",
+}
 
 
 def metrics(invocation: Invocation) -> Iterator[tuple[str, Values]]:
@@ -35,42 +52,42 @@ def _once(invocation: Invocation, program: str, is_first: bool) -> Values:
     """What a program's first blob has beyond its calls."""
     values: Values = {}
     if invocation.source == "sqs":
-        values["RecordsFailed"] = ("Count", [invocation.records_failed[program]])
+        values["RecordsFailed"] = [invocation.records_failed[program]]
     if is_first and invocation.cold_start:
-        values["ColdStart"] = ("Count", [1])
+        values["ColdStart"] = [1]
     for (name, counted), number in invocation.counts.items():
         if counted == program:
-            values[name] = ("Count", [number])
+            values[name] = [number]
     return values
 
 
 def answer_metrics(answer: Answer) -> Values:
     """The metrics of one answer that no call's own have."""
     values: Values = {
-        "LMCalls": ("Count", [1]),
-        "InputTokens": ("Count", [answer.input_tokens]),
-        "OutputTokens": ("Count", [answer.output_tokens]),
+        "LMCalls": [1],
+        "InputTokens": [answer.input_tokens],
+        "OutputTokens": [answer.output_tokens],
     }
     if answer.cost_usd is not None:
-        values["CostUSD"] = ("None", [round(answer.cost_usd, 10)])
+        values["CostUSD"] = [round(answer.cost_usd, 10)]
     return values
 
 
 def _values(calls: list[Call]) -> Values:
-    """Name -> (unit, values). Counts travel as their sum, measures as one value per call, for percentiles."""
+    """Counts travel as their sum, measures as one value per call, for percentiles."""
     if not calls:
         return {}
     values: Values = {
-        "Calls": ("Count", [len(calls)]),
-        "Errors": ("Count", [sum(call.failed for call in calls)]),
-        "RateLimited": ("Count", [sum(call.outcome == "rate_limited" for call in calls)]),
-        "LMCalls": ("Count", [sum(call.usage.lm_calls for call in calls)]),
-        "Duration": ("Milliseconds", [round(call.duration_ms, 3) for call in calls]),
-        "InputTokens": ("Count", [call.usage.input_tokens for call in calls]),
-        "OutputTokens": ("Count", [call.usage.output_tokens for call in calls]),
+        "Calls": [len(calls)],
+        "Errors": [sum(call.failed for call in calls)],
+        "RateLimited": [sum(call.outcome == "rate_limited" for call in calls)],
+        "LMCalls": [sum(call.usage.lm_calls for call in calls)],
+        "Duration": [round(call.duration_ms, 3) for call in calls],
+        "InputTokens": [call.usage.input_tokens for call in calls],
+        "OutputTokens": [call.usage.output_tokens for call in calls],
     }
     if costs := _known(call.usage.cost_usd for call in calls):
-        values["CostUSD"] = ("None", costs)
+        values["CostUSD"] = costs
     return values
 
 

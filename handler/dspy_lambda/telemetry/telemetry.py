@@ -20,7 +20,7 @@ from dspy_lambda.settings import Settings
 from dspy_lambda.telemetry.describe import describe
 from dspy_lambda.telemetry.exceptions import Exceptions
 from dspy_lambda.telemetry.lines import NULL, to_json
-from dspy_lambda.telemetry.metrics import Values, answer_metrics, metrics
+from dspy_lambda.telemetry.metrics import UNITS, Values, answer_metrics, metrics
 from dspy_lambda.telemetry.printed import Printed, redirect
 from dspy_lambda.telemetry.records import about, record
 from dspy_lambda.usage import Answer
@@ -218,7 +218,7 @@ class Telemetry:
         """An answer that came after its call had been settled: its record, and its tokens and cost as metrics."""
         self.log("INFO", "late model call", about(call) | answer.fields())
         if not answer.abandoned:
-            self.emit(call.program, {"LateAnswers": ("Count", [1]), **answer_metrics(answer)})
+            self.emit(call.program, {"LateAnswers": [1], **answer_metrics(answer)})
 
     def answered_outside(self, answer: Answer) -> None:
         """An answer that no call has asked for, in the same way: with the program where only one runs."""
@@ -231,7 +231,7 @@ class Telemetry:
         """One EMF blob. Not `Metrics`: that shares state between all its instances, so concurrent calls would mix."""
         metrics = EphemeralMetrics(namespace=self.namespace, service=self.service)
         metrics.add_dimension("program", program)
-        named = {name: {"Unit": unit, "Value": numbers} for name, (unit, numbers) in values.items()}
+        named = {name: {"Unit": UNITS[name], "Value": numbers} for name, numbers in values.items()}
         self._write(json.dumps(metrics.serialize_metric_set(metrics=named)) + "\n")
 
     def _write_object(self, line: dict[str, Any]) -> None:

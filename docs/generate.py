@@ -1,0 +1,341 @@
+"""Write the pages of `docs/reference/` from the code: `make reference`.
+
+Names, types, limits, defaults and units come from the code; `docs/meanings.yaml` has what the code does not say. Each
+function below reads one part of the code, and is the only place to change when that part moves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = ROOT / "docs" / "reference"
+MEANINGS = ROOT / "docs" / "meanings.yaml"
+HANDLER = ROOT / "handler" / "dspy_lambda"
+NOTE = "<!-- Written by `make reference` from the code and docs/meanings.yaml. Do not edit. -->"
+
+Rows = list[tuple[str, ...]]
+Meanings = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option, or an argument when its flags begin with no hyphen."""
+
+    flags: tuple[str, ...]
+    value: str  # what follows it; empty for a switch
+    choices: tuple[str, ...]
+    default: str
+    help: str
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand; the one without a name is `dspy-lambda` itself."""
+
+    name: str
+    help: str
+    options: list[Option] = field(default_factory=list)
+
+
+def config_schema() -> dict[str, Any]:
+    """The JSON Schema of a whole `dspy.config.yaml`."""
+    from dspy_lambda.config import Config
+
+    return Config.model_json_schema(by_alias=True)
+
+
+def variables(meanings: Meanings) -> Rows:
+    """Each environment variable with its default and meaning.
+
+    SWITCH HERE once `dspy_lambda.settings.Settings` has both in its fields' metadata; docs/meanings.yaml then loses
+    its `variables`. tests/docs/test_reference.py compares the names with those that the code reads.
+    """
+    return [(name, about["default"], about["meaning"]) for name, about in meanings["variables"].items()]
+
+
+def routes() -> Rows:
+    """Method and path of every route; tests/docs/test_reference.py compares them with the application's."""
+    from dspy_lambda.api.shared import SHARED_PATHS
+
+    return [("POST", "/{Program}"), *(("GET", path) for path in SHARED_PATHS)]
+
+
+def errors() -> Rows:
+    """Every way a call can fail: name, HTTP status, outcome, what it means."""
+    from dspy_lambda import errors
+
+    known = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.CallError)]
+    return [
+        (kind.__name__, str(kind.status), kind.outcome, (kind.__doc__ or "").partition("\n")[0])
+        for kind in known
+        if kind is not errors.CallError
+    ]
+
+
+def metrics() -> Rows:
+    """Each metric's name and unit."""
+    from dspy_lambda.telemetry.metrics import UNITS
+
+    return list(UNITS.items())
+
+
+def log_messages() -> list[str]:
+    """The messages of the handler's own log lines, other than a call's record."""
+    found: set[str] = set()
+    for path in HANDLER.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                if called in {"log", "_log", "_warn", "log_here"}:
+                    texts = [argument.value for argument in node.args[:2] if isinstance(argument, ast.Constant)]
+                    found |= {text for text in texts if isinstance(text, str)}
+    return sorted(found - {"program call", *logging.getLevelNamesMapping()})
+
+
+def command_line() -> list[Command]:
+    """The `dspy-lambda` command, whether it is built with typer (an `app`) or argparse."""
+    from dspy_lambda_infra import cli
+
+    if (app := getattr(cli, "app", None)) is not None:
+        from typer.main import get_command  # type: ignore[import-not-found,unused-ignore]
+
+        root = get_command(app)
+        return [_of_click("", root), *(_of_click(name, command) for name, command in root.commands.items())]
+    parser = cli._parser()
+    (subparsers,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    texts = {action.dest: action.help or "" for action in subparsers._choices_actions}
+    commands = [_of_argparse(name, texts[name], command) for name, command in subparsers.choices.items()]
+    return [_of_argparse("", parser.description or "", parser), *commands]
+
+
+def _of_argparse(name: str, text: str, parser: argparse.ArgumentParser) -> Command:
+    options = []
+    for action in parser._actions:
+        if isinstance(action, argparse._HelpAction | argparse._SubParsersAction):
+            continue
+        takes_value = action.nargs != 0
+        choices = tuple(map(str, action.choices or ()))
+        value = (action.metavar or action.dest.upper()) if takes_value and action.option_strings else ""
+        default = "" if action.default in (None, False, [], argparse.SUPPRESS) else str(action.default)
+        flags = tuple(action.option_strings) or (str(action.metavar or action.dest),)
+        options.append(Option(flags, str(value), choices, default, action.help or ""))
+    return Command(name, text, options)
+
+
+def _of_click(name: str, command: Any) -> Command:
+    options = []
+    for parameter in command.params:
+        if getattr(parameter, "hidden", False) or "--help" in parameter.opts:
+            continue
+        is_option, is_flag = parameter.param_type_name == "option", getattr(parameter, "is_flag", False)
+        choices = tuple(map(str, getattr(parameter.type, "choices", ())))
+        metavar = parameter.metavar or str(parameter.name).upper()
+        flags = (*parameter.opts, *parameter.secondary_opts) if is_option else (metavar,)
+        default = "" if callable(parameter.default) or parameter.default in (None, False, ()) else parameter.default
+        text = getattr(parameter, "help", "") or ""
+        options.append(Option(flags, metavar if is_option and not is_flag else "", choices, str(default), text))
+    return Command(name, (command.help or "").partition("\n")[0].rstrip("."), options)
+
+
+def pages() -> dict[str, str]:
+    """The text of each page by its file's name."""
+    meanings: Meanings = yaml.safe_load(MEANINGS.read_text(encoding="utf-8"))
+    return {
+        "config.md": _config_page(meanings),
+        "environment.md": _variables_page(meanings),
+        "http.md": _http_page(meanings),
+        "telemetry.md": _telemetry_page(meanings),
+        "cli.md": _cli_page(),
+    }
+
+
+def _config_page(meanings: Meanings) -> str:
+    parts = [
+        "# Config keys",
+        "`dspy.config.yaml`, in the project's folder. An unknown key, a duplicate key or a value out of range is an "
+        "error that names the file, the key and what is allowed. [Your project](../project.md#the-config) has an "
+        "example.",
+    ]
+    schema = config_schema()
+    for heading, rows in _sections(schema, schema, ""):
+        meant = [(f"`{key}`", value, default, _meaning(meanings, "config", path)) for path, key, value, default in rows]
+        parts += [f"## {heading}", _table(("key", "value", "default", "meaning"), meant)]
+    return _page(*parts)
+
+
+def config_keys() -> list[str]:
+    """Every key of a config, with dots between its parts."""
+    schema = config_schema()
+    return [row[0] for _, rows in _sections(schema, schema, "") for row in rows]
+
+
+def _sections(root: dict[str, Any], section: dict[str, Any], path: str) -> Iterator[tuple[str, Rows]]:
+    """A section's rows (path, key, value, default), then those of the sections in it."""
+    rows: Rows = []
+    below: list[tuple[dict[str, Any], str]] = []
+    for key, about in section["properties"].items():
+        full = f"{path}{key}"
+        kinds = [_resolve(root, kind) for kind in about.get("anyOf", [about])]
+        shown = [] if full == "lambda.programs" else kinds
+        for kind in shown:
+            inner = _resolve(root, kind.get("additionalProperties") or {})
+            if "properties" in kind:
+                below.append((kind, f"{full}."))
+            elif "properties" in inner:
+                below.append((inner, f"{full}.<{'alias' if key == 'registry' else 'Name'}>."))
+        is_required = key in section.get("required", ())
+        rows.append((full, key, "; or ".join(map(_kind, kinds)), "required" if is_required else _default(about)))
+    yield (f"`{path.rstrip('.')}`" if path else "Top level"), rows
+    for inner, name in below:
+        yield from _sections(root, inner, name)
+
+
+def _resolve(root: dict[str, Any], kind: Any) -> dict[str, Any]:
+    if not isinstance(kind, dict):
+        return {}
+    reference = kind.get("$ref")
+    return root["$defs"][reference.rpartition("/")[2]] if reference else kind
+
+
+def _kind(kind: dict[str, Any]) -> str:
+    """What a value may be, in words."""
+    if "const" in kind or "enum" in kind:
+        return ", ".join(f"`{_word(value)}`" for value in kind.get("enum", [kind.get("const")]))
+    name = kind.get("type", "")
+    if name in ("integer", "number"):
+        return ("whole number" if name == "integer" else "number") + _bounds(kind)
+    if name == "array":
+        return "list"
+    words = {"string": "text", "boolean": "`true`, `false`", "null": "`null`", "object": "mapping"}
+    return words.get(name, "any")
+
+
+def _bounds(kind: dict[str, Any]) -> str:
+    least, most, above = kind.get("minimum"), kind.get("maximum"), kind.get("exclusiveMinimum")
+    if least is not None and most is not None:
+        return f", {least:,} to {most:,}"
+    if least is not None:
+        return f", {least:,} or more"
+    return "" if above is None else f", above {above:,}"
+
+
+def _default(about: dict[str, Any]) -> str:
+    default = about.get("default")
+    return "see below" if isinstance(default, dict) and default else f"`{_word(default)}`"
+
+
+def _word(value: Any) -> str:
+    """A value as YAML has it."""
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n...\n").strip()
+
+
+def _variables_page(meanings: Meanings) -> str:
+    rows = [(f"`{name}`", default, meaning) for name, default, meaning in variables(meanings)]
+    return _page(
+        "# Environment variables",
+        "Read once, at init. An empty variable counts as not set. Switches take `true`, `1`, `yes`, `on` or `false`, "
+        "`0`, `no`, `off`; any other word ends the init with an error that names the variable.",
+        _table(("variable", "default", "meaning"), rows),
+    )
+
+
+def _http_page(meanings: Meanings) -> str:
+    known = [(f"`{method}`", f"`{path}`", _meaning(meanings, "routes", path)) for method, path in routes()]
+    failures = [(f"`{name}`", status, f"`{outcome}`", meaning) for name, status, outcome, meaning in errors()]
+    return _page(
+        "# Routes and errors",
+        "[Calling a program](../calling.md) says what to send and what comes back.",
+        "## Routes",
+        _table(("method", "path", "what it does"), known),
+        "## Named errors",
+        "The name is what a direct invocation raises, for `Retry` and `Catch` of Step Functions; the outcome is what "
+        "the log record has. An event that no source recognizes raises `UnknownEvent`.",
+        _table(("name", "status", "outcome", "meaning"), failures),
+    )
+
+
+def _telemetry_page(meanings: Meanings) -> str:
+    record = [(f"`{name}`", meaning) for name, meaning in meanings["record"].items()]
+    lines = [(f"`{message}`", _meaning(meanings, "messages", message)) for message in log_messages()]
+    units = [(f"`{name}`", unit, _meaning(meanings, "metrics", name)) for name, unit in metrics()]
+    return _page(
+        "# Log lines and metrics",
+        "## The log record",
+        'Each program call writes one JSON line with `"message": "program call"`.',
+        _table(("field", "meaning"), record),
+        "## Other lines",
+        "Lines that the handler writes beside the log records, by their `message`.",
+        _table(("message", "meaning"), lines),
+        "## Metrics",
+        "CloudWatch's embedded metric format, in the namespace `POWERTOOLS_METRICS_NAMESPACE`, with the dimensions "
+        "`service` and `program` (`unknown` where there is none). Values of one invocation travel in as few blobs as "
+        "the format allows.",
+        _table(("metric", "unit", "meaning"), units),
+    )
+
+
+def _cli_page() -> str:
+    parts = ["# Command line"]
+    for command in command_line():
+        parts += [f"## {f'dspy-lambda {command.name}'.strip()}", f"{command.help[:1].upper()}{command.help[1:]}."]
+        rows = [(_flags(option), _default_of(option), _meaning_of(option)) for option in command.options]
+        if rows:
+            parts.append(_table(("option", "default", "meaning"), rows))
+    exits = "Every command exits with 0 when done, 1 on failure, 2 on wrong usage or configuration, 130 on Ctrl-C."
+    return _page(parts[0], exits, *(part.replace("..", ".") for part in parts[1:]))
+
+
+def _flags(option: Option) -> str:
+    value = f" {option.value}" if option.value and not option.choices else ""
+    return f"`{', '.join(option.flags)}{value}`"
+
+
+def _default_of(option: Option) -> str:
+    return f"`{option.default}`" if option.default else ""
+
+
+def _meaning_of(option: Option) -> str:
+    choices = ", ".join(f"`{choice}`" for choice in option.choices)
+    return "; ".join(part for part in (choices, option.help) if part)
+
+
+def _meaning(meanings: Meanings, part: str, name: str) -> str:
+    """What `docs/meanings.yaml` says; the test fails where that is nothing."""
+    return str(meanings[part].get(name, ""))
+
+
+def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [header, tuple("---" for _ in header), *rows]
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """One line; what Markdown would take for a tag or the end of the cell is escaped, outside of code for tags."""
+    parts = " ".join(text.split()).replace("|", "&#124;").split("`")
+    return "`".join(part if n % 2 else part.replace("<", "&lt;") for n, part in enumerate(parts))
+
+
+def _page(title: str, *parts: str) -> str:
+    return "\n\n".join([title, NOTE, *parts]) + "\n"
+
+
+def main() -> int:
+    """Write the pages."""
+    REFERENCE.mkdir(exist_ok=True)
+    for name, text in pages().items():
+        (REFERENCE / name).write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""The README's figures are those of the last benchmark."""
+
+import re
+
+import pytest
+
+from tests.conftest import ROOT
+
+RESULTS = (ROOT / "benchmarks" / "RESULTS.md").read_text()
+README = (ROOT / "README.md").read_text()
+
+
+def measured(row, column):
+    """A number of RESULTS.md, from the row that begins so."""
+    (line,) = [line for line in RESULTS.splitlines() if line.startswith(row)]
+    return float(re.search(r"[\d.]+", line.split("|")[column])[0])
+
+
+def claimed(row):
+    """Ours and the other's."""
+    (line,) = [line for line in README.splitlines() if line.startswith(row)]
+    return [float(re.search(r"[\d.]+", cell)[0]) for cell in line.split("|")[2:4]]
+
+
+@pytest.mark.parametrize(
+    ("row", "ours", "other"),
+    [
+        (
+            "| cold start, HTTP",
+            ("| dspy-lambda, HTTP event |", 3),
+            ("| FastAPI + Mangum + DSPy + Powertools, HTTP event |", 3),
+        ),
+        (
+            "| CPU for one HTTP event",
+            ("| dspy-lambda: the whole HTTP event |", 2),
+            ("| FastAPI + Mangum + DSPy + Powertools: the whole HTTP event |", 2),
+        ),
+        ("| 100 SQS records", ("| 500 | sync | 100 |", 5), ("| 500 | sync | 100 |", 7)),
+        ("| 100 users", ("| dspy-lambda serve | sync |", 3), ("| dspy-cli serve | sync |", 3)),
+    ],
+)
+def test_a_figure_of_the_readme_is_a_measured_one(row, ours, other):
+    assert claimed(row) == pytest.approx([measured(*ours), measured(*other)], rel=0.2)

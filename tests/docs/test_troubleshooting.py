@@ -1,0 +1,27 @@
+import re
+
+import pytest
+
+from tests.conftest import ROOT
+
+# What the system, Lambda or CloudFormation says.
+FOREIGN = {"signal: killed", "Read-only file system", "already exists", "port 3000: Address already in use"}
+ROWS = [
+    line.split(" | ")[0].removeprefix("| ")
+    for line in (ROOT / "docs" / "troubleshooting.md").read_text().splitlines()
+    if line.startswith("| ") and not line.startswith(("| symptom", "|---"))
+]
+
+
+@pytest.fixture(scope="module")
+def sources():
+    paths = [*(ROOT / "handler").rglob("*.py"), *(ROOT / "infra").rglob("*.py"), ROOT / "docs" / "meanings.yaml"]
+    return "\n".join(path.read_text() for path in paths)
+
+
+@pytest.mark.parametrize("symptom", ROWS)
+def test_a_quoted_message_is_one_that_the_code_writes(symptom, sources):
+    for quoted in set(re.findall(r"`([^`]+)`", symptom)) - FOREIGN:
+        for part in filter(None, (part.strip() for part in quoted.split("..."))):
+            known = part in sources or part.partition(" ")[2] in sources  # the first word may be a value
+            assert known, part
