@@ -1,4 +1,4 @@
-# make setup|demo|test|isolation|chaos|test-sam|verify-aws|stress|serve|bench|check|lint|format|template|docs|reference|lock. Needs Python 3.11+ and make, nothing else.
+# make setup|demo|test|test-dspy|isolation|chaos|test-sam|verify-aws|stress|serve|bench|check|lint|format|template|docs|reference|lock. Needs Python 3.11+ and make, nothing else.
 SHELL := /bin/sh
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -12,7 +12,7 @@ ALONE := tests/infra/local/test_fifo.py tests/infra/local/test_moto_patches.py t
 CHAOS := tests/stress/test_chaos.py
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
 
-.PHONY: setup tools demo test isolation chaos test-sam verify-aws stress serve bench check lint format template docs reference lock clean
+.PHONY: setup tools demo test test-dspy isolation chaos test-sam verify-aws stress serve bench check lint format template docs reference lock clean
 
 setup: .venv/ready
 tools: .venv-tools/ready
@@ -40,6 +40,22 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -q -n 3 --dist loadfile $(foreach file,$(ALONE) $(CHAOS),--ignore $(file))
+
+# The handler's tests against any DSPy, with and without the patches that only save time:
+# make test-dspy (the newest release), VERSION=3.4.0, or PACKAGE=dspy-lite for what else calls itself `dspy`.
+PACKAGE ?= dspy
+VERSION ?=
+OTHER := .venv-$(PACKAGE)-$(or $(VERSION),newest)
+test-dspy: setup
+	@rm -rf $(OTHER)
+	@$(PYTHON) -m venv $(OTHER)
+	@$(BIN)/uv pip install -q --python $(OTHER)/bin/python --compile-bytecode -r requirements/dev.txt
+	@$(BIN)/uv pip uninstall -q --python $(OTHER)/bin/python dspy
+	@$(BIN)/uv pip install -q --python $(OTHER)/bin/python --upgrade --compile-bytecode "$(PACKAGE)$(VERSION:%===%)"
+	@$(BIN)/uv pip install -q --python $(OTHER)/bin/python --no-deps --no-build-isolation -e .
+	@$(OTHER)/bin/python -c "import dspy_lambda.environment, dspy; print('DSPy', dspy.__version__)"
+	$(OTHER)/bin/python -m pytest -q -n 3 --dist loadfile tests/handler
+	DSPY_LAMBDA_FAST=false $(OTHER)/bin/python -m pytest -q -n 3 --dist loadfile tests/handler
 
 # Needs the SAM CLI (make tools) and, for `sam local`, Docker: it installs and starts one where it is root on Debian.
 test-sam: setup tools
@@ -115,4 +131,4 @@ lock:
 	echo uv | $(BIN)/$(LOCK) - -o requirements/uv.txt
 
 clean:
-	rm -rf .venv .venv-tools .venv-bench .venv-docs .aws-sam dist site examples/quickstart/.dspy-lambda .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-tools .venv-bench .venv-docs .venv-dspy* .aws-sam dist site examples/quickstart/.dspy-lambda .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -25,6 +25,7 @@ from tests.support import Records, Serve
 ROOT = Path(__file__).resolve().parent.parent
 QUICKSTART = ROOT / "examples" / "quickstart"
 EVENTS = ROOT / "events"
+FAST = os.environ.get("DSPY_LAMBDA_FAST")
 _packages = itertools.count()
 
 MakeProject = Callable[..., Path]
@@ -80,6 +81,8 @@ def make_serve(models: ModelServer, output: io.StringIO) -> Iterator[MakeServe]:
             "DSPY_LAMBDA_PROJECT": str(project),
             "DSPY_LAMBDA_API_BASE": models.url,
             "OPENAI_API_KEY": "test-key",
+            # `make test-dspy` runs all without the patches that only save time, too.
+            **({"DSPY_LAMBDA_FAST": FAST} if FAST else {}),
             "POWERTOOLS_SERVICE_NAME": f"service-{next(_packages)}",  # loggers are per service and outlive a test
             **variables,
         }

@@ -11,9 +11,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import dspy
 from dotenv import dotenv_values
-from dspy.utils.exceptions import LMError
+
+from dspy_lambda.dspy_patches.start import dspy_import
+
+with dspy_import():
+    import dspy
+    from dspy.utils.exceptions import LMError
 
 from dspy_lambda.config import Config, FunctionSettings, load_config
 from dspy_lambda.errors import ConfigError

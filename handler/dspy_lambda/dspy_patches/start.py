@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from dspy_lambda.errors import ConfigError
+
 _OLDEST = (3, 4)
 
 
@@ -16,7 +18,7 @@ def dspy_import() -> Iterator[None]:
     """For `import dspy`, and what else of DSPy is imported with it.
 
     Raises:
-        ImportError: this DSPy is too old.
+        ConfigError: this DSPy is too old.
     """
     try:
         with quick_stacks():
@@ -29,7 +31,7 @@ def check_version() -> None:
     """Refuse a DSPy from before 3.4, which has another way to its models.
 
     Raises:
-        ImportError: it is older.
+        ConfigError: it is older.
     """
     version = getattr(sys.modules.get("dspy"), "__version__", None)
     if not isinstance(version, str):  # it has not come so far
@@ -37,7 +39,7 @@ def check_version() -> None:
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
     if numbers < _OLDEST:
         advice = "dspy-lambda needs DSPy 3.4 or newer: pip install 'dspy>=3.4'"
-        raise ImportError(f"DSPy {version} is installed, and {advice}", name="dspy")
+        raise ConfigError(f"DSPy {version} is installed, and {advice}.")
 
 
 @contextmanager

@@ -100,7 +100,7 @@ def test_such_a_touch_is_found(source):
         "import dspy\ndspy.settings.lm",
         "from dspy.utils.exceptions import LMError",
         "import asyncio\nasyncio._get_running_loop()",
-        "class A:\n    def __init__(self):\n        self._own = 1\n    def f(self, a):\n        return a._own",
+        "class A:\n    def __init__(self):\n        self._own = 1\ndef f(other):\n    return other._own",
         "import dspy\ndspy.__version__",
     ],
 )

@@ -8,6 +8,7 @@ import dspy
 import pytest
 
 from dspy_lambda.dspy_patches.start import dspy_import, quick_stacks
+from dspy_lambda.errors import ConfigError
 
 
 def test_a_missing_optional_package_still_names_its_place_without_a_search_for_sources():
@@ -32,7 +33,7 @@ def test_dspy_still_asks_for_the_stack_of_each_missing_package():
 def test_an_older_dspy_is_refused_with_what_to_do(monkeypatch, version):
     monkeypatch.setattr(dspy, "__version__", version)
     with (
-        pytest.raises(ImportError, match=rf"DSPy {re.escape(version)} is installed.*pip install 'dspy>=3\.4'"),
+        pytest.raises(ConfigError, match=rf"DSPy {re.escape(version)} is installed.*pip install 'dspy>=3\.4'"),
         dspy_import(),
     ):
         pass
@@ -40,7 +41,7 @@ def test_an_older_dspy_is_refused_with_what_to_do(monkeypatch, version):
 
 def test_what_an_older_dspy_lacks_is_not_the_message(monkeypatch):
     monkeypatch.setattr(dspy, "__version__", "3.3.1")
-    with pytest.raises(ImportError, match=r"needs DSPy 3\.4 or newer"), dspy_import():
+    with pytest.raises(ConfigError, match=r"needs DSPy 3\.4 or newer"), dspy_import():
         importlib.import_module("dspy.no_such_module")
 
 

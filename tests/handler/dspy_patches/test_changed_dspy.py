@@ -1,0 +1,83 @@
+"""A DSPy that has changed what a patch stands on: one warning, DSPy as it comes, and calls that work."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from dspy_lambda.dspy_patches.table import PATCHES
+from tests.conftest import QUICKSTART, ROOT
+
+NAMES = sorted({(name.module, name.name) for patch in PATCHES for name in patch.names})
+OF_DSPY = [(module, name) for module, name in NAMES if module.startswith("dspy.")]
+FUNCTIONS = sorted(
+    {
+        (name.module, name.name)
+        for patch in PATCHES
+        for name in patch.names
+        if name.module.startswith("dspy.") and name.parameters is not None
+    }
+)
+ATTRIBUTES = sorted({(name.module, at) for patch in PATCHES for name in patch.names for at in name.attributes.split()})
+CASES = [
+    ("nothing", "dspy", ""),
+    *(("missing", *where) for where in OF_DSPY),
+    *(("parameters", *where) for where in FUNCTIONS),
+    *(("kind", *where) for where in FUNCTIONS),
+    *(("module missing", module, "") for module in sorted({module for module, _ in OF_DSPY})),
+    *(("attribute missing", *where) for where in ATTRIBUTES),
+]
+
+
+def left_out(change, module, name):
+    """The patches that stand on what has changed."""
+    return {
+        patch.name
+        for patch in PATCHES
+        for one in patch.names
+        if one.module == module
+        and {
+            "nothing": lambda one: False,
+            "missing": lambda one: name in (one.name, *prefixes(one.name)),
+            "parameters": lambda one: one.name == name and one.parameters is not None,
+            "kind": lambda one: one.name == name and one.parameters is not None,
+            "module missing": lambda one: True,
+            "attribute missing": lambda one: name in one.attributes.split(),
+        }[change](one)
+    }
+
+
+def prefixes(name):
+    parts = name.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts))]
+
+
+@pytest.fixture(scope="module")
+def logs(_model_server):
+    """What a function logged and answered, by case."""
+    _model_server.behave()
+    environment = {
+        **{key: value for key, value in os.environ.items() if not key.startswith(("DSPY_", "AWS_"))},
+        "DSPY_LAMBDA_PROJECT": str(QUICKSTART),
+        "DSPY_LAMBDA_API_BASE": _model_server.url,
+        "DSPY_LAMBDA_PRECONNECT": "true",
+        "OPENAI_API_KEY": "k",
+    }
+    command = [sys.executable, "-m", "tests.handler.dspy_patches.changed_dspy"]
+    done = subprocess.run(
+        command, input=json.dumps(CASES), env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return dict(zip(CASES, map(json.loads, done.stdout.splitlines()), strict=True))
+
+
+@pytest.mark.parametrize("case", CASES, ids=" ".join)
+def test_a_dspy_without_the_ground_of_a_patch_is_warned_of_once_and_works(logs, case):
+    lines = logs[case]
+    assert [line["raised"] for line in lines if "raised" in line] == []
+    assert [sorted(line["answer"]) for line in lines if "answer" in line] == [["answer"], ["summary"]]
+    warnings = [(line["level"], set(line["left_out"])) for line in lines if line.get("level") not in (None, "INFO")]
+    expected = left_out(*case)
+    assert warnings == ([("WARNING", expected)] if expected else [])
+    assert [line["outcome"] for line in lines if line.get("message") == "program call"] == ["success"] * 2
