@@ -33,11 +33,11 @@ def run_without(modules, folder, *command):
     ],
     ids=lambda command: command[0],
 )
-def test_a_command_without_the_extra_says_how_to_install_it(command, tmp_path):
-    found = run_without(EXTRA_MODULES, tmp_path, *command)
-    assert found.returncode == 2, found.stderr
-    assert "pip install 'dspy-lambda[cli]'" in found.stderr
-    assert "Traceback" not in found.stderr
+def test_a_command_without_the_extra_says_in_one_line_how_to_install_it(command, tmp_path):
+    # A dependency of another package may bring typer.
+    found = run_without(EXTRA_MODULES - ({"typer"} if command != ["limits"] else set()), tmp_path, *command)
+    line = 'dspy-lambda: this needs the extra: pip install "dspy-lambda[cli]"'
+    assert (found.returncode, found.stdout, found.stderr.splitlines()) == (2, "", [line])
 
 
 def test_a_missing_module_of_somebody_else_is_not_blamed_on_the_extra(tmp_path):
