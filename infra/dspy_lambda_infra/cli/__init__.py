@@ -49,15 +49,11 @@ def show_version() -> NoReturn:
 def _run(words: list[str]) -> int:
     import typer
 
-    from dspy_lambda.errors import ConfigError
     from dspy_lambda_infra.cli.application import app
 
     try:
         # `obj` is what `--reload` starts again.
         status: int = typer.main.get_command(app).main(words, prog_name=PROGRAM, standalone_mode=False, obj=words)
-    except ConfigError as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
-        return EXIT_USAGE
     except typer.TyperException as error:
         # typer's own form takes four lines.
         context = getattr(error, "ctx", None)
@@ -65,6 +61,13 @@ def _run(words: list[str]) -> int:
         message = " ".join(error.format_message().replace("Value error, ", "").split())
         print(f"{path}: {message} (help: {path} -h)", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    except Exception as error:
+        from dspy_lambda.errors import ConfigError  # `--help` does without
+
+        if not isinstance(error, ConfigError):
+            raise
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return EXIT_USAGE
     return status
 
 
