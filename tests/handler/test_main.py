@@ -65,19 +65,16 @@ def test_a_function_loads_only_what_it_needs_and_reaches_only_its_model(models):
 
 def test_the_garbage_collector_leaves_out_what_init_made(models):
     script = """
-import gc, sys, time
+import gc, sys
 from dspy_lambda.main import environment
-begin = time.process_time()
-gc.collect()
-print(time.process_time() - begin, gc.get_freeze_count(), len(gc.get_objects()), file=sys.__stdout__)
+print(gc.get_freeze_count(), len(gc.get_objects()), file=sys.__stdout__)
 """
     environment = {**os.environ, "DSPY_LAMBDA_PROJECT": str(QUICKSTART), "OPENAI_API_KEY": "k"}
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment, cwd=ROOT, capture_output=True, text=True, check=True
     )
-    seconds, frozen, others = map(float, done.stdout.splitlines()[-1].split())
+    frozen, others = map(int, done.stdout.splitlines()[-1].split())
     assert frozen > 20 * others
-    assert seconds < 0.02
 
 
 def test_fastapi_and_mangum_wait_for_http(models):
