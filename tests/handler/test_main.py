@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from dspy_lambda.environment import Environment
+from dspy_lambda.errors import ConfigError
 from tests.conftest import QUICKSTART, ROOT
 
 SCRIPT = """
@@ -93,10 +95,7 @@ def test_fastapi_and_mangum_wait_for_http(models):
     ("variables", "says"),
     [
         ({"DSPY_LAMBDA_PROGRAM": "Nope"}, "no program 'Nope'"),
-        ({"OPENAI_API_KEY": ""}, "models.registry.fast.env: the environment variable OPENAI_API_KEY is not set"),
-        ({"DSPY_LAMBDA_PROJECT": "/nowhere"}, "/nowhere/dspy.config.yaml: no such file"),
         ({"DSPY_LAMBDA_SOURCES": "smtp"}, "no source 'smtp'"),
-        ({"DSPY_LAMBDA_DEADLINE_RESERVE_MS": "-1"}, "DSPY_LAMBDA_DEADLINE_RESERVE_MS: must be a whole number"),
     ],
 )
 def test_a_function_that_cannot_serve_fails_at_init_with_the_reason(models, variables, says):
@@ -105,3 +104,18 @@ def test_a_function_that_cannot_serve_fails_at_init_with_the_reason(models, vari
     last = (done.stderr or done.stdout).splitlines()[-1]
     assert "ConfigError" in last
     assert says in last
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"OPENAI_API_KEY": ""}, "models.registry.fast.env: the environment variable OPENAI_API_KEY is not set"),
+        ({"DSPY_LAMBDA_PROJECT": "/nowhere"}, "/nowhere/dspy.config.yaml: no such file"),
+        ({"DSPY_LAMBDA_DEADLINE_RESERVE_MS": "-1"}, "DSPY_LAMBDA_DEADLINE_RESERVE_MS: must be a whole number"),
+    ],
+)
+def test_variables_that_no_function_can_serve_with_are_config_errors(models, variables, says):
+    usual = {"DSPY_LAMBDA_PROJECT": str(QUICKSTART), "OPENAI_API_KEY": "k", "DSPY_LAMBDA_API_BASE": models.url}
+    with pytest.raises(ConfigError) as raised:
+        Environment({**usual, **variables})
+    assert says in str(raised.value)
