@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import json
@@ -15,12 +16,16 @@ from typing import Any
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "true"
 os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
 
+import botocore.session
 import pytest
 import yaml
 
 from dspy_lambda.environment import Environment
 from dspy_lambda_infra.model_server import ModelServer
 from tests.support import Records, Serve
+
+# Each session of boto3 reads and parses the descriptions of its services again: half of what tests with moto took.
+botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICKSTART = ROOT / "examples" / "quickstart"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import sys
+import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,6 +102,38 @@ class Records:
         """All values of a metric, in order."""
         blobs = [blob for blob in self.metrics if program in (None, blob["program"])]
         return [value for blob in blobs for value in blob.get(metric, [])]
+
+
+# How long a test waits for what must happen: a busy machine is slow, not wrong.
+PATIENCE_SECONDS = 60.0
+
+
+def wait_until(condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
+    """Wait for a condition that must come true; there is no telling how soon."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+async def until(condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
+    """`wait_until`, on a loop that goes on."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        await asyncio.sleep(0.01)
+
+
+def without_retries(serve: Serve) -> Serve:
+    """A failed model call is the call's end at once: no pause that a deadline would have to cut short."""
+    for lm in serve.environment.models.values():
+        lm.num_retries = 0
+    return serve
+
+
+def module_of(serve: Serve, program: str) -> Any:
+    """The module that defines a program: its events, and its notes of what ran."""
+    return sys.modules[serve.environment.programs[program].module]
 
 
 def schemas(program: dspy.Module) -> Schemas:

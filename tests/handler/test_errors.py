@@ -24,7 +24,7 @@ from dspy_lambda.errors import (
     from_exception,
 )
 from tests.handler import hostile
-from tests.support import Context
+from tests.support import without_retries
 
 KINDS = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, CallError)} - {CallError}
 # `exec` with globals whose `__name__` is no string: dspy_patches compares it.
@@ -117,12 +117,11 @@ def test_faults_inside_a_task_group_and_parallel_keep_their_names(make_project, 
             pairs = [(self.predict, {"question": "q"})] * 3
             dspy.Parallel(num_threads=2, max_errors=1, disable_progress_bar=True)(pairs)
     """
-    serve = make_serve(make_project({"fan": source}))
-    for fault, status in (({"rate_limit_rate": 1, "retry_after_seconds": 0}, 429), ({"unauthorized_rate": 1}, 502)):
+    serve = without_retries(make_serve(make_project({"fan": source})))
+    for fault, status in (({"rate_limit_rate": 1}, 429), ({"unauthorized_rate": 1}, 502)):
         models.behave(**fault)
         for name in ("Group", "Fan"):
-            # No time for a second retry.
-            assert serve.post(f"/{name}", {"question": "q"}, context=Context(remaining_ms=3000)).status == status
+            assert serve.post(f"/{name}", {"question": "q"}).status == status
 
 
 def assert_answerable(found):
@@ -140,9 +139,9 @@ def test_anything_becomes_a_call_error_without_running_its_code(lm_error):
     for name, make in hostile.ZOO.items():
         raised = make()
         hostile.touched.clear()
-        start = time.perf_counter()
+        start = time.thread_time()  # which a busy machine does not change
         found = from_exception(raised, lm_error)
-        assert time.perf_counter() - start < 0.5, name
+        assert time.thread_time() - start < 2, name
         assert not hostile.touched or name in HARMLESS, name
         assert_answerable(found)
         assert hostile.SECRET not in found.detail, name

@@ -3,6 +3,7 @@
 Counted in modules, which no busy machine changes; the times are in the benchmark, as ratios within one run.
 """
 
+import functools
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from tests.conftest import QUICKSTART, ROOT
 PROGRAM = {"DSPY_LAMBDA_PROGRAM": "Answer", "DSPY_LAMBDA_MODULE": "quickstart.modules.answer"}
 
 
+@functools.cache
 def modules(code, **variables):
     """What is loaded after that code."""
     environment = {

@@ -69,7 +69,7 @@ def test_whoever_gives_up_waiting_leaves_the_queue():
             await asyncio.gather(waiting, return_exceptions=True)
             with pytest.raises(DeadlineExceeded):
                 await asyncio.to_thread(slots.slot(time.monotonic() + 0.02).__enter__)
-        async with asyncio.timeout(1), slots.aslot(None):
+        async with asyncio.timeout(60), slots.aslot(None):
             pass
 
     asyncio.run(run())
@@ -152,7 +152,7 @@ def test_tokens_a_minute_wait_for_old_ones_to_pass(monkeypatch):
 @pytest.mark.parametrize("program", ["Echo", "AEcho"])
 def test_a_used_up_minute_is_a_429_of_this_process_with_retry_after(make_project, make_serve, models, records, program):
     serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}, **with_models(requests_per_minute=2)))
-    answers = [serve.post(f"/{program}", {"question": "q"}, context=Context(remaining_ms=5000)) for _ in range(3)]
+    answers = [serve.post(f"/{program}", {"question": "q"}) for _ in range(3)]
     assert [answer.status for answer in answers] == [200, 200, 429]
     assert 50 <= int(dict(answers[2].headers)["retry-after"]) <= 60
     assert models.stats()["requests"] == 2
@@ -160,7 +160,7 @@ def test_a_used_up_minute_is_a_429_of_this_process_with_retry_after(make_project
     assert "provider" not in problem(answers[2])["detail"]
     assert records().calls[2]["outcome"] == "overloaded"
     with pytest.raises(Overloaded):
-        serve({"program": program, "inputs": {"question": "q"}}, Context(remaining_ms=5000))
+        serve({"program": program, "inputs": {"question": "q"}})
 
 
 @pytest.mark.parametrize("program", ["Echo", "AEcho"])
@@ -168,7 +168,7 @@ def test_an_answer_from_the_cache_uses_up_no_limit(make_project, make_serve, mod
     limits = with_models(requests_per_minute=2, max_parallel_requests=1, cache=True)
     serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}, **limits))
     question = f"the same one of {program}, at {time.time()}"  # DSPy's cache outlives a test
-    answers = [serve.post(f"/{program}", {"question": question}, context=Context(5000)).status for _ in range(5)]
+    answers = [serve.post(f"/{program}", {"question": question}).status for _ in range(5)]
     assert answers == [200] * 5
     assert models.stats()["requests"] == 1
     assert [call["cache_hits"] for call in records().calls] == [0, 1, 1, 1, 1]
@@ -188,11 +188,10 @@ def test_the_pause_before_a_retry_holds_no_slot(make_project, make_serve, models
     limits = with_models(max_parallel_requests=1)
     serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}, **limits))
     models.behave(error_rate=0.2, seed=1)  # the first request fails, and no other
-    begin = time.monotonic()
     assert failures(serve(sqs(*[{"program": program, "inputs": {"question": "q"}}] * 3))) == []
-    started = [at - begin for at in models.stats()["started"]]
-    assert len(started) == 4
-    assert started[2] - started[0] < 0.9 < 1 <= started[3] - started[0]
+    first, second, _, last = models.stats()["started"]
+    # The retry is the last one, and the second did not wait for it.
+    assert second - first < 1 <= last - first
 
 
 MIXES = """
@@ -213,7 +212,7 @@ class Mixes(dspy.Module):
 def test_a_sync_lm_call_on_the_loop_waits_for_no_slot_that_a_task_of_the_loop_holds(make_project, make_serve, models):
     serve = make_serve(make_project({"mixes": MIXES}, **with_models(max_parallel_requests=1)))
     models.behave(delay_seconds=0.3)
-    answer = serve.post("/Mixes", {"question": "q"}, context=Context(remaining_ms=5000))
+    answer = serve.post("/Mixes", {"question": "q"})
     assert json.loads(answer.body) == {"answers": ["gpt-4.1-nano: q", "gpt-4.1-nano: of a task"]}
 
 
@@ -234,19 +233,21 @@ def test_a_request_beside_the_slots_takes_and_gives_back_none():
 
 def test_nothing_starts_for_which_too_little_time_is_left(make_project, make_serve, models, records):
     serve = make_serve(make_project({"aecho": AECHO}, server={"max_concurrent_per_program": 1}))
-    models.behave(delay_seconds=0.3)
-    assert failures(serve(sqs(*[{"question": "q"}] * 5), Context(remaining_ms=1000))) == ["m2", "m3", "m4"]
+    models.behave(delay_seconds=1)
+    # After two of them less than a second is left.
+    assert failures(serve(sqs(*[{"question": "q"}] * 5), Context(remaining_ms=3400))) == ["m2", "m3", "m4"]
     calls = records().calls
     assert sorted(call["outcome"] for call in calls) == ["deadline"] * 3 + ["success"] * 2
     assert sum(call["lm_calls"] for call in calls) == 2
     # What waited says so: from the batch's arrival on.
-    assert max(call["duration_ms"] for call in calls) > 550
+    assert max(call["duration_ms"] for call in calls) > 1900
 
 
 def test_slow_times_are_found_to_be_over(make_project, make_serve, models):
     serve = make_serve(make_project({"aecho": AECHO}))
-    models.behave(delay_seconds=1)
     assert failures(serve(sqs({"question": "q"}))) == []
-    models.behave()
-    # Half a second is less than any call took so far, and yet this one starts.
-    assert failures(serve(sqs({"question": "q"}), Context(remaining_ms=600))) == []
+    recent = serve.environment.runner.dispatcher._recent["AEcho"]
+    recent[0] = 100.0
+    # Less time is left than any call took so far, and yet this one starts.
+    assert failures(serve(sqs({"question": "q"}), Context(remaining_ms=50_000))) == []
+    assert len(recent) == 2

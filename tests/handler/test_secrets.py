@@ -198,7 +198,7 @@ def test_a_secret_with_several_keys_is_read_once(serve, use_endpoint):
 @pytest.mark.parametrize("place", ["ssm:/a", "secretsmanager:a"])
 def test_a_service_that_does_not_answer_is_given_up_soon(serve, use_endpoint, monkeypatch, place):
     monkeypatch.setattr(dspy_lambda.secrets, "_READ_SECONDS", 0.1)
-    begin, asked = time.monotonic(), []
+    asked = []
 
     def hang(path, headers):
         asked.append(path)
@@ -209,7 +209,6 @@ def test_a_service_that_does_not_answer_is_given_up_soon(serve, use_endpoint, mo
     with pytest.raises(ConfigError, match=r"^A: .* cannot be read \(ReadTimeoutError\): no answer; a function in a V"):
         resolve({SECRETS: f"A={place}"})
     assert len(asked) == 2
-    assert time.monotonic() - begin < 10
 
 
 def test_bytes_that_are_no_text_are_named_and_not_shown(aws):
@@ -294,16 +293,16 @@ def test_the_extension_goes_before_the_sdk(serve, use_endpoint):
 
 def test_an_extension_that_is_not_ready_yet_is_asked_again(serve, use_endpoint):
     use_endpoint("http://127.0.0.1:9")
-    begin, refused = time.monotonic(), []
+    refused = []
 
     def soon(path, headers):
-        if time.monotonic() - begin < 0.3:
+        if len(refused) < 3:
             refused.append(path)
             return 400, b"not ready to serve traffic, please wait"
         return answers(path, headers)
 
     assert resolve({**PLACES, EXTENSION_PORT: str(serve(soon))}) == VALUES
-    assert len(refused) > 1
+    assert len(refused) == 3
 
 
 def never(path, headers):
@@ -324,7 +323,7 @@ def test_where_the_extension_has_no_answer_the_sdk_is_asked(serve, aws, answer):
     aws.parameter("/a", VALUE)
     port, begin = serve(answer), time.monotonic()
     assert resolve({**SESSION, SECRETS: "A=ssm:/a", EXTENSION_PORT: str(port)}) == {"A": VALUE}
-    assert 0.9 < time.monotonic() - begin < 30
+    assert time.monotonic() - begin > 0.9
 
 
 def test_an_extension_without_an_answer_keeps_only_the_first_secret_waiting(serve, aws):

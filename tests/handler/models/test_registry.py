@@ -5,7 +5,7 @@ import dspy
 import pytest
 
 from dspy_lambda.errors import ConfigError
-from tests.support import AECHO, ECHO, Context, failures, sqs
+from tests.support import AECHO, ECHO, Context, failures, sqs, wait_until, without_retries
 
 REGISTRY = {
     "fast": {"model": "openai/gpt-4.1-nano", "env": "FAST_KEY", "max_tokens": 50, "temperature": 0.5},
@@ -67,19 +67,19 @@ def test_settings_that_dspy_refuses_are_a_config_error_with_the_key(make_project
 @pytest.mark.parametrize("program", ["Echo", "AEcho"])
 def test_a_retry_that_does_not_fit_the_deadline_is_no_retry_but_a_429(make_project, make_serve, models, program):
     serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}))
-    models.behave(rate_limit_rate=1, retry_after_seconds=20)
+    models.behave(rate_limit_rate=1, retry_after_seconds=200)
     begin = time.monotonic()
-    answer = serve.post(f"/{program}", {"question": "q"}, context=Context(remaining_ms=6000))
-    assert (answer.status, dict(answer.headers)["retry-after"]) == (429, "20")
-    assert time.monotonic() - begin < 5  # and not until the deadline
+    answer = serve.post(f"/{program}", {"question": "q"}, context=Context())
+    assert (answer.status, dict(answer.headers)["retry-after"]) == (429, "200")
+    assert time.monotonic() - begin < 20  # and not until the deadline
     assert models.stats()["requests"] == 1
 
 
 @pytest.mark.parametrize("seconds", ["1e308", "9" * 400])
 def test_a_senseless_retry_after_of_a_provider_is_not_passed_on(make_project, make_serve, models, seconds):
-    serve = make_serve(make_project({"aecho": AECHO}))
+    serve = without_retries(make_serve(make_project({"aecho": AECHO})))
     models.behave(rate_limit_rate=1, retry_after_seconds=seconds)
-    answer = serve.post("/AEcho", {"question": "q"}, context=Context(remaining_ms=800))
+    answer = serve.post("/AEcho", {"question": "q"})
     assert (answer.status, dict(answer.headers)["retry-after"]) == (429, "1")
 
 
@@ -94,12 +94,13 @@ def test_a_passing_fault_is_retried(make_project, make_serve, models, records, p
 @pytest.mark.parametrize("retry_after", [None, 0, 1e308])
 @pytest.mark.parametrize("program", ["Echo", "AEcho"])
 def test_a_retry_waits_for_a_second_at_least(make_project, make_serve, models, program, retry_after):
-    """In a call of 3 s there is no time for the next one, which waits for two more."""
     serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}))
+    for lm in serve.environment.models.values():
+        lm.num_retries = 1
     models.behave(rate_limit_rate=1, retry_after_seconds=retry_after)
-    assert serve.post(f"/{program}", {"question": "q"}, context=Context(remaining_ms=3500)).status == 429
+    assert serve.post(f"/{program}", {"question": "q"}).status == 429
     first, second = models.stats()["started"]
-    assert 1 <= second - first < 2.5
+    assert second - first >= 1
 
 
 MANY = """
@@ -151,10 +152,17 @@ def test_answers_are_paid_for_although_the_deadline_comes_before_the_others(
 ):
     serve = make_serve(make_project({"many": MANY}))
     models.behave(hang_rate=0.35, seed=2)
-    assert serve.post(f"/{program}", {"question": "q"}, context=Context(remaining_ms=1500)).status == 504
-    time.sleep(1)  # in a thread a request ends half a second after the deadline
-    late = [line for line in records().lines if line.get("message") == "late model call"]
-    assert sum(line.get("input_tokens", 0) for line in late) == models.stats()["prompt_tokens"] > 0
+    assert serve.post(f"/{program}", {"question": "q"}, context=Context(remaining_ms=2500)).status == 504
+    paid = models.stats()["prompt_tokens"]
+    assert paid > 0
+    late = []
+
+    def is_counted():
+        late.extend(line for line in records().lines if line.get("message") == "late model call")
+        return sum(line.get("input_tokens", 0) for line in late) >= paid
+
+    wait_until(is_counted)
+    assert sum(line.get("input_tokens", 0) for line in late) == paid
 
 
 ASKS = """

@@ -7,7 +7,7 @@ from dspy_lambda.errors import (
     ProgramFailed,
     RateLimited,
 )
-from tests.support import AECHO, ECHO, Context
+from tests.support import AECHO, ECHO, Context, without_retries
 
 
 def test_the_sample_event(serve, event):
@@ -66,10 +66,11 @@ def test_endless_nesting_is_invalid_input_and_not_a_crash(make_project, make_ser
 )
 @pytest.mark.parametrize("program", ["Echo", "AEcho"])
 def test_faults_raise_the_names_that_step_functions_matches(make_project, make_serve, models, fault, error, program):
-    serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}))
+    serve = without_retries(make_serve(make_project({"echo": ECHO, "aecho": AECHO})))
     models.behave(**fault)
+    context = Context(1000 if error is DeadlineExceeded else 30_000)
     with pytest.raises(error) as raised:
-        serve({"program": program, "inputs": {"question": "q"}}, Context(remaining_ms=600))
+        serve({"program": program, "inputs": {"question": "q"}}, context)
     assert type(raised.value).__name__ == error.__name__
     models.behave()
     assert serve({"program": program, "inputs": {"question": "q"}})["program"] == program

@@ -315,8 +315,11 @@ def test_a_process_writes_json_lines_only_and_nothing_to_standard_error():
             thread = threading.Thread(target=target)
             thread.start()
             thread.join()
-        _thread.start_new_thread(fail, ())
-        time.sleep(0.2)
+        threads, begun = _thread._count(), threading.Event()
+        _thread.start_new_thread(lambda: begun.set() or fail(), ())
+        begun.wait()
+        while _thread._count() > threads:
+            time.sleep(0.01)
         Finalized()
         never_awaited()
         warnings.warn({SECRET!r}, stacklevel=1)

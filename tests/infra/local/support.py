@@ -3,12 +3,26 @@
 import json
 import os
 import subprocess
+import urllib.error
+import urllib.request
 
 from dspy_lambda_infra.local.events import Request
 from tests.support import Records
 
 # An environment variable of each test run: its processes are found by it, however far down they are.
 RUN = f"dspy-lambda-test-{os.getpid()}"
+
+
+SLEEPER = """
+import asyncio, os, re, uuid
+ENVIRONMENT = str(uuid.uuid4())
+class Sleeper(dspy.Module):
+    async def aforward(self, seconds: float = 0, hold: bool = False, size: int = 0, exit: bool = False) -> str:
+        if exit: os._exit(3)
+        if hold: re.match("(a+)+$", "a" * 64 + "b")  # keeps the interpreter's lock for ages
+        await asyncio.sleep(seconds)
+        return ENVIRONMENT + "x" * size
+"""
 
 
 class Lines:
@@ -56,3 +70,14 @@ def started_from_here():
 def processes():
     """The functions' processes that this test run started."""
     return {pid for pid, command in started_from_here().items() if "awslambdaric" in command}
+
+
+def http_request(url, body):
+    return urllib.request.Request(url, body, {"Content-Type": "application/json"})
+
+
+def status_of(request):
+    try:
+        return urllib.request.urlopen(request).status
+    except urllib.error.HTTPError as error:
+        return error.code

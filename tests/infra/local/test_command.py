@@ -1,11 +1,18 @@
 import json
+import os
 import shlex
+import signal
+import urllib.error
+import urllib.request
 
 import pytest
 
+from dspy_lambda_infra.cli import main
 from dspy_lambda_infra.local.command import send_command, visibility_warnings
 from dspy_lambda_infra.project import load_project
-from tests.support import AECHO, ECHO
+from tests.conftest import EVENTS, QUICKSTART
+from tests.infra.local.support import http_request, processes
+from tests.support import AECHO, ECHO, wait_until
 
 
 @pytest.mark.parametrize(("seconds", "warned"), [(None, False), (1, True), (29, True), (30, False), (300, False)])
@@ -30,3 +37,115 @@ def test_the_command_that_sends_to_a_queue_names_all_that_the_cli_needs(make_pro
     assert options.pop("--region") == "us-east-1"
     assert json.loads(options.pop("--message-body")) == {"question": "..."}
     assert [word for option in options.items() for word in option] == group
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_the_command_serves_until_a_signal_and_leaves_nothing(command, number, status):
+    with command("local", "--project", str(QUICKSTART), "--model-server", "--port", "0") as process:
+        url = process.stdout.readline().split()[1]
+        body = json.dumps({"question": "q"}).encode()
+        with urllib.request.urlopen(http_request(f"{url}/Answer", body), timeout=60) as answer:
+            assert json.load(answer) == {"answer": "A sample answer."}
+        assert processes()
+        process.send_signal(number)
+        assert process.wait(timeout=60) == status
+        out, err = process.stdout.read(), process.stderr.read()
+    assert "queue http://" in out
+    assert "Traceback" not in err
+
+
+def test_functions_die_with_a_command_that_was_killed(command):
+    with command("local", "--project", str(QUICKSTART), "--model-server", "--port", "0") as process:
+        url = process.stdout.readline().split()[1]
+        urllib.request.urlopen(http_request(f"{url}/Answer", b'{"question": "q"}'), timeout=60).close()
+        assert processes()
+        process.kill()
+        wait_until(lambda: not processes())
+
+
+def test_a_taken_port_is_exit_1_with_the_way_out(command):
+    with command("local", "--project", str(QUICKSTART), "--port", "0", "--model-server") as first:
+        port = first.stdout.readline().split()[1].rpartition(":")[2]
+        with command("local", "--project", str(QUICKSTART), "--port", port, "--model-server") as second:
+            _, err = second.communicate(timeout=60)
+        first.send_signal(signal.SIGINT)
+        first.communicate(timeout=60)
+    assert second.returncode == 1
+    assert "--port 0 picks a free one" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["--event", str(EVENTS / "direct.json")], 0, '"queue": "billing"'),
+        (["Answer", "--event", str(EVENTS / "rest.json")], 0, '"statusCode": 200'),
+        (["Answer", "--event", str(EVENTS / "sqs-one-bad.json")], 1, '"batchItemFailures": [{'),
+        (["Answer", "--event", str(EVENTS / "direct.json")], 1, '"errorType": "InvalidInput"'),
+    ],
+)
+def test_invoke_prints_the_answer_and_tells_by_its_status(capfd, arguments, status, says):
+    assert main(["invoke", *arguments, "--project", str(QUICKSTART), "--model-server"]) == status
+    out, err = capfd.readouterr()
+    assert says in out
+    assert len(out.splitlines()) == 1
+    assert all(json.loads(line) for line in err.splitlines())
+
+
+def test_invoke_takes_bare_inputs_as_text_or_as_a_file(capfd, tmp_path):
+    file = tmp_path / "inputs.json"
+    file.write_text('{"question": "q"}')
+    for inputs in ('{"question": "q"}', str(file)):
+        assert main(["invoke", "Answer", "--inputs", inputs, "--project", str(QUICKSTART), "--model-server"]) == 0
+        answer = {"program": "Answer", "outputs": {"answer": "A sample answer."}}
+        assert json.loads(capfd.readouterr().out) == answer
+
+
+def test_inputs_given_as_an_event_are_refused_with_the_option_to_use(capfd, tmp_path):
+    file = tmp_path / "inputs.json"
+    file.write_text('{"question": "q"}')
+    assert main(["invoke", "Answer", "--event", str(file), "--project", str(QUICKSTART), "--model-server"]) == 1
+    out, err = capfd.readouterr()
+    assert json.loads(out)["errorType"] == "UnknownEvent"
+    assert "bare inputs go with --inputs" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["invoke", "Answer", "--inputs", "{question", "--project", str(QUICKSTART)], "--inputs: not JSON"),
+        (["invoke", "Answer", "--inputs", "/nowhere", "--project", str(QUICKSTART)], "/nowhere: No such file"),
+        (["invoke", "Answer", "--inputs", "[1]", "--project", str(QUICKSTART)], "--inputs: must be a JSON object"),
+        (["invoke", "Answer", "--inputs", '"q"', "--project", str(QUICKSTART)], "--inputs: must be a JSON object"),
+        (["invoke", "--inputs", "{}", "--project", str(QUICKSTART)], "--inputs needs a program: Answer, Perspectives"),
+        (["invoke", "Nope", "--event", str(EVENTS / "rest.json"), "--project", str(QUICKSTART)], "no program 'Nope'"),
+        (["invoke", "--event", "/nowhere.json", "--project", str(QUICKSTART)], "/nowhere.json: No such file"),
+        (["invoke", "--event", str(EVENTS / "README.md"), "--project", str(QUICKSTART)], "not JSON"),
+        (["local", "--project", "/nowhere"], "/nowhere/dspy.config.yaml: no such file"),
+    ],
+)
+def test_wrong_arguments_are_exit_2(capsys, arguments, says):
+    assert main(arguments) == 2
+    assert says in capsys.readouterr().err
+
+
+SAYS = """
+import os
+print('hello')
+WORD = os.environ['MY_WORD']
+class Says(dspy.Module):
+    async def aforward(self) -> str:
+        return WORD
+"""
+
+
+def test_env_files_reach_import_and_functions_and_prints_go_to_stderr(make_project, capfd):
+    source = SAYS
+    project = make_project({"says": source})
+    (project / ".env").write_text("MY_WORD=from-file\n")
+    event = project / "event.json"
+    event.write_text('{"inputs": {}}')
+    assert main(["invoke", "--event", str(event), "--project", str(project), "--model-server"]) == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out) == {"program": "Says", "outputs": {"result": "from-file"}}
+    assert "hello" in err
+    assert "MY_WORD" not in os.environ

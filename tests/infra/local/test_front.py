@@ -1,11 +1,19 @@
 import asyncio
+import contextlib
+import gzip
 import json
+import urllib.error
+import urllib.request
 
 import pytest
 
-from dspy_lambda_infra.local.events import Request
+from dspy_lambda_infra.local.events import EVENTS as EVENTS_OF
+from dspy_lambda_infra.local.events import Request, rest_event
 from dspy_lambda_infra.local.front import Front
 from dspy_lambda_infra.local.function import RequestTooLarge
+from dspy_lambda_infra.local.local import CATALOGUE
+from tests.infra.local.support import SLEEPER, http_request, post, status_of
+from tests.support import AECHO
 
 
 @pytest.mark.parametrize(
@@ -26,3 +34,72 @@ def test_an_unknown_path_is_told_where_the_known_ones_are():
     document = json.loads(answer.body)
     assert (answer.status, document["title"]) == (404, "Not found")
     assert document["detail"] == "No such path or method; GET /programs names what can be called"
+
+
+def test_the_front_adds_what_a_gateway_adds(make_project, make_local, monkeypatch):
+    project = make_project({"aecho": AECHO})
+    seen = []
+    monkeypatch.setitem(EVENTS_OF, "rest", lambda request: seen.append(request) or rest_event(request))
+
+    async def run():
+        async with make_local(project) as local, local.front("rest", 0) as address:
+            await asyncio.to_thread(status_of, http_request(f"{address}/AEcho", b"{}"))
+
+    asyncio.run(run())
+    headers = dict(seen[0].headers)
+    assert (headers["X-Forwarded-For"], headers["X-Forwarded-Proto"]) == ("127.0.0.1", "http")
+    assert headers["X-Amzn-Trace-Id"].startswith("Root=1-")
+
+
+def test_a_program_without_http_has_no_route(make_project, make_local):
+    project = make_project({"aecho": AECHO}, **{"lambda": {"programs": {"AEcho": {"http": False}}}})
+
+    async def run():
+        async with make_local(project) as local, local.front("rest", 0) as address:
+            return await asyncio.to_thread(status_of, http_request(f"{address}/AEcho", b"{}"))
+
+    assert asyncio.run(run()) == 404
+
+
+def test_reserved_concurrency_throttles_as_the_gateway_would_show_it(make_project, make_local):
+    settings = {"defaults": {"reserved_concurrency": 2}}
+    project = make_project({"sleeper": SLEEPER}, **{"lambda": settings})
+
+    async def run(kind):
+        async with make_local(project) as local:
+            front = Front(kind, {"Sleeper": local.function("Sleeper")}, local.function(CATALOGUE))
+            return await asyncio.gather(*(front.answer(post("Sleeper", seconds=0.5)) for _ in range(3)))
+
+    for kind, status in (("rest", 503), ("http", 503), ("url", 429)):
+        answers = asyncio.run(run(kind))
+        assert sorted(answer.status for answer in answers) == [200, 200, status]
+        (throttled,) = [answer for answer in answers if answer.status != 200]
+        assert ("Retry-After" in dict(throttled.headers)) == (kind != "http")
+
+
+def test_the_front_passes_requests_on_as_they_came(make_project, make_local):
+    source = "class Echoes(dspy.Module):\n    async def aforward(self, text: str) -> int:\n        return len(text)\n"
+    project = make_project({"echoes": source})
+
+    async def run():
+        async with make_local(project) as local, local.front("http", 0) as url:
+
+            def send(body, **headers):
+                request = urllib.request.Request(
+                    f"{url}/Echoes?a=%20b", body, {"Content-Type": "application/json", **headers}
+                )
+                with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(request, timeout=60) as answer:
+                    return answer.status, json.load(answer)
+                return None
+
+            cjk = json.dumps({"text": "字" * 1_100_000}, ensure_ascii=False).encode()
+            return (
+                await asyncio.to_thread(send, cjk),
+                await asyncio.to_thread(send, gzip.compress(b'{"text": "t"}'), **{"Content-Encoding": "gzip"}),
+                await asyncio.to_thread(send, b'{"text": "t"}', **{"X-Latin": "\xe9"}),
+            )
+
+    large, zipped, latin = asyncio.run(run())
+    assert large == (200, {"result": 1_100_000})
+    assert zipped is None
+    assert latin == (200, {"result": 1})

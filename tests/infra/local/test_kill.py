@@ -53,7 +53,7 @@ def sleeping():
     return [line for line in left().values() if line.startswith("sleep 777")]
 
 
-def wait_for(condition, seconds=20.0):
+def wait_for(condition, seconds=60.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, left()
@@ -66,7 +66,7 @@ def call(url, **inputs):
     def run():
         request = urllib.request.Request(url, json.dumps(inputs).encode(), {"Content-Type": "application/json"})
         with contextlib.suppress(urllib.error.URLError, OSError, ValueError):
-            urllib.request.urlopen(request, timeout=30).close()
+            urllib.request.urlopen(request, timeout=120).close()
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -84,12 +84,12 @@ def test_nothing_is_left_of_a_local_lambda_that_was_killed(make_project, command
         monkeypatch.setenv("FORK_AT_INIT", "1")
     with command("local", "--project", str(project), "--model-server", "--port", "0") as process:
         url = process.stdout.readline().split()[1]
-        calling = call(f"{url}/Forks", seconds=30 if when == "busy" else 0)
+        calling = call(f"{url}/Forks", seconds=100 if when == "busy" else 0)
         if when == "idle":
             calling.join()
         wait_for(lambda: len(sleeping()) >= SLEEPS)
         process.kill()
-        wait_for(lambda: not left(), seconds=5)
+        wait_for(lambda: not left())
         calling.join()
 
 

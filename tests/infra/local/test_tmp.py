@@ -30,7 +30,7 @@ def invoke_in_turn(make_project, make_local):
     """The outputs of events, one after the other, by one function."""
 
     def invoke_in_turn(*events):
-        project = make_project({"keeps": KEEPS}, **{"lambda": {"defaults": {"timeout_seconds": 1}}})
+        project = make_project({"keeps": KEEPS}, **{"lambda": {"defaults": {"timeout_seconds": 3}}})
 
         async def run():
             async with make_local(project) as local:
@@ -85,9 +85,9 @@ def test_the_front_s_command_leaves_no_folder(make_project, tmp_path, monkeypatc
     with command("local", "--project", str(project), "--model-server", "--port", "0") as process:
         url = process.stdout.readline().split()[1]
         request = urllib.request.Request(f"{url}/Keeps", b"{}", {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             (own,) = json.load(answer)["result"]
         assert Path(own).parent == folder
         process.send_signal(signal.SIGINT)
-        process.wait(10)
+        process.wait(60)
     assert list(folder.iterdir()) == []

@@ -6,6 +6,7 @@ import pytest
 from dspy_lambda_infra.deploy.translate import translate
 from dspy_lambda_infra.project import load_project
 from dspy_lambda_infra.template import render
+from dspy_lambda_infra.verify import checks
 from dspy_lambda_infra.verify.checks import operations, settings
 from dspy_lambda_infra.verify.project import write_project
 from dspy_lambda_infra.verify.scenarios import SCENARIOS
@@ -15,7 +16,8 @@ from tests.infra.verify.fake import Client, FakeStack, answer
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
-    monkeypatch.setattr(operations, "until", lambda *_: iter([None, None]))
+    for module in (checks, operations):
+        monkeypatch.setattr(module, "until", lambda *_: iter([None, None]))
 
 
 def test_the_dashboard_of_the_template_is_read_and_missing_metrics_are_named(account, tmp_path):

@@ -1,6 +1,7 @@
 """Failed records, against real queues of moto's server."""
 
 import base64
+import threading
 import time
 
 import pytest
@@ -20,6 +21,7 @@ from dspy_lambda_infra.local.queues import Queue, QueueServer
 from tests.support import AECHO, Context, failures, sqs
 
 ARN = "arn:aws:sqs:us-east-1:123456789012:AEchoQueue"
+VISIBILITY_SECONDS = 300
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def server():
 
 @pytest.fixture
 def queue(server):
-    queue = Queue(server.client, "AEcho", Sqs(), 300)
+    queue = Queue(server.client, "AEcho", Sqs(), VISIBILITY_SECONDS)
     yield queue
     for url in (queue.url, queue.dead_letter_url):
         server.client.delete_queue(QueueUrl=url)
@@ -113,16 +115,20 @@ def test_a_rate_limited_record_comes_back_when_the_provider_said(server, queue, 
     worker = make_worker()
     event = receive(server, queue, '{"question": "q"}')
     models.behave(rate_limit_rate=1, retry_after_seconds=2)
+    begin = time.monotonic()
     assert len(failures(worker(event, Context(remaining_ms=2000)))) == 1
-    assert 1 < visible_after(server, queue, 20) < 20
+    assert visible_after(server, queue, VISIBILITY_SECONDS - 100) is not None
+    assert time.monotonic() - begin > 1
 
 
 def test_any_other_record_comes_back_after_a_backoff(server, queue, make_worker, models):
     worker = make_worker(backoff_seconds=2)
     event = receive(server, queue, *['{"question": "q"}'] * 12)
     models.behave(unauthorized_rate=1)
+    begin = time.monotonic()
     assert len(failures(worker(event))) == 12
-    assert 0.5 < visible_after(server, queue, 20) < 20
+    assert visible_after(server, queue, VISIBILITY_SECONDS - 100) is not None
+    assert time.monotonic() - begin > 0.5
 
 
 def test_without_a_backoff_the_visibility_timeout_holds(server, queue, make_worker, models):
@@ -183,8 +189,8 @@ def test_a_record_is_reported_unless_the_dead_letter_queue_has_it(server, queue,
     event = receive(server, queue, "no json")
     records()
     begin = time.monotonic()
-    assert len(failures(worker(event, Context(remaining_ms=10_000)))) == 1
-    assert time.monotonic() - begin < 9
+    assert len(failures(worker(event, Context(remaining_ms=60_000)))) == 1
+    assert time.monotonic() - begin < 55
     warnings = {line["message"] for line in records().lines if line.get("level") == "WARNING"}
     assert warnings in ({"SQS refused"}, {"there is no dead-letter queue to move records to"})
 
@@ -430,8 +436,10 @@ def test_what_cannot_be_deleted_in_time_is_noted_for_a_successor(queue, server, 
     died_with = receive(server, queue, '{"question": "a"}')
     worker = make_worker(died(died_with, done=[0]))
     queues = worker.environment.part(Queues)
-    queues.requeue.delete = lambda *_: time.sleep(1)
-    assert failures(worker(receive(server, queue, '{"question": "next"}'), Context(600))) == []
+    release = threading.Event()
+    queues.requeue.delete = lambda *_: release.wait(100)
+    assert failures(worker(receive(server, queue, '{"question": "next"}'), Context(2000))) == []
+    release.set()
     assert queues.suspects.done
     del queues.requeue.delete
     assert failures(worker(receive(server, queue, '{"question": "last"}'))) == []
@@ -445,7 +453,7 @@ def test_what_sqs_could_not_be_asked_to_delete_stays_noted(server, queue, make_w
     begin = time.monotonic()
     assert failures(worker(receive(server, queue, '{"question": "next"}'))) == []
     assert queues.suspects.done
-    assert time.monotonic() - begin < 4
+    assert time.monotonic() - begin < 25
 
 
 def test_a_moved_record_keeps_its_own_message_attributes(server, queue, make_worker):

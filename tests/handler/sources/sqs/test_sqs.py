@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import QUICKSTART
-from tests.support import AECHO, ECHO, Context, failures, sqs
+from tests.support import AECHO, ECHO, Context, failures, module_of, sqs
 
 # Fails on demand, and says in which order its calls began.
 PICKY = """
@@ -86,8 +86,9 @@ def test_what_the_deadline_cuts_off_is_reported_and_what_is_done_counts(
     make_project, make_serve, models, records, source
 ):
     serve = make_serve(make_project({"echo": source}, server={"max_concurrent_per_program": 5}))
-    models.behave(delay_seconds=0.25)
-    answer = serve(sqs(*({"question": f"q{n}"} for n in range(15))), Context(remaining_ms=500))
+    models.behave(delay_seconds=1.1)
+    # Two seconds: the second five have begun, and cannot end.
+    answer = serve(sqs(*({"question": f"q{n}"} for n in range(15))), Context(remaining_ms=2500))
     outcomes = {call["message_id"]: call["outcome"] for call in records().calls}
     done = [identifier for identifier, outcome in outcomes.items() if outcome == "success"]
     assert len(outcomes) == 15
@@ -162,10 +163,11 @@ def test_every_record_is_done_or_reported_never_both_never_neither(picky, record
 
 
 LATE = """
-import time
+import threading
+RELEASE = threading.Event()
 class Late(dspy.Module):
     async def aforward(self, name: str):
-        if name == "blocks": time.sleep(1.5)
+        if name == "blocks": RELEASE.wait(100)
         return name
 """
 
@@ -175,7 +177,8 @@ def test_at_the_deadline_what_is_behind_a_failed_record_is_reported_and_no_call(
     event = sqs(*({"name": name} for name in ("fine", "blocks", "behind", "other", "behind", "behind")), fifo="g")
     event["Records"][3]["attributes"] = {"MessageGroupId": "h"}
     records()
-    assert failures(serve(event, Context(remaining_ms=500)))[:2] == ["m1", "m2"]
+    assert failures(serve(event, Context(remaining_ms=1000)))[:2] == ["m1", "m2"]
+    module_of(serve, "Late").RELEASE.set()
     logged = records()
     outcomes = {call["message_id"]: call["outcome"] for call in logged.calls}
     assert (outcomes["m0"], outcomes["m1"]) == ("success", "deadline")

@@ -1,0 +1,30 @@
+from dspy_lambda_infra.template.syntax import ref
+
+
+def test_alarms_watch_what_facts_ask_for_and_can_be_switched_off(make):
+    settings = {"defaults": {"sqs": {}, "timeout_seconds": 100, "daily_cost_usd": 2.5}}
+    found = make(settings)
+    alarms = {n.removeprefix("Echo").removesuffix("Alarm"): r["Properties"] for n, r in found.items() if "Alarm" in n}
+    alarms.pop("AlarmTopic", None)
+    assert {name: alarm["Threshold"] for name, alarm in alarms.items() if "Threshold" in alarm} == {
+        "Errors": 1,
+        "Failures": 1,
+        "Throttles": 0,
+        "Duration": 80_000.0,
+        "Concurrency": 8.0,
+        "DeadLetter": 0,
+        "Age": 600,
+        "Spend": 2.5,
+        "OnFailure": 0,
+    }
+    assert all(a["AlarmActions"] == [ref("AlarmTopic")] for a in alarms.values() if "Threshold" in a)
+    assert not any("Alarm" in name for name in make({**settings, "alarms": False}))
+
+
+def test_tokens_have_an_alarm_where_the_config_names_a_number(make):
+    alarm = make({"defaults": {"daily_tokens": 5000}})["EchoTokensAlarm"]["Properties"]
+    assert alarm["Threshold"] == 5000
+    read = {q["MetricStat"]["Metric"]["MetricName"]: q["MetricStat"] for q in alarm["Metrics"] if "MetricStat" in q}
+    assert set(read) == {"InputTokens", "OutputTokens"}
+    assert {stat["Period"] for stat in read.values()} == {86_400}
+    assert "EchoTokensAlarm" not in make()

@@ -1,0 +1,18 @@
+import pytest
+
+from dspy_lambda_infra.template.syntax import ref
+from tests.infra.template.support import template
+from tests.support import ECHO
+
+
+@pytest.mark.parametrize(("kind", "address"), [("rest", "https://${Api}."), ("http", "https://${HttpApi}.")])
+def test_the_address_is_that_of_the_api(make_project, kind, address):
+    project = make_project({"echo": ECHO}, **{"lambda": {"api": {"kind": kind}}})
+    assert template(project)["Outputs"]["ApiUrl"]["Value"].value.startswith(address)
+
+
+def test_the_dashboards_link_is_given_where_the_console_has_that_address(make_project):
+    """China's and the government's consoles are elsewhere."""
+    found = template(make_project({"echo": ECHO}))
+    condition = found["Conditions"][found["Outputs"]["DashboardUrl"]["Condition"]]
+    assert condition == {"Fn::Equals": [ref("AWS::Partition"), "aws"]}

@@ -1,0 +1,89 @@
+import pytest
+
+from dspy_lambda_infra.deploy.translate import translate
+from dspy_lambda_infra.project import load_project
+from dspy_lambda_infra.template import render
+from dspy_lambda_infra.template.syntax import get_att, ref, sub
+from tests.infra.template.matrix import MATRIX
+from tests.infra.template.support import resources, statements, variables
+from tests.support import ECHO
+
+
+def test_secrets_of_other_accounts_are_granted_by_their_arns(make):
+    secret = "arn:aws:secretsmanager:eu-central-1:999999999999:secret:openai"
+    parameter = "arn:aws:ssm:eu-central-1:999999999999:parameter/shared/key"
+    places = {"OPENAI_API_KEY": f"secretsmanager:{secret}#key", "DB": f"ssm:{parameter}"}
+    found = make({"secrets": places, "defaults": {"secrets": ["DB"]}})
+    granted = {str(action): resource for action, resource in statements(found)}
+    assert granted["secretsmanager:GetSecretValue"] == [sub(secret), sub(f"{secret}-??????")]
+    assert granted["['ssm:GetParameter', 'ssm:GetParameters']"] == sub(parameter)
+
+
+def test_a_function_may_touch_its_own_things_and_no_more(make):
+    found = make({"defaults": {"sqs": {}, "secrets": []}})
+    assert [(action if isinstance(action, str) else action[0], r.value) for action, r in statements(found)][:4] == [
+        ("logs:CreateLogStream", "EchoLogGroup.Arn"),
+        ("sqs:SendMessage", "OnFailureQueue.Arn"),
+        ("sqs:ReceiveMessage", "EchoQueue.Arn"),
+        ("sqs:SendMessage", "EchoDeadLetterQueue.Arn"),
+    ]
+    assert variables(found)["DSPY_LAMBDA_DEAD_LETTER_QUEUE_URL"] == ref("EchoDeadLetterQueue")
+    assert statements(found, "CatalogueRole") == [
+        (["logs:CreateLogStream", "logs:PutLogEvents"], get_att("CatalogueLogGroup.Arn"))
+    ]
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_no_resource_is_named_by_a_star_but_where_aws_knows_no_other(make_project, name):
+    settings, server = MATRIX[name]
+    found = resources(make_project({"echo": ECHO}, server=server, **{"lambda": settings}))
+    managed = ("ApiLogsRole", "DeploymentRole")  # have AWS's own policies
+    for role in (r for r in found if r.endswith("Role") and r not in managed):
+        wide = [action for action, resource in statements(found, role) if resource == "*"]
+        assert all(all(a.startswith(("ec2:", "xray:")) for a in actions) for actions in wide)
+
+
+KEY = "arn:aws:kms:us-east-1:123456789012:key/1111"
+
+
+OTHER_KEY = "arn:aws:kms:us-east-1:210987654321:key/2222"
+
+
+def key_statements(found):
+    (policy,) = found["EchoRole"]["Properties"]["Policies"]
+    return [s for s in policy["PolicyDocument"]["Statement"] if "kms:Decrypt" in s["Action"]]
+
+
+def test_a_key_is_used_through_services_only(make):
+    (statement,) = key_statements(make({"kms_key_arn": KEY}))
+    via = [service.value for service in statement["Condition"]["StringEquals"]["kms:ViaService"]]
+    assert via == [
+        f"{name}.${{AWS::Region}}.${{AWS::URLSuffix}}" for name in ("lambda", "secretsmanager", "sqs", "ssm")
+    ]
+    assert statement["Resource"] == [KEY]
+
+
+def test_secrets_under_keys_of_their_own_can_be_read_by_whom_they_are_for(make):
+    registry = {"fast": {"model": "openai/a", "env": "FAST_KEY"}}
+    settings = {"secrets_kms_key_arns": [OTHER_KEY]}
+    (statement,) = key_statements(make(settings, models={"default": "fast", "registry": registry}))
+    assert (statement["Action"], statement["Resource"]) == (["kms:Decrypt"], [OTHER_KEY])
+    (service,) = statement["Condition"]["StringEquals"]["kms:ViaService"]
+    assert service == sub("ssm.${AWS::Region}.${AWS::URLSuffix}")
+    assert key_statements(make(settings, models={"default": "fast", "registry": {"fast": {"model": "openai/a"}}})) == []
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_every_role_stays_within_the_permissions_boundary(make_project, name):
+    settings, server = MATRIX[name]
+    boundary = "arn:aws:iam::123456789012:policy/boundary"
+    settings = {**settings, "permissions_boundary_arn": boundary}
+    project = load_project(make_project({"echo": ECHO}, server=server, **{"lambda": settings}))
+    found = translate(render(project, project.root), {})["Resources"]
+    roles = {name: r["Properties"] for name, r in found.items() if r["Type"] == "AWS::IAM::Role"}
+    assert {name for name, role in roles.items() if role.get("PermissionsBoundary") != boundary} == set()
+
+
+def test_api_gateways_log_role_is_for_this_account(make):
+    (statement,) = make()["ApiLogsRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    assert statement["Condition"] == {"StringEqualsIfExists": {"aws:SourceAccount": ref("AWS::AccountId")}}

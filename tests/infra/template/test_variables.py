@@ -1,0 +1,36 @@
+from dspy_lambda_infra.template.syntax import sub
+from tests.infra.template.support import resources, statements, variables
+from tests.support import AECHO, ECHO
+
+
+def test_only_names_of_secrets_are_in_the_template_and_each_function_may_read_its_own(make_project):
+    registry = {
+        "fast": {"model": "openai/a", "env": "FAST_KEY"},
+        "strong": {"model": "openai/b", "env": "STRONG_KEY"},
+    }
+    settings = {"secrets": {"STRONG_KEY": "secretsmanager:app/{stage}#key"}, "defaults": {"secrets": ["DB"]}}
+    project = make_project(
+        {"echo": ECHO, "aecho": AECHO},
+        app_id="app",
+        models={"default": "fast", "registry": registry},
+        program_models={"AEcho": "strong"},
+        **{"lambda": settings},
+    )
+    found = resources(project)
+    assert variables(found)["DSPY_LAMBDA_SECRETS"] == sub("FAST_KEY=ssm:/app/${Stage}/FAST_KEY DB=ssm:/app/${Stage}/DB")
+    strong = sub("STRONG_KEY=secretsmanager:app/${Stage}#key DB=ssm:/app/${Stage}/DB")
+    assert variables(found, "AEchoFunction")["DSPY_LAMBDA_SECRETS"] == strong
+    assert {variables(found)["FAST_KEY"], variables(found)["DB"]} == {""}
+    assert "STRONG_KEY" not in variables(found)
+    arn = "arn:${AWS::Partition}:ssm:${AWS::Region}:${AWS::AccountId}:parameter/app/${Stage}/"
+    granted = [s for s in statements(found) if "ssm" in str(s) or "secretsmanager" in str(s)]
+    actions = ["ssm:GetParameter", "ssm:GetParameters"]
+    assert granted == [(actions, sub(arn + "FAST_KEY")), (actions, sub(arn + "DB"))]
+    secret = "arn:${AWS::Partition}:secretsmanager:${AWS::Region}:${AWS::AccountId}:secret:app/${Stage}-??????"
+    assert ("secretsmanager:GetSecretValue", sub(secret)) in statements(found, "AEchoRole")
+
+
+def test_a_functions_own_variables_do_not_replace_what_narrows_it(make):
+    own = {"LEVEL": "high", "DSPY_LAMBDA_PROGRAM": "Other"}
+    found = variables(make({"defaults": {"environment": own}}))
+    assert (found["LEVEL"], found["DSPY_LAMBDA_PROGRAM"]) == ("high", "Echo")
