@@ -19,7 +19,6 @@ from dspy_lambda.environment import Environment
 from dspy_lambda.errors import InvalidInput
 from dspy_lambda.payload import MAX_BODY_BYTES, read_json
 from dspy_lambda.programs.program import FailedProgram, Program
-from dspy_lambda.soundness import is_json
 from dspy_lambda.sources.direct import require
 
 
@@ -82,7 +81,7 @@ def _add_route(app: FastAPI, program: Program, endpoint: Endpoint) -> None:
 
 def _description(program: Program) -> str:
     text = type(program.instance).__doc__
-    return inspect.cleandoc(text) if isinstance(text, str) and is_json(text) else ""
+    return inspect.cleandoc(text) if isinstance(text, str) else ""
 
 
 def _document(generate: Callable[[], dict[str, Any]], programs: Mapping[str, Program]) -> dict[str, Any]:
