@@ -61,10 +61,10 @@ def _create(
 
 
 def _add_route(app: FastAPI, program: Program, endpoint: Endpoint) -> None:
-    """Add a program's route, as it is for the document: what it takes and gives FastAPI itself does not look at.
+    """Add a program's route. Its schemas are for the document alone: the endpoint reads the body itself.
 
-    With a body parameter and a response model FastAPI would check everything a second time, and answer 422 where the
-    contract has 400 and 415.
+    With a body parameter and a response model FastAPI would validate everything a second time, and answer 422 where
+    the contract has 400 and 415.
     """
     schemas = program.schemas
     app.add_api_route(
