@@ -19,7 +19,6 @@ from dspy_lambda.environment import Environment
 from dspy_lambda.errors import InvalidInput
 from dspy_lambda.payload import MAX_BODY_BYTES, read_json
 from dspy_lambda.programs.program import FailedProgram, Program
-from dspy_lambda.soundness import is_json
 
 
 def create_app(environment: Environment) -> FastAPI:
@@ -61,10 +60,10 @@ def _create(
 
 
 def _add_route(app: FastAPI, program: Program, endpoint: Endpoint) -> None:
-    """Add a program's route, as it is for the document: what it takes and gives FastAPI itself does not look at.
+    """Add a program's route. Its schemas are for the document alone: the endpoint reads the body itself.
 
-    With a body parameter and a response model FastAPI would check everything a second time, and answer 422 where the
-    contract has 400 and 415.
+    With a body parameter and a response model FastAPI would validate everything a second time, and answer 422 where
+    the contract has 400 and 415.
     """
     schemas = program.schemas
     app.add_api_route(
@@ -81,7 +80,7 @@ def _add_route(app: FastAPI, program: Program, endpoint: Endpoint) -> None:
 
 def _description(program: Program) -> str:
     text = type(program.instance).__doc__
-    return inspect.cleandoc(text) if isinstance(text, str) and is_json(text) else ""
+    return inspect.cleandoc(text) if isinstance(text, str) else ""
 
 
 def _document(generate: Callable[[], dict[str, Any]], programs: Mapping[str, Program]) -> dict[str, Any]:
