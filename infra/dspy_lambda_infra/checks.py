@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from dspy_lambda.config import CONFIG_FILE
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.key_shapes import looks_like_key
+from dspy_lambda_infra.config import CONFIG_FILE
 from dspy_lambda_infra.project import Function, Project, key_values, project_variables
 from dspy_lambda_infra.template.functions import reserved_total
 from dspy_lambda_infra.template.queues import (
