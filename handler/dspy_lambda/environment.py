@@ -30,18 +30,18 @@ with quick_stacks():
     import dspy
 
 from dspy_lambda.call import NoCall
-from dspy_lambda.config import Server, load_config
+from dspy_lambda.config import load_config
 from dspy_lambda.dispatch import Dispatcher, no_durations
 from dspy_lambda.history import install as install_history
 from dspy_lambda.invocation import Invocation
 from dspy_lambda.keys import Keys
 from dspy_lambda.loop import PersistentLoop
 from dspy_lambda.models.pool import ModelPool
-from dspy_lambda.process import MOST_THREADS, PER_INVOCATION, LastResort, ProcessState
+from dspy_lambda.process import PER_INVOCATION, LastResort, ProcessState
 from dspy_lambda.programs.discovery import load_programs
 from dspy_lambda.programs.served import Served
 from dspy_lambda.runner import Runner
-from dspy_lambda.runners import Runners
+from dspy_lambda.runners import Runners, new_runner
 from dspy_lambda.settings import API_BASE, Settings
 from dspy_lambda.telemetry import hooks
 from dspy_lambda.telemetry.describe import describe
@@ -52,7 +52,6 @@ from dspy_lambda.watch import KillDump, Watch
 
 Part = TypeVar("Part")
 CACHE_ENTRIES = 1000
-_OTHER_THREADS = 30  # the main one, the runner's, those for names and queues, and libraries' own
 
 
 class Environment:
@@ -89,7 +88,7 @@ class Environment:
             ConfigError: the project cannot be served as it is.
         """
         self.settings = settings or Settings.from_environment(variables)
-        project = find_project(self.settings)
+        project = self.settings.project_folder
         self.config = load_config(project)
         install_history()
         self.telemetry = Telemetry(self.config.app_id, self.settings, output or Output(1))
@@ -145,9 +144,7 @@ class Environment:
             self.telemetry.log("WARNING", "unknown variable; not read", about)
 
     def _new_runner(self) -> Runner:
-        server = self.config.server
-        loop = PersistentLoop(self.telemetry.log, threads=_loop_threads(server), fast=self.settings.fast)
-        return Runner(loop, Dispatcher(self.models, server, self._recent))
+        return new_runner(self.config.server, self.models, self._recent, self.telemetry.log, fast=self.settings.fast)
 
     def _free_slots(self) -> None:
         for lm in self.models.values():
@@ -247,25 +244,8 @@ class Environment:
 
     def _log_start(self) -> None:
         limits = self.config.server
-        about = {
-            "programs": {
-                name: f"{'async' if p.entry.is_async else 'sync'}: {p.entry.why}" for name, p in self.programs.items()
-            },
-            "failed": {name: p.error for name, p in self.failed.items()},
-            "models": {name: p.model for name, p in self.programs.items()},
+        about = self.served.about() | {
             "sync_worker_threads": limits.sync_worker_threads,
             "max_concurrent_per_program": limits.max_concurrent_per_program,
         }
-        if large := {name: p.copier.too_large for name, p in self.programs.items() if p.copier.too_large}:
-            about["too_large_to_copy"] = large
         self.telemetry.log("ERROR" if self.failed else "INFO", "environment ready", about)
-
-
-def find_project(settings: Settings) -> Path:
-    """The DSPy project's folder: the setting, else Lambda's task root, else the working directory."""
-    return Path(settings.project or settings.task_root or os.getcwd()).resolve()
-
-
-def _loop_threads(server: Server) -> int:
-    """The threads behind `asyncio.to_thread`: many, and with those of sync programs below what is used up."""
-    return min(256, MOST_THREADS - _OTHER_THREADS - server.sync_worker_threads)

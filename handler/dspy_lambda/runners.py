@@ -9,9 +9,19 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from dspy_lambda.dispatch import Dispatcher, Recent
+from dspy_lambda.loop import PersistentLoop
+from dspy_lambda.process import MOST_THREADS
+from dspy_lambda.runner import Runner
+
 if TYPE_CHECKING:
+    from dspy_lambda.config import Server
     from dspy_lambda.invocation import Invocation
-    from dspy_lambda.runner import Runner
+    from dspy_lambda.models.registry import ProgramLM
+
+_MOST_LOOP_THREADS = 256
+_OTHER_THREADS = 30  # the main one, the runner's, those for names and queues, and libraries' own
+Log = Callable[[str, str, dict[str, Any]], None]
 
 
 class Runners:
@@ -27,7 +37,7 @@ class Runners:
         self,
         make: Callable[[], Runner],
         free_slots: Callable[[], None],
-        log: Callable[[str, str, dict[str, Any]], None],
+        log: Log,
     ) -> None:
         self._make = make
         self._free_slots = free_slots
@@ -72,3 +82,15 @@ class Runners:
         self._abandoned = [runner for runner in [*self._abandoned, given_up] if runner.thread.is_alive()]
         self._free_slots()
         self._current = None
+
+
+def new_runner(server: Server, models: dict[str, ProgramLM], recent: Recent, log: Log, *, fast: bool) -> Runner:
+    """A runner with a loop and a dispatcher of its own.
+
+    Args:
+        recent: how long the last calls took, which outlives runners.
+        fast: whether the loop runs short work itself that was meant for threads.
+    """
+    # Behind `asyncio.to_thread`: many, and with those of sync programs below what is used up.
+    threads = min(_MOST_LOOP_THREADS, MOST_THREADS - _OTHER_THREADS - server.sync_worker_threads)
+    return Runner(PersistentLoop(log, threads=threads, fast=fast), Dispatcher(models, server, recent))
