@@ -43,7 +43,7 @@ def invoke(environment: Environment, event: Any, context: Any) -> Any:
 
 
 def _answer(environment: Environment, source: Source, event: Any, context: Any, invocation: Invocation) -> Any:
-    runner = environment.fresh_runner(invocation)
+    runner = environment.runners.fresh(invocation)
     job = runner.start(lambda: _run(environment, runner, source, event, context, invocation))
     assert invocation.deadline is not None
     in_time = environment.watch.wait(job, runner, invocation, invocation.deadline)
@@ -63,7 +63,7 @@ def _answer_late(
         with environment.telemetry.held_together():
             if is_blocked:
                 environment.watch.report(runner, invocation)
-            environment.give_up_runner()
+            environment.runners.give_up()
             return source.late(environment, event, invocation)
     finally:
         invocation.wait_for_records()

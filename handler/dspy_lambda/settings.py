@@ -6,12 +6,15 @@ number that cannot be read is an error, a `DSPY_LAMBDA_*` variable that nobody k
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.quotas import INTEGRATION_SECONDS, MB_PER_CORE
+from dspy_lambda.variables import choice, flag, whole_number
 
 PREFIX = "DSPY_LAMBDA_"
 # Those that others must name, too: the template, the local Lambda, the process that replaces itself.
@@ -28,48 +31,6 @@ TEXTS = "DSPY_LAMBDA_EXCEPTION_TEXTS"
 SOURCE_NAMES = ("http", "sqs", "direct")
 TEXT_WORDS = ("none", "log", "answer")
 METRICS_NAMESPACE = "DSPy"
-_MOST_DIGITS = 15  # more than any duration or size has; a float holds so many exactly
-_ON, _OFF = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
-
-
-def flag(variables: Mapping[str, str], name: str, default: bool = False) -> bool:
-    """A switch.
-
-    Raises:
-        ConfigError: it is set to none of the words that switch on or off.
-    """
-    word = variables.get(name, "").strip().lower()
-    if word in _ON:
-        return True
-    if word and word not in _OFF:
-        raise ConfigError(f"{name}: must be true or false (or 1, 0, yes, no, on, off), not {word[:40]!r}.")
-    return default if not word else False
-
-
-def whole_number(variables: Mapping[str, str], name: str, default: int | None) -> int | None:
-    """A number without a fraction or a sign, of at most 15 digits.
-
-    Raises:
-        ConfigError: it is set to anything else.
-    """
-    text = variables.get(name)
-    if not text:
-        return default
-    if not text.isdecimal() or len(text) > _MOST_DIGITS:
-        raise ConfigError(f"{name}: must be a whole number, not {text[:40]!r}.")
-    return int(text)
-
-
-def choice(variables: Mapping[str, str], name: str, default: str, words: tuple[str, ...]) -> str:
-    """One of some words.
-
-    Raises:
-        ConfigError: it is set to another word.
-    """
-    word = variables.get(name, "").strip().lower() or default
-    if word not in words:
-        raise ConfigError(f"{name}: must be one of {', '.join(words)}, not {word[:40]!r}.")
-    return word
 
 
 def _text(variables: Mapping[str, str], name: str, default: str | None) -> str | None:
@@ -270,6 +231,11 @@ class Settings:
         """
         read = {f.name: f.metadata["read"](variables, f.metadata["variable"], f.default) for f in _SETTINGS}
         return cls(**read, variables=variables, unknown=tuple(_unknown(variables)))
+
+    @property
+    def project_folder(self) -> Path:
+        """The DSPy project's folder: the setting, else Lambda's task root, else the working directory."""
+        return Path(self.project or self.task_root or os.getcwd()).resolve()
 
     @property
     def is_snap_start(self) -> bool:

@@ -32,7 +32,7 @@ def warm(environment: Environment) -> None:
 
         register_before_snapshot(before_snapshot, environment)
         # A snapshot may outlive the values of secrets.
-        register_after_restore(after_restore, environment, environment.secrets)
+        register_after_restore(after_restore, environment, environment.keys.names)
     elif environment.settings.preconnect:
         preconnect(environment)
 

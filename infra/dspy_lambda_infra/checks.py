@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
-from typing import Any
 from urllib.parse import urlsplit
 
-from dspy_lambda.config import CONFIG_FILE
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.key_shapes import looks_like_key
+from dspy_lambda_infra.config import CONFIG_FILE
 from dspy_lambda_infra.project import Function, Project, key_values, project_variables
 from dspy_lambda_infra.template.functions import reserved_total
 from dspy_lambda_infra.template.queues import (
@@ -19,6 +17,7 @@ from dspy_lambda_infra.template.queues import (
     visibility_timeout_seconds,
 )
 from dspy_lambda_infra.template.variables import environment_bytes
+from dspy_lambda_infra.texts import texts
 
 # "100 must remain unreserved". https://docs.aws.amazon.com/lambda/latest/dg/configuration-concurrency.html
 UNRESERVED = 100
@@ -73,26 +72,13 @@ def _keys(project: Project) -> list[str]:
     def holds_key(text: str) -> bool:
         return looks_like_key(text) or any(key in text for key in keys)
 
-    places = (place for place, text in _texts(project.config.model_dump(by_alias=True)) if holds_key(text))
+    places = (place for place, text in texts(project.config.model_dump(by_alias=True)) if holds_key(text))
     return [
         f"{'.'.join('...' if holds_key(part) else part for part in place)}: holds a key, or what looks "
         "like one, which would be part of the artifact and of the template; leave it out, or have the program read it "
         "from a variable that lambda.defaults.secrets names"
         for place in dict.fromkeys(places)
     ]
-
-
-def _texts(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Every text of the config with its place; keys of mappings are texts of their own."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield (*place, str(key)), str(key)
-            yield from _texts(inner, (*place, str(key)))
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _texts(inner, place)
-    elif isinstance(value, str):
-        yield place, value
 
 
 def _concurrency(project: Project, account_concurrency: int) -> list[str]:

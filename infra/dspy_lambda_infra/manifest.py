@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from dspy_lambda.api.app import describe, listed
 from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.project import Project, key_values, project_variables
+from dspy_lambda_infra.texts import texts
 
 _SCHEMAS = "openapi.components.schemas."
 
@@ -35,24 +35,11 @@ def manifest(project: Project) -> dict[str, Any]:
 
 def _refuse_keys(made: dict[str, Any], keys: dict[str, str]) -> None:
     found = [
-        f"{place.removeprefix(_SCHEMAS).replace(value, '...')}: /openapi.json would show the value of {name}; read the "
-        "variable where the program uses it"
-        for place, text in _texts(made)
+        f"{place.replace(value, '...')}: /openapi.json would show the value of {name}; read the variable where the "
+        "program uses it"
+        for place, text in ((".".join(keys_to).removeprefix(_SCHEMAS), text) for keys_to, text in texts(made))
         for name, value in keys.items()
         if value in text
     ]
     if found:
         raise ConfigError("\n".join(dict.fromkeys(found)))
-
-
-def _texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
-    """Every text, names too, with its place: `openapi.components.schemas.<Program>Inputs.properties.<parameter>...`"""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield place, str(key)
-            yield from _texts(inner, f"{place}.{key}".lstrip("."))
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _texts(inner, place)
-    else:
-        yield place, str(value)

@@ -19,12 +19,12 @@ with dspy_import():
     import dspy
     from dspy.utils.exceptions import LMError
 
-from dspy_lambda.config import Config, FunctionSettings, load_config
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.programs.discovery import load_programs
 from dspy_lambda.programs.program import FailedProgram, Program
 from dspy_lambda.settings import SOURCES
 from dspy_lambda_infra.collisions import check_names
+from dspy_lambda_infra.config import Config, FunctionSettings, load_config
 from dspy_lambda_infra.deno import VARIABLES, why_deno
 
 HANDLER = "dspy_lambda.main.lambda_handler"

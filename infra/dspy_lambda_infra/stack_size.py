@@ -8,8 +8,8 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from dspy_lambda.config import CONFIG_FILE
 from dspy_lambda.errors import ConfigError
+from dspy_lambda_infra.config import CONFIG_FILE
 from dspy_lambda_infra.deploy.translate import translate_mapping
 from dspy_lambda_infra.project import Project
 from dspy_lambda_infra.template import build, generate

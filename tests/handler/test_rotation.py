@@ -1,11 +1,12 @@
 """A provider that refuses a key has it read again, by the real secret store's protocol on moto."""
 
 import os
+from dataclasses import replace
 
 import boto3
 import pytest
 
-from dspy_lambda.secrets import SECRETS
+from dspy_lambda.settings import SECRETS
 from dspy_lambda_infra.local.queues import QueueServer
 from tests.support import AECHO, ECHO, failures, sqs
 
@@ -29,7 +30,6 @@ def put(moto, monkeypatch):
         "AWS_ACCESS_KEY_ID": "local",
         "AWS_SECRET_ACCESS_KEY": "local",
         "AWS_DEFAULT_REGION": "us-east-1",
-        SECRETS: f"{NAME}=ssm:/key",
         NAME: OLD,
     }.items():
         monkeypatch.setenv(name, value)
@@ -42,9 +42,9 @@ def serve(make_project, make_serve, put, models):
     """A function that has the old key, in a minute when the provider takes the new one alone."""
     put(NEW)
     models.behave(key=NEW)
-    serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}), **{NAME: OLD})
-    serve.environment.secrets = (NAME,)
-    serve.environment._keys_read -= 61
+    serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}), **{SECRETS: f"{NAME}=ssm:/key", NAME: OLD})
+    serve.environment.keys.names = (NAME,)
+    serve.environment.keys._read -= 61
     return serve
 
 
@@ -75,25 +75,25 @@ def test_keys_are_read_at_most_once_a_minute(serve, models, put, records):
     assert len([line for line in records().lines if line.get("message", "").startswith("a provider refused")]) == 1
     put(NEW)
     assert serve.post("/Echo", {"question": "q"}).status == 502
-    serve.environment._keys_read -= 61
+    serve.environment.keys._read -= 61
     assert serve.post("/Echo", {"question": "q"}).status == 200
 
 
-def test_a_store_that_cannot_be_read_leaves_the_keys_and_is_asked_again(serve, monkeypatch, records):
-    monkeypatch.setenv(SECRETS, f"{NAME}=ssm:/none")
-    serve.environment.process.note([SECRETS])
+def test_a_store_that_cannot_be_read_leaves_the_keys_and_is_asked_again(serve, records):
+    keys = serve.environment.keys
+    known = keys._settings
+    keys._settings = replace(known, secrets=f"{NAME}=ssm:/none")
     for _ in range(2):
         assert serve.post("/Echo", {"question": "q"}).status == 502
     (line,) = [line for line in records().lines if line.get("message") == "the keys cannot be read again"]
     assert line["reason"].startswith(f"{NAME}: ssm:/none cannot be read (ParameterNotFound)")
-    monkeypatch.setenv(SECRETS, f"{NAME}=ssm:/key")
-    serve.environment.process.note([SECRETS])
-    serve.environment._keys_read -= 61
+    keys._settings = known
+    keys._read -= 61
     assert serve.post("/Echo", {"question": "q"}).status == 200
 
 
 def test_a_function_without_a_store_reads_nothing(serve, records):
-    serve.environment.secrets = ()
+    serve.environment.keys.names = ()
     for _ in range(2):
         assert serve.post("/Echo", {"question": "q"}).status == 502
     assert not [line for line in records().lines if "keys" in line.get("message", "")]

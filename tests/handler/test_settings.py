@@ -5,7 +5,8 @@ import re
 import pytest
 
 from dspy_lambda.errors import ConfigError
-from dspy_lambda.settings import TABLE, Settings, choice, flag, whole_number
+from dspy_lambda.settings import TABLE, Settings
+from dspy_lambda.variables import choice, flag, whole_number
 from tests.conftest import QUICKSTART, ROOT
 
 NAME = "DSPY_LAMBDA_X"

@@ -85,6 +85,6 @@ def test_the_hooks_are_registered_where_snap_start_is_on(serve, monkeypatch):
     for hook in ("register_before_snapshot", "register_after_restore"):
         monkeypatch.setattr(snapshot_restore_py, hook, lambda f, *args: registered.append((f, args)))
     worker = serve(ECHO, AWS_LAMBDA_INITIALIZATION_TYPE="snap-start")
-    worker.environment.secrets = ("KEY",)
+    worker.environment.keys.names = ("KEY",)
     warm(worker.environment)
     assert registered == [(before_snapshot, (worker.environment,)), (after_restore, (worker.environment, ("KEY",)))]

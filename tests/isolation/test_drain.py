@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 
-from dspy_lambda.config import Sqs
+from dspy_lambda_infra.config import Sqs
 from dspy_lambda_infra.local.local import LocalLambda
 from dspy_lambda_infra.local.mapping import EventSourceMapping
 from dspy_lambda_infra.local.queues import Queue, QueueServer

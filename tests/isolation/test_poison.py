@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from dspy_lambda.config import Sqs
+from dspy_lambda_infra.config import Sqs
 from dspy_lambda_infra.local.local import CATALOGUE, LocalLambda
 from dspy_lambda_infra.local.mapping import EventSourceMapping
 from dspy_lambda_infra.local.queues import Queue, QueueServer

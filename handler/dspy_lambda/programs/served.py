@@ -16,6 +16,17 @@ class Served:
     loaded: dict[str, Program]
     failed: dict[str, FailedProgram]
 
+    def about(self) -> dict[str, Any]:
+        """What the log says of them at the start: how each is called and why, and why others cannot be."""
+        about: dict[str, Any] = {
+            "programs": {name: f"{_kind(p)}: {p.entry.why}" for name, p in self.loaded.items()},
+            "failed": {name: p.error for name, p in self.failed.items()},
+            "models": {name: p.model for name, p in self.loaded.items()},
+        }
+        if large := {name: p.copier.too_large for name, p in self.loaded.items() if p.copier.too_large}:
+            about["too_large_to_copy"] = large
+        return about
+
     def only(self) -> Program | FailedProgram | None:
         """The one program that this function serves, or None if it serves several."""
         known: list[Program | FailedProgram] = [*self.loaded.values(), *self.failed.values()]
@@ -46,3 +57,7 @@ class Served:
             failed = ProgramFailed("The program could not be loaded; its state is under /programs.", status=503)
             raise failed from program.cause
         return program
+
+
+def _kind(program: Program) -> str:
+    return "async" if program.entry.is_async else "sync"

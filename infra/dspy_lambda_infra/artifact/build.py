@@ -15,7 +15,6 @@ from packaging.requirements import Requirement
 
 import dspy_lambda
 from dspy_lambda.api.shared import MANIFEST
-from dspy_lambda.config import CONFIG_FILE
 from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.artifact.distributions import Distributions, compile_tree, install, only_one
 from dspy_lambda_infra.artifact.files import TIME, is_artifact, project_files
@@ -26,6 +25,7 @@ from dspy_lambda_infra.artifact.requirements import CATALOGUE_ROOTS, Requirement
 from dspy_lambda_infra.artifact.size import IMAGE_LIMIT, UNZIPPED_LIMIT, Size, measure
 from dspy_lambda_infra.artifact.target import Target
 from dspy_lambda_infra.collisions import collision, own_modules
+from dspy_lambda_infra.config import CONFIG_FILE
 from dspy_lambda_infra.manifest import manifest
 from dspy_lambda_infra.progress import progress
 from dspy_lambda_infra.project import CATALOGUE, Function, Project

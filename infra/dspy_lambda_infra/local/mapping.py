@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from dspy_lambda.config import Sqs
+from dspy_lambda_infra.config import Sqs
 from dspy_lambda_infra.local.environment import MAX_REQUEST_BYTES
 from dspy_lambda_infra.local.events import ACCOUNT
 from dspy_lambda_infra.local.function import Function, Throttled

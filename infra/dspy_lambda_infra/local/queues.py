@@ -14,7 +14,7 @@ from botocore.session import Session as BotocoreSession
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
-from dspy_lambda.config import Sqs
+from dspy_lambda_infra.config import Sqs
 from dspy_lambda_infra.local import moto_patches
 from dspy_lambda_infra.local.access import refuse_pages
 from dspy_lambda_infra.template.queues import DLQ_RETENTION_SECONDS

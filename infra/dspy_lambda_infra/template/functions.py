@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from dspy_lambda.api.shared import SHARED_PATHS
-from dspy_lambda.config import FunctionSettings, Sqs
+from dspy_lambda_infra.config import FunctionSettings, Sqs
 from dspy_lambda_infra.project import CATALOGUE, CATALOGUE_HANDLER, HANDLER, Function, Project, logical_name
 from dspy_lambda_infra.template.deployment import ALIAS, deployment_preference
 from dspy_lambda_infra.template.queues import program_queues

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dspy_lambda.config import FunctionSettings
 from dspy_lambda.sources.sqs.requeue import LEAST_PART, backoff_seconds
+from dspy_lambda_infra.config import FunctionSettings
 from dspy_lambda_infra.project import Function, Project, logical_name
 from dspy_lambda_infra.template.syntax import get_att, ref
 

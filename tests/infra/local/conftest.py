@@ -48,7 +48,7 @@ def command(tmp_path, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _no_process_is_left(monkeypatch):
-    monkeypatch.setenv("DSPY_LAMBDA_TEST_RUN", RUN)
+    monkeypatch.setenv("TEST_RUN_OF_LOCAL", RUN)
     yield
     assert not processes()
     cgroups.find().sweep()  # a test may have killed a local Lambda

@@ -64,7 +64,7 @@ def started_from_here():
     """Each process that this test run started: its id and its command line with its environment."""
     listed = subprocess.run(["ps", "axeww", "-o", "pid=,command="], capture_output=True, text=True, check=True)
     pairs = (line.split(maxsplit=1) for line in listed.stdout.splitlines())
-    return {pid: command for pid, command in pairs if f"DSPY_LAMBDA_TEST_RUN={RUN}" in command}
+    return {pid: command for pid, command in pairs if f"TEST_RUN_OF_LOCAL={RUN}" in command}
 
 
 def processes():

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from dspy_lambda.config import Sqs
+from dspy_lambda_infra.config import Sqs
 from dspy_lambda_infra.local.access import is_loopback, refuse_browser, refuse_host, refuse_origin
 from dspy_lambda_infra.local.answer import Answer
 from dspy_lambda_infra.local.front import Front

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from dspy_lambda.config import Sqs
+from dspy_lambda_infra.config import Sqs
 from dspy_lambda_infra.local.answer import Answer
 from dspy_lambda_infra.local.function import Throttled
 from dspy_lambda_infra.local.mapping import EventSourceMapping

@@ -95,7 +95,7 @@ def test_nothing_is_left_of_a_local_lambda_that_was_killed(make_project, command
 
 def test_the_processes_of_a_test_run_are_found():
     """The tests above would pass if they looked for the wrong thing."""
-    environment = {**os.environ, "DSPY_LAMBDA_TEST_RUN": RUN}
+    environment = {**os.environ, "TEST_RUN_OF_LOCAL": RUN}
     with subprocess.Popen(["sleep", "777"], env=environment, start_new_session=True) as process:
         wait_for(lambda: len(sleeping()) == 1)
         process.kill()

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from moto.sqs import models as moto_sqs
 
-from dspy_lambda.config import Sqs
+from dspy_lambda_infra.config import Sqs
 from dspy_lambda_infra.local import moto_patches
 from dspy_lambda_infra.local.queues import Queue, QueueServer
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from dspy_lambda.config import load_config
 from dspy_lambda.errors import ConfigError
+from dspy_lambda_infra.config import load_config
 from tests.conftest import QUICKSTART
 
 VALID = """

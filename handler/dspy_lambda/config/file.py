@@ -1,0 +1,144 @@
+"""Read a `dspy.config.yaml`, and say of each mistake in it which file, which key, and what is allowed there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from dspy_lambda.config.names import shown
+from dspy_lambda.config.schema import Config
+from dspy_lambda.errors import ConfigError
+
+CONFIG_FILE = "dspy.config.yaml"
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
+class _DuplicateKey(yaml.constructor.ConstructorError):
+    """A mapping has a key twice."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's own loader lets the last of two equal keys win, silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise _DuplicateKey(None, None, f"the key {shown(key.value)!r} stands there twice", key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
+        return super().construct_mapping(node, deep)
+
+
+def load_config(project: Path) -> Config:
+    """Read and check what of a project's config runs.
+
+    Raises:
+        ConfigError: naming the file, the key and what is allowed there.
+    """
+    return load_as(Config, project)
+
+
+def load_as(schema: type[AnyConfig], project: Path) -> AnyConfig:
+    """Read and check a project's config by this schema.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    path = project / CONFIG_FILE
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path}: no such file. Set DSPY_LAMBDA_PROJECT (or --project) to the folder that holds {CONFIG_FILE}."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        # Scanner and parser say what they expected; the later stages quote the value, which may be a key.
+        is_syntax = isinstance(error, yaml.scanner.ScannerError | yaml.parser.ParserError | _DuplicateKey)
+        reason = getattr(error, "problem", None) if is_syntax else "an alias, tag or value that is not allowed here"
+        raise ConfigError(f"{path}{line}: not YAML: {reason}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: cannot be read: {type(error).__name__} in one of its values") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: must be a mapping with the key `models`, not {type(raw).__name__}.")
+    try:
+        config = schema.model_validate(_merge_program_settings(raw))
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{path}: {line}" for line in _explain(error, schema))) from None
+    _check_aliases(config, path)
+    return config
+
+
+def _merge_program_settings(raw: dict[Any, Any]) -> dict[Any, Any]:
+    """Each of `lambda.programs` over `lambda.defaults`: mappings merge deeply, lists replace."""
+    section = raw.get("lambda")
+    if not isinstance(section, dict) or not isinstance(section.get("programs"), dict):
+        return raw
+    defaults = section.get("defaults") or {}
+    programs = {name: _merge(defaults, settings) for name, settings in section["programs"].items()}
+    return {**raw, "lambda": {**section, "programs": programs}}
+
+
+def _merge(base: Any, over: Any) -> Any:
+    if not isinstance(base, dict) or not isinstance(over, dict):
+        return over
+    return {**base, **{key: _merge(base.get(key), value) for key, value in over.items()}}
+
+
+def _check_aliases(config: Config, path: Path) -> None:
+    known = ", ".join(map(shown, config.models.registry))
+    uses = {"models.default": config.models.default}
+    uses |= {f"program_models.{program}": alias for program, alias in config.program_models.items()}
+    for key, alias in uses.items():
+        if alias not in config.models.registry:
+            raise ConfigError(f"{path}: {key}: unknown model alias {shown(alias)!r}; models.registry has: {known}.")
+
+
+def _explain(error: ValidationError, schema: type[Config]) -> list[str]:
+    """One line for each validation error: key, what is wrong, what is allowed. Never the value: it may be a key."""
+    lines = []
+    for item in error.errors(include_url=False, include_input=False, include_context=False):
+        if "literal[False]" in item["loc"]:  # a mapping is not False, either: its own lines say what is wrong with it
+            continue
+        # Union members show up in the location as class names or literal[...]; they are no keys of the file.
+        keys = [str(part) for part in item["loc"] if not _is_union_tag(part)]
+        places = ".".join(map(shown, keys))
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = f"unknown key; allowed here: {', '.join(_allowed(schema, keys[:-1]))}"
+        lines.append(f"{places or '(top level)'}: {message}")
+    return lines
+
+
+def _is_union_tag(part: str | int) -> bool:
+    return isinstance(part, str) and (part == "Sqs" or part.startswith(("literal[", "function-")))
+
+
+def _allowed(schema: type[BaseModel], keys: list[str]) -> list[str]:
+    """The keys that the section at this path takes, in the order of its own schema."""
+    section, rest = schema, list(keys)
+    while rest:
+        field = section.model_fields[_name_of(section, rest.pop(0))]
+        if get_origin(field.annotation) is dict:
+            rest.pop(0)  # an alias or a program: any name
+        section = _section_in(field.annotation) or section
+    fields, own = section.model_fields, [name for name in section.__annotations__ if name in section.model_fields]
+    # Inherited fields come first, unless a section has all of them stand in an order of its own.
+    return [fields[name].alias or name for name in (own if len(own) == len(fields) else fields)]
+
+
+def _name_of(section: type[BaseModel], key: str) -> str:
+    return next(name for name, field in section.model_fields.items() if (field.alias or name) == key)
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """The schema of a section in a type such as `dict[str, Section]` or `Section | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _section_in(part))), None)

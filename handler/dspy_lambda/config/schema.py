@@ -1,0 +1,121 @@
+"""What of a config runs, as validated models: dspy-cli's keys, and of the `lambda` section what the handler keeps to.
+
+The infra package's models extend these by what only describes the cloud, and refuse what neither knows.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+from dspy_lambda.config.names import Variable
+
+TimeoutSeconds = Annotated[int, Field(ge=1, le=900)]
+BackoffSeconds = Annotated[int, Field(ge=0, le=43_200)]
+BackoffMaxSeconds = Annotated[int, Field(ge=1, le=43_200)]
+
+
+class Section(BaseModel):
+    """A mapping of the file that takes no other keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class PartialSection(Section):
+    """A mapping whose other keys describe the cloud: the infra package reads them, and the handler does not."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class ModelSettings(Section):
+    """One entry of `models.registry`: what `dspy.LM` is built from."""
+
+    model: Annotated[str, Field(min_length=1)]
+    env: Variable | None = None
+    api_key: SecretStr | None = None
+    api_base: str | None = None
+    model_type: Literal["chat", "text", "responses"] = "chat"
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    cache: bool = True
+    # Of one process, over all of its programs; never handed to dspy.LM, which they would switch to LiteLLM.
+    max_parallel_requests: Annotated[int, Field(ge=1)] | None = None
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
+    quota: Any = None  # of the account, over all processes: read by the infra package
+
+
+class Models(Section):
+    default: str
+    registry: Annotated[dict[str, ModelSettings], Field(min_length=1)]
+
+
+def _split(value: Any) -> Any:
+    """A text of origins as dspy-cli takes it: "*", or several with commas between them."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+class Server(Section):
+    """Limits within one process.
+
+    `sync_worker_threads` and `max_concurrent_per_program` default to 100 because one DSPy connection pool opens at
+    most 100 connections. Measured, 100 sync records at 500 ms: 3.55 s with 16 threads, 2.03 with 32, 1.06 with 64,
+    0.56 with 100, 0.56 with 200. Lambda allows 1,024 threads and processes, of which 700 are in use at most.
+    """
+
+    sync_worker_threads: Annotated[int, Field(ge=1, le=500)] = 100
+    max_concurrent_per_program: Annotated[int, Field(ge=1)] = 100
+    queue_timeout_seconds: Annotated[float, Field(ge=0)] = 5.0
+    cors_origins: Annotated[list[str], BeforeValidator(_split)] = []
+
+
+class Sqs(PartialSection):
+    """How the records of a program's queue are run."""
+
+    batch_size: Annotated[int, Field(ge=1, le=10_000)] = 10
+    # When a failed record comes back: doubled with each receive; 0 leaves it to the visibility timeout.
+    backoff_seconds: BackoffSeconds = 10
+    backoff_max_seconds: BackoffMaxSeconds = 900
+    # Invalid records go to the dead-letter queue at once, with the reason; else after five runs, as program errors do.
+    invalid_to_dead_letter_queue: bool = False
+
+
+def false_or_mapping(value: Any) -> Any:
+    """What `sqs` takes."""
+    if value is not False and not isinstance(value, dict | Sqs):
+        raise ValueError("write false, or a mapping such as {batch_size: 10}")
+    return value
+
+
+class FunctionSettings(PartialSection):
+    """One program's function."""
+
+    timeout_seconds: TimeoutSeconds = 60
+    sqs: Annotated[Literal[False] | Sqs, BeforeValidator(false_or_mapping)] = False
+
+
+class Lambda(PartialSection):
+    """What becomes of the programs on AWS."""
+
+    defaults: FunctionSettings = FunctionSettings()
+    programs: dict[str, FunctionSettings] = {}
+
+    def function(self, program: str) -> FunctionSettings:
+        """The settings of one program's function."""
+        return self.programs.get(program, self.defaults)
+
+
+class Config(Section):
+    """A whole `dspy.config.yaml`."""
+
+    app_id: str = "dspy-app"
+    description: str = ""
+    models: Models
+    program_models: dict[str, str] = {}
+    server: Server = Server()
+    lambda_: Annotated[Lambda, Field(alias="lambda")] = Lambda()
+
+    def model_alias(self, program: str) -> str:
+        """The alias of the model that a program is called with."""
+        return self.program_models.get(program, self.models.default)
