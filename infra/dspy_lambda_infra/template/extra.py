@@ -8,7 +8,7 @@ import yaml
 
 from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.project import Project
-from dspy_lambda_infra.template.syntax import load
+from dspy_lambda_infra.template.syntax import is_intrinsic, load
 
 EXTRA_FILE = "template.extra.yaml"
 
@@ -38,7 +38,9 @@ def merge_extra(template: dict[str, Any], project: Project) -> dict[str, Any]:
 
 
 def merge(base: Any, over: Any) -> Any:
-    """Mappings deeply, lists appended, null takes a key away, everything else replaces."""
+    """Mappings deeply, lists appended, null takes a key away, everything else (intrinsics, too) replaces."""
+    if is_intrinsic(base) or is_intrinsic(over):
+        return over
     if isinstance(base, dict) and isinstance(over, dict):
         merged = {**base, **{key: merge(base.get(key), value) for key, value in over.items()}}
         return {key: value for key, value in merged.items() if value is not None or key not in over}

@@ -50,6 +50,6 @@ def _longest(value: str | Intrinsic) -> str:
     """A variable's value with the longest names of stack and stage; a reference is at most a queue's URL."""
     if isinstance(value, str):
         return value
-    if value.tag == "!Ref":
+    if "Ref" in value:
         return "x" * _LONGEST_URL
-    return str(value.value).replace("${Stage}", "x" * 32).replace("${AWS::StackName}", "x" * 128)
+    return str(value["Fn::Sub"]).replace("${Stage}", "x" * 32).replace("${AWS::StackName}", "x" * 128)

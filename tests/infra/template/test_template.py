@@ -8,7 +8,7 @@ from dspy_lambda_infra.cli import main
 from dspy_lambda_infra.deploy.translate import translate
 from dspy_lambda_infra.project import load_project
 from dspy_lambda_infra.template import build, render
-from dspy_lambda_infra.template.syntax import Intrinsic, get_att, if_, load, ref, sub
+from dspy_lambda_infra.template.syntax import get_att, if_, load, ref, sub
 from tests.conftest import QUICKSTART, ROOT
 from tests.infra.template.matrix import MATRIX
 from tests.support import AECHO, ECHO
@@ -90,7 +90,7 @@ def test_one_policy_lets_every_queue_be_reached_over_tls_only(make):
     found = make({"defaults": {"sqs": {}}}, {"echo": ECHO, "aecho": AECHO})
     (policy,) = (r["Properties"] for r in found.values() if r["Type"] == "AWS::SQS::QueuePolicy")
     queues = {name for name, resource in found.items() if resource["Type"] == "AWS::SQS::Queue"}
-    assert {queue.value for queue in policy["Queues"]} == queues
+    assert {queue["Ref"] for queue in policy["Queues"]} == queues
     (statement,) = policy["PolicyDocument"]["Statement"]
     assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "sqs:*")
     assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
@@ -105,7 +105,7 @@ def test_a_program_without_a_queue_has_none_of_its_parts(make):
     echo = {"EchoFunction", "EchoLatestInvokeConfig", "EchoRole", "EchoLogGroup"}
     assert {name for name in found if name.startswith("Echo")} == echo
     assert set(found["EchoFunction"]["Properties"]["Events"]) == {"Route"}
-    assert not any(isinstance(r, Intrinsic) and "Queue" in r.value for _, r in statements(found)[2:])
+    assert not any("Queue" in str(r) for _, r in statements(found)[2:])
 
 
 def test_a_program_without_http_has_no_route_and_a_project_of_such_no_api(make):
@@ -181,11 +181,12 @@ def test_only_names_of_secrets_are_in_the_template_and_each_function_may_read_it
 
 def test_a_function_may_touch_its_own_things_and_no_more(make):
     found = make({"defaults": {"sqs": {}, "secrets": []}})
-    assert [(action if isinstance(action, str) else action[0], r.value) for action, r in statements(found)][:4] == [
-        ("logs:CreateLogStream", "EchoLogGroup.Arn"),
-        ("sqs:SendMessage", "OnFailureQueue.Arn"),
-        ("sqs:ReceiveMessage", "EchoQueue.Arn"),
-        ("sqs:SendMessage", "EchoDeadLetterQueue.Arn"),
+    first = [(action if isinstance(action, str) else action[0], r) for action, r in statements(found)][:4]
+    assert first == [
+        ("logs:CreateLogStream", get_att("EchoLogGroup.Arn")),
+        ("sqs:SendMessage", get_att("OnFailureQueue.Arn")),
+        ("sqs:ReceiveMessage", get_att("EchoQueue.Arn")),
+        ("sqs:SendMessage", get_att("EchoDeadLetterQueue.Arn")),
     ]
     assert variables(found)["DSPY_LAMBDA_DEAD_LETTER_QUEUE_URL"] == ref("EchoDeadLetterQueue")
     assert statements(found, "CatalogueRole") == [
@@ -254,7 +255,7 @@ def test_no_resource_changes_its_type_with_the_kind_of_api(make_project):
 @pytest.mark.parametrize(("kind", "address"), [("rest", "https://${Api}."), ("http", "https://${HttpApi}.")])
 def test_the_address_is_that_of_the_api(make_project, kind, address):
     project = make_project({"echo": ECHO}, **{"lambda": {"api": {"kind": kind}}})
-    assert template(project)["Outputs"]["ApiUrl"]["Value"].value.startswith(address)
+    assert template(project)["Outputs"]["ApiUrl"]["Value"]["Fn::Sub"].startswith(address)
 
 
 def test_a_function_url_is_closed_unless_the_config_opens_it(make):
@@ -274,7 +275,7 @@ def test_an_api_throttles_and_writes_access_logs(make):
     )
     http = make({"api": {"kind": "http", **throttle}})["HttpApi"]["Properties"]
     assert http["DefaultRouteSettings"]["ThrottlingBurstLimit"] == 9
-    condition, rest_log, _ = rest["AccessLogSetting"].value
+    condition, rest_log, _ = rest["AccessLogSetting"]["Fn::If"]
     assert condition == "HasAccessLog"
     for log in (rest_log, http["AccessLogSettings"]):
         assert log["DestinationArn"] == get_att("ApiLogGroup.Arn")
@@ -344,7 +345,7 @@ def key_statements(found):
 
 def test_a_key_is_used_through_services_only(make):
     (statement,) = key_statements(make({"kms_key_arn": KEY}))
-    via = [service.value for service in statement["Condition"]["StringEquals"]["kms:ViaService"]]
+    via = [service["Fn::Sub"] for service in statement["Condition"]["StringEquals"]["kms:ViaService"]]
     assert via == [
         f"{name}.${{AWS::Region}}.${{AWS::URLSuffix}}" for name in ("lambda", "secretsmanager", "sqs", "ssm")
     ]
@@ -415,7 +416,7 @@ def test_tokens_have_an_alarm_where_the_config_names_a_number(make):
 
 def test_the_dashboard_is_json_that_shows_every_program(make):
     found = make({"defaults": {"sqs": {}}}, {"echo": ECHO, "aecho": AECHO})
-    body = json.loads(found["Dashboard"]["Properties"]["DashboardBody"].value)
+    body = json.loads(found["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"])
     titles = {widget["properties"]["title"] for widget in body["widgets"]}
     assert {"Calls", "Throttles", "Dead-letter queue", "Duration p99 (ms)"} <= titles
     for widget in body["widgets"]:
@@ -441,7 +442,7 @@ def test_a_saved_query_has_no_more_log_groups_than_can_be_queried_at_once(make):
     found = make(modules={"echo": "\n".join(ECHO.replace("class Echo", f"class Echo{n}") for n in range(51))})
     queries = [r["Properties"] for name, r in found.items() if name.startswith("CostQuery")]
     assert [len(query["LogGroupNames"]) for query in queries] == [50, 1]
-    assert len({query["Name"].value for query in queries}) == 2
+    assert len({query["Name"]["Fn::Sub"] for query in queries}) == 2
 
 
 def test_the_cold_start_query_sees_inits_and_snapstarts_restores(make):
