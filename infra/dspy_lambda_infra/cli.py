@@ -182,7 +182,7 @@ def _template(options: argparse.Namespace) -> int:
     from dspy_lambda_infra.project import load_project, say_what_runs
     from dspy_lambda_infra.stack_size import check_size
     from dspy_lambda_infra.template import render, write
-    from dspy_lambda_infra.template.beside import write_beside
+    from dspy_lambda_infra.template.sam_files import write_sam_files
 
     say_what_runs(options.project)
     project = load_project(options.project)
@@ -197,7 +197,7 @@ def _template(options: argparse.Namespace) -> int:
     else:
         write(text, options.output)
         try:
-            write_beside(project, options.output.parent, lambda line: print(line, file=sys.stderr))
+            write_sam_files(project, options.output.parent, lambda line: print(line, file=sys.stderr))
         except OSError as error:
             raise ConfigError(f"{options.output.parent}: {error.strerror}.") from None
         print(f"{options.output}: {len(project.function_names)} functions", file=sys.stderr)

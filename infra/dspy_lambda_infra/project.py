@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import dspy
 from dotenv import dotenv_values
@@ -47,11 +48,12 @@ class Function:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Its own variables, and those that narrow the handler to this program."""
+        """Its variables wherever it runs: its own, and those that make the handler serve this program as configured."""
         narrowed = {"DSPY_LAMBDA_PROGRAM": self.name, "DSPY_LAMBDA_MODULE": self.module}
         sources = {"DSPY_LAMBDA_SOURCES": "http"} if self.settings.http else {}
         deno = VARIABLES if self.program and why_deno(self.program) else {}
-        return {**sources, **deno, **self.settings.environment, **narrowed}
+        preconnect = {"DSPY_LAMBDA_PRECONNECT": "true"} if self.settings.preconnect else {}
+        return {**sources, **deno, **self.settings.environment, **preconnect, **narrowed}
 
     @property
     def has_alias(self) -> bool:
@@ -115,6 +117,15 @@ class Project:
     def failed(self) -> dict[str, str]:
         """Why programs cannot be loaded, by name."""
         return {name: f.failed for name, f in self.functions.items() if f.failed}
+
+
+def shared_variables(service: Any) -> dict[str, Any]:
+    """What every function has among its variables.
+
+    Args:
+        service: what tells its metrics from those of other stacks: a name, or what CloudFormation makes one of.
+    """
+    return {"POWERTOOLS_SERVICE_NAME": service, "POWERTOOLS_METRICS_NAMESPACE": "DSPy"}
 
 
 def say_what_runs(root: Path) -> None:

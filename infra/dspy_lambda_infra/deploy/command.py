@@ -30,8 +30,8 @@ from dspy_lambda_infra.deploy.translate import translate
 from dspy_lambda_infra.project import Project, load_project, say_what_runs
 from dspy_lambda_infra.stack_size import check_size
 from dspy_lambda_infra.template import render, write
-from dspy_lambda_infra.template.beside import stack_name, write_beside
 from dspy_lambda_infra.template.metadata import deployed_config
+from dspy_lambda_infra.template.sam_files import stack_name, write_sam_files
 
 
 def run_deploy(options: argparse.Namespace) -> int:
@@ -106,7 +106,7 @@ def _deploy(
         raise ConfigError("the SAM CLI is not on PATH; install it: pip install aws-sam-cli")
     folder: Path = options.template.parent
     write(text, options.template)
-    write_beside(project, folder, lambda line: print(line, file=sys.stderr))
+    write_sam_files(project, folder, lambda line: print(line, file=sys.stderr))
     if project.config.lambda_.package_type == "Image":
         build_all(project, folder / "dist")
     overrides = [f"ParameterKey={key},ParameterValue={value}" for key, value in parameters.items()]

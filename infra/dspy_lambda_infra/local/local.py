@@ -22,7 +22,15 @@ from dspy_lambda_infra.local.front import Front
 from dspy_lambda_infra.local.function import Function
 from dspy_lambda_infra.local.mapping import EventSourceMapping
 from dspy_lambda_infra.local.queues import REGION, Queue, QueueServer
-from dspy_lambda_infra.project import CATALOGUE, HANDLER, Project, logical_id, logical_name, read_dotenv
+from dspy_lambda_infra.project import (
+    CATALOGUE,
+    HANDLER,
+    Project,
+    logical_id,
+    logical_name,
+    read_dotenv,
+    shared_variables,
+)
 from dspy_lambda_infra.template.queues import visibility_timeout_seconds
 
 # Nobody checks them here.
@@ -137,7 +145,8 @@ class LocalLambda:
         known = self._project.functions.get(name)
         settings = known.settings if known else self._project.config.lambda_.defaults
         logical = logical_id(name)
-        variables = self._lambda_variables(logical, settings.memory_mb) | (known.environment if known else {})
+        own = known.environment if known else {"DSPY_LAMBDA_SOURCES": "http"}
+        variables = self._lambda_variables(logical, settings.memory_mb) | own
         return Function(
             Settings(
                 name=logical,
@@ -174,10 +183,8 @@ class LocalLambda:
             "AWS_REGION": REGION,
             "DSPY_LAMBDA_PROJECT": str(self._project.root),
             "LAMBDA_TASK_ROOT": str(self._project.root),
-            "DSPY_LAMBDA_SOURCES": "http",
-            "POWERTOOLS_METRICS_NAMESPACE": "DSPy",
-            "POWERTOOLS_SERVICE_NAME": self._project.config.app_id,
             "TZ": ":UTC",
+            **shared_variables(self._project.config.app_id),
         }
 
 

@@ -21,20 +21,29 @@ def merge_extra(template: dict[str, Any], project: Project) -> dict[str, Any]:
     Raises:
         ConfigError: the file is no YAML mapping, or has a section that no template has.
     """
+    merged: dict[str, Any] = merge(template, read_extra(project))
+    return merged
+
+
+def read_extra(project: Project) -> dict[str, Any]:
+    """The project's `template.extra.yaml`; empty if there is none.
+
+    Raises:
+        ConfigError: the file is no YAML mapping, or has a section that no template has.
+    """
     path = project.root / EXTRA_FILE
     if not path.is_file():
-        return template
+        return {}
     try:
         extra = load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     if extra is None:
-        return template
+        return {}
     sections = ("Parameters", "Mappings", "Conditions", "Globals", "Resources", "Outputs", "Metadata", "Rules")
     if not isinstance(extra, dict) or not set(extra) <= set(sections):
         raise ConfigError(f"{path}: must be a mapping of template sections; there are: {', '.join(sections)}.")
-    merged: dict[str, Any] = merge(template, extra)
-    return merged
+    return extra
 
 
 def merge(base: Any, over: Any) -> Any:

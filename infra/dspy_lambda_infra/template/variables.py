@@ -7,7 +7,7 @@ from typing import Any
 
 from dspy_lambda.secrets import EXTENSION_PORT, SECRETS
 from dspy_lambda.sources.sqs.requeue import DEAD_LETTER_QUEUE
-from dspy_lambda_infra.project import Function, Project, logical_name
+from dspy_lambda_infra.project import Function, Project, logical_name, shared_variables
 from dspy_lambda_infra.template.syntax import Intrinsic, ref, sub
 
 _EXTENSION_LAYER = ":layer:AWS-Parameters-and-Secrets-Lambda-Extension"
@@ -18,8 +18,6 @@ def variables(project: Project, function: Function) -> dict[str, Any]:
     """What one program's function has among its variables; of secrets only the places."""
     name, settings, config = logical_name(function.name), function.settings, project.config
     found: dict[str, Any] = dict(function.environment)
-    if settings.preconnect:
-        found["DSPY_LAMBDA_PRECONNECT"] = "true"
     if settings.sqs:
         found[DEAD_LETTER_QUEUE] = ref(f"{name}DeadLetterQueue")
     if secrets := project.secrets(function):
@@ -34,15 +32,15 @@ def variables(project: Project, function: Function) -> dict[str, Any]:
     return found
 
 
-def shared_variables() -> dict[str, str | Intrinsic]:
+def stack_variables() -> dict[str, str | Intrinsic]:
     """What every function of the stack has among its variables."""
     # The stack's name, so that the metrics of two stages in one account stay apart.
-    return {"POWERTOOLS_SERVICE_NAME": sub("${AWS::StackName}"), "POWERTOOLS_METRICS_NAMESPACE": "DSPy"}
+    return shared_variables(sub("${AWS::StackName}"))
 
 
 def environment_bytes(project: Project, function: Function) -> int:
     """The most that a function's variables can take, as Lambda counts them: as one JSON object."""
-    found = {**shared_variables(), **variables(project, function)}
+    found = {**stack_variables(), **variables(project, function)}
     return len(json.dumps({name: _longest(value) for name, value in found.items()}, separators=(",", ":")).encode())
 
 

@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 
 from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.artifact import distributions
-from dspy_lambda_infra.artifact.distributions import CACHE_FOLDER, bytecode, install, only_one
+from dspy_lambda_infra.artifact.distributions import CACHE_FOLDER, build_lock, bytecode, install
 from dspy_lambda_infra.artifact.lock import lock
 from dspy_lambda_infra.artifact.requirements import read_requirements
 from dspy_lambda_infra.artifact.target import Target
@@ -26,7 +26,7 @@ def make_tree(root):
 
     def make(*own, target=HERE, litellm=False):
         requirements = replace(read_requirements(root), own=own)
-        with only_one(root):
+        with build_lock(root):
             locked = lock(root, requirements, target.python, litellm=litellm)
             return install(root, locked, target, requirements.indexes)
 
@@ -275,5 +275,5 @@ def test_the_cache_is_under_no_version_control(index, root, make_tree):
 
 def test_a_cache_that_cannot_be_made_is_an_error(root):
     (root / CACHE_FOLDER).write_text("a file")
-    with pytest.raises(ConfigError, match=r"\.dspy-lambda: .*cache belongs there"), only_one(root):
+    with pytest.raises(ConfigError, match=r"\.dspy-lambda: .*cache belongs there"), build_lock(root):
         pass
