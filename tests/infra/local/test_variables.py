@@ -1,9 +1,21 @@
 """The variables that the local Lambda gives its functions: those of the template, without starting a process."""
 
+import sys
+
 from dspy_lambda_infra.local.local import LocalLambda
 from dspy_lambda_infra.project import CATALOGUE, load_project
 from dspy_lambda_infra.template.variables import stack_variables, variables
 from tests.support import AECHO, ECHO
+
+
+def test_functions_that_run_on_another_python_than_their_runtimes_are_told_of(make_project):
+    here = "{}.{}".format(*sys.version_info)
+    other = "3.14" if here != "3.14" else "3.13"
+    found = {}
+    for version in (here, other):
+        project = load_project(make_project({"echo": ECHO}, **{"lambda": {"runtime": f"python{version}"}}))
+        found[version] = LocalLambda(project, limit_resources=False).other_python
+    assert found == {here: None, other: f"Python {here}; on Lambda they have {other}"}
 
 
 def test_a_local_function_has_the_variables_of_its_template(make_project):
