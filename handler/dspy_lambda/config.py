@@ -269,7 +269,7 @@ class Vpc(_Section):
 class Lambda(_Section):
     """What becomes of the programs on AWS."""
 
-    runtime: Literal["python3.11", "python3.12", "python3.13"] = "python3.13"
+    runtime: Literal["python3.11", "python3.12", "python3.13", "python3.14"] = "python3.13"
     architecture: Architecture = "x86_64"
     package_type: Literal["Zip", "Image"] = "Zip"
     api: Api = Api()

@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     build = commands.add_parser("build", help="build one function's artifact, or all of them")
     _add_project(build)
     build.add_argument("--function", metavar="NAME", help="a program, or its logical id (default: all)")
-    build.add_argument("--python", choices=("3.11", "3.12", "3.13"), help="of the runtime (default: config)")
+    build.add_argument("--python", choices=("3.11", "3.12", "3.13", "3.14"), help="of the runtime (default: config)")
     build.add_argument("--architecture", choices=("x86_64", "arm64"), help="(default: config)")
     build.add_argument(
         "--output", type=Path, metavar="DIR", help="of the one function; of all: DIR/<logical id> (default: dist)"

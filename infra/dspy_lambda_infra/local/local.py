@@ -55,6 +55,7 @@ class LocalLambda:
         queues: by program name, with `url` and `dead_letter_url`.
         writable: why the functions' task root is not read-only here, or None.
         unlimited: what of memory and CPU is not limited here although it should be, and why; or None.
+        other_python: which Python the functions run on here, if it is not their runtime's; or None.
     """
 
     def __init__(
@@ -77,6 +78,8 @@ class LocalLambda:
         self.unlimited = self._limits.unlimited if self._limits else None
         if self._limits:
             self._limits.sweep()
+        runtime, here = project.config.lambda_.runtime.removeprefix("python"), "{}.{}".format(*sys.version_info)
+        self.other_python = f"Python {here}; on Lambda they have {runtime}" if here != runtime else None
         self.functions: dict[str, Function] = {}
         self.queues: dict[str, Queue] = {}
 
