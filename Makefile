@@ -1,18 +1,19 @@
-# make setup|demo|test|test-dspy|isolation|chaos|test-sam|verify-aws|stress|serve|bench|check|lint|format|template|docs|reference|lock. Needs Python 3.11+ and make, nothing else.
+# make setup|demo|test|test-dspy|isolation|chaos|test-sam|verify-aws|stress|serve|bench|check|lint|format|template|docs|reference|package|lock. Needs Python 3.11+ and make, nothing else.
 SHELL := /bin/sh
-PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 HERE := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
 BIN := .venv/bin
 TOOLS := .venv-tools/bin
 PROJECT ?= examples/quickstart
-# Tests whose queues' timeouts do not stand a busy machine, and the one that kills for minutes.
+# Tests whose queues' timeouts do not stand a busy machine, the one that installs a release, and the one that kills for
+# minutes.
 ALONE := tests/infra/local/test_fifo.py tests/infra/local/test_moto_patches.py tests/infra/local/test_outage.py \
-	tests/infra/verify/test_local.py
+	tests/infra/verify/test_local.py tests/test_install.py
 CHAOS := tests/stress/test_chaos.py
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
 
-.PHONY: setup tools demo test test-dspy isolation chaos test-sam verify-aws stress serve bench check lint format template docs reference lock clean
+.PHONY: setup tools demo test test-dspy isolation chaos test-sam verify-aws stress serve bench check lint format template docs reference package lock clean
 
 setup: .venv/ready
 tools: .venv-tools/ready
@@ -38,6 +39,7 @@ tools: .venv-tools/ready
 demo: setup
 	@$(BIN)/python examples/demo.py
 
+# Under another Python: make clean, then make test PYTHON=/path/to/python3.14.
 test: setup
 	$(BIN)/python -m pytest -q -n 3 --dist loadfile $(foreach file,$(ALONE) $(CHAOS),--ignore $(file))
 
@@ -129,6 +131,12 @@ lock:
 	$(BIN)/$(LOCK) --group bench -o requirements/bench.txt
 	$(BIN)/$(LOCK) --group docs -o requirements/docs.txt
 	echo uv | $(BIN)/$(LOCK) - -o requirements/uv.txt
+
+# Wheel and sdist, as they would be uploaded.
+package: setup tools
+	rm -rf dist
+	$(BIN)/uv build -q
+	$(TOOLS)/twine check --strict dist/*
 
 clean:
 	rm -rf .venv .venv-tools .venv-bench .venv-docs .venv-dspy* .aws-sam dist site examples/quickstart/.dspy-lambda .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from dspy_lambda.environment import Environment
+from dspy_lambda_infra.artifact.uv import UvError, uv
 from dspy_lambda_infra.model_server import ModelServer
 from tests.support import Records, Serve
 
@@ -48,6 +49,17 @@ def models(_model_server: ModelServer) -> ModelServer:
     """The model server, answering at once and without faults, with its counts at zero."""
     _model_server.behave()
     return _model_server
+
+
+@pytest.fixture(scope="session")
+def pypi(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Skip, aloud, where PyPI cannot be reached."""
+    wanted = tmp_path_factory.mktemp("pypi") / "wanted.in"
+    wanted.write_text("docopt==0.6.2\n")
+    try:
+        uv("pip", "compile", "-q", "--refresh", str(wanted))
+    except UvError as error:
+        pytest.skip(f"PyPI cannot be reached: {error}")
 
 
 @pytest.fixture

@@ -22,9 +22,8 @@ TRACES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    source = tmp_path_factory.mktemp("package")
+def make_release(source: Path) -> Path:
+    """Wheel and sdist of a copy of this checkout that a run has left its traces in; the folder that they are in."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, check=True, capture_output=True, text=True,
@@ -36,8 +35,17 @@ def built(tmp_path_factory):
         elif (ROOT / name).is_file():
             shutil.copy(ROOT / name, source / name)
     for target in ("wheel", "sdist"):
-        subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", target], cwd=source, check=True)
+        hatchling(source, target)
     return source / "dist"
+
+
+def hatchling(source: Path, target: str) -> None:
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", target], cwd=source, check=True)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    return make_release(tmp_path_factory.mktemp("package"))
 
 
 def test_the_wheel_puts_two_packages_and_its_metadata_into_site_packages(built):
@@ -73,3 +81,16 @@ def test_the_sdist_holds_the_sources_and_nothing_that_a_run_made(built):
     } <= names
     assert not names & set(TRACES)
     assert not [name for name in names if "__pycache__" in name]
+
+
+def test_the_sdist_makes_the_same_wheel(built, tmp_path):
+    (path,) = built.glob("dspy_lambda-*.tar.gz")
+    with tarfile.open(path) as sdist:
+        sdist.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.iterdir()
+    hatchling(source, "wheel")
+    first, second = (
+        {n: w.read(n) for n in w.namelist()}
+        for w in map(zipfile.ZipFile, [*built.glob("dspy_lambda-*.whl"), *(source / "dist").glob("*.whl")])
+    )
+    assert first == second

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from typing import Any
 from urllib.parse import urlsplit
 
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.key_shapes import looks_like_key
 from dspy_lambda_infra.config import CONFIG_FILE
 from dspy_lambda_infra.project import Function, Project, key_values, project_variables
+from dspy_lambda_infra.template.extra import EXTRA_FILE, read_extra
 from dspy_lambda_infra.template.functions import reserved_total
 from dspy_lambda_infra.template.queues import (
     VISIBILITY_FACTOR,
@@ -42,8 +44,10 @@ def check(project: Project, concurrency: int | None = None) -> None:
     found = [*_project(project), *(_concurrency(project, concurrency) if concurrency else [])]
     for function in project.functions.values():
         found += [f"programs.{function.name}: {problem}" for problem in _function(project, function)]
-    if found:
-        raise ConfigError("\n".join(f"{project.root / CONFIG_FILE}: {problem}" for problem in found))
+    lines = [f"{project.root / CONFIG_FILE}: {problem}" for problem in found]
+    lines += [f"{project.root / EXTRA_FILE}: {problem}" for problem in _extra(project)]
+    if lines:
+        raise ConfigError("\n".join(lines))
 
 
 def _project(project: Project) -> list[str]:
@@ -66,19 +70,32 @@ def _project(project: Project) -> list[str]:
 
 def _keys(project: Project) -> list[str]:
     """Keys anywhere else than where they are named or refused by themselves: the file enters every artifact."""
+    return [
+        f"{place}: holds a key, or what looks like one, which would be part of the artifact and of the template; "
+        "leave it out, or have the program read it from a variable that lambda.defaults.secrets names"
+        for place in _places_of_keys(project, project.config.model_dump(by_alias=True))
+    ]
+
+
+def _extra(project: Project) -> list[str]:
+    """Keys in what the user adds to the template."""
+    return [
+        f"{place}: holds a key, or what looks like one, which everyone who may see the stack could read; put it into "
+        "SSM or Secrets Manager and write {{resolve:...}}, or have a program read it from a variable that "
+        "lambda.defaults.secrets names"
+        for place in _places_of_keys(project, read_extra(project))
+    ]
+
+
+def _places_of_keys(project: Project, value: Any) -> list[str]:
     with project_variables(project.root):
         keys = key_values(project).values()
 
     def holds_key(text: str) -> bool:
         return looks_like_key(text) or any(key in text for key in keys)
 
-    places = (place for place, text in texts(project.config.model_dump(by_alias=True)) if holds_key(text))
-    return [
-        f"{'.'.join('...' if holds_key(part) else part for part in place)}: holds a key, or what looks "
-        "like one, which would be part of the artifact and of the template; leave it out, or have the program read it "
-        "from a variable that lambda.defaults.secrets names"
-        for place in dict.fromkeys(places)
-    ]
+    places = dict.fromkeys(place for place, text in texts(value) if holds_key(text))
+    return [".".join("..." if holds_key(part) else part for part in place) for place in places]
 
 
 def _concurrency(project: Project, account_concurrency: int) -> list[str]:

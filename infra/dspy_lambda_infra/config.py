@@ -206,7 +206,7 @@ class Lambda(schema.Lambda):
 
     model_config = ConfigDict(extra="forbid")
 
-    runtime: Literal["python3.11", "python3.12", "python3.13"] = "python3.13"
+    runtime: Literal["python3.11", "python3.12", "python3.13", "python3.14"] = "python3.13"
     architecture: Architecture = "x86_64"
     package_type: Literal["Zip", "Image"] = "Zip"
     api: Api = Api()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from dotenv import dotenv_values
 
@@ -22,7 +23,7 @@ with dspy_import():
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.programs.discovery import load_programs
 from dspy_lambda.programs.program import FailedProgram, Program
-from dspy_lambda.settings import SOURCES
+from dspy_lambda.settings import METRICS_NAMESPACE, SOURCES
 from dspy_lambda_infra.collisions import check_names
 from dspy_lambda_infra.config import Config, FunctionSettings, load_config
 from dspy_lambda_infra.deno import VARIABLES, why_deno
@@ -52,12 +53,13 @@ class Function:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Its own variables, and those that narrow the handler to this program."""
+        """Its variables wherever it runs: its own, and those that make the handler serve this program as configured."""
         narrowed = {"DSPY_LAMBDA_PROGRAM": self.name, "DSPY_LAMBDA_MODULE": self.module}
         names = [name for name, is_used in (("http", self.settings.http), ("sqs", self.settings.sqs)) if is_used]
         sources = {SOURCES: ",".join(names)} if names else {}
         deno = VARIABLES if self.program and why_deno(self.program) else {}
-        return {**sources, **deno, **self.settings.environment, **narrowed}
+        preconnect = {PRECONNECT: "true"} if self.settings.preconnect else {}
+        return {**sources, **deno, **self.settings.environment, **preconnect, **narrowed}
 
     @property
     def has_alias(self) -> bool:
@@ -121,6 +123,15 @@ class Project:
     def failed(self) -> dict[str, str]:
         """Why programs cannot be loaded, by name."""
         return {name: f.failed for name, f in self.functions.items() if f.failed}
+
+
+def shared_variables(service: Any) -> dict[str, Any]:
+    """What every function has among its variables.
+
+    Args:
+        service: what tells its metrics from those of other stacks: a name, or what CloudFormation makes one of.
+    """
+    return {"POWERTOOLS_SERVICE_NAME": service, "POWERTOOLS_METRICS_NAMESPACE": METRICS_NAMESPACE}
 
 
 def say_what_runs(root: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
+from copy import deepcopy
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -13,7 +14,6 @@ from dspy_lambda_infra.config import CONFIG_FILE
 from dspy_lambda_infra.deploy.translate import translate_mapping
 from dspy_lambda_infra.project import Project
 from dspy_lambda_infra.template import build, generate
-from dspy_lambda_infra.template.syntax import plain
 
 # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
 LIMITS = {"resources": 500, "outputs": 200, "parameters": 200, "bytes": 1_000_000}
@@ -50,7 +50,7 @@ def check_size(project: Project, text: str) -> None:
 
 def measure(template: dict[str, Any]) -> Size:
     """What CloudFormation counts of a SAM template, after its translation."""
-    translated = translate_mapping(plain(template), {})
+    translated = translate_mapping(deepcopy(template), {})
     counts = {what: len(translated.get(what.capitalize(), ())) for what in LIMITS if what != "bytes"}
     return {**counts, "bytes": len(json.dumps(translated, separators=(",", ":")).encode())}
 

@@ -1,4 +1,5 @@
 import pytest
+import yaml
 
 from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.checks import check
@@ -126,6 +127,19 @@ def test_a_key_anywhere_in_the_config_is_refused_and_not_shown(refused, monkeypa
     assert f"{place}: holds a key" in says
     assert PLANTED not in says
     assert "a-key-without-a-shape" not in says
+
+
+@pytest.mark.parametrize("value", ["a-key-without-a-shape", PLANTED, f"https://a.example/?key={PLANTED}"])
+def test_a_key_in_the_template_extra_file_is_refused_and_not_shown(make_project, monkeypatch, value):
+    monkeypatch.setenv("OPENAI_API_KEY", "a-key-without-a-shape")
+    project = make_project({"echo": ECHO})
+    extra = {"Resources": {"EchoFunction": {"Properties": {"Environment": {"Variables": {"A": value}}}}}}
+    (project / "template.extra.yaml").write_text(yaml.safe_dump(extra))
+    with pytest.raises(ConfigError) as raised:
+        check(load_project(project))
+    place = f"{project}/template.extra.yaml: Resources.EchoFunction.Properties.Environment.Variables.A: holds a key"
+    assert str(raised.value).startswith(place)
+    assert value not in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,18 @@ def test_programs_find_the_projects_files_wherever_the_command_runs(make_project
     assert Path.cwd() == tmp_path
 
 
+def test_a_functions_variables_follow_its_settings(make_project):
+    settings = {"defaults": {"environment": {"MODE": "a"}}, "programs": {"AEcho": {"http": False, "preconnect": True}}}
+    project = load_project(make_project({"echo": ECHO, "aecho": AECHO}, **{"lambda": settings}))
+    narrowed = {name: f.environment for name, f in project.functions.items()}
+    modules = {name: found.pop("DSPY_LAMBDA_MODULE") for name, found in narrowed.items()}
+    assert {name: module.rpartition(".")[2] for name, module in modules.items()} == {"AEcho": "aecho", "Echo": "echo"}
+    assert narrowed == {
+        "AEcho": {"MODE": "a", "DSPY_LAMBDA_PROGRAM": "AEcho", "DSPY_LAMBDA_PRECONNECT": "true"},
+        "Echo": {"MODE": "a", "DSPY_LAMBDA_PROGRAM": "Echo", "DSPY_LAMBDA_SOURCES": "http"},
+    }
+
+
 def test_programs_that_take_their_lm_when_they_are_made_load_without_a_key(make_project, monkeypatch):
     source = """
     LM = dspy.settings.lm.copy(temperature=0.5)

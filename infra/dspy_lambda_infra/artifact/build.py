@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 import dspy_lambda
 from dspy_lambda.api.shared import MANIFEST
 from dspy_lambda.errors import ConfigError
-from dspy_lambda_infra.artifact.distributions import Distributions, compile_tree, install, only_one
+from dspy_lambda_infra.artifact.distributions import Distributions, build_lock, compile_tree, install
 from dspy_lambda_infra.artifact.files import TIME, is_artifact, project_files
 from dspy_lambda_infra.artifact.inspection import inspect_program
 from dspy_lambda_infra.artifact.litellm import why_litellm
@@ -62,7 +62,7 @@ def build(project: Project, name: str, target: Target, output: Path, say: Callab
     requirements = read_requirements(project.root)
     reasons = {f.name: why_litellm(project, f) for f in project.functions.values()}
     progress("resolving and installing the requirements (minutes the first time) ...")
-    with only_one(project.root):
+    with build_lock(project.root):
         locked = lock(project.root, requirements, _floor(project, target), litellm=any(reasons.values()))
         tree = install(project.root, locked, target, requirements.indexes)
     if not tree.precompiled:

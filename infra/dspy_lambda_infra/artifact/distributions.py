@@ -114,7 +114,7 @@ def bytecode(path: Path, target: Target) -> Path:
 
 
 def install(project: Path, lock: Path, target: Target, indexes: tuple[str, ...] = ()) -> Distributions:
-    """The tree of a lock file for a target: from the project's cache, or made now. Call it within `only_one`.
+    """The tree of a lock file for a target: from the project's cache, or made now. Call it within `build_lock`.
 
     Args:
         indexes: arguments of uv, for the places to look besides its own.
@@ -159,7 +159,7 @@ def compile_tree(interpreter: str, root: Path, *folders: str) -> None:
 
 
 @contextmanager
-def only_one(project: Path) -> Iterator[None]:
+def build_lock(project: Path) -> Iterator[None]:
     """`sam build --parallel` builds functions side by side; the first one makes lock file and tree."""
     cache = project / CACHE_FOLDER
     try:

@@ -6,14 +6,16 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from dspy_lambda_infra.artifact.ignore import Rule, read_rules
+from pathspec.pattern import RegexPattern
+
+from dspy_lambda_infra.artifact.ignore import read_rules, verdict
 from dspy_lambda_infra.artifact.key_shapes import holds_private_key
 
 # Every file of an artifact has this time (2000-01-01), so that the same inputs give the same zip.
 TIME = 946_684_800
 IGNORE_FILES = (".samignore", ".gitignore")  # the first that says anything about a path decides
 _CERTIFICATES = (".cer", ".crt", ".der")
-Ignores = dict[str, list[tuple[Path, list[Rule]]]]  # of each kind, with their folders, from the top down
+Ignores = dict[str, list[tuple[Path, list[RegexPattern]]]]  # of each kind, with their folders, from the top down
 # In .gitignore's own language. The project's ignore files come on top; none of them can bring these back.
 _NEVER = read_rules(
     """\
@@ -134,7 +136,7 @@ def is_artifact(folder: Path) -> bool:
 def _is_never(relative: Path, is_folder: bool) -> bool:
     # Credentials.JSON, too, which git's own language tells from credentials.json.
     names = (relative, Path(relative.as_posix().lower()))
-    return any(_verdict(_NEVER, name, is_folder) for name in names)
+    return any(verdict(_NEVER, name.as_posix(), is_folder) for name in names)
 
 
 def _walk(root: Path, folder: Path, inherited: Ignores) -> Iterator[Path]:
@@ -170,15 +172,10 @@ def _ignored(path: Path, ignores: Ignores) -> bool:
     """By git's rule: the last line of the nearest file that speaks about a path decides."""
     for name in IGNORE_FILES:
         for folder, rules in reversed(ignores[name]):
-            verdict = _verdict(rules, path.relative_to(folder), path.is_dir())
-            if verdict is not None:
-                return verdict
+            said = verdict(rules, path.relative_to(folder).as_posix(), path.is_dir())
+            if said is not None:
+                return said
     return False
-
-
-def _verdict(rules: list[Rule], relative: Path, is_folder: bool) -> bool | None:
-    matching = (not rule.negated for rule in reversed(rules) if rule.matches(relative.as_posix(), is_folder))
-    return next(matching, None)
 
 
 def _with(inherited: Ignores, folder: Path) -> Ignores:

@@ -16,7 +16,7 @@ from dspy_lambda_infra.artifact.uv import UvError, uv
 TASK_ROOT = "/var/task"
 # The runtimes' glibc: python3.11 runs on Amazon Linux 2 (2.26), 3.12 and later on Amazon Linux 2023 (2.34).
 # https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html
-_GLIBC = {"3.11": "2_26", "3.12": "2_34", "3.13": "2_34"}
+_GLIBC = {"3.11": "2_26", "3.12": "2_34", "3.13": "2_34", "3.14": "2_34"}
 _MACHINES = {"x86_64": "x86_64", "arm64": "aarch64"}
 
 

@@ -14,7 +14,8 @@ def build(
     project: Project = Path("."),
     function: Function = None,
     python: Annotated[
-        Literal["3.11", "3.12", "3.13"] | None, typer.Option(help="The runtime's Python (default: the config's).")
+        Literal["3.11", "3.12", "3.13", "3.14"] | None,
+        typer.Option(help="The runtime's Python; default: the config's."),
     ] = None,
     architecture: Annotated[
         Literal["x86_64", "arm64"] | None, typer.Option(help="The processor (default: the config's).")

@@ -32,8 +32,8 @@ from dspy_lambda_infra.project import Project, load_project, say_what_runs
 from dspy_lambda_infra.report import report
 from dspy_lambda_infra.stack_size import check_size
 from dspy_lambda_infra.template import render, write
-from dspy_lambda_infra.template.beside import stack_name, write_beside
 from dspy_lambda_infra.template.metadata import deployed_config
+from dspy_lambda_infra.template.sam_files import stack_name, write_sam_files
 
 
 def run_deploy(
@@ -146,7 +146,7 @@ def _deploy(
     folder = template.parent
     stdout = sys.stderr if as_json else sys.stdout
     write(text, template)
-    write_beside(project, folder, lambda line: print(line, file=sys.stderr))
+    write_sam_files(project, folder, lambda line: print(line, file=sys.stderr))
     if project.config.lambda_.package_type == "Image":
         print(build_all(project, folder / "dist"), file=stdout)
     overrides = [f"ParameterKey={key},ParameterValue={value}" for key, value in parameters.items()]

@@ -12,8 +12,8 @@ from dspy_lambda_infra.checks import UNRESERVED
 from dspy_lambda_infra.deploy.account import Account
 from dspy_lambda_infra.project import Project
 from dspy_lambda_infra.template.api import ACCESS_LOG
-from dspy_lambda_infra.template.beside import DEFAULT_STAGE
 from dspy_lambda_infra.template.functions import reserves
+from dspy_lambda_infra.template.sam_files import DEFAULT_STAGE
 
 # The template's own, and the option that sets each.
 _OPTIONS = {

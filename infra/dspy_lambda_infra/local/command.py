@@ -108,6 +108,8 @@ async def _serve(
             print(f"the task root is NOT read-only here: {local.writable}", file=sys.stderr)
         if local.unlimited:
             print(f"NOT limited here: {local.unlimited}", file=sys.stderr)
+        if local.other_python:
+            print(f"functions run on {local.other_python}", file=sys.stderr)
         for name, why in project.failed.items():
             print(f"program {name} cannot be loaded: {why}", file=sys.stderr)
         for warning in visibility_warnings(project, visibility_timeout):

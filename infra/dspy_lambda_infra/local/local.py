@@ -14,14 +14,22 @@ from typing import Self
 import boto3
 from botocore.exceptions import BotoCoreError
 
-from dspy_lambda.settings import DEAD_LETTER_QUEUE, METRICS_NAMESPACE, TEXTS
+from dspy_lambda.settings import DEAD_LETTER_QUEUE, TEXTS
 from dspy_lambda_infra.local import cgroups, sandbox
 from dspy_lambda_infra.local.environment import Settings
 from dspy_lambda_infra.local.front import Front
 from dspy_lambda_infra.local.function import Function
 from dspy_lambda_infra.local.mapping import EventSourceMapping
 from dspy_lambda_infra.local.queues import REGION, Queue, QueueServer
-from dspy_lambda_infra.project import CATALOGUE, HANDLER, Project, logical_id, logical_name, read_dotenv
+from dspy_lambda_infra.project import (
+    CATALOGUE,
+    HANDLER,
+    Project,
+    logical_id,
+    logical_name,
+    read_dotenv,
+    shared_variables,
+)
 from dspy_lambda_infra.template.queues import visibility_timeout_seconds
 
 # Nobody checks them here.
@@ -46,6 +54,7 @@ class LocalLambda:
         queues: by program name, with `url` and `dead_letter_url`.
         writable: why the functions' task root is not read-only here, or None.
         unlimited: what of memory and CPU is not limited here although it should be, and why; or None.
+        other_python: which Python the functions run on here, if it is not their runtime's; or None.
     """
 
     def __init__(
@@ -68,6 +77,8 @@ class LocalLambda:
         self.unlimited = self._limits.unlimited if self._limits else None
         if self._limits:
             self._limits.sweep()
+        runtime, here = project.config.lambda_.runtime.removeprefix("python"), "{}.{}".format(*sys.version_info)
+        self.other_python = f"Python {here}; on Lambda they have {runtime}" if here != runtime else None
         self.functions: dict[str, Function] = {}
         self.queues: dict[str, Queue] = {}
 
@@ -136,7 +147,8 @@ class LocalLambda:
         known = self._project.functions.get(name)
         settings = known.settings if known else self._project.config.lambda_.defaults
         logical = logical_id(name)
-        variables = self._lambda_variables(logical, settings.memory_mb) | (known.environment if known else {})
+        own = known.environment if known else {"DSPY_LAMBDA_SOURCES": "http"}
+        variables = self._lambda_variables(logical, settings.memory_mb) | own
         return Function(
             Settings(
                 name=logical,
@@ -174,9 +186,8 @@ class LocalLambda:
             "DSPY_LAMBDA_PROJECT": str(self._project.root),
             "LAMBDA_TASK_ROOT": str(self._project.root),
             "DSPY_LAMBDA_SOURCES": "http",
-            "POWERTOOLS_METRICS_NAMESPACE": METRICS_NAMESPACE,
-            "POWERTOOLS_SERVICE_NAME": self._project.config.app_id,
             "TZ": ":UTC",
+            **shared_variables(self._project.config.app_id),
         }
 
 

@@ -13,7 +13,7 @@ from dspy_lambda_infra.project import load_project, logical_id, say_what_runs
 from dspy_lambda_infra.report import report
 from dspy_lambda_infra.stack_size import check_size
 from dspy_lambda_infra.template import render, write
-from dspy_lambda_infra.template.beside import write_beside
+from dspy_lambda_infra.template.sam_files import write_sam_files
 
 
 def run_template(root: Path, output: Path, *, as_json: bool = False) -> int:
@@ -38,7 +38,7 @@ def run_template(root: Path, output: Path, *, as_json: bool = False) -> int:
     else:
         write(text, output)
         try:
-            write_beside(project, output.parent, lambda line: print(line, file=sys.stderr))
+            write_sam_files(project, output.parent, lambda line: print(line, file=sys.stderr))
         except OSError as error:
             raise ConfigError(f"{output.parent}: {error.strerror}.") from None
     if as_json:

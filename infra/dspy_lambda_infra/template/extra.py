@@ -8,7 +8,7 @@ import yaml
 
 from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.project import Project
-from dspy_lambda_infra.template.syntax import load
+from dspy_lambda_infra.template.syntax import is_intrinsic, load
 
 EXTRA_FILE = "template.extra.yaml"
 
@@ -21,24 +21,35 @@ def merge_extra(template: dict[str, Any], project: Project) -> dict[str, Any]:
     Raises:
         ConfigError: the file is no YAML mapping, or has a section that no template has.
     """
+    merged: dict[str, Any] = merge(template, read_extra(project))
+    return merged
+
+
+def read_extra(project: Project) -> dict[str, Any]:
+    """The project's `template.extra.yaml`; empty if there is none.
+
+    Raises:
+        ConfigError: the file is no YAML mapping, or has a section that no template has.
+    """
     path = project.root / EXTRA_FILE
     if not path.is_file():
-        return template
+        return {}
     try:
         extra = load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     if extra is None:
-        return template
+        return {}
     sections = ("Parameters", "Mappings", "Conditions", "Globals", "Resources", "Outputs", "Metadata", "Rules")
     if not isinstance(extra, dict) or not set(extra) <= set(sections):
         raise ConfigError(f"{path}: must be a mapping of template sections; there are: {', '.join(sections)}.")
-    merged: dict[str, Any] = merge(template, extra)
-    return merged
+    return extra
 
 
 def merge(base: Any, over: Any) -> Any:
-    """Mappings deeply, lists appended, null takes a key away, everything else replaces."""
+    """Mappings deeply, lists appended, null takes a key away, everything else (intrinsics, too) replaces."""
+    if is_intrinsic(base) or is_intrinsic(over):
+        return over
     if isinstance(base, dict) and isinstance(over, dict):
         merged = {**base, **{key: merge(base.get(key), value) for key, value in over.items()}}
         return {key: value for key, value in merged.items() if value is not None or key not in over}

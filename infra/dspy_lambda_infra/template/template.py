@@ -10,7 +10,6 @@ from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.project import Project
 from dspy_lambda_infra.template.alarms import alarm_resources, alarm_topic
 from dspy_lambda_infra.template.api import api_conditions, api_parameters, api_resources
-from dspy_lambda_infra.template.beside import DEFAULT_STAGE
 from dspy_lambda_infra.template.dashboard import dashboard, queries
 from dspy_lambda_infra.template.deployment import deployment_resources
 from dspy_lambda_infra.template.extra import merge_extra
@@ -18,8 +17,9 @@ from dspy_lambda_infra.template.functions import catalogue_resources, function_r
 from dspy_lambda_infra.template.metadata import metadata
 from dspy_lambda_infra.template.outputs import output_conditions, outputs
 from dspy_lambda_infra.template.queues import on_failure_queue, queue_policy
+from dspy_lambda_infra.template.sam_files import DEFAULT_STAGE
 from dspy_lambda_infra.template.syntax import dump, ref
-from dspy_lambda_infra.template.variables import shared_variables
+from dspy_lambda_infra.template.variables import stack_variables
 from dspy_lambda_infra.template.versions import describe_versions
 
 _WRITTEN = "# Written by `dspy-lambda template`"
@@ -138,7 +138,7 @@ def _globals(project: Project) -> dict[str, Any]:
     settings = project.config.lambda_
     function: dict[str, Any] = {
         "Architectures": [settings.architecture],
-        "Environment": {"Variables": shared_variables()},
+        "Environment": {"Variables": stack_variables()},
     }
     if settings.package_type == "Zip":
         function = {"Runtime": settings.runtime, **function}

@@ -5,15 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from dspy_lambda.settings import (
-    DEAD_LETTER_QUEUE,
-    EXTENSION_PORT,
-    METRICS_NAMESPACE,
-    PRECONNECT,
-    SECRETS,
-    SECRETS_VERSION,
-)
-from dspy_lambda_infra.project import Function, Project, logical_name
+from dspy_lambda.settings import DEAD_LETTER_QUEUE, EXTENSION_PORT, SECRETS, SECRETS_VERSION
+from dspy_lambda_infra.project import Function, Project, logical_name, shared_variables
 from dspy_lambda_infra.template.syntax import Intrinsic, ref, sub
 
 _EXTENSION_LAYER = ":layer:AWS-Parameters-and-Secrets-Lambda-Extension"
@@ -24,8 +17,6 @@ def variables(project: Project, function: Function) -> dict[str, Any]:
     """What one program's function has among its variables; of secrets only the places."""
     name, settings, config = logical_name(function.name), function.settings, project.config
     found: dict[str, Any] = dict(function.environment)
-    if settings.preconnect:
-        found[PRECONNECT] = "true"
     if settings.sqs:
         found[DEAD_LETTER_QUEUE] = ref(f"{name}DeadLetterQueue")
     if secrets := project.secrets(function):
@@ -40,15 +31,15 @@ def variables(project: Project, function: Function) -> dict[str, Any]:
     return found
 
 
-def shared_variables() -> dict[str, str | Intrinsic]:
+def stack_variables() -> dict[str, str | Intrinsic]:
     """What every function of the stack has among its variables."""
     # The stack's name, so that the metrics of two stages in one account stay apart.
-    return {"POWERTOOLS_SERVICE_NAME": sub("${AWS::StackName}"), "POWERTOOLS_METRICS_NAMESPACE": METRICS_NAMESPACE}
+    return shared_variables(sub("${AWS::StackName}"))
 
 
 def environment_bytes(project: Project, function: Function) -> int:
     """The most that a function's variables can take, as Lambda counts them: as one JSON object."""
-    found = {**shared_variables(), **variables(project, function)}
+    found = {**stack_variables(), **variables(project, function)}
     return len(json.dumps({name: _longest(value) for name, value in found.items()}, separators=(",", ":")).encode())
 
 
@@ -56,6 +47,6 @@ def _longest(value: str | Intrinsic) -> str:
     """A variable's value with the longest names of stack and stage; a reference is at most a queue's URL."""
     if isinstance(value, str):
         return value
-    if value.tag == "!Ref":
+    if "Ref" in value:
         return "x" * _LONGEST_URL
-    return str(value.value).replace("${Stage}", "x" * 32).replace("${AWS::StackName}", "x" * 128)
+    return str(value["Fn::Sub"]).replace("${Stage}", "x" * 32).replace("${AWS::StackName}", "x" * 128)

@@ -20,7 +20,6 @@ from packaging.requirements import Requirement
 
 from dspy_lambda_infra.artifact.build import Built, build
 from dspy_lambda_infra.artifact.target import Target
-from dspy_lambda_infra.artifact.uv import UvError, uv
 from dspy_lambda_infra.project import load_project
 from tests.conftest import QUICKSTART
 
@@ -124,17 +123,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 def top(folder):
     """The names that can be imported from an artifact."""
     return {path.name for path in folder.iterdir() if not path.name.endswith(".dist-info")}
-
-
-@pytest.fixture(scope="session")
-def pypi(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Skip, aloud, where PyPI cannot be reached."""
-    wanted = tmp_path_factory.mktemp("pypi") / "wanted.in"
-    wanted.write_text("docopt==0.6.2\n")
-    try:
-        uv("pip", "compile", "-q", "--refresh", str(wanted))
-    except UvError as error:
-        pytest.skip(f"PyPI cannot be reached: {error}")
 
 
 @dataclass(frozen=True)

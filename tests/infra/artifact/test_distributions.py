@@ -5,19 +5,22 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from packaging.requirements import Requirement
 
+from dspy_lambda.config import Lambda
 from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.artifact import distributions
-from dspy_lambda_infra.artifact.distributions import CACHE_FOLDER, bytecode, install, only_one
+from dspy_lambda_infra.artifact.distributions import CACHE_FOLDER, build_lock, bytecode, install
 from dspy_lambda_infra.artifact.lock import lock
 from dspy_lambda_infra.artifact.requirements import read_requirements
 from dspy_lambda_infra.artifact.target import Target
 from tests.infra.artifact.conftest import HERE
 
 ARM = Target("3.13", "arm64")
+RUNTIMES = [name.removeprefix("python") for name in get_args(Lambda.model_fields["runtime"].annotation)]
 
 
 @pytest.fixture
@@ -26,7 +29,7 @@ def make_tree(root):
 
     def make(*own, target=HERE, litellm=False):
         requirements = replace(read_requirements(root), own=own)
-        with only_one(root):
+        with build_lock(root):
             locked = lock(root, requirements, target.python, litellm=litellm)
             return install(root, locked, target, requirements.indexes)
 
@@ -155,7 +158,7 @@ def test_only_what_a_distribution_lists_is_its_own(index, make_tree):
     assert {path.name for path in tree.files("one") if path.suffix == ".py"} == {"__init__.py", "one.py"}
 
 
-@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+@pytest.mark.parametrize("python", RUNTIMES)
 def test_bytecode_is_the_targets_never_checked_and_knows_its_place_on_lambda(index, make_tree, python):
     target = Target(python, "arm64")
     interpreter = target.interpreter()
@@ -275,5 +278,5 @@ def test_the_cache_is_under_no_version_control(index, root, make_tree):
 
 def test_a_cache_that_cannot_be_made_is_an_error(root):
     (root / CACHE_FOLDER).write_text("a file")
-    with pytest.raises(ConfigError, match=r"\.dspy-lambda: .*cache belongs there"), only_one(root):
+    with pytest.raises(ConfigError, match=r"\.dspy-lambda: .*cache belongs there"), build_lock(root):
         pass

@@ -299,6 +299,9 @@ def git_ignores(repository, paths):
 @settings(max_examples=150, deadline=None)
 @given(paths=FILES, ignores=st.dictionaries(st.sampled_from(["", "a", "b", "a/b"]), IGNORE, min_size=1, max_size=3))
 @example(paths={("b", "a")}, ignores={"": "/***\n!b"})
+@example(paths={("a", "b")}, ignores={"": "a/**/"})
+@example(paths={("b", "a")}, ignores={"": "b\\/*"})
+@example(paths={("a", "b"), ("a", "x.txt")}, ignores={"": "*.txt\n!a"})
 def test_git_decides_the_same(repository, paths, ignores):
     for entry in repository.iterdir():
         if entry.name != ".git":

@@ -5,7 +5,7 @@ import tarfile
 import pytest
 
 from dspy_lambda.errors import ConfigError
-from dspy_lambda_infra.artifact.distributions import install, only_one
+from dspy_lambda_infra.artifact.distributions import build_lock, install
 from dspy_lambda_infra.artifact.lock import lock
 from dspy_lambda_infra.artifact.requirements import Requirements, read_requirements
 from dspy_lambda_infra.artifact.uv import uv
@@ -101,7 +101,7 @@ def hostile(index, root, tmp_path):
 def test_no_code_of_a_requirement_runs_and_it_is_named(hostile, root, case):
     ran = hostile(HOSTILE[case])
     try:
-        with only_one(root):
+        with build_lock(root):
             requirements = Requirements((), *_of_project(read_requirements(root)))
             locked = lock(root, requirements, HERE.python, litellm=False)
             install(root, locked, HERE, requirements.indexes)

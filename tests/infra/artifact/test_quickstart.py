@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 
 from dspy_lambda_infra.artifact.build import build
+from dspy_lambda_infra.artifact.lock import LOCK_FILE
 from dspy_lambda_infra.artifact.size import measure
+from dspy_lambda_infra.artifact.target import Target
+from dspy_lambda_infra.artifact.uv import THIS_PYTHON, uv
 from dspy_lambda_infra.local.events import Request, rest_event
 from dspy_lambda_infra.project import load_project
+from tests.conftest import QUICKSTART
 from tests.infra.artifact.conftest import HERE, contents, copy_quickstart, top
 from tests.support import sqs
 
@@ -72,6 +76,16 @@ def test_the_same_inputs_give_the_same_bytes_elsewhere(quickstart, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="an artifact runs on Linux only")
+@pytest.mark.parametrize("architecture", ["x86_64", "arm64"])
+@pytest.mark.parametrize("python", ["3.11", "3.14"])
+def test_the_oldest_and_the_newest_runtime_have_a_wheel_of_everything_locked(pypi, tmp_path, python, architecture):
+    """Also where this machine has no such Python: resolved, not installed."""
+    target = Target(python, architecture)
+    which = ("--python-version", target.python, "--python-platform", target.platform, "--only-binary", ":all:")
+    what = ("--target", str(tmp_path), "--dry-run", "--no-deps", "--require-hashes", "-r", str(QUICKSTART / LOCK_FILE))
+    uv("pip", "install", "-q", *THIS_PYTHON, *what, *which)
+
+
 def test_it_runs_with_nothing_but_itself(quickstart, models):
     before = contents(quickstart.program)
     body = json.dumps({"question": "why?"}).encode()

@@ -36,6 +36,7 @@ def test_a_version_of_pyenv_is_found_though_it_is_not_switched_on(tmp_path, monk
         (Target("3.11", "x86_64"), "x86_64-manylinux2014"),
         (Target("3.12", "arm64"), "aarch64-manylinux_2_34"),
         (Target("3.13", "x86_64"), "x86_64-manylinux_2_34"),
+        (Target("3.14", "arm64"), "aarch64-manylinux_2_34"),
     ],
 )
 def test_the_platform_is_the_runtimes(target, platform):

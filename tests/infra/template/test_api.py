@@ -64,7 +64,7 @@ def test_an_api_throttles_and_writes_access_logs(make):
     )
     http = make({"api": {"kind": "http", **throttle}})["HttpApi"]["Properties"]
     assert http["DefaultRouteSettings"]["ThrottlingBurstLimit"] == 9
-    condition, rest_log, _ = rest["AccessLogSetting"].value
+    condition, rest_log, _ = rest["AccessLogSetting"]["Fn::If"]
     assert condition == "HasAccessLog"
     for log in (rest_log, http["AccessLogSettings"]):
         assert log["DestinationArn"] == get_att("ApiLogGroup.Arn")

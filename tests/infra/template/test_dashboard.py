@@ -6,7 +6,7 @@ from tests.support import AECHO, ECHO
 
 def test_the_dashboard_is_json_that_shows_every_program(make):
     found = make({"defaults": {"sqs": {}}}, {"echo": ECHO, "aecho": AECHO})
-    body = json.loads(found["Dashboard"]["Properties"]["DashboardBody"].value)
+    body = json.loads(found["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"])
     titles = {widget["properties"]["title"] for widget in body["widgets"]}
     assert {"Calls", "Throttles", "Dead-letter queue", "Duration p99 (ms)"} <= titles
     for widget in body["widgets"]:
@@ -25,7 +25,7 @@ def test_a_saved_query_has_no_more_log_groups_than_can_be_queried_at_once(make):
     found = make(modules={"echo": "\n".join(ECHO.replace("class Echo", f"class Echo{n}") for n in range(51))})
     queries = [r["Properties"] for name, r in found.items() if name.startswith("CostQuery")]
     assert [len(query["LogGroupNames"]) for query in queries] == [50, 1]
-    assert len({query["Name"].value for query in queries}) == 2
+    assert len({query["Name"]["Fn::Sub"] for query in queries}) == 2
 
 
 def test_the_cold_start_query_sees_inits_and_snapstarts_restores(make):

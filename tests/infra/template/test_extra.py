@@ -1,10 +1,10 @@
 import pytest
-from samtranslator.yaml_helper import yaml_parse
 
 from dspy_lambda_infra.cli import main
 from dspy_lambda_infra.project import load_project
 from dspy_lambda_infra.template import build, render
-from dspy_lambda_infra.template.syntax import Intrinsic, dump, load, plain, ref
+from dspy_lambda_infra.template.extra import merge
+from dspy_lambda_infra.template.syntax import dump, load, ref
 from tests.support import ECHO
 
 EXTRA = """
@@ -55,7 +55,7 @@ def test_the_users_additions_are_merged(project):
 
 def test_generating_again_loses_nothing(project):
     assert render(load_project(project), project) == render(load_project(project), project)
-    assert "!Sub ${AWS::StackName}-table" in render(load_project(project), project).replace("'", "")
+    assert "Fn::Sub: ${AWS::StackName}-table" in render(load_project(project), project)
 
 
 @pytest.mark.parametrize(
@@ -77,13 +77,31 @@ def test_an_empty_file_adds_nothing(project):
     assert "Table" not in build(load_project(project), project)["Resources"]
 
 
-def test_intrinsics_survive_a_round_trip():
-    text = 'A: !Ref B\nC: !If\n  - X\n  - !GetAtt D.Arn\n  - !Sub ["${E}", {E: !Ref F}]\nG: !Join ["", [a, b]]\n'
+def test_short_intrinsics_are_read_in_their_long_form_and_survive_a_round_trip():
+    text = 'A: !Ref B\nC: !If\n  - X\n  - !GetAtt D.E.F\n  - !Sub ["${E}", {E: !Ref F}]\nG: !Join ["", [a, b]]\n'
     once = load(text)
     assert load(dump(once)) == once
-    assert once["C"].value[1] == Intrinsic("!GetAtt", "D.Arn")
+    assert once == {
+        "A": {"Ref": "B"},
+        "C": {"Fn::If": ["X", {"Fn::GetAtt": ["D", "E.F"]}, {"Fn::Sub": ["${E}", {"E": {"Ref": "F"}}]}]},
+        "G": {"Fn::Join": ["", ["a", "b"]]},
+    }
 
 
-def test_the_long_form_is_what_awss_own_reader_makes_of_the_short_one():
-    text = 'A: !Ref B\nC: !If\n  - X\n  - !GetAtt D.E.F\n  - !Sub ["${E}", {E: !Ref F}]\nG: !Join ["", [a, b]]\n'
-    assert plain(load(text)) == yaml_parse(text)
+@pytest.mark.parametrize(
+    ("base", "over"),
+    [
+        ({"Ref": "A"}, {"Fn::Sub": "${B}"}),
+        ({"Fn::If": ["X", 1, 2]}, {"Fn::If": ["Y", 3, 4]}),
+        ({"Fn::Equals": [{"Ref": "A"}, "a"]}, {"Fn::Not": [{"Condition": "B"}]}),
+        ({"Ref": "A"}, {"Key": "value"}),
+        ([1], {"Ref": "A"}),
+    ],
+)
+def test_an_intrinsic_is_replaced_as_a_whole(base, over):
+    assert merge({"Property": base}, {"Property": over}) == {"Property": over}
+
+
+def test_a_condition_is_added_to_a_resource_and_replaces_nothing_of_it():
+    resource = {"Type": "AWS::SQS::Queue", "Properties": {}}
+    assert merge(resource, {"Condition": "Prod"}) == {**resource, "Condition": "Prod"}

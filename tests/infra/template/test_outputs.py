@@ -8,7 +8,7 @@ from tests.support import ECHO
 @pytest.mark.parametrize(("kind", "address"), [("rest", "https://${Api}."), ("http", "https://${HttpApi}.")])
 def test_the_address_is_that_of_the_api(make_project, kind, address):
     project = make_project({"echo": ECHO}, **{"lambda": {"api": {"kind": kind}}})
-    assert template(project)["Outputs"]["ApiUrl"]["Value"].value.startswith(address)
+    assert template(project)["Outputs"]["ApiUrl"]["Value"]["Fn::Sub"].startswith(address)
 
 
 def test_the_dashboards_link_is_given_where_the_console_has_that_address(make_project):

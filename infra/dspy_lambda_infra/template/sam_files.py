@@ -41,7 +41,7 @@ def stack_name(project: Project, stage: str = DEFAULT_STAGE) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", f"{project.config.app_id}-{stage}").strip("-")
 
 
-def write_beside(project: Project, folder: Path, say: Callable[[str], None]) -> None:
+def write_sam_files(project: Project, folder: Path, say: Callable[[str], None]) -> None:
     """Write what is missing beside the template; what is there stays, and `say` tells what it lacks."""
     settings = project.config.lambda_
     if settings.package_type == "Zip":
