@@ -84,7 +84,7 @@ def errors() -> Rows:
 
 def metrics() -> Rows:
     """Each metric's name and unit."""
-    from dspy_lambda.telemetry.metrics import UNITS
+    from dspy_lambda.telemetry.units import UNITS
 
     return list(UNITS.items())
 

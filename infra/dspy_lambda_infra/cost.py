@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dspy_lambda.telemetry.metrics import UNITS
+from dspy_lambda.telemetry.units import UNITS
 from dspy_lambda_infra.project import Function, Project
 from dspy_lambda_infra.table import table
 from dspy_lambda_infra.template.alarms import alarm_resources, alarm_topic

@@ -1,6 +1,6 @@
 import pytest
 
-from dspy_lambda.telemetry.metrics import UNITS
+from dspy_lambda.telemetry.units import UNITS
 from dspy_lambda_infra.cost import cost_table, monthly_base, monthly_metrics
 from dspy_lambda_infra.project import load_project
 from tests.conftest import ROOT

@@ -21,8 +21,8 @@ from dspy_lambda.telemetry.describe import describe
 from dspy_lambda.telemetry.exceptions import Exceptions
 from dspy_lambda.telemetry.invocation import Invocation
 from dspy_lambda.telemetry.lines import NULL, to_json
-from dspy_lambda.telemetry.metrics import UNITS
 from dspy_lambda.telemetry.printed import Printed, redirect
+from dspy_lambda.telemetry.units import UNITS
 
 
 class Stream(Protocol):
