@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from dspy_lambda.telemetry.units import UNITS
 from dspy_lambda_infra.project import Function, Project
 from dspy_lambda_infra.table import table
 from dspy_lambda_infra.template.alarms import alarm_resources, alarm_topic
@@ -17,7 +18,6 @@ _PER_REQUEST = 0.20 / 1_000_000
 _PER_CACHED_GB_SECOND = 0.0000015046
 # https://aws.amazon.com/cloudwatch/pricing/
 _PER_ALARM, _PER_DASHBOARD, _PER_METRIC = 0.10, 3.00, 0.30
-_METRICS_PER_PROGRAM = 13  # those that the README names
 _MONTH_SECONDS = 30 * 24 * 3600
 # Lambda polls an idle queue with five requests of 20 s each, and with a maximum concurrency never with fewer.
 # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
@@ -72,7 +72,7 @@ def monthly_base(project: Project) -> float:
 
 def monthly_metrics(project: Project) -> float:
     """What the custom metrics cost a month at most, in USD: they begin with the first calls."""
-    return _METRICS_PER_PROGRAM * len(project.functions) * _PER_METRIC
+    return len(UNITS) * len(project.functions) * _PER_METRIC
 
 
 def cost_document(project: Project) -> dict[str, Any]:

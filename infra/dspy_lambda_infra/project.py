@@ -23,7 +23,7 @@ with dspy_import():
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.programs.discovery import load_programs
 from dspy_lambda.programs.program import FailedProgram, Program
-from dspy_lambda.settings import METRICS_NAMESPACE, SOURCES
+from dspy_lambda.settings import METRICS_NAMESPACE, PRECONNECT, SOURCES
 from dspy_lambda_infra.collisions import check_names
 from dspy_lambda_infra.config import Config, FunctionSettings, load_config
 from dspy_lambda_infra.deno import VARIABLES, why_deno

@@ -1,7 +1,6 @@
-import re
-
 import pytest
 
+from dspy_lambda.telemetry.units import UNITS
 from dspy_lambda_infra.cost import cost_table, monthly_base, monthly_metrics
 from dspy_lambda_infra.project import load_project
 from tests.conftest import ROOT
@@ -37,12 +36,11 @@ def test_a_snapshot_costs_by_its_functions_memory(base):
 
 
 def test_custom_metrics_cost_nothing_before_the_first_call(make_project):
-    """Those that the README names, of each program."""
-    text = (ROOT / "README.md").read_text()
-    named = re.findall(r"\b[A-Z][A-Za-z]+\b", text.partition("service and program: ")[2].partition("\n\n")[0])
+    """Those of each program, as many as the page on costs says."""
+    assert f"up to {len(UNITS)} custom metrics" in (ROOT / "docs" / "operate.md").read_text()
     project = load_project(make_project({"echo": ECHO, "aecho": AECHO}, **{"lambda": {"alarms": False}}))
     assert monthly_base(project) == DASHBOARD
-    assert monthly_metrics(project) == pytest.approx(2 * len(named) * 0.30)
+    assert monthly_metrics(project) == pytest.approx(2 * len(UNITS) * 0.30)
     table = cost_table(project)
     assert "Without a call the stack costs up to 3.00 USD a month" in table
     assert f"custom metrics for up to {monthly_metrics(project):.2f}" in table

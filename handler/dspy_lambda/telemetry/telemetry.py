@@ -20,9 +20,10 @@ from dspy_lambda.settings import Settings
 from dspy_lambda.telemetry.describe import describe
 from dspy_lambda.telemetry.exceptions import Exceptions
 from dspy_lambda.telemetry.lines import NULL, to_json
-from dspy_lambda.telemetry.metrics import UNITS, Values, answer_metrics, metrics
+from dspy_lambda.telemetry.metrics import Values, answer_metrics, metrics
 from dspy_lambda.telemetry.printed import Printed, redirect
 from dspy_lambda.telemetry.records import about, record
+from dspy_lambda.telemetry.units import UNITS
 from dspy_lambda.usage import Answer
 
 
