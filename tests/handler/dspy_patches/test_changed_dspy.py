@@ -85,6 +85,7 @@ def test_a_dspy_without_the_ground_of_a_patch_is_warned_of_once_and_works(logs, 
     expected = left_out(*case)
     assert warnings == ([("WARNING", expected)] if expected else [])
     assert [call[1] for call in figures(lines)] == ["success"] * 2
+    assert figures(lines) == figures(logs["nothing", "dspy", ""])
 
 
 def test_without_the_patches_that_only_save_time_calls_are_the_same_and_take_threads_and_lookups(logs):
