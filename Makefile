@@ -56,7 +56,7 @@ test-dspy: setup
 	@$(BIN)/uv pip install -q --python $(OTHER)/bin/python --upgrade --compile-bytecode "$(PACKAGE)$(VERSION:%===%)"
 	@$(BIN)/uv pip install -q --python $(OTHER)/bin/python --no-deps --no-build-isolation -e .
 	@$(OTHER)/bin/python -c "import dspy_lambda.environment, dspy; print('DSPy', dspy.__version__)"
-	$(OTHER)/bin/python -m pytest -q -n 3 --dist loadfile tests/handler
+	TEST_DSPY=1 $(OTHER)/bin/python -m pytest -q -n 3 --dist loadfile tests/handler
 	DSPY_LAMBDA_FAST=false $(OTHER)/bin/python -m pytest -q -n 3 --dist loadfile tests/handler
 
 # Needs the SAM CLI (make tools) and, for `sam local`, Docker: it installs and starts one where it is root on Debian.

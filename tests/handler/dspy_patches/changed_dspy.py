@@ -138,8 +138,13 @@ def renamed(code, attribute):
     return code.replace(co_names=names, co_consts=tuple(constants))
 
 
+def leave_out_what_is_for_speed(*_):
+    os.environ["DSPY_LAMBDA_FAST"] = "false"
+
+
 CHANGES = {
     "nothing": lambda *_: None,
+    "not fast": leave_out_what_is_for_speed,
     "missing": remove,
     "parameters": change_parameters,
     "kind": change_kind,
@@ -156,6 +161,9 @@ def run(change, module, name):
     for event in EVENTS:
         answer = handler(event, Context())
         os.write(1, (json.dumps({"answer": answer["outputs"]}) + "\n").encode())
+    threads = handler.__globals__["environment"].loop.threads._count
+    remembers = hasattr(getattr(sys.modules["dspy.clients.costs"], "model_info", None), "cache_info")
+    os.write(1, (json.dumps({"threads": threads > 0, "remembers": remembers}) + "\n").encode())
 
 
 def in_child(case):
@@ -180,6 +188,8 @@ def main():
     import aws_lambda_powertools.logging  # noqa: F401 - once, and not in each child
     import dspy  # noqa: F401
     import yaml  # noqa: F401
+
+    import dspy_lambda.config  # noqa: F401 - which touches nothing of DSPy
 
     for case in json.load(sys.stdin):
         print(json.dumps(in_child(case)), flush=True)

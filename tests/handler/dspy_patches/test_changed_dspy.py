@@ -10,19 +10,22 @@ import pytest
 from dspy_lambda.dspy_patches.table import PATCHES
 from tests.conftest import QUICKSTART, ROOT
 
-NAMES = sorted({(name.module, name.name) for patch in PATCHES for name in patch.names})
-OF_DSPY = [(module, name) for module, name in NAMES if module.startswith("dspy.")]
+# 0.2 s of CPU each. Parameters and kind of one function per patch will do where DSPy is the one of the lock; all of
+# them with `make test-dspy`.
+EVERY_FUNCTION = "TEST_DSPY" in os.environ
+OF_DSPY = sorted({(one.module, one.name) for patch in PATCHES for one in patch.names if one.module.startswith("dspy.")})
 FUNCTIONS = sorted(
     {
-        (name.module, name.name)
+        (one.module, one.name)
         for patch in PATCHES
-        for name in patch.names
-        if name.module.startswith("dspy.") and name.parameters is not None
+        for one in [one for one in patch.names if one.parameters is not None][: None if EVERY_FUNCTION else 1]
+        if one.module.startswith("dspy.")
     }
 )
-ATTRIBUTES = sorted({(name.module, at) for patch in PATCHES for name in patch.names for at in name.attributes.split()})
+ATTRIBUTES = sorted({(one.module, at) for patch in PATCHES for one in patch.names for at in one.attributes.split()})
 CASES = [
     ("nothing", "dspy", ""),
+    ("not fast", "dspy", ""),
     *(("missing", *where) for where in OF_DSPY),
     *(("parameters", *where) for where in FUNCTIONS),
     *(("kind", *where) for where in FUNCTIONS),
@@ -40,6 +43,7 @@ def left_out(change, module, name):
         if one.module == module
         and {
             "nothing": lambda one: False,
+            "not fast": lambda one: False,
             "missing": lambda one: name in (one.name, *prefixes(one.name)),
             "parameters": lambda one: one.name == name and one.parameters is not None,
             "kind": lambda one: one.name == name and one.parameters is not None,
@@ -76,8 +80,25 @@ def logs(_model_server):
 def test_a_dspy_without_the_ground_of_a_patch_is_warned_of_once_and_works(logs, case):
     lines = logs[case]
     assert [line["raised"] for line in lines if "raised" in line] == []
-    assert [sorted(line["answer"]) for line in lines if "answer" in line] == [["answer"], ["summary"]]
+    assert [sorted(answer) for answer in answers(lines)] == [["answer"], ["summary"]]
     warnings = [(line["level"], set(line["left_out"])) for line in lines if line.get("level") not in (None, "INFO")]
     expected = left_out(*case)
     assert warnings == ([("WARNING", expected)] if expected else [])
-    assert [line["outcome"] for line in lines if line.get("message") == "program call"] == ["success"] * 2
+    assert [call[1] for call in figures(lines)] == ["success"] * 2
+    assert figures(lines) == figures(logs["nothing", "dspy", ""])
+
+
+def test_without_the_patches_that_only_save_time_calls_are_the_same_and_take_threads_and_lookups(logs):
+    fast, slow = logs["nothing", "dspy", ""], logs["not fast", "dspy", ""]
+    assert (fast[-1], slow[-1]) == ({"threads": False, "remembers": True}, {"threads": True, "remembers": False})
+    assert figures(fast) == figures(slow)
+    assert answers(fast) == answers(slow)
+
+
+def answers(lines):
+    return [line["answer"] for line in lines if "answer" in line]
+
+
+def figures(lines):
+    keys = ("program", "outcome", "input_tokens", "output_tokens", "cost_usd", "lm_calls")
+    return [[line[key] for key in keys] for line in lines if line.get("message") == "program call"]

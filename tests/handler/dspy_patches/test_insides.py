@@ -1,5 +1,7 @@
 """What is read of DSPy's insides, on this DSPy."""
 
+import sys
+
 import dspy
 import pytest
 
@@ -18,3 +20,43 @@ from dspy_lambda.dspy_patches import insides
 )
 def test_whether_a_models_price_is_known(model, is_known):
     assert insides.has_price(dspy.LM(model)) == is_known
+
+
+@pytest.fixture
+def changed(monkeypatch):
+    """A DSPy without the ground of any reading."""
+    monkeypatch.setattr(insides, "put_in_place", lambda patch: f"no ground for {patch.name}")
+
+
+def test_an_artifact_has_litellm_where_dspy_does_not_tell_whether_it_is_needed(changed):
+    assert insides.uses_litellm(dspy.LM("openai/gpt-4.1-nano"))
+
+
+def test_no_price_is_missed_where_dspy_does_not_tell(changed):
+    assert insides.has_price(dspy.LM("openai/our-own"))
+
+
+def test_no_connection_is_opened_ahead_where_dspy_does_not_tell_the_engine(changed):
+    with pytest.raises(LookupError, match="no ground for the engine"):
+        insides.native_provider(dspy.LM("openai/gpt-4.1-nano"), asynchronous=False)
+
+
+def test_no_setting_is_made_that_dspy_would_refuse(changed):
+    assert insides.usage_setting(1) == {}
+    assert insides.usage_of_settings() is None
+
+
+def test_slots_and_types_are_left_to_dspy_where_they_cannot_be_told(changed):
+    insides.renew_asyncify_slots()
+    assert not insides.is_type_undefined({"IS_TYPE_UNDEFINED": True})
+
+
+def test_every_reading_has_its_ground_in_this_dspy():
+    assert [patch.name for patch in insides.READINGS if insides.put_in_place(patch) is not None] == []
+
+
+def test_asyncify_begins_with_free_slots():
+    asyncify = sys.modules["dspy.utils.asyncify"]
+    before = asyncify.get_limiter()
+    insides.renew_asyncify_slots()
+    assert asyncify.get_limiter() is not before

@@ -16,11 +16,12 @@ def threads_of(serve):
     return serve.environment.loop.threads._count
 
 
+FAST = {"DSPY_LAMBDA_FAST": "true"}  # whatever the rest of the run has
 BATCH = sqs(*({"question": f"q{n}"} for n in range(20)))
 
 
 def test_an_async_call_needs_no_thread(make_project, make_serve):
-    serve = make_serve(make_project({"aecho": AECHO}))
+    serve = make_serve(make_project({"aecho": AECHO}), **FAST)
     assert failures(serve(BATCH)) == []
     assert threads_of(serve) == 0
 
@@ -37,7 +38,7 @@ def test_it_can_be_switched_off(make_project, make_serve, records):
 
 
 def test_prices_are_looked_up_once_and_never_changed(make_project, make_serve):
-    serve = make_serve(make_project({"aecho": AECHO}))
+    serve = make_serve(make_project({"aecho": AECHO}), **FAST)
     serve(BATCH)
     assert costs.model_info is capabilities.model_info
     remembered = costs.model_info("openai", "gpt-4.1-nano")
@@ -48,7 +49,7 @@ def test_prices_are_looked_up_once_and_never_changed(make_project, make_serve):
 
 
 def test_anything_else_still_runs_in_a_thread(make_project, make_serve):
-    loop = make_serve(make_project({"aecho": AECHO})).environment.loop
+    loop = make_serve(make_project({"aecho": AECHO}), **FAST).environment.loop
 
     async def threads():
         name = await asyncio.to_thread(lambda: threading.current_thread().name)
@@ -59,7 +60,7 @@ def test_anything_else_still_runs_in_a_thread(make_project, make_serve):
 
 
 def test_what_fails_on_the_loop_fails_its_call(make_project, make_serve, records):
-    serve = make_serve(make_project({"aecho": AECHO}))
+    serve = make_serve(make_project({"aecho": AECHO}), **FAST)
     for lm in serve.environment.dispatcher.models.values():
         lm.kwargs["n"] = -1  # refused by `prepare`, which runs on the loop
     assert failures(serve(sqs({"question": "q"}))) == ["m0"]
