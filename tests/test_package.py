@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import dspy_lambda
+from dspy_lambda_infra.artifact.uv import UvError, uv
 
 ROOT = Path(__file__).resolve().parent.parent
 TRACES = [
@@ -94,3 +95,43 @@ def test_the_sdist_makes_the_same_wheel(built, tmp_path):
         for w in map(zipfile.ZipFile, [*built.glob("dspy_lambda-*.whl"), *(source / "dist").glob("*.whl")])
     )
     assert first == second
+
+
+@pytest.fixture(scope="module")
+def installed(built, tmp_path_factory):
+    """The folder of an empty environment's commands, with the wheel and what it requires, but no extra."""
+    folder = tmp_path_factory.mktemp("environment") / "venv"
+    (wheel,) = built.glob("dspy_lambda-*.whl")
+    try:
+        uv("venv", "-q", "--python", sys.executable, str(folder))
+        uv("pip", "install", "-q", "--python", str(folder / "bin" / "python"), str(wheel))
+    except UvError as error:
+        if "Failed to fetch" not in str(error):
+            raise
+        pytest.skip(f"needs PyPI: {error}")
+    return folder / "bin"
+
+
+def run(installed, *words):
+    command = [str(installed / "dspy-lambda"), *words]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=installed)
+    return found.returncode, found.stdout, found.stderr
+
+
+def test_without_the_extra_the_version_is_printed(installed):
+    status, out, err = run(installed, "--version")
+    assert (status, err) == (0, "")
+    assert out.startswith(f"dspy-lambda {dspy_lambda.__version__} (DSPy 3.")
+
+
+@pytest.mark.parametrize("command", ["local", "invoke", "serve", "template", "build", "deploy", "limits", "doctor"])
+def test_without_the_extra_a_command_says_in_one_line_what_to_install(installed, command):
+    line = 'dspy-lambda: this needs the extra: pip install "dspy-lambda[cli]"\n'
+    assert run(installed, command) == (2, "", line)
+
+
+def test_without_the_extra_the_environment_holds_the_two_packages_and_what_they_require(installed):
+    (site,) = (installed.parent / "lib").glob("python3*/site-packages")
+    names = {path.name for path in site.iterdir()}
+    assert {"dspy_lambda", "dspy_lambda_infra", f"dspy_lambda-{dspy_lambda.__version__}.dist-info"} <= names
+    assert not names & {"handler", "infra", "tests", "typer", "aiohttp_cors", "moto", "samtranslator"}

@@ -51,9 +51,10 @@ def _run(words: list[str]) -> int:
 
     from dspy_lambda_infra.cli.application import app
 
+    group = typer.main.get_command(app)
     try:
         # `obj` is what `--reload` starts again.
-        status: int = typer.main.get_command(app).main(words, prog_name=PROGRAM, standalone_mode=False, obj=words)
+        status: int = group.main(words, prog_name=PROGRAM, standalone_mode=False, obj=words)
     except typer.TyperException as error:
         # typer's own form takes four lines.
         context = getattr(error, "ctx", None)

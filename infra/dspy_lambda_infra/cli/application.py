@@ -17,7 +17,11 @@ from dspy_lambda_infra.cli.serve import serve
 from dspy_lambda_infra.cli.template import template
 
 # Plain help: rich's costs 0.25 s of CPU at each --help, and writes escape codes into a pipe on GitHub's runners.
-app = typer.Typer(rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
+# typer's own flags are None where they are not given, and to coerce that it imports pydantic, another 0.3 s.
+_FLAGS = dict.fromkeys(("help", "install_completion", "show_completion"), False)
+app = typer.Typer(
+    rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"], "default_map": _FLAGS}
+)
 
 
 def _version(wanted: bool) -> None:
