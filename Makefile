@@ -1,4 +1,4 @@
-# make setup|demo|test|isolation|chaos|test-sam|verify-aws|stress|serve|bench|check|lint|format|template|lock. Needs Python 3.11+ and make, nothing else.
+# make setup|demo|test|coverage|isolation|chaos|test-sam|verify-aws|stress|serve|bench|check|lint|format|template|lock. Needs Python 3.11+ and make, nothing else.
 SHELL := /bin/sh
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -10,9 +10,10 @@ PROJECT ?= examples/quickstart
 ALONE := tests/infra/local/test_fifo.py tests/infra/local/test_moto_patches.py tests/infra/local/test_outage.py \
 	tests/infra/verify/test_local.py
 CHAOS := tests/stress/test_chaos.py
+PYTEST := pytest -q -n 4 --dist loadfile --no-loadscope-reorder $(foreach file,$(ALONE) $(CHAOS),--ignore $(file))
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
 
-.PHONY: setup tools demo test isolation chaos test-sam verify-aws stress serve bench check lint format template lock clean
+.PHONY: setup tools demo test coverage isolation chaos test-sam verify-aws stress serve bench check lint format template lock clean
 
 setup: .venv/ready
 tools: .venv-tools/ready
@@ -39,7 +40,15 @@ demo: setup
 	@$(BIN)/python examples/demo.py
 
 test: setup
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile $(foreach file,$(ALONE) $(CHAOS),--ignore $(file))
+	$(BIN)/python -m $(PYTEST)
+
+# The same tests, with the branches that they take counted; fails below what is reached (see pyproject.toml).
+coverage: setup
+	@rm -rf .coverage
+	$(BIN)/python -m coverage run -m $(PYTEST)
+	@$(BIN)/python -m coverage combine -q
+	@$(BIN)/python -m coverage report --include 'infra/*' --fail-under 90
+	@$(BIN)/python -m coverage report --include 'handler/*' --fail-under 95
 
 # Needs the SAM CLI (make tools) and, for `sam local`, Docker: it installs and starts one where it is root on Debian.
 test-sam: setup tools
@@ -100,4 +109,4 @@ lock:
 	echo uv | $(BIN)/$(LOCK) - -o requirements/uv.txt
 
 clean:
-	rm -rf .venv .venv-tools .venv-bench .aws-sam dist examples/quickstart/.dspy-lambda .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-tools .venv-bench .aws-sam dist examples/quickstart/.dspy-lambda .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
