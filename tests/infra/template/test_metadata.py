@@ -35,7 +35,7 @@ def test_neither_a_key_nor_what_an_address_holds_of_one_is_shown(found):
     assert "secret" not in json.dumps(config)
 
 
-def test_it_is_read_back_from_a_template_that_has_it(found):
+def test_the_config_is_read_back_from_a_template_that_has_it(found):
     assert deployed_config({"Metadata": {METADATA: {"Config": {"a": 1}}}}) == {"a": 1}
     assert deployed_config({"Metadata": {"Other": {}}}) is None
     assert deployed_config({}) is None
