@@ -1,4 +1,4 @@
-# make setup|demo|test|test-dspy|isolation|chaos|test-sam|verify-aws|stress|serve|bench|check|lint|format|template|docs|reference|package|lock. Needs Python 3.11+ and make, nothing else.
+# make setup|demo|test|test-dspy|coverage|isolation|chaos|test-sam|verify-aws|stress|serve|bench|check|lint|format|template|docs|reference|package|lock. Needs Python 3.11+ and make, nothing else.
 SHELL := /bin/sh
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -11,9 +11,10 @@ PROJECT ?= examples/quickstart
 ALONE := tests/infra/local/test_fifo.py tests/infra/local/test_moto_patches.py tests/infra/local/test_outage.py \
 	tests/infra/verify/test_local.py tests/test_install.py
 CHAOS := tests/stress/test_chaos.py
+PYTEST := pytest -q -n 4 --dist loadfile --no-loadscope-reorder $(foreach file,$(ALONE) $(CHAOS),--ignore $(file))
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
 
-.PHONY: setup tools demo test test-dspy isolation chaos test-sam verify-aws stress serve bench check lint format template docs reference package lock clean
+.PHONY: setup tools demo test test-dspy coverage isolation chaos test-sam verify-aws stress serve bench check lint format template docs reference package lock clean
 
 setup: .venv/ready
 tools: .venv-tools/ready
@@ -41,7 +42,15 @@ demo: setup
 
 # Under another Python: make clean, then make test PYTHON=/path/to/python3.14.
 test: setup
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile $(foreach file,$(ALONE) $(CHAOS),--ignore $(file))
+	$(BIN)/python -m $(PYTEST)
+
+# The same tests, with the branches that they take counted; fails below what is reached (see pyproject.toml).
+coverage: setup
+	@rm -rf .coverage
+	$(BIN)/python -m coverage run -m $(PYTEST)
+	@$(BIN)/python -m coverage combine -q
+	@$(BIN)/python -m coverage report --include 'infra/*' --fail-under 90
+	@$(BIN)/python -m coverage report --include 'handler/*' --fail-under 95
 
 # The handler's tests against any DSPy, with and without the patches that only save time:
 # make test-dspy (the newest release), VERSION=3.4.0, or PACKAGE=dspy-lite for what else calls itself `dspy`.
@@ -139,4 +148,4 @@ package: setup tools
 	$(TOOLS)/twine check --strict dist/*
 
 clean:
-	rm -rf .venv .venv-tools .venv-bench .venv-docs .venv-dspy* .aws-sam dist site examples/quickstart/.dspy-lambda .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-tools .venv-bench .venv-docs .venv-dspy* .aws-sam dist site examples/quickstart/.dspy-lambda .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

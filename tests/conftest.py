@@ -38,6 +38,11 @@ MakeProject = Callable[..., Path]
 MakeServe = Callable[..., Serve]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Load and processes first: a long file that came last would keep one worker busy and the others waiting."""
+    items.sort(key=lambda item: item.path.relative_to(ROOT / "tests").parts[0] not in ("stress", "infra"))
+
+
 @pytest.fixture(scope="session")
 def _model_server() -> Iterator[ModelServer]:
     with ModelServer() as server:

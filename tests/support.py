@@ -41,6 +41,17 @@ class AEcho(dspy.Module):
 """
 
 
+RLM = """
+class Calculate(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.think = dspy.RLM("question -> answer")
+
+    def forward(self, question: str) -> dspy.Prediction:
+        return self.think(question=question)
+"""
+
+
 @dataclass
 class Context:
     """A Lambda context."""

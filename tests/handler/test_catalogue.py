@@ -71,7 +71,7 @@ def test_nothing_of_a_program_is_imported_to_answer(ask):
     assert set(found["modules"]) & {"fastapi", "mangum"}
 
 
-def test_it_answers_as_the_handler_of_all_programs(ask, make_serve, project):
+def test_the_catalogue_answers_as_the_handler_of_all_programs(ask, make_serve, project):
     requests = [Request("GET", path, headers=[("Origin", ORIGIN), ("Host", "example.com")]) for path in SHARED_PATHS]
     kinds = [(kind, make) for kind, make in EVENTS.items() if kind != "alb"]
     kinds.append(("http", lambda request: http_event(request, "prod")))

@@ -323,7 +323,7 @@ def test_a_fault_of_the_judgement_itself_is_a_failed_program(monkeypatch, fault)
             raise spare from ValueError()
 
 
-def test_it_works_at_the_recursion_limit():
+def test_anything_becomes_a_call_error_at_the_recursion_limit():
     found = []
 
     def descend():
@@ -348,7 +348,7 @@ def test_it_works_at_the_recursion_limit():
     assert {type(error) for error in found} == {ProgramFailed}
 
 
-def test_it_works_without_memory():
+def test_anything_becomes_a_call_error_without_memory():
     pytest.importorskip("_testcapi")
     script = """if True:
         import _testcapi, gc

@@ -23,7 +23,7 @@ def loop(lines):
     loop.give_up()
 
 
-def test_its_tasks_are_found_by_nobody_else(loop):
+def test_the_loops_tasks_are_found_by_nobody_else(loop):
     async def look():
         child = asyncio.create_task(asyncio.sleep(0))
         found = asyncio.all_tasks()

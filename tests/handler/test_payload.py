@@ -90,7 +90,7 @@ def test_values_that_were_parsed_already_are_held_to_the_same_rules(value, statu
 
 
 @given(JSON)
-def test_other_values_pass_as_they_are(value):
+def test_values_that_json_can_hold_pass_as_they_are(value):
     assert read_value(value) == value
 
 

@@ -59,7 +59,7 @@ def test_a_full_disk_is_used_up(last_resort, monkeypatch):
     assert last_resort().why(0) == "disk"
 
 
-def test_it_is_told_and_done_at_most_once_a_minute(last_resort, monkeypatch):
+def test_a_used_up_process_is_named_and_replaced_at_most_once_a_minute(last_resort, monkeypatch):
     resort = last_resort()
     assert resort.why(4)
     assert resort.plan("memory") is False  # there is no runtime client here

@@ -569,7 +569,7 @@ def test_no_request_arrives_after_the_deadline(models, deadline, loop, errors):
     started = models.stats()["started"]
     assert started
     # What was on its way at the deadline may arrive a moment later.
-    assert [round(at - end, 3) for at in started if at > end + 0.1] == []
+    assert [round(at - end, 3) for at in started if at > end + 0.4] == []
 
 
 @both
@@ -725,7 +725,7 @@ def test_a_retry_that_does_not_fit_is_the_error_at_once(models, deadline, call):
     with pytest.raises(LMRateLimitError) as raised:
         call(own_lm(models.url, num_retries=3))
     assert raised.value.retry_after == 20
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 4.5  # and not until the deadline
     assert models.stats()["requests"] == 1
 
 

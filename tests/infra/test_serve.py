@@ -85,7 +85,7 @@ def test_programs_find_the_projects_files(make_project, start):
     assert start(project).post("Reads")[2] == {"result": ["x", "x"]}
 
 
-def test_it_serves_with_the_same_answers_logs_and_metrics(make_project, start):
+def test_serve_answers_logs_and_measures_as_the_function_does(make_project, start):
     server = start(make_project({"echo": ECHO, "aecho": AECHO}))
     for program in ("Echo", "AEcho"):
         assert server.post(program, question="q")[::2] == (200, {"answer": "gpt-4.1-nano: q"})
@@ -297,7 +297,7 @@ def test_a_terminal_is_shown_what_can_be_called(make_project):
     assert shown[2][:2] == ["GET", f"{url}/docs"]
 
 
-def test_other_machines_are_not_shown_them(make_project, capsys):
+def test_dev_is_refused_where_other_machines_could_call(make_project, capsys):
     project = make_project({"raises": RAISES})
     (project / ".env").write_text("OPENAI_API_KEY=k\n")
     assert main(["serve", "--project", str(project), "--dev", "--host", "0.0.0.0"]) == 2

@@ -38,7 +38,7 @@ def test_29_programs_with_queues_and_alarms_fit_and_one_more_does_not(make):
         check(make(30))
 
 
-def test_bytes_are_those_of_the_longer_form(make):
+def test_a_templates_bytes_are_those_of_its_longer_form(make):
     project = load_project(make(1))
     check_size(project, "x" * LIMITS["bytes"])
     with pytest.raises(ConfigError, match="1,000,001 bytes"):

@@ -37,7 +37,7 @@ def test_an_exception_is_its_name_and_its_last_8_frames_without_its_text():
     assert "zero" not in json.dumps(described)
 
 
-def test_the_lines_are_those_of_the_traceback_module():
+def test_the_lines_of_a_described_exception_are_those_of_the_traceback_module():
     error = raised(lambda: Program().forward(2))
     expected = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
     assert [frame.rsplit(" ", 1)[0] for frame in describe(error)["stack"]] == expected
@@ -68,7 +68,7 @@ def test_a_long_traceback_is_a_matter_of_milliseconds():
     assert time.thread_time() - start < 0.5
 
 
-def test_it_reads_no_file_and_imports_nothing():
+def test_describing_an_exception_reads_no_file_and_imports_nothing():
     linecache.clearcache()
     error = raised(lambda: Program().forward(1))
     # An audit hook cannot be removed again: so it is one of a process of its own.
@@ -128,7 +128,7 @@ def test_a_cycle_of_causes_comes_to_an_end(causes):
 
 
 @pytest.mark.parametrize("function", [describe, cause_of])
-def test_they_work_at_the_recursion_limit(function):
+def test_exceptions_are_described_at_the_recursion_limit(function):
     error = raised(lambda: Program().forward(10))
     found = []
 
@@ -146,7 +146,7 @@ def test_they_work_at_the_recursion_limit(function):
     assert {type(one) for one in found} <= {dict, ZeroDivisionError}
 
 
-def test_they_work_without_memory():
+def test_exceptions_are_described_without_memory():
     pytest.importorskip("_testcapi")
     script = """if True:
         import _testcapi, gc

@@ -86,7 +86,7 @@ def test_a_key_is_in_no_text(serve, records):
     assert KEY not in json.dumps([document, records().lines])
 
 
-def test_nor_is_the_key_of_a_programs_own_lm(serve, records):
+def test_the_key_of_a_programs_own_lm_is_not_shown_in_an_exceptions_text(serve, records):
     document = problem(serve("answer").post("/OwnKey", {"what": "one"}))
     assert "refused: (a key)" in document["detail"]
     assert "sk-one" not in json.dumps([document, records().lines])

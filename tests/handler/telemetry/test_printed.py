@@ -95,7 +95,7 @@ def test_calls_of_one_thread_do_not_mix_their_lines(lines):
     assert CALL.get() is None
 
 
-def test_closing_it_closes_nothing(printed, lines):
+def test_closing_the_standard_output_closes_nothing(printed, lines):
     printed.close()
     printed.write(b"still there\n")
     assert lines == ["still there"]
@@ -244,7 +244,7 @@ def test_whatever_a_program_logs_or_prints_is_json_with_program_and_request_id(r
     }
 
 
-def test_the_level_holds_for_what_is_printed_too(run):
+def test_the_log_level_holds_for_what_is_printed_too(run):
     messages = {line.get("message") for line in run("Sync", POWERTOOLS_LOG_LEVEL="WARNING").lines}
     assert messages >= {"to stderr", "caught"}
     assert not messages & {"printed 1", "root info", "own info", "at import"}

@@ -9,7 +9,7 @@ from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.artifact import build as build_module
 from dspy_lambda_infra.artifact.files import TIME
 from dspy_lambda_infra.artifact.target import Target
-from dspy_lambda_infra.project import CATALOGUE, load_project
+from dspy_lambda_infra.project import CATALOGUE
 from tests.infra.artifact.conftest import HERE, contents, top
 from tests.support import AECHO, ECHO
 
@@ -202,39 +202,3 @@ def test_a_module_that_never_enters_an_artifact_is_named_where_a_call_imports_it
     (project / "src" / "logs" / "cases.py").write_text("")
     with pytest.raises(ConfigError, match=r"echo\.py:9: imports logs, .*/src/logs is left out.*; rename it"):
         quick_build(project)
-
-
-RLM = """
-class Calculate(dspy.Module):
-    def __init__(self):
-        super().__init__()
-        self.think = dspy.RLM("question -> answer")
-
-    def forward(self, question: str) -> dspy.Prediction:
-        return self.think(question=question)
-"""
-
-
-def test_a_program_that_runs_python_in_deno_is_told_where_it_is_missing(make_project, quick_build, stand_ins):
-    project = make_project({"calculate": RLM, "echo": ECHO})
-    said = []
-    quick_build(project, "Calculate", said=said)
-    assert (
-        "warning: Calculate.think (RLM) runs Python in Deno, which the artifact does not hold: add dspy[deno]"
-        in said[0]
-    )
-    stand_ins.add("deno", files={"deno-1.0.data/scripts/deno": "\x7fELF"})
-    (project / "requirements.txt").write_text("deno")
-    said.clear()
-    built = quick_build(project, "Calculate", said=said)
-    assert (built.folder / "bin" / "deno").is_file()
-    assert not [line for line in said if line.startswith("warning")]
-    said.clear()
-    quick_build(project, "Echo", said=said)
-    assert said == []
-
-
-def test_deno_has_a_folder_that_it_can_write_to(make_project):
-    functions = load_project(make_project({"calculate": RLM, "echo": ECHO})).functions
-    assert functions["Calculate"].environment["DENO_DIR"] == "/tmp/deno"
-    assert "DENO_DIR" not in functions["Echo"].environment

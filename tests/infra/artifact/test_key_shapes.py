@@ -54,7 +54,7 @@ def test_what_is_no_key_is_left_alone(tmp_path, text):
     assert list(find_keys(tmp_path, [Path("notes.txt")])) == []
 
 
-def test_a_build_warns_of_it(make_project, quick_build):
+def test_a_build_warns_of_a_key_in_a_file(make_project, quick_build):
     key, said = KEYS["an AWS access key"][0], []
     project = make_project({"echo": f"KEY = {key!r}\n{ECHO}"})
     quick_build(project, said=said)

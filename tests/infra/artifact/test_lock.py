@@ -78,7 +78,7 @@ def test_the_server_that_lambda_replaces_is_never_there(dspy, root):
     assert names(locked(root)) == {"dspy", "figures", "plugin"}
 
 
-def test_it_is_made_anew_when_its_inputs_change_and_not_otherwise(dspy, root, monkeypatch):
+def test_the_lock_is_made_anew_when_its_inputs_change_and_not_otherwise(dspy, root, monkeypatch):
     dspy.add("plain")
     (root / "requirements.txt").write_text("-r more.txt\n")
     (root / "more.txt").write_text("plain\n")
@@ -202,7 +202,7 @@ def test_a_uv_lock_that_is_none_is_an_error(dspy, root):
         locked(root)
 
 
-def test_no_address_of_an_index_is_in_it(dspy, root):
+def test_no_address_of_an_index_is_in_the_lock(dspy, root):
     dspy.add("plain")
     (root / "requirements.txt").write_text(
         f"--find-links {dspy.folder}\n--extra-index-url http://user:password@127.0.0.1:9/simple\nplain\n"

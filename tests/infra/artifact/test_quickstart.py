@@ -51,7 +51,7 @@ def ask(artifact, events, module="dspy_lambda.main", **variables):
     return result
 
 
-def test_it_is_small(quickstart):
+def test_the_quickstarts_artifact_is_small(quickstart):
     size = measure(quickstart.program)
     assert size.unzipped == sum(path.stat().st_size for path in quickstart.program.rglob("*") if path.is_file())
     assert size.unzipped < UNZIPPED
@@ -60,7 +60,7 @@ def test_it_is_small(quickstart):
     assert not {"litellm", "openai", "boto3"} & top(quickstart.program)
 
 
-def test_the_same_inputs_give_the_same_bytes_elsewhere(quickstart, tmp_path):
+def test_the_same_inputs_give_the_same_artifact_elsewhere(quickstart, tmp_path):
     other = copy_quickstart(tmp_path / "of another name")
     (other / "dspy-lambda.lock").write_bytes((quickstart.root / "dspy-lambda.lock").read_bytes())
     folder = build(load_project(other), "Answer", HERE, tmp_path / "other", print).folder
@@ -86,7 +86,7 @@ def test_the_oldest_and_the_newest_runtime_have_a_wheel_of_everything_locked(pyp
     uv("pip", "install", "-q", *THIS_PYTHON, *what, *which)
 
 
-def test_it_runs_with_nothing_but_itself(quickstart, models):
+def test_an_artifact_runs_with_nothing_but_itself(quickstart, models):
     before = contents(quickstart.program)
     body = json.dumps({"question": "why?"}).encode()
     request = Request("POST", "/Answer", headers=[("Content-Type", "application/json")], body=body)

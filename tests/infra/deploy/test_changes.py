@@ -17,7 +17,7 @@ def test_a_new_stack_is_counted_by_kind(make_project):
     assert "+   2 AWS::Lambda::Function" in lines
 
 
-def test_the_same_again_changes_nothing(make_project):
+def test_deploying_the_same_template_again_changes_nothing(make_project):
     assert changes(translated(make_project), translated(make_project)) == []
 
 

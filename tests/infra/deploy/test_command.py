@@ -4,8 +4,6 @@ import stat
 
 import boto3
 import pytest
-from botocore.client import BaseClient
-from botocore.exceptions import ClientError
 from moto import mock_aws
 
 from dspy_lambda_infra.cli import main
@@ -225,13 +223,6 @@ def test_two_stages_that_would_share_a_stack_name_do_not_share_the_stack(deploy,
     assert sam() == []
 
 
-def test_a_named_stack_is_updated_in_the_stage_that_it_has(deploy, sam, account):
-    boto3.client("ssm").put_parameter(Name="/app/test/OPENAI_API_KEY", Type="SecureString", Value="sk-planted")
-    create_stack("mine", Stage="test")
-    assert deploy("--yes", "--stack-name", "mine") == 0
-    assert "ParameterKey=Stage,ParameterValue=test" in sam()[1]
-
-
 def test_the_dry_run_names_changed_parameters(deploy, key, capsys):
     create_stack("app-prod", Stage="prod", AlarmEmail="old@example.com", SecretsVersion="1")
     assert deploy("--dry-run", "--alarm-email", "new@example.com") == 0
@@ -285,52 +276,6 @@ def test_the_access_log_uses_the_account_s_role_and_never_makes_one_unasked(depl
     assert "ParameterKey=ApiAccessLog,ParameterValue=account-role" in sam()[1]
     assert f"access log  with the account's role {arn}" in capsys.readouterr().out
     assert boto3.client("apigateway").get_account()["cloudwatchRoleArn"] == arn
-
-
-def test_a_deleted_log_role_is_not_one(deploy, key, sam, logs_role, capsys):
-    arn = logs_role(deleted=True)
-    assert deploy("--yes") == 0
-    assert "ParameterKey=ApiAccessLog,ParameterValue=none" in sam()[1]
-    assert f"{arn} no longer exists; --api-access-log new-role makes one" in capsys.readouterr().out
-
-
-def test_an_account_without_a_log_role_gets_one_when_asked(deploy, key, sam, capsys):
-    assert deploy("--yes", "--api-access-log", "new-role") == 0
-    assert "ParameterKey=ApiAccessLog,ParameterValue=new-role" in sam()[1]
-
-
-def test_a_working_log_role_is_not_taken_over(deploy, key, sam, logs_role, capsys):
-    arn = logs_role()
-    assert deploy("--yes", "--api-access-log", "new-role") == 2
-    assert arn in capsys.readouterr().err
-    assert sam() == []
-
-
-def test_a_log_role_that_may_not_be_seen_is_not_taken_over(deploy, key, sam, logs_role, capsys, monkeypatch):
-    logs_role()
-    deny(monkeypatch, "GetAccount")
-    assert deploy("--yes") == 0
-    assert "ParameterKey=ApiAccessLog,ParameterValue=none" in sam()[1]
-    assert "cannot be seen" in capsys.readouterr().out
-
-
-def test_a_log_role_that_iam_may_not_be_asked_about_is_believed(deploy, key, sam, logs_role, monkeypatch):
-    logs_role()
-    deny(monkeypatch, "GetRole")
-    assert deploy("--yes") == 0
-    assert "ParameterKey=ApiAccessLog,ParameterValue=account-role" in sam()[1]
-
-
-def deny(monkeypatch, denied):
-    """Answer an operation as IAM does who does not allow it."""
-    real = BaseClient._make_api_call
-
-    def call(client, operation, arguments):
-        if operation == denied:
-            raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, operation)
-        return real(client, operation, arguments)
-
-    monkeypatch.setattr(BaseClient, "_make_api_call", call)
 
 
 def test_a_dry_run_as_json_is_one_document(deploy, capsys, account):

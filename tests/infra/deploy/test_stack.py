@@ -162,21 +162,3 @@ def test_the_matrix_deploys(aws, make_project, name):
     project = load_project(make_project({"echo": ECHO}, server=server, **{"lambda": settings}))
     ids, _ = deploy(aws, render(project, project.root))
     assert aws("lambda").get_function(FunctionName=ids["EchoFunction"])
-
-
-@pytest.mark.parametrize("name", MATRIX)
-def test_the_matrix_is_translated_with_every_program_behind_its_auth(make_project, name):
-    settings, server = MATRIX[name]
-    project = load_project(make_project({"echo": ECHO}, server=server, **{"lambda": settings}))
-    template = translate(render(project, project.root), {})
-    auth = project.config.lambda_.api.auth
-    for resource in template["Resources"].values():
-        if resource["Type"] in ("AWS::ApiGateway::RestApi", "AWS::ApiGatewayV2::Api"):
-            for path, methods in resource["Properties"]["Body"]["paths"].items():
-                for method, operation in methods.items():
-                    is_closed = bool(operation.get("security")) and operation["security"] != [{"NONE": []}]
-                    assert is_closed == (auth != "none" and method != "options"), (path, method, operation)
-        if resource["Type"] == "AWS::Lambda::Url":
-            assert resource["Properties"]["AuthType"] == ("NONE" if auth == "none" else "AWS_IAM")
-        if resource["Type"] == "AWS::Lambda::Permission" and auth != "none":
-            assert resource["Properties"]["Principal"] != "*"

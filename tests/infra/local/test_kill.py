@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import threading
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from dspy_lambda_infra.local import sandbox
 from tests.infra.local.support import RUN, started_from_here
+from tests.support import wait_until
 
 FORKS = """
 import os, pathlib, subprocess, sys, time
@@ -53,13 +53,6 @@ def sleeping():
     return [line for line in left().values() if line.startswith("sleep 777")]
 
 
-def wait_for(condition, seconds=60.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, left()
-        time.sleep(0.05)
-
-
 def call(url, **inputs):
     """Call the program in the background; the answer may never come."""
 
@@ -87,9 +80,9 @@ def test_nothing_is_left_of_a_local_lambda_that_was_killed(make_project, command
         calling = call(f"{url}/Forks", seconds=100 if when == "busy" else 0)
         if when == "idle":
             calling.join()
-        wait_for(lambda: len(sleeping()) >= SLEEPS)
+        wait_until(lambda: len(sleeping()) >= SLEEPS)
         process.kill()
-        wait_for(lambda: not left())
+        wait_until(lambda: not left())
         calling.join()
 
 
@@ -97,6 +90,6 @@ def test_the_processes_of_a_test_run_are_found():
     """The tests above would pass if they looked for the wrong thing."""
     environment = {**os.environ, "TEST_RUN_OF_LOCAL": RUN}
     with subprocess.Popen(["sleep", "777"], env=environment, start_new_session=True) as process:
-        wait_for(lambda: len(sleeping()) == 1)
+        wait_until(lambda: len(sleeping()) == 1)
         process.kill()
     assert not left()

@@ -6,7 +6,6 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from dspy_lambda_infra.local.mapping import failed_identifiers
-from dspy_lambda_infra.local.queues import QueueServer
 from tests.infra.local.support import SLEEPER, direct
 from tests.support import AECHO, until
 
@@ -36,13 +35,6 @@ def test_an_answer_fails_the_records_that_lambda_would_fail(answer, failed):
 
 def test_an_answer_that_is_no_json_fails_all():
     assert failed_identifiers(b"oops", SENT) == SENT
-
-
-def test_the_queues_server_asks_for_no_profile_of_the_developers(monkeypatch):
-    monkeypatch.setenv("AWS_PROFILE", "none-of-that-name")
-    server = QueueServer()
-    server.start()
-    server.stop()
 
 
 def test_a_batch_with_a_bad_record_leaves_that_one_in_the_dead_letter_queue(make_project, make_local, models, lines):

@@ -94,7 +94,7 @@ def test_an_invalid_call_shows_why_in_its_line():
         ),
     ],
 )
-def test_other_lines_are_said_shortly_or_left_out(line, texts):
+def test_lines_that_are_no_calls_are_shown_shortly_or_left_out(line, texts):
     assert shown(line) == texts
 
 

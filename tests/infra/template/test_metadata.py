@@ -1,19 +1,41 @@
-import os
+"""What two deployments are compared by."""
+
+import json
+
+import pytest
 
 from dspy_lambda_infra.project import load_project
-from dspy_lambda_infra.template import build
+from dspy_lambda_infra.template.metadata import METADATA, deployed_config, metadata
 from tests.support import ECHO
 
-
-def test_the_code_is_found_from_wherever_the_template_lies(make_project, tmp_path):
-    project = make_project({"echo": ECHO})
-    found = build(load_project(project), tmp_path / "infra" / "sam")["Resources"]
-    assert found["EchoFunction"]["Properties"]["CodeUri"] == os.path.join("..", "..", project.name)
-    assert found["EchoFunction"]["Metadata"] == {"BuildMethod": "makefile", "ContextPath": "."}
+KEYED = {"model": "openai/a", "api_key": "sk-planted", "api_base": "https://user:secret@host:1/v1?key=secret#part"}
 
 
-def test_an_image_has_its_context_where_build_puts_it(make):
-    function = make({"package_type": "Image"})["EchoFunction"]
-    assert function["Metadata"]["DockerContext"] == "dist/EchoFunction"
-    assert function["Properties"]["ImageConfig"] == {"Command": ["dspy_lambda.main.lambda_handler"]}
-    assert not {"Runtime", "Handler", "CodeUri"} & set(function["Properties"])
+@pytest.fixture
+def found(make_project):
+    def found(**config):
+        return metadata(load_project(make_project({"echo": ECHO}, **config)))[METADATA]["Config"]
+
+    return found
+
+
+def test_models_programs_and_limits_are_shown_as_far_as_they_are_not_the_defaults(found):
+    registry = {"fast": {"model": "openai/a"}, "strong": {"model": "openai/b", "temperature": 0.5}}
+    models = {"default": "fast", "registry": registry}
+    config = found(models=models, program_models={"Echo": "strong"}, server={"sync_worker_threads": 7})
+    assert config["program_models"] == {"Echo": "strong"}
+    assert config["server"] == {"sync_worker_threads": 7}
+    assert config["models"]["default"] == "fast"
+    assert config["models"]["registry"]["strong"] == {"model": "openai/b", "temperature": 0.5}
+
+
+def test_neither_a_key_nor_what_an_address_holds_of_one_is_shown(found):
+    config = found(models={"default": "fast", "registry": {"fast": KEYED}})
+    assert config["models"]["registry"]["fast"] == {"model": "openai/a", "api_base": "https://host:1/v1"}
+    assert "secret" not in json.dumps(config)
+
+
+def test_the_config_is_read_back_from_a_template_that_has_it(found):
+    assert deployed_config({"Metadata": {METADATA: {"Config": {"a": 1}}}}) == {"a": 1}
+    assert deployed_config({"Metadata": {"Other": {}}}) is None
+    assert deployed_config({}) is None

@@ -1,4 +1,8 @@
+import pytest
+
+from dspy_lambda_infra.project import load_project
 from dspy_lambda_infra.template.syntax import sub
+from dspy_lambda_infra.template.variables import environment_bytes
 from tests.infra.template.support import resources, statements, variables
 from tests.support import AECHO, ECHO
 
@@ -34,3 +38,32 @@ def test_a_functions_own_variables_do_not_replace_what_narrows_it(make):
     own = {"LEVEL": "high", "DSPY_LAMBDA_PROGRAM": "Other"}
     found = variables(make({"defaults": {"environment": own}}))
     assert (found["LEVEL"], found["DSPY_LAMBDA_PROGRAM"]) == ("high", "Echo")
+
+
+LAYER = "arn:aws:lambda:us-east-1:177933569100:layer:AWS-Parameters-and-Secrets-Lambda-Extension:11"
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "value"),
+    [
+        ({"defaults": {"preconnect": True}}, "DSPY_LAMBDA_PRECONNECT", "true"),
+        ({"layers": [LAYER], "defaults": {"secrets": ["DB"]}}, "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT", "2773"),
+        ({"tracing": "otel", "layers": [LAYER]}, "AWS_LAMBDA_EXEC_WRAPPER", "/opt/otel-instrument"),
+    ],
+)
+def test_a_setting_that_the_handler_must_know_is_a_variable_and_absent_without_it(make, settings, name, value):
+    assert variables(make(settings))[name] == value
+    assert name not in variables(make())
+
+
+def test_the_bytes_of_variables_are_counted_with_the_longest_names_of_stack_and_stage(make_project):
+    def counted(**settings):
+        project = load_project(make_project({"echo": ECHO}, app_id="app", **{"lambda": settings}))
+        return environment_bytes(project, project.functions["Echo"])
+
+    plain = counted()
+    assert counted(defaults={"environment": {"LEVEL": "high"}}) == plain + len(',"LEVEL":"high"')
+    secret = counted(defaults={"secrets": ["DB"]}) - plain
+    assert secret > len(" DB=ssm:/app/") + 32 + len("/DB")
+    queue = counted(defaults={"sqs": {}}) - plain
+    assert queue > len("https://sqs.us-east-1.amazonaws.com/123456789012/") + 80

@@ -24,7 +24,7 @@ def test_in_a_fifo_queue_it_keeps_its_group_and_is_taken_once():
 
 
 @pytest.mark.parametrize(("count", "added"), [(10, set()), (9, {"Reason"}), (8, {"Reason", "SourceMessageId"})])
-def test_its_own_attributes_come_first(count, added):
+def test_a_dead_records_own_attributes_come_before_the_reason(count, added):
     own = {f"a{n}": {"dataType": "String", "stringValue": "v"} for n in range(count)}
     assert set(letter(attributes=own)["MessageAttributes"]) == own.keys() | added
 

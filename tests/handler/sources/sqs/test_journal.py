@@ -45,7 +45,7 @@ def test_what_was_done_is_noted_with_each_batch_until_it_is_taken_off(tmp_path):
     assert (fourth.died_with, fourth.done) == (["m3"], [])
 
 
-def test_it_outlives_a_process_that_dies_before_its_first_batch(tmp_path):
+def test_a_journal_outlives_a_process_that_dies_before_its_first_batch(tmp_path):
     first = Journal(tmp_path)
     mark = first.begin([note(0), note(1)])
     mark(0, "done")
@@ -93,7 +93,7 @@ def test_a_record_that_cannot_be_deleted_is_not_done(tmp_path, record):
     assert Journal(tmp_path).done == []
 
 
-def test_it_learns_nothing_from_a_batch_that_ended(tmp_path):
+def test_a_journal_teaches_nothing_of_a_batch_that_ended(tmp_path):
     journal = Journal(tmp_path)
     journal.begin([note(0), note(1)])(0, "running")
     journal.end()
@@ -139,7 +139,7 @@ def test_a_batch_that_does_not_fit_is_not_noted(tmp_path):
     assert Journal(tmp_path).begin([note("x" * 2000)] * 10_000) is None
 
 
-def test_it_works_without_posix_fallocate_as_on_macos(tmp_path, monkeypatch):
+def test_a_journal_works_without_posix_fallocate_as_on_macos(tmp_path, monkeypatch):
     monkeypatch.delattr(os, "posix_fallocate")
     first = Journal(tmp_path)
     first.begin([note(0)])(0, "done")

@@ -1,0 +1,60 @@
+"""Single rules; that all of them together decide as git does is in test_files.py."""
+
+import pytest
+
+from dspy_lambda_infra.artifact.ignore import read_rules
+
+
+def matches(line, name, is_folder=False):
+    (rule,) = read_rules(line)
+    return rule.matches(name, is_folder)
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "matched"),
+    [
+        ("*.py", "a/b.py", True),
+        ("/*.py", "a/b.py", False),
+        ("a/*.py", "a/b.py", True),
+        ("a/*.py", "a/b/c.py", False),
+        ("a/**/c", "a/c", True),
+        ("a/**/c", "a/b/b/c", True),
+        ("a/**", "a/b/c", True),
+        ("a/**", "a", False),
+        ("a**c", "abc", True),
+        ("?", "a", True),
+        ("?", "ab", False),
+        ("[a-c]", "b", True),
+        ("[!a-c]", "b", False),
+        ("[^a-c]", "d", True),
+        ("[[:digit:]]", "7", True),
+        ("[[:nothing:]]", "7", False),
+        ("[c-a]", "c", True),
+        ("[]a]", "]", True),
+        (r"\*", "*", True),
+        (r"\*", "a", False),
+        (r"\#a", "#a", True),
+        ("a.b", "axb", False),
+    ],
+)
+def test_a_rule_matches_as_git_documents_it(line, name, matched):
+    assert matches(line, name) is matched
+
+
+def test_trailing_spaces_are_left_out_unless_they_are_escaped():
+    assert matches("a  ", "a")
+    assert matches("a\\ ", "a ")
+
+
+def test_a_slash_at_the_end_speaks_of_folders_only():
+    assert matches("build/", "build", is_folder=True)
+    assert not matches("build/", "build")
+
+
+def test_an_exclamation_mark_brings_back():
+    assert [rule.negated for rule in read_rules("a\n!b\n")] == [False, True]
+
+
+@pytest.mark.parametrize("line", ["", "# comment", "/", "!", "[a", "a\\"])
+def test_lines_that_can_match_nothing_are_no_rules(line):
+    assert read_rules(line) == []

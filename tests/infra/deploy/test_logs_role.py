@@ -1,0 +1,74 @@
+"""What an account says of API Gateway's log role."""
+
+import boto3
+import pytest
+from botocore.client import BaseClient
+from botocore.exceptions import ClientError
+from moto import mock_aws
+
+from dspy_lambda_infra.deploy.logs_role import LogsRole, find_logs_role
+
+
+@pytest.fixture
+def session(monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    with mock_aws():
+        yield boto3.Session(region_name="us-east-1")
+
+
+@pytest.fixture
+def arn(session):
+    """A role of the account that API Gateway is set to use."""
+    iam = session.client("iam")
+    arn = iam.create_role(RoleName="platform", Path="/team/", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+    operation = {"op": "replace", "path": "/cloudwatchRoleArn", "value": arn}
+    session.client("apigateway").update_account(patchOperations=[operation])
+    return arn
+
+
+@pytest.fixture
+def refuse(monkeypatch):
+    """Answer an operation with an error of that code."""
+    real = BaseClient._make_api_call
+
+    def refuse(refused, code):
+        def call(client, operation, arguments):
+            if operation == refused:
+                raise ClientError({"Error": {"Code": code, "Message": "no"}}, operation)
+            return real(client, operation, arguments)
+
+        monkeypatch.setattr(BaseClient, "_make_api_call", call)
+
+    return refuse
+
+
+def test_a_role_that_is_set_and_exists_is_ready(session, arn):
+    assert find_logs_role(session) == LogsRole(arn, "ready")
+
+
+def test_a_role_that_was_deleted_is_told_from_none_at_all(session, arn):
+    session.client("iam").delete_role(RoleName="platform")
+    assert find_logs_role(session) == LogsRole(arn, "deleted")
+
+
+def test_an_account_where_none_was_set_has_none(session):
+    assert find_logs_role(session) == LogsRole("", "unset")
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "AccessDeniedException"])
+def test_a_setting_that_may_not_be_read_is_unknown(session, arn, refuse, code):
+    refuse("GetAccount", code)
+    assert find_logs_role(session) == LogsRole("", "unknown")
+
+
+def test_a_role_that_iam_may_not_be_asked_about_is_believed(session, arn, refuse):
+    refuse("GetRole", "AccessDenied")
+    assert find_logs_role(session) == LogsRole(arn, "ready")
+
+
+@pytest.mark.parametrize("operation", ["GetAccount", "GetRole"])
+def test_any_other_error_of_aws_is_passed_on(session, arn, refuse, operation):
+    refuse(operation, "Throttling")
+    with pytest.raises(ClientError, match="Throttling"):
+        find_logs_role(session)

@@ -1,0 +1,134 @@
+"""The template's parameters: as asked, else as deployed, else as the account needs them."""
+
+import pytest
+
+from dspy_lambda.errors import ConfigError
+from dspy_lambda_infra.deploy.parameters import check_parameters, choose_parameters, choose_stage, reserved_by
+from dspy_lambda_infra.project import load_project
+from tests.infra.deploy.support import ARN, account, options
+from tests.support import ECHO
+
+
+@pytest.fixture
+def load(make_project):
+    return lambda **settings: load_project(make_project({"echo": ECHO}, app_id="app", **{"lambda": settings}))
+
+
+@pytest.fixture
+def project(load):
+    return load()
+
+
+def test_a_first_deployment_to_an_account_that_cannot_be_read_reserves_and_writes_no_access_log(project):
+    found = choose_parameters(options(), project, None)
+    assert found == {"Stage": "prod", "ReserveConcurrency": "true", "ApiAccessLog": "none"}
+
+
+def test_what_was_deployed_holds_until_something_else_is_asked_for(project):
+    before = {"Stage": "test", "ReserveConcurrency": "false", "AlarmEmail": "a@example.com", "SecretsVersion": "1"}
+    there = account(**before, ApiAccessLog="new-role")
+    named = options(stack_name="mine")
+    assert choose_parameters(named, project, there) == {**before, "ApiAccessLog": "new-role"}
+    asked = options(
+        stack_name="mine", reserve_concurrency="true", alarm_email="b@example.com", secrets_version="2",
+        api_access_log="none", parameter=[("Mine", "yes")],
+    )  # fmt: skip
+    assert choose_parameters(asked, project, there) == {
+        "Stage": "test",
+        "ReserveConcurrency": "true",
+        "AlarmEmail": "b@example.com",
+        "SecretsVersion": "2",
+        "ApiAccessLog": "none",
+        "Mine": "yes",
+    }
+
+
+@pytest.mark.parametrize(("concurrency", "reserves"), [(10, "false"), (100, "false"), (101, "true"), (1000, "true")])
+def test_an_account_too_small_to_reserve_from_reserves_nothing(project, concurrency, reserves):
+    found = choose_parameters(options(), project, account(concurrency=concurrency))
+    assert found["ReserveConcurrency"] == reserves
+
+
+def test_parameters_that_the_template_does_not_have_are_not_chosen(load):
+    project = load(alarms=False, api={"kind": "http"})
+    found = choose_parameters(options(), project, account("ready", AlarmEmail="a@example.com"))
+    assert not {"AlarmEmail", "ApiAccessLog"} & set(found)
+
+
+def test_a_parameter_with_an_option_of_its_own_is_refused_with_the_option(project):
+    with pytest.raises(ConfigError, match=r"--parameter Stage: has an option of its own; use --stage\."):
+        choose_parameters(options(parameter=[("Stage", "test")]), project, None)
+
+
+@pytest.mark.parametrize(
+    ("role", "asked", "before", "chosen"),
+    [
+        ("ready", None, None, "account-role"),
+        ("unset", None, None, "none"),
+        ("deleted", None, None, "none"),
+        ("unknown", None, None, "none"),
+        ("unset", "new-role", None, "new-role"),
+        ("ready", None, "new-role", "new-role"),
+        ("ready", "new-role", "new-role", "new-role"),
+        ("ready", "none", "new-role", "none"),
+    ],
+)
+def test_the_access_log_uses_a_role_that_is_there_and_never_makes_one_unasked(project, role, asked, before, chosen):
+    there = account(role, **({"ApiAccessLog": before} if before else {}))
+    assert choose_parameters(options(api_access_log=asked), project, there)["ApiAccessLog"] == chosen
+
+
+def test_a_working_log_role_is_not_taken_over(project):
+    with pytest.raises(ConfigError, match=f"{ARN} in this account and region already"):
+        choose_parameters(options(api_access_log="new-role"), project, account("ready"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "named", "deployed", "stage"),
+    [
+        (None, None, None, "prod"),
+        (None, None, "test", "prod"),
+        (None, "mine", "test", "test"),
+        ("pr-1", "mine", "pr-1", "pr-1"),
+    ],
+)
+def test_the_stage_is_the_one_asked_for_else_that_of_the_named_stack_else_prod(asked, named, deployed, stage):
+    assert choose_stage(options(stage=asked, stack_name=named), deployed) == stage
+
+
+def test_a_stack_keeps_its_stage(project):
+    with pytest.raises(ConfigError, match="the stack is stage prod, and a stack keeps its stage"):
+        choose_parameters(options(stage="test", stack_name="mine"), project, account(Stage="prod"))
+
+
+TEMPLATE = {"Parameters": {"Stage": {"AllowedPattern": "[a-z]+"}, "Mine": {"AllowedValues": [1, 2]}}}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ({"Mien": "1"}, "--parameter Mien: the template has no parameter Mien; it has: Mine, Stage."),
+        ({"Mine": "3"}, "--parameter Mine: must be one of: 1, 2."),
+        ({"Stage": "TEST"}, r"--stage: 'TEST' does not match \[a-z\]\+\."),
+        ({"Stage": "test\n"}, "--stage: 'test"),
+    ],
+)
+def test_what_cloudformation_would_refuse_is_refused_with_the_option(parameters, says):
+    with pytest.raises(ConfigError, match=says):
+        check_parameters(parameters, TEMPLATE)
+
+
+def test_what_cloudformation_would_take_is_taken():
+    check_parameters({"Stage": "test", "Mine": "2"}, TEMPLATE)
+
+
+def function(reserved):
+    return {"Properties": {"ReservedConcurrentExecutions": reserved}}
+
+
+def test_what_the_stack_has_reserved_is_read_from_its_template():
+    condition = {"Fn::If": ["Reserve", 10, {"Ref": "AWS::NoValue"}]}
+    deployed = {"Resources": {"A": function(condition), "B": function(5), "C": {"Type": "AWS::SQS::Queue"}}}
+    assert reserved_by(account(deployed=deployed, ReserveConcurrency="true")) == 15
+    assert reserved_by(account(deployed=deployed, ReserveConcurrency="false")) == 0
+    assert reserved_by(account(ReserveConcurrency="true")) == 0

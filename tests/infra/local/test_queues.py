@@ -1,0 +1,47 @@
+import json
+
+import pytest
+
+from dspy_lambda.config import Sqs
+from dspy_lambda_infra.local.queues import Queue, QueueServer
+
+
+def test_the_queues_server_asks_for_no_profile_of_the_developers(monkeypatch):
+    monkeypatch.setenv("AWS_PROFILE", "none-of-that-name")
+    server = QueueServer()
+    server.start()
+    server.stop()
+
+
+@pytest.fixture
+def server():
+    server = QueueServer()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize("fifo", [False, True])
+def test_a_queue_has_its_dead_letter_queue_its_receives_and_its_visibility_timeout(server, fifo):
+    queue = Queue(server.client, "Echo", Sqs(fifo=fifo, max_receive_count=7), 42)
+    assert queue.name == ("EchoQueue.fifo" if fifo else "EchoQueue")
+    read = server.client.get_queue_attributes
+    found = read(QueueUrl=queue.url, AttributeNames=["All"])["Attributes"]
+    dead = read(QueueUrl=queue.dead_letter_url, AttributeNames=["All"])["Attributes"]
+    redrive = json.loads(found["RedrivePolicy"])
+    assert (redrive["deadLetterTargetArn"], redrive["maxReceiveCount"]) == (dead["QueueArn"], 7)
+    assert found["VisibilityTimeout"] == "42"
+    assert dead["MessageRetentionPeriod"] == str(14 * 24 * 3600)
+    assert (found.get("ContentBasedDeduplication"), dead.get("FifoQueue")) == (
+        ("true", "true") if fifo else (None, None)
+    )
+
+
+def test_a_new_server_has_none_of_the_former_ones_queues(server):
+    Queue(server.client, "Echo", Sqs(), 42)
+    other = QueueServer()
+    other.start()
+    try:
+        assert "QueueUrls" not in other.client.list_queues()
+    finally:
+        other.stop()

@@ -1,0 +1,49 @@
+"""Tests mirror the tree: who changes a module finds its tests by its path alone."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = {"handler/dspy_lambda": "tests/handler", "infra/dspy_lambda_infra": "tests/infra"}
+# Modules (or folders of them) without a test file of their own, and why.
+ELSEWHERE = {
+    "handler/dspy_lambda/api/": "an application: asked over each gateway's events in handler/sources/test_http.py",
+    "handler/dspy_lambda/provider_bounds/": "works as a whole only: handler/test_provider_bounds.py",
+    "handler/dspy_lambda/chains.py": "walks causes and contexts for errors: handler/test_errors.py",
+    "handler/dspy_lambda/introspection.py": "reads hostile objects for errors: handler/test_errors.py",
+    "handler/dspy_lambda/soundness.py": "what errors must be: handler/test_errors.py",
+    "handler/dspy_lambda/programs/validation_errors.py": "what inputs raise: handler/programs/test_inputs.py",
+    "handler/dspy_lambda/sources/sqs/attributes.py": "of records on their way: handler/sources/sqs/test_requeue.py",
+    "handler/dspy_lambda/sources/sqs/batch.py": "the source itself: handler/sources/sqs/test_sqs.py",
+    "handler/dspy_lambda/sources/sqs/failure.py": "decides what requeue does: handler/sources/sqs/test_requeue.py",
+    "handler/dspy_lambda/sources/sqs/record.py": "the source's part: handler/sources/sqs/test_sqs.py",
+    "handler/dspy_lambda/telemetry/calls.py": "seen in each record: handler/telemetry/test_telemetry.py, test_usage.py",
+    "handler/dspy_lambda/telemetry/invocation.py": "seen in each blob: handler/telemetry/test_telemetry.py",
+    "infra/dspy_lambda_infra/doctor/command.py": "prints figures of cold starts: infra/doctor/test_cold_start.py",
+    "infra/dspy_lambda_infra/model_wires.py": "the model server's: infra/test_model_server.py",
+    "infra/dspy_lambda_infra/verify/": "needs an account; what can be checked without is in tests/infra/verify",
+}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Each module, and the file where its tests belong."""
+    for package, tests in PACKAGES.items():
+        for path in sorted((ROOT / package).rglob("*.py")):
+            if path.name != "__init__.py":
+                place = path.relative_to(ROOT / package)
+                yield path.relative_to(ROOT).as_posix(), ROOT / tests / place.with_name(f"test_{place.name}")
+
+
+def is_elsewhere(module: str) -> bool:
+    return any(module == name or (name.endswith("/") and module.startswith(name)) for name in ELSEWHERE)
+
+
+def test_each_module_has_its_test_file_in_the_mirrored_place():
+    missing = [module for module, test in modules() if not test.exists() and not is_elsewhere(module)]
+    assert missing == [], "add a test file for each, or a reason to ELSEWHERE"
+
+
+def test_exceptions_name_what_is_there_and_has_no_test_file():
+    there = dict(modules())
+    stale = [name for name in ELSEWHERE if not (ROOT / name).exists() or there.get(name, Path("none")).exists()]
+    assert stale == []
