@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 import dspy_lambda
 from dspy_lambda.api.shared import MANIFEST
@@ -89,7 +90,7 @@ def build(project: Project, name: str, target: Target, output: Path, say: Callab
 def _floor(project: Project, target: Target) -> str:
     """The lowest Python that the lock file is for."""
     configured = project.config.lambda_.runtime.removeprefix("python")
-    return min(configured, target.python, key=lambda version: int(version.partition(".")[2]))
+    return min(configured, target.python, key=Version)
 
 
 def _stage_program(

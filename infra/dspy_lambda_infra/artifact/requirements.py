@@ -86,7 +86,9 @@ def _dependencies(path: Path, *, is_alone: bool) -> list[str] | None:
 
 
 def _read_plain(own: tuple[str, ...], path: Path) -> Requirements:
-    """Read a requirements.txt. https://pip.pypa.io/en/stable/reference/requirements-file-format/"""
+    """Read a requirements.txt, by hand since packaging reads single requirements only.
+
+    https://pip.pypa.io/en/stable/reference/requirements-file-format/"""
     listed: list[Requirement] = []
     files: dict[Path, None] = {}
     indexes: list[str] = []

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
+
+from dspy_lambda_infra.cli.version import PROGRAM, show_version
 
 EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
-PROGRAM = "dspy-lambda"
 # What the extra `cli` of pyproject.toml brings, by the names that are imported.
 EXTRA_MODULES = {
-    *("aiohttp", "awslambdaric", "boto3", "botocore", "dotenv", "flask", "moto", "packaging", "rich"),
-    *("samtranslator", "typer", "uv", "uvicorn", "watchfiles", "werkzeug"),
+    *("aiohttp", "awslambdaric", "boto3", "botocore", "dotenv", "flask", "moto", "packaging", "pathspec"),
+    *("rich", "samtranslator", "typer", "uv", "uvicorn", "watchfiles", "werkzeug"),
 }
 
 
@@ -33,17 +34,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     except KeyboardInterrupt:  # while a command's code is being imported
         return EXIT_INTERRUPTED
-
-
-def show_version() -> NoReturn:
-    """Print the version, DSPy's and Python's, and exit."""
-    from importlib.metadata import version
-    from platform import python_version
-
-    from dspy_lambda import __version__
-
-    print(f"{PROGRAM} {__version__} (DSPy {version('dspy')}, Python {python_version()})")
-    raise SystemExit(0)
 
 
 def _run(words: list[str]) -> int:

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from dspy_lambda_infra.cli import show_version
 from dspy_lambda_infra.cli.build import build
 from dspy_lambda_infra.cli.deploy import deploy
 from dspy_lambda_infra.cli.doctor import doctor
@@ -15,6 +14,7 @@ from dspy_lambda_infra.cli.limits import limits
 from dspy_lambda_infra.cli.local import local
 from dspy_lambda_infra.cli.serve import serve
 from dspy_lambda_infra.cli.template import template
+from dspy_lambda_infra.cli.version import show_version
 
 # Plain help: rich's costs 0.25 s of CPU at each --help, and writes escape codes into a pipe on GitHub's runners.
 # typer's own flags are None where they are not given, and to coerce that it imports pydantic, another 0.3 s.
