@@ -167,7 +167,7 @@ def measure_dispatch(model: str, count: int) -> dict[str, float]:
 
     async def call() -> Any:
         with (
-            environment.telemetry.invocation("direct", request_id="r") as invocation,
+            environment.invocation("direct", request_id="r") as invocation,
             invocation.call("Summarise", "fast") as record,
         ):
             await environment.dispatcher.run(program, {"text": "a text", "sentences": 2}, record)
@@ -182,7 +182,7 @@ def measure_hop(count: int) -> dict[str, float]:
     our_handler()
     from dspy_lambda.main import environment
 
-    with environment.telemetry.invocation("direct", request_id="r", deadline=time.monotonic() + 600) as invocation:
+    with environment.invocation("direct", request_id="r", deadline=time.monotonic() + 600) as invocation:
         runner = environment.runner
 
         def hop() -> None:

@@ -11,16 +11,15 @@ from typing import Any
 
 import dspy
 
+from dspy_lambda.call import CALL, Call
 from dspy_lambda.config import Server
 from dspy_lambda.deadline import DEADLINE
 from dspy_lambda.errors import DeadlineExceeded, Overloaded, ProgramFailed
 from dspy_lambda.models.registry import ProgramLM
 from dspy_lambda.payload import to_outputs
 from dspy_lambda.programs.program import Program
-from dspy_lambda.telemetry import Call
-from dspy_lambda.telemetry.calls import CALL
-from dspy_lambda.telemetry.usage import SETTING
 from dspy_lambda.threads import Threads
+from dspy_lambda.usage import SETTING
 
 _RECENT_CALLS = 20
 Recent = defaultdict[str, deque[float]]

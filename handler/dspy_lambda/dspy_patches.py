@@ -260,7 +260,7 @@ def _keep_apart(forward: Callable[..., Any]) -> Callable[..., Any]:
     DSPy counts the failures that it tolerates down in the module itself: what one call used up, all later ones lack.
     And it returns None where all attempts failed within that count, which an outage's record would be done with.
     """
-    from dspy_lambda.telemetry.calls import CALL
+    from dspy_lambda.call import CALL
 
     def run(self: Any, **inputs: Any) -> Any:
         call = CALL.get()

@@ -33,22 +33,24 @@ with quick_stacks():
     import dspy
     from dspy.utils.exceptions import LMAuthError
 
+from dspy_lambda.call import Call, NoCall
 from dspy_lambda.config import Server, load_config
 from dspy_lambda.dispatch import Dispatcher, no_durations
 from dspy_lambda.errors import ConfigError
+from dspy_lambda.history import install as install_history
+from dspy_lambda.invocation import Invocation
 from dspy_lambda.loop import PersistentLoop
 from dspy_lambda.models.registry import ProgramLM, build_models
 from dspy_lambda.process import MOST_THREADS, PER_INVOCATION, LastResort, ProcessState
 from dspy_lambda.programs.discovery import load_programs, placed_lm
-from dspy_lambda.programs.program import FailedProgram, Program
+from dspy_lambda.programs.served import Served
 from dspy_lambda.runner import Runner
-from dspy_lambda.settings import flag, whole_number
-from dspy_lambda.telemetry import Call, Invocation, Telemetry, hooks
-from dspy_lambda.telemetry.calls import NoCall
+from dspy_lambda.settings import API_BASE, Settings
+from dspy_lambda.telemetry import hooks
 from dspy_lambda.telemetry.describe import describe
 from dspy_lambda.telemetry.output import Output
-from dspy_lambda.telemetry.telemetry import Stream
-from dspy_lambda.telemetry.usage import SETTING
+from dspy_lambda.telemetry.telemetry import Stream, Telemetry
+from dspy_lambda.usage import SETTING
 from dspy_lambda.watch import KillDump, Watch
 
 Part = TypeVar("Part")
@@ -61,26 +63,27 @@ class Environment:
     """Everything that outlives an invocation.
 
     Attributes:
+        served: the programs, and which one an event is for.
         programs, failed: by name; with `DSPY_LAMBDA_PROGRAM` only that one, and `failed` is empty.
-        preconnects: whether connections to providers are opened during init.
         restart_seconds: what the next invocation keeps back to replace the process in: too little was left for that.
         secrets: the names of the variables whose values came from a secret store.
-        core_share: the cores that the function has, at most one: what its own work takes is divided by it.
     """
 
     def __init__(
         self,
-        settings: Mapping[str, str],
+        variables: Mapping[str, str],
         output: Stream | None = None,
         *,
+        settings: Settings | None = None,
         own_process: bool = False,
         secrets: Mapping[str, str] | None = None,
     ) -> None:
         """Load the project.
 
         Args:
-            settings: environment variables.
+            variables: environment variables.
             output: where log lines and metrics go; standard output if there is none.
+            settings: what was read from them, if that was needed before.
             own_process: whether the process serves this environment alone: then what its code logs or prints, and
                 what Python itself would print (dead threads, warnings), goes there, too, as JSON.
             secrets: the variables whose values came from a secret store.
@@ -88,31 +91,36 @@ class Environment:
         Raises:
             ConfigError: the project cannot be served as it is.
         """
-        self.settings = settings
-        project = find_project(settings)
+        self.settings = settings or Settings.from_environment(variables)
+        project = find_project(self.settings)
         self.config = load_config(project)
-        self.telemetry = Telemetry(self.config.app_id, settings, output or Output(1))
+        install_history()
+        self.telemetry = Telemetry(self.config.app_id, self.settings, output or Output(1))
+        self._cold = True
         self.secrets = tuple(secrets or ())
         self.telemetry.exceptions.hide((secrets or {}).values())
         if own_process:
             texts = self.telemetry.log_private or self.telemetry.exceptions.in_log
             hooks.install(self.telemetry.log_here, self.telemetry.exceptions.text if texts else None)
         with self.telemetry.take_over() if own_process else nullcontext():
-            self._build(project, settings)
+            self._build(project)
 
-    def _build(self, project: Path, settings: Mapping[str, str]) -> None:
-        self.core_share = _core_share(settings)
-        if reason := bound_provider_calls(core_share=self.core_share):
+    def _build(self, project: Path) -> None:
+        settings = self.settings
+        self._warn_of_unknown()
+        if reason := bound_provider_calls(core_share=settings.core_share):
             self.telemetry.log("WARNING", "some bounds on providers do not apply", {"reason": reason})
         if reason := mend_best_of():
             self.telemetry.log("WARNING", "calls of dspy.Refine and dspy.BestOfN share state", {"reason": reason})
         leave_out_progress_bars()
         # Lambda's disk is read-only, and DSPy's default of 1,000,000 entries in memory may come to 5 GiB.
         dspy.configure_cache(enable_disk_cache=False, memory_max_entries=CACHE_ENTRIES)
-        if settings.get("DSPY_LAMBDA_API_BASE"):
-            send_own_models("DSPY_LAMBDA_API_BASE")
-        only, module = settings.get("DSPY_LAMBDA_PROGRAM") or None, settings.get("DSPY_LAMBDA_MODULE") or None
-        self._no_call = NoCall(self.telemetry.write_outside, self.config.lambda_.function(only or "").timeout_seconds)
+        if settings.api_base:
+            send_own_models(API_BASE)
+        only, module = settings.program, settings.module
+        self._no_call = NoCall(
+            self.telemetry.answered_outside, self.config.lambda_.function(only or "").timeout_seconds
+        )
         self.models: dict[str, ProgramLM] = {}
         with suppress(RuntimeError):  # another thread has configured DSPy before
             # From now on DSPy itself refuses `dspy.configure` in a call, which would change every other call's.
@@ -120,19 +128,12 @@ class Environment:
             dspy.configure(trace=deque(maxlen=0), **{SETTING: self._no_call.usage})
         lm_of = partial(self._lm_of, project)
         self.programs, self.failed = load_programs(project, self.config, only=only, module=module, lm_of=lm_of)
-        self.reserve_seconds = whole_number(settings, "DSPY_LAMBDA_DEADLINE_RESERVE_MS", default=500) / 1000
-        self.idle_seconds = whole_number(settings, "DSPY_LAMBDA_IDLE_SECONDS", default=50)
-        blocked_ms = whole_number(settings, "DSPY_LAMBDA_LOOP_BLOCKED_MS", default=1000)
-        self.integration_seconds = _integration_seconds(settings)
-        # `sam local start-api` gives every REST event the time of its own start. aws-sam-cli issue 9279.
-        self.believes_epochs = settings.get("AWS_SAM_LOCAL") != "true"
-        self.preconnects = flag(settings, "DSPY_LAMBDA_PRECONNECT")
-        self._fast = flag(settings, "DSPY_LAMBDA_FAST", default=True)
-        if self._fast:
+        self.served = Served(self.programs, self.failed)
+        if settings.fast:
             remember_lookups()
         self._build_models(project)
         self.telemetry.exceptions.hide(lm.kwargs.get("api_key") for lm in self.models.values())
-        self.watch = Watch(self.telemetry.log, max(blocked_ms, 1) / 1000)
+        self.watch = Watch(self.telemetry.log, max(settings.loop_blocked_ms, 1) / 1000)
         self.process = ProcessState()
         self.last_resort: LastResort | None = None
         self.restart_seconds = 0.0
@@ -144,6 +145,11 @@ class Environment:
         self._last_used = time.time()
         self._runner: Runner | None = self._new_runner()
         self._log_start()
+
+    def _warn_of_unknown(self) -> None:
+        for name, meant in self.settings.unknown:
+            about = {"variable": name, "did_you_mean": meant} if meant else {"variable": name}
+            self.telemetry.log("WARNING", "unknown variable; not read", about)
 
     def _lm_of(self, project: Path, alias: str) -> ProgramLM | None:
         """An alias's LM for what asks outside of calls; None without its key, which perhaps no program needs."""
@@ -169,7 +175,7 @@ class Environment:
 
     def _new_runner(self) -> Runner:
         server = self.config.server
-        loop = PersistentLoop(self.telemetry.log, threads=_loop_threads(server), fast=self._fast)
+        loop = PersistentLoop(self.telemetry.log, threads=_loop_threads(server), fast=self.settings.fast)
         return Runner(loop, Dispatcher(self.models, server, self._recent))
 
     @property
@@ -199,6 +205,12 @@ class Environment:
             self._parts[make] = make(self)
         part: Part = self._parts[make]
         return part
+
+    def invocation(self, source: str, **about: Any) -> Invocation:
+        """A new invocation; the environment's first one is its cold start."""
+        cold, self._cold = self._cold, False
+        explain = self.telemetry.exceptions.explained
+        return Invocation(self.telemetry, source, cold_start=cold, explain=explain, **about)
 
     def fresh_runner(self, invocation: Invocation) -> Runner:
         """The runner for an invocation, all of its slots free: what former calls still hold is left to them."""
@@ -252,7 +264,7 @@ class Environment:
         """
         if self._key_refused and time.time() - self._keys_read >= _KEY_SECONDS:
             self._renew_keys()
-        if time.time() - self._last_used > self.idle_seconds:
+        if time.time() - self._last_used > self.settings.idle_seconds:
             for lm in self.models.values():
                 try:
                     runner.use_loop().run_until_complete(lm.aclose())
@@ -294,7 +306,7 @@ class Environment:
         self._keys_read = time.time()  # whether it works or not
         before = {name: os.environ.get(name) for name in self.secrets}
         try:
-            fresh = renew(self.secrets)
+            fresh = renew(self.settings, self.secrets)
         except ConfigError as error:
             self.telemetry.log("ERROR", "the keys cannot be read again", {"reason": str(error)})
             return
@@ -313,15 +325,6 @@ class Environment:
         self.telemetry.exceptions.hide(variables.values())
         self._last_used = time.time()
 
-    def find(self, name: str) -> Program | FailedProgram | None:
-        """The program of that name, loaded or failed."""
-        return self.programs.get(name) or self.failed.get(name)
-
-    def only_program(self) -> Program | FailedProgram | None:
-        """The one program that this function serves, or None if it serves several."""
-        known: list[Program | FailedProgram] = [*self.programs.values(), *self.failed.values()]
-        return known[0] if len(known) == 1 else None
-
     def _log_start(self) -> None:
         limits = self.config.server
         about = {
@@ -338,31 +341,9 @@ class Environment:
         self.telemetry.log("ERROR" if self.failed else "INFO", "environment ready", about)
 
 
-def find_project(settings: Mapping[str, str]) -> Path:
-    """The DSPy project's folder: DSPY_LAMBDA_PROJECT, else Lambda's task root, else the working directory."""
-    return Path(settings.get("DSPY_LAMBDA_PROJECT") or settings.get("LAMBDA_TASK_ROOT") or os.getcwd()).resolve()
-
-
-def _integration_seconds(settings: Mapping[str, str]) -> dict[str, float]:
-    """How long the gateway itself waits, by source.
-
-    REST: 29 s, and more for Regional APIs on request; HTTP API: 30 s.
-    https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-execution-service-limits-table.html
-    """
-    seconds = {"rest": 29.0, "http": 30.0}
-    if settings.get("DSPY_LAMBDA_INTEGRATION_SECONDS"):
-        raised = float(whole_number(settings, "DSPY_LAMBDA_INTEGRATION_SECONDS", default=0))
-        seconds = dict.fromkeys(seconds, raised)
-    return seconds
-
-
-def _core_share(settings: Mapping[str, str]) -> float:
-    """The function's share of a core, at most a whole one.
-
-    "At 1,769 MB, a function has the equivalent of one vCPU."
-    https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
-    """
-    return min(1.0, whole_number(settings, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", default=1769) / 1769)
+def find_project(settings: Settings) -> Path:
+    """The DSPy project's folder: the setting, else Lambda's task root, else the working directory."""
+    return Path(settings.project or settings.task_root or os.getcwd()).resolve()
 
 
 def _loop_threads(server: Server) -> int:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 from typing import Any, ClassVar, cast
 
-from dspy_lambda.chains import ends_of, innermost
+from dspy_lambda.chains import LINKS, ends_of, innermost
 from dspy_lambda.dspy_patches import raised_by_parallel
-from dspy_lambda.introspection import arguments_of, attribute_of, is_a, traceback_of
+from dspy_lambda.introspection import arguments_of, attribute_of, direct_cause_of, is_a, traceback_of
 from dspy_lambda.soundness import normalized, wait_seconds
 
 _RAISED = "The program raised an exception; its log record has this request id."
@@ -164,6 +164,25 @@ def from_exception(error: BaseException, lm_error: Exception | None = None) -> C
             # Calls nothing. The traceback would grow each time that this one is raised.
             _SPARE.__traceback__ = _SPARE.__cause__ = _SPARE.__context__ = None
             return _SPARE
+
+
+def cause_of(raised: BaseException | None) -> BaseException | None:
+    """The exception that a failed call's record describes; None where the outcome says it all. Never raises.
+
+    Compare the result with None: an exception may define `__bool__`.
+    """
+    try:
+        error = raised
+        for _ in range(LINKS):  # a cycle of CallErrors ends here
+            if error is None or not is_a(error, CallError):
+                return error
+            cause = direct_cause_of(error)
+            if cause is None:
+                break
+            error = cause
+        return error if is_a(error, ProgramFailed) else None
+    except BaseException:
+        return raised
 
 
 def _judge(error: BaseException, lm_error: Exception | None) -> CallError:

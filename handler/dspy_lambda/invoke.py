@@ -9,9 +9,9 @@ from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from dspy_lambda.environment import Environment
+from dspy_lambda.invocation import Invocation
 from dspy_lambda.runner import Job, Runner
 from dspy_lambda.sources import Source, recognise
-from dspy_lambda.telemetry import Invocation
 
 # After the deadline each of a hundred busy threads would keep the interpreter's lock for 5 ms before it is this one's
 # turn. A long interval for as long as this thread has the lock does not help: whoever waits already asks for it once

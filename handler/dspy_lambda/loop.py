@@ -12,14 +12,14 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dspy_lambda.call import CALL
 from dspy_lambda.dspy_patches import is_pure
 from dspy_lambda.errors import ProgramFailed
-from dspy_lambda.telemetry.calls import CALL
 from dspy_lambda.telemetry.describe import describe
 from dspy_lambda.threads import Threads
 
 if TYPE_CHECKING:
-    from dspy_lambda.telemetry import Call
+    from dspy_lambda.call import Call
 
 Result = TypeVar("Result")
 _LAST_SECONDS = 0.1
@@ -53,7 +53,6 @@ class PersistentLoop(asyncio.SelectorEventLoop):
         self._tasks: weakref.WeakKeyDictionary[asyncio.Task[Any], contextvars.Context] = weakref.WeakKeyDictionary()
         self.threads = Threads(threads, "asyncio")
         self._names = Threads(_NAME_THREADS, "getaddrinfo")
-        self.own_threads = Threads(2, "requeue")
         self.set_exception_handler(self._report)
 
     def create_task(self, coro: Any, *, name: Any = None, context: Any = None, **more: Any) -> asyncio.Task[Any]:
@@ -155,7 +154,7 @@ class PersistentLoop(asyncio.SelectorEventLoop):
 
     def give_up(self) -> None:
         """Close the loop with all that is on it. Call it in the loop's own thread, or after that has ended."""
-        for pool in (self.threads, self._names, self.own_threads):
+        for pool in (self.threads, self._names):
             pool.abandon()
         if self.is_closed():
             return

@@ -12,13 +12,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
+from dspy_lambda.settings import RESTARTS, Settings
+
 # What the runtime client sets for each invocation, and nothing else (awslambdaric 4.2.2, bootstrap.py): credentials
 # stay those that Lambda started the process with.
 PER_INVOCATION = ("_X_AMZN_TRACE_ID",)
 # A process that has replaced another one lives at least this long: what is used up at once, again, is not its doing.
 _LEAST_SECONDS = 60.0
 JOURNAL_FOLDER = "dspy-lambda"  # see sources/sqs/journal.py
-RESTARTS = "DSPY_LAMBDA_RESTARTS"  # how often this process has replaced itself
 # "1,024 file descriptors and 1,024 processes and threads".
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 MOST_THREADS = 700
@@ -156,13 +157,16 @@ class LastResort:
 
     Args:
         variables: what the process was started with (`as_started`); secrets that were read since are read again.
+
+    Attributes:
+        restarts: how often the process has replaced itself.
     """
 
-    def __init__(self, variables: dict[str, str]) -> None:
+    def __init__(self, variables: dict[str, str], settings: Settings) -> None:
         self._variables = variables
-        memory_mb = variables.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "")
-        self._memory_bytes = int(memory_mb) * 2**20 if memory_mb.isdecimal() else None
-        self._folder = variables.get("TMPDIR") or "/tmp"  # noqa: S108 - Lambda's one writable folder
+        self.restarts = settings.restarts
+        self._memory_bytes = None if settings.memory_mb is None else settings.memory_mb * 2**20
+        self._folder = settings.temporary_folder
         self._before = _entries(self._folder)
         self._least_seconds = _LEAST_SECONDS * 2 ** min(self.restarts, 10)
         self._quiet_until = time.monotonic() + self._least_seconds if self.restarts else 0.0
@@ -173,12 +177,6 @@ class LastResort:
             self._statm: int | None = os.open("/proc/self/statm", os.O_RDONLY)
         except OSError:  # macOS
             self._statm = None
-
-    @property
-    def restarts(self) -> int:
-        """How often the process has replaced itself."""
-        text = self._variables.get(RESTARTS, "0")
-        return int(text) if text.isdecimal() else 0
 
     @property
     def seconds(self) -> float:

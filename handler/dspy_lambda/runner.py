@@ -65,14 +65,12 @@ class Runner:
         dispatcher: holds the program slots and the threads of sync programs.
 
     Attributes:
-        app: the HTTP application behind Mangum, where an HTTP event has come already.
         abandoned: whether another runner has taken this one's place.
     """
 
     def __init__(self, loop: PersistentLoop, dispatcher: Dispatcher) -> None:
         self.loop = loop
         self.dispatcher = dispatcher
-        self.app: Any = None
         self.abandoned = False
         self._job: Job | None = None
         self._wake = allocate_lock()

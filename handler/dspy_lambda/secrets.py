@@ -8,17 +8,15 @@ import json
 import os
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
 from dspy_lambda.errors import ConfigError
+from dspy_lambda.settings import Settings
 
-# Variable=ssm:NAME or Variable=secretsmanager:NAME[#KEY], separated by blanks: names only, no values.
-SECRETS = "DSPY_LAMBDA_SECRETS"
-# Set where the AWS parameters-and-secrets extension is a layer of the function.
+# The AWS parameters-and-secrets extension may refuse during init ("not ready to serve traffic, please wait").
 # https://docs.aws.amazon.com/secretsmanager/latest/userguide/retrieving-secrets_lambda.html
-EXTENSION_PORT = "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT"
-# It may refuse during init ("not ready to serve traffic, please wait").
 _EXTENSION_SECONDS, _PAUSE_SECONDS = 1.0, 0.05
 # The SDK's own 60 s each, with retries, outlast the 10 s that Lambda gives an init.
 # https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
@@ -51,15 +49,16 @@ def split_place(place: str) -> tuple[str, str, str]:
     return service, name, key
 
 
-def resolve(variables: Mapping[str, str]) -> dict[str, str]:
-    """The values of the variables that DSPY_LAMBDA_SECRETS names and that are not set already.
+def resolve(settings: Settings) -> dict[str, str]:
+    """The values of the variables that the setting `secrets` names and that are not set already.
 
     Raises:
         ConfigError: one cannot be read; says which and what to do, and nothing of a value.
     """
-    wanted = dict(entry.partition("=")[::2] for entry in variables.get(SECRETS, "").split())
+    variables = settings.variables
+    wanted = dict(entry.partition("=")[::2] for entry in settings.secrets.split())
     places = {variable: split_place(place) for variable, place in wanted.items() if not variables.get(variable)}
-    texts = _read({(service, name): variable for variable, (service, name, _) in places.items()}, variables)
+    texts = _read({(service, name): variable for variable, (service, name, _) in places.items()}, settings)
     found = {}
     for variable, (service, name, key) in places.items():
         text = texts[service, name]
@@ -67,7 +66,7 @@ def resolve(variables: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def renew(names: Iterable[str]) -> dict[str, str]:
+def renew(settings: Settings, names: Iterable[str]) -> dict[str, str]:
     """Today's values of these variables, which become the process's own, too: programs' own LMs look there.
 
     Not from the extension, which keeps what it has read for five minutes.
@@ -75,16 +74,18 @@ def renew(names: Iterable[str]) -> dict[str, str]:
     Raises:
         ConfigError: as `resolve`.
     """
-    fresh = resolve({**os.environ, **dict.fromkeys(names, ""), EXTENSION_PORT: ""})
+    variables = {**os.environ, **dict.fromkeys(names, "")}
+    fresh = resolve(replace(settings, variables=variables, extension_port=None))
     os.environ.update(fresh)
     return fresh
 
 
-def _read(wanted: dict[Address, str], variables: Mapping[str, str]) -> dict[Address, str]:
+def _read(wanted: dict[Address, str], settings: Settings) -> dict[Address, str]:
     """The text at each address; a secret with several keys is read once. `wanted` says which variable needs it."""
     texts: dict[Address, str] = {}
+    variables = settings.variables
     # The extension asks for the session token, which a function with SnapStart does not have.
-    if (port := variables.get(EXTENSION_PORT)) and variables.get("AWS_SESSION_TOKEN"):
+    if (port := settings.extension_port) and variables.get("AWS_SESSION_TOKEN"):
         for service, name in wanted:
             text = _from_extension(service, name, port, variables)
             if text is None:

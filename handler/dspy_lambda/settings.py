@@ -1,22 +1,44 @@
-"""Settings from environment variables, each read the same way: an empty one counts as not set."""
+"""Every setting of the handler, read once from the environment variables.
+
+`TABLE` is the reference: field, variable, default, unit and meaning. An empty variable counts as not set; a word or
+number that cannot be read is an error, a `DSPY_LAMBDA_*` variable that nobody knows only a warning.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple, Self
 
 from dspy_lambda.errors import ConfigError
+from dspy_lambda.quotas import INTEGRATION_SECONDS, MB_PER_CORE
 
+PREFIX = "DSPY_LAMBDA_"
+# Those that others must name, too: the template, the local Lambda, the process that replaces itself.
+DEAD_LETTER_QUEUE = "DSPY_LAMBDA_DEAD_LETTER_QUEUE_URL"
+EXTENSION_PORT = "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT"
+API_BASE = "DSPY_LAMBDA_API_BASE"
+PRECONNECT = "DSPY_LAMBDA_PRECONNECT"
+RESTARTS = "DSPY_LAMBDA_RESTARTS"
+SECRETS = "DSPY_LAMBDA_SECRETS"
+SECRETS_VERSION = "DSPY_LAMBDA_SECRETS_VERSION"
+SOURCES = "DSPY_LAMBDA_SOURCES"
+TEXTS = "DSPY_LAMBDA_EXCEPTION_TEXTS"
+
+SOURCE_NAMES = ("http", "sqs", "direct")
+TEXT_WORDS = ("none", "log", "answer")
+METRICS_NAMESPACE = "DSPy"
 _MOST_DIGITS = 15  # more than any duration or size has; a float holds so many exactly
 _ON, _OFF = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 
-def flag(settings: Mapping[str, str], name: str, *, default: bool = False) -> bool:
+def flag(variables: Mapping[str, str], name: str, default: bool = False) -> bool:
     """A switch.
 
     Raises:
         ConfigError: it is set to none of the words that switch on or off.
     """
-    word = settings.get(name, "").strip().lower()
+    word = variables.get(name, "").strip().lower()
     if word in _ON:
         return True
     if word and word not in _OFF:
@@ -24,25 +46,268 @@ def flag(settings: Mapping[str, str], name: str, *, default: bool = False) -> bo
     return default if not word else False
 
 
-def whole_number(settings: Mapping[str, str], name: str, default: int) -> int:
+def whole_number(variables: Mapping[str, str], name: str, default: int | None) -> int | None:
     """A number without a fraction or a sign, of at most 15 digits.
 
     Raises:
         ConfigError: it is set to anything else.
     """
-    text = settings.get(name) or str(default)
+    text = variables.get(name)
+    if not text:
+        return default
     if not text.isdecimal() or len(text) > _MOST_DIGITS:
         raise ConfigError(f"{name}: must be a whole number, not {text[:40]!r}.")
     return int(text)
 
 
-def choice(settings: Mapping[str, str], name: str, words: tuple[str, ...]) -> str:
-    """One of some words; the first one is the default.
+def choice(variables: Mapping[str, str], name: str, default: str, words: tuple[str, ...]) -> str:
+    """One of some words.
 
     Raises:
         ConfigError: it is set to another word.
     """
-    word = settings.get(name, "").strip().lower() or words[0]
+    word = variables.get(name, "").strip().lower() or default
     if word not in words:
         raise ConfigError(f"{name}: must be one of {', '.join(words)}, not {word[:40]!r}.")
     return word
+
+
+def _text(variables: Mapping[str, str], name: str, default: str | None) -> str | None:
+    return variables.get(name) or default
+
+
+def _texts(variables: Mapping[str, str], name: str, default: str) -> str:
+    return choice(variables, name, default, TEXT_WORDS)
+
+
+def _sources(variables: Mapping[str, str], name: str, _: tuple[str, ...]) -> tuple[str, ...]:
+    named = tuple(filter(None, (part.strip() for part in variables.get(name, "").split(","))))
+    for source in named:
+        if source not in SOURCE_NAMES:
+            raise ConfigError(f"{name}: no source {source!r}; there are: {', '.join(SOURCE_NAMES)}.")
+    return named
+
+
+_Read = Callable[[Mapping[str, str], str, Any], Any]
+
+
+def _setting(variable: str, read: _Read, default: Any, doc: str, *, shown: str | None = None, unit: str = "") -> Any:
+    """A field: which variable it is read from, and how.
+
+    Args:
+        doc: one line for the reference.
+        shown: the default as the reference has it, where the value does not say it.
+        unit: of a number.
+    """
+    about = {"variable": variable, "read": read, "doc": doc, "default": shown or _shown(default), "unit": unit}
+    return field(default=default, metadata=about)
+
+
+def _shown(default: Any) -> str:
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment variables say. See `TABLE` for each field's variable, default, unit and meaning.
+
+    Attributes:
+        variables: those that it was read from, for the names that a config chooses (keys) and the AWS SDK's own.
+        unknown: each `DSPY_LAMBDA_*` variable that is no setting, with the name that was perhaps meant, or None.
+    """
+
+    project: str | None = _setting(
+        "DSPY_LAMBDA_PROJECT",
+        _text,
+        None,
+        "The DSPy project's folder.",
+        shown="the task root, or the working directory",
+    )
+    program: str | None = _setting(
+        "DSPY_LAMBDA_PROGRAM", _text, None, "The one program that this function serves.", shown="all"
+    )
+    module: str | None = _setting(
+        "DSPY_LAMBDA_MODULE",
+        _text,
+        None,
+        "The Python module that defines the program, so that no file is searched.",
+        shown="the file that defines the class",
+    )
+    sources: tuple[str, ...] = _setting(
+        SOURCES,
+        _sources,
+        (),
+        "Event sources whose code is loaded at init and not with their first event: http, sqs, direct.",
+        shown="none",
+    )
+    deadline_reserve_ms: int = _setting(
+        "DSPY_LAMBDA_DEADLINE_RESERVE_MS",
+        whole_number,
+        500,
+        "Time kept back for answering before Lambda's timeout.",
+        shown="500, at most a fifth of what is left",
+        unit="milliseconds",
+    )
+    integration_seconds: int | None = _setting(
+        "DSPY_LAMBDA_INTEGRATION_SECONDS",
+        whole_number,
+        None,
+        "How long API Gateway waits, where you had it raised; deadlines keep to it.",
+        shown="29 (REST), 30 (HTTP API)",
+        unit="seconds",
+    )
+    loop_blocked_ms: int = _setting(
+        "DSPY_LAMBDA_LOOP_BLOCKED_MS",
+        whole_number,
+        1000,
+        "How long a program may keep the event loop to itself before a line names file and line.",
+        unit="milliseconds",
+    )
+    idle_seconds: int = _setting(
+        "DSPY_LAMBDA_IDLE_SECONDS",
+        whole_number,
+        50,
+        "Connections that were idle for longer are not used again.",
+        unit="seconds",
+    )
+    restarts: int = _setting(
+        RESTARTS, whole_number, 0, "How often the process has replaced itself; set by the handler.", shown="none"
+    )
+    dead_letter_queue_url: str | None = _setting(
+        DEAD_LETTER_QUEUE,
+        _text,
+        None,
+        "Where the handler sends records that are not to be run again; the template sets it.",
+        shown="none",
+    )
+    api_base: str | None = _setting(
+        API_BASE,
+        _text,
+        None,
+        "Sends the calls of all models there, but not of a dspy.Embedder: a gateway, a mock.",
+        shown="each model's own",
+    )
+    fast: bool = _setting(
+        "DSPY_LAMBDA_FAST",
+        flag,
+        True,
+        "false: async calls of DSPy hop through its thread pool and search its price map, as without dspy-lambda.",
+    )
+    secrets: str = _setting(
+        SECRETS,
+        _text,
+        "",
+        "VARIABLE=ssm:NAME or VARIABLE=secretsmanager:NAME#KEY, separated by blanks: read at init where the variable "
+        "is empty, and again once a provider refuses a key.",
+        shown="none",
+    )
+    secrets_version: str = _setting(SECRETS_VERSION, _text, "1", "Not read; changing it restarts every environment.")
+    preconnect: bool = _setting(
+        PRECONNECT,
+        flag,
+        False,
+        "Opens a connection to the provider during init, by a request for its list of models.",
+    )
+    extension_port: str | None = _setting(
+        EXTENSION_PORT,
+        _text,
+        None,
+        "The AWS parameters-and-secrets extension's own; set where its layer is.",
+        shown="none",
+    )
+    exception_texts: str = _setting(
+        TEXTS,
+        _texts,
+        "none",
+        "log: the texts of exceptions, and why inputs are invalid, are in the log; answer: in answers, too, with the "
+        "last frames: for development. They may quote inputs; keys are taken out.",
+    )
+    log_private: bool = _setting(
+        "DSPY_LAMBDA_LOG_PRIVATE",
+        flag,
+        False,
+        "Keeps the texts of DSPy's own warnings, which may quote inputs and answers.",
+    )
+    service_name: str | None = _setting(
+        "POWERTOOLS_SERVICE_NAME", _text, None, "The service in log lines and metrics.", shown="app_id"
+    )
+    metrics_namespace: str = _setting(
+        "POWERTOOLS_METRICS_NAMESPACE", _text, METRICS_NAMESPACE, "The namespace of the metrics."
+    )
+    task_root: str | None = _setting(
+        "LAMBDA_TASK_ROOT", _text, None, "Lambda's folder of the function's code; Lambda sets it.", shown="none"
+    )
+    function_name: str | None = _setting(
+        "AWS_LAMBDA_FUNCTION_NAME", _text, None, "The function's name; Lambda sets it.", shown="none"
+    )
+    memory_mb: int | None = _setting(
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+        whole_number,
+        None,
+        "The function's memory; Lambda sets it.",
+        shown="none",
+        unit="MB",
+    )
+    initialization_type: str = _setting(
+        "AWS_LAMBDA_INITIALIZATION_TYPE", _text, "on-demand", "snap-start: a snapshot is made; Lambda sets it."
+    )
+    is_sam_local: bool = _setting("AWS_SAM_LOCAL", flag, False, "Whether `sam local` runs the function; it sets it.")
+    temporary_folder: str = _setting(
+        "TMPDIR",
+        _text,
+        "/tmp",  # noqa: S108 - Lambda's one writable folder
+        "The folder that may be written to.",
+    )
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    unknown: tuple[tuple[str, str | None], ...] = ()
+
+    @classmethod
+    def from_environment(cls, variables: Mapping[str, str]) -> Self:
+        """Read all of them.
+
+        Raises:
+            ConfigError: one has a word or number that cannot be read; names the variable and what is allowed.
+        """
+        read = {f.name: f.metadata["read"](variables, f.metadata["variable"], f.default) for f in _SETTINGS}
+        return cls(**read, variables=variables, unknown=tuple(_unknown(variables)))
+
+    @property
+    def is_snap_start(self) -> bool:
+        return self.initialization_type == "snap-start"
+
+    @property
+    def integration_limits(self) -> dict[str, float]:
+        """How long the gateway itself waits, in seconds, by source."""
+        raised = self.integration_seconds
+        return INTEGRATION_SECONDS if raised is None else dict.fromkeys(INTEGRATION_SECONDS, float(raised))
+
+    @property
+    def core_share(self) -> float:
+        """The function's share of a core, at most a whole one."""
+        return 1.0 if self.memory_mb is None else min(1.0, self.memory_mb / MB_PER_CORE)
+
+
+class Row(NamedTuple):
+    """One setting, for the reference."""
+
+    field: str
+    variable: str
+    default: str
+    unit: str
+    doc: str
+
+
+_SETTINGS = tuple(f for f in fields(Settings) if f.metadata)
+TABLE = tuple(Row(f.name, *(f.metadata[key] for key in ("variable", "default", "unit", "doc"))) for f in _SETTINGS)
+
+
+def _unknown(variables: Mapping[str, str]) -> list[tuple[str, str | None]]:
+    known = {row.variable for row in TABLE}
+    names = [name for name in variables if name.startswith(PREFIX) and name not in known]
+    if not names:
+        return []
+    from difflib import get_close_matches
+
+    own = [name.removeprefix(PREFIX) for name in known if name.startswith(PREFIX)]
+    nearest = {name: get_close_matches(name.removeprefix(PREFIX), own, n=1) for name in sorted(names)}
+    return [(name, PREFIX + found[0] if found else None) for name, found in nearest.items()]

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import random
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
@@ -24,19 +24,16 @@ _CONNECT_SECONDS = 2.0
 _NOWHERE = "http://127.0.0.1:9"
 
 
-def warm(environment: Environment, variables: Mapping[str, str], secrets: Mapping[str, str]) -> None:
-    """Do what this function is set to do at init.
-
-    Args:
-        secrets: variables that were read from a secret store: a snapshot may outlive their values.
-    """
-    if variables.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
+def warm(environment: Environment) -> None:
+    """Do what this function is set to do at init."""
+    if environment.settings.is_snap_start:
         # Part of Lambda's runtime, and of awslambdaric.
         from snapshot_restore_py import register_after_restore, register_before_snapshot
 
         register_before_snapshot(before_snapshot, environment)
-        register_after_restore(after_restore, environment, tuple(secrets))
-    elif environment.preconnects:
+        # A snapshot may outlive the values of secrets.
+        register_after_restore(after_restore, environment, environment.secrets)
+    elif environment.settings.preconnect:
         preconnect(environment)
 
 
@@ -91,4 +88,4 @@ def _try_out(environment: Environment) -> None:
 def after_restore(environment: Environment, secrets: tuple[str, ...]) -> None:
     """Every environment that a snapshot becomes: its own random numbers, its own connections, today's keys."""
     random.seed()
-    environment.use_keys(renew(secrets))
+    environment.use_keys(renew(environment.settings, secrets))

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from dspy_lambda.invocation import Invocation
 from dspy_lambda.runner import Job, Runner
-from dspy_lambda.telemetry import Invocation
 
 _FRAMES = 8
 _MOST_SITES = 1000

@@ -19,6 +19,7 @@ from dspy_lambda.config import Config, FunctionSettings, load_config
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.programs.discovery import load_programs
 from dspy_lambda.programs.program import FailedProgram, Program
+from dspy_lambda.settings import SOURCES
 from dspy_lambda_infra.deno import VARIABLES, why_deno
 
 HANDLER = "dspy_lambda.main.lambda_handler"
@@ -48,7 +49,8 @@ class Function:
     def environment(self) -> dict[str, str]:
         """Its own variables, and those that narrow the handler to this program."""
         narrowed = {"DSPY_LAMBDA_PROGRAM": self.name, "DSPY_LAMBDA_MODULE": self.module}
-        sources = {"DSPY_LAMBDA_SOURCES": "http"} if self.settings.http else {}
+        names = [name for name, is_used in (("http", self.settings.http), ("sqs", self.settings.sqs)) if is_used]
+        sources = {SOURCES: ",".join(names)} if names else {}
         deno = VARIABLES if self.program and why_deno(self.program) else {}
         return {**sources, **deno, **self.settings.environment, **narrowed}
 

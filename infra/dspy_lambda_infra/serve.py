@@ -23,7 +23,7 @@ from dspy_lambda.api.app import create_app
 from dspy_lambda.api.problems import problem
 from dspy_lambda.environment import Environment
 from dspy_lambda.errors import ConfigError
-from dspy_lambda.telemetry.exceptions import TEXTS
+from dspy_lambda.settings import TEXTS
 from dspy_lambda_infra.local.access import is_loopback, refuse_host, refuse_origin
 from dspy_lambda_infra.local.readable import Terminal
 
@@ -56,7 +56,7 @@ class ServeApp:
         seconds = self._environment.config.lambda_.function(program).timeout_seconds
         sent = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), None)
         about = {"request_id": str(uuid.uuid4()), "correlation_id": sent, "deadline": time.monotonic() + seconds}
-        with self._environment.telemetry.invocation("serve", **about) as invocation:
+        with self._environment.invocation("serve", **about) as invocation:
             scope.update(invocation=invocation, dispatcher=self._environment.dispatcher, request_id=about["request_id"])
             await self._app(scope, receive, send)
 

@@ -51,3 +51,35 @@ def test_the_catalogue_loads_little_more_than_fastapi(tmp_path):
     loaded = modules("import dspy_lambda.catalogue", LAMBDA_TASK_ROOT=str(tmp_path))
     assert len(loaded) <= 1.1 * len(floor)
     assert not loaded & {"dspy", "boto3", "aws_lambda_powertools", "yaml"}
+
+
+def own(loaded):
+    return {name.removeprefix("dspy_lambda.") for name in loaded if name.startswith("dspy_lambda.")}
+
+
+@pytest.mark.parametrize(
+    ("sources", "named", "others"),
+    [
+        ("", set(), {"http", "sqs", "direct"}),
+        ("http", {"http"}, {"sqs", "direct"}),
+        ("sqs", {"sqs"}, {"http", "direct"}),
+    ],
+)
+def test_a_source_that_a_function_does_not_name_waits_for_its_first_event(sources, named, others):
+    loaded = own(modules("import dspy_lambda.main", DSPY_LAMBDA_SOURCES=sources, **PROGRAM))
+    assert {f"sources.{name}" for name in named} <= loaded
+    assert not [name for name in loaded if name.startswith(tuple(f"sources.{other}" for other in others))]
+
+
+def test_a_batch_loads_nothing_of_http():
+    code = """
+import json
+from dspy_lambda.main import lambda_handler
+class Context:
+    aws_request_id = "r"
+    get_remaining_time_in_millis = staticmethod(lambda: 5000)
+lambda_handler(json.load(open("events/sqs-one-bad.json")), Context())
+"""
+    loaded = modules(code, DSPY_LAMBDA_API_BASE="http://127.0.0.1:9", **PROGRAM)
+    assert "sources.sqs.batch" in own(loaded)
+    assert not loaded & {"dspy_lambda.sources.http", "fastapi", "mangum"}

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
+from dspy_lambda.call import CALL
 from dspy_lambda.errors import ProgramFailed
 from dspy_lambda.loop import PersistentLoop
-from dspy_lambda.telemetry.calls import CALL
 
 
 @pytest.fixture

@@ -5,13 +5,19 @@ import threading
 import pytest
 
 from dspy_lambda import process
-from dspy_lambda.process import PER_INVOCATION, RESTARTS, LastResort, ProcessState
+from dspy_lambda.process import PER_INVOCATION, LastResort, ProcessState
+from dspy_lambda.settings import RESTARTS, Settings
 
 
 @pytest.fixture
 def last_resort(tmp_path, monkeypatch):
     monkeypatch.setattr(process, "_seconds_since_start", lambda: 1.0)
-    return lambda **variables: LastResort({"TMPDIR": str(tmp_path), **variables})
+
+    def make(**variables):
+        variables = {"TMPDIR": str(tmp_path), **variables}
+        return LastResort(variables, Settings.from_environment(variables))
+
+    return make
 
 
 def test_nothing_is_used_up_by_default(last_resort):

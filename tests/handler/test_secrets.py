@@ -16,11 +16,15 @@ import pytest
 
 import dspy_lambda.secrets
 from dspy_lambda.errors import ConfigError
-from dspy_lambda.secrets import EXTENSION_PORT, SECRETS, renew, resolve
+from dspy_lambda.settings import EXTENSION_PORT, SECRETS, Settings
 from dspy_lambda_infra.local.queues import QueueServer
 from tests.conftest import QUICKSTART, ROOT
 
 VALUE = "sk-value-0123456789"
+
+
+def resolve(variables):
+    return dspy_lambda.secrets.resolve(Settings.from_environment(variables))
 
 
 @pytest.fixture(scope="module")
@@ -405,5 +409,5 @@ def test_renewed_keys_are_the_process_s_own_and_not_the_extension_s(aws, serve, 
     monkeypatch.setenv("AWS_SESSION_TOKEN", "session")
     monkeypatch.setenv(EXTENSION_PORT, str(serve(lambda *_: (200, {"Parameter": {"Value": "old"}}))))
     aws.parameter("/a", "new")
-    assert renew(["A"]) == {"A": "new"}
+    assert dspy_lambda.secrets.renew(Settings.from_environment(os.environ), ["A"]) == {"A": "new"}
     assert os.environ["A"] == "new"

@@ -1,8 +1,12 @@
+import ast
+import dataclasses
+import re
+
 import pytest
 
 from dspy_lambda.errors import ConfigError
-from dspy_lambda.settings import choice, flag, whole_number
-from tests.conftest import QUICKSTART
+from dspy_lambda.settings import TABLE, Settings, choice, flag, whole_number
+from tests.conftest import QUICKSTART, ROOT
 
 NAME = "DSPY_LAMBDA_X"
 
@@ -40,13 +44,80 @@ def test_a_whole_number_is_read_and_anything_else_named():
 
 
 def test_a_choice_is_one_of_its_words():
-    assert choice({}, NAME, ("none", "log")) == "none"
-    assert choice({NAME: "Log"}, NAME, ("none", "log")) == "log"
+    assert choice({}, NAME, "none", ("none", "log")) == "none"
+    assert choice({NAME: "Log"}, NAME, "none", ("none", "log")) == "log"
     with pytest.raises(ConfigError, match=f"^{NAME}: must be one of none, log, not 'all'"):
-        choice({NAME: "all"}, NAME, ("none", "log"))
+        choice({NAME: "all"}, NAME, "none", ("none", "log"))
 
 
 @pytest.mark.parametrize("name", ["DSPY_LAMBDA_FAST", "DSPY_LAMBDA_PRECONNECT", "DSPY_LAMBDA_LOG_PRIVATE"])
 def test_an_environment_with_a_misspelled_switch_is_not_built(make_serve, name):
     with pytest.raises(ConfigError, match=f"^{name}: must be true or false"):
         make_serve(QUICKSTART, **{name: "ture"})
+
+
+LAMBDAS_OWN = re.compile(r"AWS_|LAMBDA_|TMPDIR")
+
+
+@pytest.mark.parametrize("variables", [{}, {row.variable: "" for row in TABLE}])
+def test_settings_that_are_empty_or_not_set_have_their_defaults(variables):
+    settings = Settings.from_environment(variables)
+    assert settings == Settings(variables=variables)
+
+
+def test_settings_are_read_from_their_variables():
+    variables = {
+        "DSPY_LAMBDA_PROGRAM": "Answer",
+        "DSPY_LAMBDA_SOURCES": "http, sqs",
+        "DSPY_LAMBDA_FAST": "off",
+        "DSPY_LAMBDA_IDLE_SECONDS": "7",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
+    }
+    settings = Settings.from_environment(variables)
+    assert (settings.program, settings.sources, settings.fast) == ("Answer", ("http", "sqs"), False)
+    assert (settings.idle_seconds, settings.memory_mb) == (7, 512)
+    assert settings.core_share == pytest.approx(512 / 1769)
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().fast = False
+
+
+def test_a_raised_integration_limit_holds_for_both_kinds_of_api():
+    assert Settings().integration_limits == {"rest": 29.0, "http": 30.0}
+    raised = Settings.from_environment({"DSPY_LAMBDA_INTEGRATION_SECONDS": "120"})
+    assert raised.integration_limits == {"rest": 120.0, "http": 120.0}
+
+
+def test_an_unknown_variable_is_a_warning_that_names_the_nearest(make_serve, records):
+    make_serve(QUICKSTART, DSPY_LAMBDA_PROGRAMM="Answer", DSPY_LAMBDA_QQ="1", OTHER="x")
+    warned = [line for line in records().lines if line.get("message") == "unknown variable; not read"]
+    assert [(line["variable"], line.get("did_you_mean")) for line in warned] == [
+        ("DSPY_LAMBDA_PROGRAMM", "DSPY_LAMBDA_PROGRAM"),
+        ("DSPY_LAMBDA_QQ", None),
+    ]
+
+
+def test_every_setting_has_a_variable_of_its_own_and_a_line_of_documentation():
+    assert len({row.variable for row in TABLE}) == len(TABLE)
+    assert all(row.doc.endswith((".", "it.")) and "\n" not in row.doc for row in TABLE)
+    assert {row.field for row in TABLE} == {f.name for f in dataclasses.fields(Settings)} - {"variables", "unknown"}
+
+
+def test_every_variable_that_a_user_may_set_is_documented():
+    texts = "".join(path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")))
+    assert [r.variable for r in TABLE if not LAMBDAS_OWN.match(r.variable) and f"`{r.variable}`" not in texts] == []
+
+
+def test_nothing_but_the_settings_names_a_variable():
+    named = {
+        f"{path.relative_to(ROOT)}: {node.value}"
+        for path in (ROOT / "handler").rglob("*.py")
+        if path.name != "settings.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and re.fullmatch(r"DSPY_LAMBDA_\w+", node.value)
+    }
+    assert named == set()

@@ -31,9 +31,9 @@ def test_a_provider_that_cannot_be_reached_holds_init_up_and_fails_nothing(make_
 
 def test_nothing_is_opened_unless_it_is_asked_for(serve, models):
     before = models.stats()["connections"]
-    warm(serve(AECHO).environment, {}, {})
+    warm(serve(AECHO).environment)
     assert models.stats()["connections"] == before
-    warm(serve(AECHO, DSPY_LAMBDA_PRECONNECT="1").environment, {}, {})
+    warm(serve(AECHO, DSPY_LAMBDA_PRECONNECT="1").environment)
     assert models.stats()["connections"] == before + 1
 
 
@@ -65,8 +65,8 @@ def test_a_restored_environment_reads_its_keys_again(serve, models, monkeypatch)
     worker = serve(AECHO)
     seen = {}
 
-    def resolve(variables):
-        seen.update(variables)
+    def resolve(settings):
+        seen.update(settings.variables)
         return {"OPENAI_API_KEY": "rotated"}
 
     monkeypatch.setattr("dspy_lambda.secrets.resolve", resolve)
@@ -84,6 +84,7 @@ def test_the_hooks_are_registered_where_snap_start_is_on(serve, monkeypatch):
     registered = []
     for hook in ("register_before_snapshot", "register_after_restore"):
         monkeypatch.setattr(snapshot_restore_py, hook, lambda f, *args: registered.append((f, args)))
-    worker = serve(ECHO)
-    warm(worker.environment, {"AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start"}, {"KEY": "value"})
+    worker = serve(ECHO, AWS_LAMBDA_INITIALIZATION_TYPE="snap-start")
+    worker.environment.secrets = ("KEY",)
+    warm(worker.environment)
     assert registered == [(before_snapshot, (worker.environment,)), (after_restore, (worker.environment, ("KEY",)))]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dspy_lambda.telemetry.exceptions import TEXTS
+from dspy_lambda.settings import TEXTS
 from dspy_lambda_infra.local.environment import Answer
 from dspy_lambda_infra.local.local import LocalLambda
 from dspy_lambda_infra.project import Project, load_project

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from dspy_lambda import errors
-from dspy_lambda_infra.local.runtime_api import MAX_RESPONSE_BYTES
+from dspy_lambda.quotas import MAX_ANSWER_BYTES
 from tests.support import failures
 
 NAMED = (
@@ -58,7 +58,7 @@ def implied_calls(
         require(type(answer) in NAMED, f"raised {answer!r}"[:300])
         str(answer).encode()
         return Counter() if isinstance(answer, errors.UnknownEvent) else Counter([None])
-    require(len(json.dumps(answer)) <= MAX_RESPONSE_BYTES, "an answer of over 6 MB")
+    require(len(json.dumps(answer)) <= MAX_ANSWER_BYTES, "an answer of over 6 MB")
     if "batchItemFailures" in answer:
         return _implied_records(answer, event["Records"], fails_alone, moved)
     if "statusCode" in answer:

@@ -17,7 +17,6 @@ from dspy_lambda.environment import Environment
 from dspy_lambda.errors import InvalidInput
 from dspy_lambda.payload import MAX_BODY_BYTES, read_json
 from dspy_lambda.programs.program import FailedProgram, Program
-from dspy_lambda.sources.direct import require
 
 
 def create_app(environment: Environment) -> FastAPI:
@@ -51,7 +50,7 @@ def _listed(program: Program | FailedProgram) -> dict[str, Any]:
 def _calls(environment: Environment, program: Program | FailedProgram) -> Endpoint:
     async def call_program(request: Request) -> Response:
         with request.scope["invocation"].call(program.name, program.model, position=0) as call:
-            loaded = require(environment, program.name, program)
+            loaded = environment.served.require(program.name, program)
             inputs = await _read_body(request)
             await request.scope["dispatcher"].run(loaded, inputs, call)
         return Response(call.outputs, media_type="application/json")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from mangum import Mangum
 from mangum.adapter import DEFAULT_TEXT_MIME_TYPES
@@ -21,16 +21,22 @@ Scope = MutableMapping[str, Any]
 Asgi = Callable[[Scope, Callable[..., Any], Callable[..., Awaitable[None]]], Awaitable[None]]
 
 
+class _Handed(NamedTuple):
+    """What Mangum is handed as the context, which it only puts into the scope, as `aws.context`."""
+
+    context: Any
+    scope: dict[str, Any]
+
+
 class LambdaApp:
     """Gives each request its ids and its root path, and Mangum a media type that it would send as base64.
 
     Args:
-        app: the ASGI application. Mangum takes the event loop that is current when this is called.
+        app: the ASGI application. It runs on the event loop that is current when `answer` is called.
     """
 
     def __init__(self, app: Asgi) -> None:
         self._app = app
-        self._scope: dict[str, Any] = {}  # an execution environment has one request at a time
         self._mangum = Mangum(self._run, lifespan="off", text_mime_types=[*DEFAULT_TEXT_MIME_TYPES, MEDIA_TYPE])
 
     def answer(self, event: dict[str, Any], context: Any, **scope: Any) -> dict[str, Any]:
@@ -39,16 +45,18 @@ class LambdaApp:
         Raises:
             UnknownEvent: the event looks like a request but lacks a part that every real one has.
         """
-        self._scope = {**scope, "request_id": context.aws_request_id}
+        handed: Any = _Handed(context, {**scope, "request_id": context.aws_request_id})
         try:
-            return self._mangum(tidy(event), context)
+            return self._mangum(tidy(event), handed)
         except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             reason = f"{type(error).__name__} on {error}" if isinstance(error, KeyError) else type(error).__name__
             kind = kind_of(event)
             raise UnknownEvent(f"The event looks like a {kind} request but cannot be read as one: {reason}.") from None
 
     async def _run(self, scope: Scope, receive: Callable[..., Any], send: Callable[..., Awaitable[None]]) -> None:
-        scope.update(self._scope)
+        handed: _Handed = scope["aws.context"]
+        scope.update(handed.scope)
+        scope["aws.context"] = handed.context
         root, route = split_path(scope["aws.event"])
         # Starlette takes the root path off the path: it must stand there, too.
         scope["root_path"], scope["path"] = root, root + route

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import dspy
 from dspy.utils.exceptions import LMError
 
+from dspy_lambda.call import Call
 from dspy_lambda.config import CONFIG_FILE, Config, ModelSettings
 from dspy_lambda.errors import ConfigError
+from dspy_lambda.history import CallHistory
 from dspy_lambda.limits import ModelLimit, spend
-from dspy_lambda.telemetry import Call
-from dspy_lambda.telemetry.history import CallHistory
+from dspy_lambda.settings import Settings
 
 RETRIES = 3  # as dspy.LM's own default
 
@@ -54,7 +54,7 @@ class ProgramLM(dspy.LM):  # type: ignore[misc]
 
 
 def build_models(
-    config: Config, aliases: set[str], project: Path, timeout_seconds: float, variables: Mapping[str, str]
+    config: Config, aliases: set[str], project: Path, timeout_seconds: float, variables: Settings
 ) -> dict[str, ProgramLM]:
     """One LM for each alias in use; its connection pool lives and is shared with it.
 
@@ -70,13 +70,11 @@ def build_models(
     }
 
 
-def _build(
-    alias: str, settings: ModelSettings, path: Path, timeout_seconds: float, variables: Mapping[str, str]
-) -> ProgramLM:
+def _build(alias: str, settings: ModelSettings, path: Path, timeout_seconds: float, variables: Settings) -> ProgramLM:
     options: dict[str, Any] = {"timeout": timeout_seconds, "num_retries": RETRIES}
     if key := _api_key(alias, settings, path, variables):
         options["api_key"] = key
-    if base := variables.get("DSPY_LAMBDA_API_BASE") or settings.api_base:
+    if base := variables.api_base or settings.api_base:
         options["api_base"] = base
     if settings.max_tokens is not None:
         options["max_tokens"] = settings.max_tokens
@@ -91,8 +89,8 @@ def _build(
     return lm
 
 
-def _api_key(alias: str, settings: ModelSettings, path: Path, variables: Mapping[str, str]) -> str | None:
-    key = variables.get(settings.env) if settings.env else None
+def _api_key(alias: str, settings: ModelSettings, path: Path, variables: Settings) -> str | None:
+    key = variables.variables.get(settings.env) if settings.env else None
     if not key and settings.api_key is not None:
         key = settings.api_key.get_secret_value()
     if not key and settings.env:

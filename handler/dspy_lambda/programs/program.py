@@ -9,10 +9,10 @@ from typing import Any
 
 import dspy
 
+from dspy_lambda.call import CALL
+from dspy_lambda.history import CallHistory
 from dspy_lambda.programs.copies import Copier
 from dspy_lambda.programs.schemas import Schemas
-from dspy_lambda.telemetry.calls import CALL
-from dspy_lambda.telemetry.history import CallHistory
 
 
 @dataclass(frozen=True)

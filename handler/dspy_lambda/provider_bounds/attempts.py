@@ -19,12 +19,12 @@ from typing import Any
 from dspy._vendor.lm15.transports._limits import DEFAULT_READ_TIMEOUT
 from dspy.utils.exceptions import LMError, LMUnexpectedError
 
+from dspy_lambda.call import CALL, Call, call_of, usage_of
 from dspy_lambda.deadline import DEADLINE, check_deadline, seconds_left
 from dspy_lambda.errors import CallError, DeadlineExceeded
 from dspy_lambda.limits import aslot_of, slot_of, spend
 from dspy_lambda.provider_bounds.times import Total
 from dspy_lambda.soundness import wait_seconds
-from dspy_lambda.telemetry.calls import CALL, Call, call_of, usage_of
 from dspy_lambda.telemetry.exceptions import meet
 
 Function = Callable[..., Any]

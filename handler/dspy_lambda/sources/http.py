@@ -8,14 +8,14 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from dspy_lambda.api.events import correlation_id_of, epoch_ms_of, kind_of
+from dspy_lambda.call import UNKNOWN
 from dspy_lambda.environment import Environment
 from dspy_lambda.errors import CallError, DeadlineExceeded
+from dspy_lambda.invocation import Invocation
 from dspy_lambda.payload import AnswerLimit
+from dspy_lambda.quotas import MAX_ANSWER_BYTES
 from dspy_lambda.runner import Runner
-from dspy_lambda.sources.direct import MAX_ANSWER_BYTES
 from dspy_lambda.sources.invocation import open_invocation
-from dspy_lambda.telemetry import Invocation
-from dspy_lambda.telemetry.calls import UNKNOWN
 
 if TYPE_CHECKING:
     from dspy_lambda.api.lambda_app import LambdaApp
@@ -27,14 +27,9 @@ _AROUND_BODY = 16_000  # status and headers
 _MEDIA_TYPE = "application/problem+json"
 
 
-def recognise(event: dict[str, Any]) -> bool:
-    """Whether an event is an HTTP request."""
-    return kind_of(event) is not None
-
-
 def prepare(environment: Environment) -> None:
-    """Import FastAPI and Mangum, and make the runner's application."""
-    environment.runner.run(lambda: _app(environment, environment.runner))
+    """Import FastAPI and Mangum, and make the application."""
+    environment.runner.run(lambda: environment.part(_make_app))
 
 
 def begin(environment: Environment, event: dict[str, Any], context: Any) -> Invocation:
@@ -59,25 +54,21 @@ def handle(
     Raises:
         UnknownEvent: the event looks like a request but lacks a part that every real one has.
     """
-    app = _app(environment, runner)
     runner.use_loop()
+    app = environment.part(_make_app)
     return app.answer(event, context, invocation=invocation, dispatcher=runner.dispatcher)
 
 
-def _app(environment: Environment, runner: Runner) -> LambdaApp:
-    if runner.app is None:
-        from dspy_lambda.api.app import create_app
-        from dspy_lambda.api.lambda_app import LambdaApp
+def _make_app(environment: Environment) -> LambdaApp:
+    from dspy_lambda.api.app import create_app
+    from dspy_lambda.api.lambda_app import LambdaApp
 
-        runner.use_loop()
-        runner.app = LambdaApp(create_app(environment))
-    app: LambdaApp = runner.app
-    return app
+    return LambdaApp(create_app(environment))
 
 
 def late(environment: Environment, event: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
     """The answer at the deadline, while the request's own thread stands still; Mangum is in there, too."""
-    only = environment.only_program()
+    only = environment.served.only()
     call = invocation.call(only.name if only else UNKNOWN, only.model if only else None, position=0)
     call.fail(DeadlineExceeded("The deadline came before the answer."))
     cors = _cors(environment.config.server.cors_origins, event)

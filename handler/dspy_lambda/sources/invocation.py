@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 from dspy_lambda.environment import Environment
+from dspy_lambda.invocation import Invocation
 from dspy_lambda.payload import AnswerLimit
-from dspy_lambda.telemetry import Invocation
 
 # A request's own epoch is believed while it is that young: sample events carry epochs of years ago.
 _FRESH_SECONDS = 60.0
@@ -36,7 +36,7 @@ def open_invocation(
     now = time.monotonic()
     remaining: float = context.get_remaining_time_in_millis() / 1000
     left = seconds_for(environment, remaining, source, epoch_ms)
-    return environment.telemetry.invocation(
+    return environment.invocation(
         source,
         request_id=context.aws_request_id,
         correlation_id=correlation_id,
@@ -49,10 +49,11 @@ def open_invocation(
 
 def seconds_for(environment: Environment, remaining: float, source: str, epoch_ms: float | None) -> float:
     """How long anyone waits for the answer: Lambda or, if it gives up sooner, the gateway."""
-    limit = environment.integration_seconds.get(source)
+    limit = environment.settings.integration_limits.get(source)
     if limit is None:
         return remaining
-    age = time.time() - epoch_ms / 1000 if epoch_ms is not None and environment.believes_epochs else 0.0
+    # `sam local start-api` gives every REST event the time of its own start. aws-sam-cli issue 9279.
+    age = 0.0 if epoch_ms is None or environment.settings.is_sam_local else time.time() - epoch_ms / 1000
     return min(remaining, limit - age) if 0 <= age < _FRESH_SECONDS else min(remaining, limit)
 
 
@@ -63,6 +64,6 @@ def reserve_seconds(environment: Environment, left: float, records: int) -> floa
     """
     running = min(records, environment.config.server.max_concurrent_per_program)
     work = records * _RESERVE_SECONDS_PER_RECORD + running * _RESERVE_SECONDS_PER_RUNNING_CALL
-    of_records = work / environment.core_share
-    usual = min(environment.reserve_seconds, left / 5) + min(of_records, left / 4)
+    of_records = work / environment.settings.core_share
+    usual = min(environment.settings.deadline_reserve_ms / 1000, left / 5) + min(of_records, left / 4)
     return max(usual, min(environment.restart_seconds, left / 2))

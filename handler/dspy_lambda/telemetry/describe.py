@@ -10,9 +10,7 @@ from collections import deque
 from types import TracebackType
 from typing import Any
 
-from dspy_lambda.chains import LINKS
-from dspy_lambda.errors import CallError, ProgramFailed
-from dspy_lambda.introspection import UNKNOWN, class_name, direct_cause_of, is_a, plain_text, traceback_of
+from dspy_lambda.introspection import UNKNOWN, class_name, plain_text, traceback_of
 
 _FRAMES = 8
 
@@ -32,25 +30,6 @@ def stack_of(traceback: TracebackType | None) -> list[str]:
         last.append(traceback)
         traceback = traceback.tb_next
     return [_place(entry) for entry in last]
-
-
-def cause_of(raised: BaseException | None) -> BaseException | None:
-    """The exception that a failed call's record describes; None where the outcome says it all. Never raises.
-
-    Compare the result with None: an exception may define `__bool__`.
-    """
-    try:
-        error = raised
-        for _ in range(LINKS):  # a cycle of CallErrors ends here
-            if error is None or not is_a(error, CallError):
-                return error
-            cause = direct_cause_of(error)
-            if cause is None:
-                break
-            error = cause
-        return error if is_a(error, ProgramFailed) else None
-    except BaseException:
-        return raised
 
 
 def _place(entry: TracebackType) -> str:

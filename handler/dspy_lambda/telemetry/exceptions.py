@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import quote, quote_plus
 
 from dspy_lambda.errors import CallError, InvalidInput, with_detail
 from dspy_lambda.introspection import UNKNOWN, plain_text
-from dspy_lambda.settings import choice
 from dspy_lambda.telemetry.describe import describe
 
-TEXTS = "DSPY_LAMBDA_EXCEPTION_TEXTS"
-_WORDS = ("none", "log", "answer")
 _TEXT_LENGTH = 10_000
 _LEAST_KEY_LENGTH = 8
 _MOST_KEYS = 1000  # a program may have one for each of its customers
@@ -38,8 +35,8 @@ class Exceptions:
     both. Keys are taken out of it in any case.
     """
 
-    def __init__(self, variables: Mapping[str, str]) -> None:
-        self._texts = choice(variables, TEXTS, _WORDS)
+    def __init__(self, texts: str = "none") -> None:
+        self._texts = texts
         self._keys: set[str] = set()
 
     @property

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from dspy_lambda.telemetry.calls import CALL, Call
+from dspy_lambda.call import CALL, Call
 
 # One log event may have 1 MB; a text without a line end does not grow for ever.
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/cloudwatch_limits_cwl.html

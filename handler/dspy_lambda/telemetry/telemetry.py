@@ -14,15 +14,17 @@ from typing import Any, Protocol
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics
 
-from dspy_lambda.settings import flag
-from dspy_lambda.telemetry import history, usage
-from dspy_lambda.telemetry.calls import CALL, UNKNOWN, Call
+from dspy_lambda.call import CALL, UNKNOWN, Call
+from dspy_lambda.invocation import Invocation
+from dspy_lambda.settings import Settings
 from dspy_lambda.telemetry.describe import describe
 from dspy_lambda.telemetry.exceptions import Exceptions
-from dspy_lambda.telemetry.invocation import Invocation
 from dspy_lambda.telemetry.lines import NULL, to_json
+from dspy_lambda.telemetry.metrics import Values, answer_metrics, metrics
 from dspy_lambda.telemetry.printed import Printed, redirect
+from dspy_lambda.telemetry.records import about, record
 from dspy_lambda.telemetry.units import UNITS
+from dspy_lambda.usage import Answer
 
 
 class Stream(Protocol):
@@ -99,11 +101,11 @@ class Telemetry:
         exceptions: what is told of exceptions.
     """
 
-    def __init__(self, service: str, variables: Mapping[str, str], output: Stream) -> None:
-        self.service = variables.get("POWERTOOLS_SERVICE_NAME") or service
-        self.namespace = variables.get("POWERTOOLS_METRICS_NAMESPACE") or "DSPy"
+    def __init__(self, service: str, settings: Settings, output: Stream) -> None:
+        self.service = settings.service_name or service
+        self.namespace = settings.metrics_namespace
         self.current: Invocation | None = None
-        self.exceptions = Exceptions(variables)
+        self.exceptions = Exceptions(settings.exception_texts)
         self._handler = _LineHandler(output, self.ids)
         # `location` would cost a walk of the stack per line to say that this file wrote it. Of times, Lambda reads
         # RFC 3339 alone: with others each line counts as INFO.
@@ -121,9 +123,7 @@ class Telemetry:
         self._held: tuple[int, list[str]] | None = None
         # Python 3.12+: a name such as Task-7 in every line tells nobody anything.
         logging.logAsyncioTasks = False  # type: ignore[attr-defined,unused-ignore]
-        self._cold = True
-        self.log_private = flag(variables, "DSPY_LAMBDA_LOG_PRIVATE")
-        history.install()
+        self.log_private = settings.log_private
         self._adopt_library_loggers()
 
     def _adopt_library_loggers(self) -> None:
@@ -177,10 +177,16 @@ class Telemetry:
         """Write one line with the program and the request that this thread or task works for."""
         self.log(level, message, self.ids() | dict(fields))
 
-    def invocation(self, source: str, **about: Any) -> Invocation:
-        """A new invocation; the environment's first one is its cold start."""
-        cold, self._cold = self._cold, False
-        return Invocation(self, source, cold_start=cold, **about)
+    def opened(self, invocation: Invocation) -> None:
+        """Lines of threads without a context are this invocation's."""
+        if invocation.source != "serve":  # which runs many at once
+            self.current = invocation
+
+    def closed(self, invocation: Invocation) -> None:
+        """Write an invocation's metrics."""
+        self.current = None
+        for program, values in metrics(invocation):
+            self.emit(program, values)
 
     def log(self, level: str, message: str, fields: Mapping[str, Any]) -> None:
         """Write one line through Powertools' formatter.
@@ -196,24 +202,33 @@ class Telemetry:
         record.__dict__.update(known)
         self._write(self._handler.format(record) + "\n")
 
-    def write(self, call: Call, cause: dict[str, Any]) -> None:
-        """The log record of one call."""
-        self.log("ERROR" if call.failed else "INFO", "program call", call.record() | cause)
+    def settled(self, call: Call, cause: BaseException | None) -> None:
+        """Write the log record of one call."""
+        why = self.exceptions.reason(call.error) if cause is None else self.exceptions.fields(cause)
+        self.log("ERROR" if call.failed else "INFO", "program call", record(call) | why)
 
-    def write_late(self, program: str, about: dict[str, Any], answer: usage.Answer) -> None:
+    def ended(self, call: Call) -> None:
+        """Write what a call printed without a line end."""
+        self.finish_printed(call)
+
+    def unforeseen(self, invocation: Invocation, error: BaseException) -> None:
+        """Log what no call could catch, by kind and place."""
+        self.log("ERROR", "unforeseen error", invocation.ids() | self.exceptions.fields(error))
+
+    def answered_late(self, call: Call, answer: Answer) -> None:
         """An answer that came after its call had been settled: its record, and its tokens and cost as metrics."""
-        self.log("INFO", "late model call", about | answer.fields())
+        self.log("INFO", "late model call", about(call) | answer.fields())
         if not answer.abandoned:
-            self.emit(program, {"LateAnswers": [1], **_used(answer)})
+            self.emit(call.program, {"LateAnswers": [1], **answer_metrics(answer)})
 
-    def write_outside(self, answer: usage.Answer) -> None:
+    def answered_outside(self, answer: Answer) -> None:
         """An answer that no call has asked for, in the same way: with the program where only one runs."""
-        about = {"program": UNKNOWN, **self.ids()}
-        self.log("INFO", "model call outside of a call", about | answer.fields())
+        fields = {"program": UNKNOWN, **self.ids()}
+        self.log("INFO", "model call outside of a call", fields | answer.fields())
         if not answer.abandoned:
-            self.emit(about["program"], _used(answer))
+            self.emit(fields["program"], answer_metrics(answer))
 
-    def emit(self, program: str, values: dict[str, list[float]]) -> None:
+    def emit(self, program: str, values: Values) -> None:
         """One EMF blob. Not `Metrics`: that shares state between all its instances, so concurrent calls would mix."""
         metrics = EphemeralMetrics(namespace=self.namespace, service=self.service)
         metrics.add_dimension("program", program)
@@ -248,14 +263,3 @@ class Telemetry:
             self._output.flush()
         except (OSError, ValueError):
             pass  # nobody reads it any more; a call does not fail for that
-
-
-def _used(answer: usage.Answer) -> dict[str, list[float]]:
-    values: dict[str, list[float]] = {
-        "LMCalls": [1],
-        "InputTokens": [answer.input_tokens],
-        "OutputTokens": [answer.output_tokens],
-    }
-    if answer.cost_usd is not None:
-        values["CostUSD"] = [round(answer.cost_usd, 10)]
-    return values

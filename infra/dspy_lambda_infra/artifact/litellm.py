@@ -13,6 +13,7 @@ import dspy
 
 from dspy_lambda import dspy_patches
 from dspy_lambda.models.registry import build_models
+from dspy_lambda.settings import Settings
 from dspy_lambda_infra.project import Function, Project
 
 # A gateway in this machine's environment sends calls to LiteLLM here; Lambda's environment is another.
@@ -27,9 +28,11 @@ def why_litellm(project: Project, function: Function) -> list[str]:
     then names LiteLLM.
     """
     alias = project.config.model_alias(function.name)
-    variables = {model.env: "unset" for model in project.config.models.registry.values() if model.env}
+    settings = Settings(
+        variables={model.env: "unset" for model in project.config.models.registry.values() if model.env}
+    )
     with _without_gateways():
-        lms = build_models(project.config, {alias}, project.root, 60, variables)
+        lms = build_models(project.config, {alias}, project.root, 60, settings)
         reasons = [f"models.registry.{alias}: {lm.model}" for lm in lms.values() if uses_litellm(lm)]
         reasons += [
             f"{place}: {found.model}"

@@ -16,11 +16,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from dspy_lambda.quotas import MB_PER_CORE
 from dspy_lambda_infra.local.cgroup_places import CONTROLLERS, Folders, Place, find_places, parents_of
 
-# "At 1,769 MB, a function has the equivalent of one vCPU":
-# https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
-_MB_PER_CORE = 1769
 # A tenth of a second, the kernel's default, would let a small function stand still for most of it.
 _PERIOD_US = 20_000
 _PREFIX = "dspy-lambda"
@@ -50,7 +48,7 @@ class Group:
     def __init__(self, folders: Folders, memory_mb: int) -> None:
         self.folders = tuple(dict.fromkeys(folder for _, folder in folders.values()))
         self._cpu = folders.get("cpu")
-        self._cores = memory_mb / _MB_PER_CORE
+        self._cores = memory_mb / MB_PER_CORE
         try:
             for folder in self.folders:
                 folder.mkdir()

@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 from aiohttp import web
 
 from dspy_lambda.api.shared import SHARED_PATHS
+from dspy_lambda.quotas import INTEGRATION_SECONDS
 from dspy_lambda_infra.local import access, cors
 from dspy_lambda_infra.local.answer import Answer
 from dspy_lambda_infra.local.events import EVENTS, STAGE, MalformedAnswer, Request, Response, response
 from dspy_lambda_infra.local.function import Function, RequestTooLarge, Throttled
 from dspy_lambda_infra.template.gateway import REFUSALS, RETRY_AFTER_SECONDS, Refusal
 
-# REST integrations end after 29 s, HTTP API's after 30 s; a function URL lasts as long as its function.
-INTEGRATION_SECONDS = {"rest": 29.0, "http": 30.0}
 _MAX_BODY_BYTES = 10 * 2**20
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 
 from dspy_lambda.errors import ConfigError
-from dspy_lambda.secrets import SECRETS
+from dspy_lambda.settings import SECRETS
 from dspy_lambda_infra.project import Project, read_dotenv
 
 

@@ -14,8 +14,7 @@ from typing import Self
 import boto3
 from botocore.exceptions import BotoCoreError
 
-from dspy_lambda.sources.sqs.requeue import DEAD_LETTER_QUEUE
-from dspy_lambda.telemetry.exceptions import TEXTS
+from dspy_lambda.settings import DEAD_LETTER_QUEUE, METRICS_NAMESPACE, TEXTS
 from dspy_lambda_infra.local import cgroups, sandbox
 from dspy_lambda_infra.local.environment import Settings
 from dspy_lambda_infra.local.front import Front
@@ -175,7 +174,7 @@ class LocalLambda:
             "DSPY_LAMBDA_PROJECT": str(self._project.root),
             "LAMBDA_TASK_ROOT": str(self._project.root),
             "DSPY_LAMBDA_SOURCES": "http",
-            "POWERTOOLS_METRICS_NAMESPACE": "DSPy",
+            "POWERTOOLS_METRICS_NAMESPACE": METRICS_NAMESPACE,
             "POWERTOOLS_SERVICE_NAME": self._project.config.app_id,
             "TZ": ":UTC",
         }

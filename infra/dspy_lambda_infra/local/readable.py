@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
+from dspy_lambda.call import UNKNOWN
 from dspy_lambda.errors import MISFIT, InvalidInput
-from dspy_lambda.telemetry.calls import UNKNOWN
 
 _FRAMES = 4
 _HANDLER = re.compile(r"dspy_lambda/|<frozen |importlib/")

@@ -13,10 +13,10 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from dspy_lambda.quotas import MAX_ANSWER_BYTES
 from dspy_lambda_infra.local.access import refuse_browser, refuse_host
 from dspy_lambda_infra.local.answer import Answer, error_answer
 
-MAX_RESPONSE_BYTES = 6_291_556
 _VERSION = "/2018-06-01/runtime"
 
 
@@ -91,8 +91,8 @@ class RuntimeApi:
 
     async def _respond(self, request: web.Request) -> web.Response:
         payload = await request.read()
-        if len(payload) > MAX_RESPONSE_BYTES:
-            message = f"Response payload size exceeded maximum allowed payload size ({MAX_RESPONSE_BYTES} bytes)."
+        if len(payload) > MAX_ANSWER_BYTES:
+            message = f"Response payload size exceeded maximum allowed payload size ({MAX_ANSWER_BYTES} bytes)."
             kind = "Function.ResponseSizeTooLarge"
             self.broken = True  # the runtime client ends on a refused answer
             self._settle(error_answer(kind, message, request.match_info["id"]))

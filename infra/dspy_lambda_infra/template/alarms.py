@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dspy_lambda.settings import METRICS_NAMESPACE
 from dspy_lambda_infra.project import Function, Project, logical_name
 from dspy_lambda_infra.template.queues import visibility_timeout_seconds
 from dspy_lambda_infra.template.syntax import get_att, if_, ref, sub
@@ -160,7 +161,7 @@ def _queue_metric(queue: str, metric: str) -> dict[str, Any]:
 
 def _own_metric(function: Function, metric: str, period: int = _FIVE_MINUTES) -> dict[str, Any]:
     dimensions = {"service": sub("${AWS::StackName}"), "program": function.name}
-    return _metric("DSPy", metric, dimensions, "Sum", period)
+    return _metric(METRICS_NAMESPACE, metric, dimensions, "Sum", period)
 
 
 def _metric(

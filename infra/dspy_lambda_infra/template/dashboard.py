@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from dspy_lambda.settings import METRICS_NAMESPACE
 from dspy_lambda_infra.project import Function, Project, logical_name
 from dspy_lambda_infra.template.syntax import ref, sub
 
@@ -62,7 +63,7 @@ def _widget(
 
 
 def _own(metric: str, statistic: str) -> Series:
-    return lambda f: ["DSPy", metric, "service", "${AWS::StackName}", "program", f.name, {"stat": statistic}]
+    return lambda f: [METRICS_NAMESPACE, metric, "service", "${AWS::StackName}", "program", f.name, {"stat": statistic}]
 
 
 def _lambda(metric: str, statistic: str) -> Series:

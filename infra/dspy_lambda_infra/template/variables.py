@@ -5,8 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from dspy_lambda.secrets import EXTENSION_PORT, SECRETS
-from dspy_lambda.sources.sqs.requeue import DEAD_LETTER_QUEUE
+from dspy_lambda.settings import (
+    DEAD_LETTER_QUEUE,
+    EXTENSION_PORT,
+    METRICS_NAMESPACE,
+    PRECONNECT,
+    SECRETS,
+    SECRETS_VERSION,
+)
 from dspy_lambda_infra.project import Function, Project, logical_name
 from dspy_lambda_infra.template.syntax import Intrinsic, ref, sub
 
@@ -19,12 +25,12 @@ def variables(project: Project, function: Function) -> dict[str, Any]:
     name, settings, config = logical_name(function.name), function.settings, project.config
     found: dict[str, Any] = dict(function.environment)
     if settings.preconnect:
-        found["DSPY_LAMBDA_PRECONNECT"] = "true"
+        found[PRECONNECT] = "true"
     if settings.sqs:
         found[DEAD_LETTER_QUEUE] = ref(f"{name}DeadLetterQueue")
     if secrets := project.secrets(function):
         found[SECRETS] = sub(" ".join(f"{variable}={place}" for variable, place in secrets.items()))
-        found["DSPY_LAMBDA_SECRETS_VERSION"] = ref("SecretsVersion")
+        found[SECRETS_VERSION] = ref("SecretsVersion")
         # Empty on AWS, where the secret fills them; there, so that `sam local` hands over this machine's.
         found |= dict.fromkeys(secrets, "")
         if any(_EXTENSION_LAYER in layer for layer in config.lambda_.layers):
@@ -37,7 +43,7 @@ def variables(project: Project, function: Function) -> dict[str, Any]:
 def shared_variables() -> dict[str, str | Intrinsic]:
     """What every function of the stack has among its variables."""
     # The stack's name, so that the metrics of two stages in one account stay apart.
-    return {"POWERTOOLS_SERVICE_NAME": sub("${AWS::StackName}"), "POWERTOOLS_METRICS_NAMESPACE": "DSPy"}
+    return {"POWERTOOLS_SERVICE_NAME": sub("${AWS::StackName}"), "POWERTOOLS_METRICS_NAMESPACE": METRICS_NAMESPACE}
 
 
 def environment_bytes(project: Project, function: Function) -> int:

@@ -101,7 +101,10 @@ def test_a_mutated_event_gets_an_answer_or_a_named_error(quickstart, event):
         assert all(failure["itemIdentifier"] in [*sent, ""] for failure in answer["batchItemFailures"])
 
 
-def test_only_known_sources_can_be_prepared(serve):
-    prepare(serve.environment, "http, sqs,direct")
+def test_every_known_source_can_be_prepared(make_serve):
+    prepare(make_serve(QUICKSTART, DSPY_LAMBDA_SOURCES="http, sqs,direct").environment)
+
+
+def test_an_environment_with_an_unknown_source_is_not_built(make_serve):
     with pytest.raises(ConfigError, match="no source 'smtp'; there are: http, sqs, direct"):
-        prepare(serve.environment, "http,smtp")
+        make_serve(QUICKSTART, DSPY_LAMBDA_SOURCES="http,smtp")

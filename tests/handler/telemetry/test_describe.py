@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspy_lambda.errors import InvalidInput, ProgramFailed, RateLimited
-from dspy_lambda.telemetry.describe import cause_of, describe
+from dspy_lambda.errors import InvalidInput, ProgramFailed, RateLimited, cause_of
+from dspy_lambda.telemetry.describe import describe
 from tests.handler import hostile
 
 
@@ -74,7 +74,8 @@ def test_it_reads_no_file_and_imports_nothing():
     # An audit hook cannot be removed again: so it is one of a process of its own.
     script = """if True:
         import sys
-        from dspy_lambda.telemetry.describe import cause_of, describe
+        from dspy_lambda.errors import cause_of
+        from dspy_lambda.telemetry.describe import describe
         try:
             {}[0]
         except KeyError as found:
@@ -150,7 +151,8 @@ def test_they_work_without_memory():
     script = """if True:
         import _testcapi, gc
         from dspy_lambda.errors import ProgramFailed
-        from dspy_lambda.telemetry.describe import cause_of, describe
+        from dspy_lambda.errors import cause_of
+        from dspy_lambda.telemetry.describe import describe
         gc.disable()
         try:
             try:

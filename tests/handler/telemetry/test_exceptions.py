@@ -7,8 +7,9 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from dspy_lambda.errors import ConfigError, ModelUnavailable, ProgramFailed
+from dspy_lambda.settings import TEXTS
 from dspy_lambda.telemetry import exceptions
-from dspy_lambda.telemetry.exceptions import TEXTS, Exceptions, meet
+from dspy_lambda.telemetry.exceptions import Exceptions, meet
 from tests.conftest import QUICKSTART
 from tests.handler import hostile
 from tests.support import AECHO, failures, problem, sqs
@@ -92,7 +93,7 @@ def test_nor_is_the_key_of_a_programs_own_lm(serve, records):
 
 
 def hiding(*keys):
-    hides = Exceptions({TEXTS: "log"})
+    hides = Exceptions("log")
     hides.hide(keys)
     return hides
 
@@ -177,11 +178,11 @@ def test_why_inputs_are_invalid_is_in_the_log_where_the_setting_says(serve, reco
 @pytest.mark.parametrize("texts", ["none", "log", "answer"])
 def test_whether_a_failure_is_temporary_does_not_depend_on_what_is_told_of_it(texts):
     failed = ModelUnavailable("no answer that could be parsed", temporary=False)
-    assert Exceptions({TEXTS: texts}).explained(failed, ValueError("x")).temporary is False
+    assert Exceptions(texts).explained(failed, ValueError("x")).temporary is False
 
 
 def test_a_text_that_cannot_be_had_costs_the_text_only():
-    shown = Exceptions({TEXTS: "answer"})
+    shown = Exceptions("answer")
     for make in hostile.ZOO.values():
         error = shown.explained(ProgramFailed("It failed."), make())
         assert (error.status, error.outcome) == (500, "program_error")
@@ -190,7 +191,7 @@ def test_a_text_that_cannot_be_had_costs_the_text_only():
 
 
 def test_without_the_setting_no_code_of_the_exception_runs():
-    hidden = Exceptions({})
+    hidden = Exceptions()
     for make in hostile.ZOO.values():
         error = make()
         hostile.touched.clear()

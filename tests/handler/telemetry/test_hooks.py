@@ -123,7 +123,7 @@ def test_a_warnings_text_stays_private(lines):
 
 
 def test_with_private_texts_the_text_is_a_field(make_lines):
-    lines = make_lines(text=Exceptions({}).text)
+    lines = make_lines(text=Exceptions().text)
     run_in_thread(fail)
     Finalized()
     gc.collect()
@@ -133,7 +133,7 @@ def test_with_private_texts_the_text_is_a_field(make_lines):
 
 
 def test_a_key_is_in_no_text(make_lines):
-    exceptions = Exceptions({})
+    exceptions = Exceptions()
     exceptions.hide([SECRET])
     lines = make_lines(text=exceptions.text)
     run_in_thread(fail)
@@ -142,7 +142,7 @@ def test_a_key_is_in_no_text(make_lines):
 
 
 def test_a_text_that_cannot_be_had_costs_the_text_only(make_lines, capfd):
-    lines = make_lines(text=Exceptions({}).text)
+    lines = make_lines(text=Exceptions().text)
     die_of(hostile.ZOO["ValueError with __str__"]())
     (line,) = lines
     assert (line["exception_name"], line["exception"]) == ("Hostile", "unknown")

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from dspy_lambda.telemetry.calls import CALL
+from dspy_lambda.call import CALL
 from dspy_lambda.telemetry.printed import Printed
 from tests.conftest import ROOT
 from tests.support import Records

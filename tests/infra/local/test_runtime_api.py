@@ -6,7 +6,8 @@ import time
 import aiohttp
 import pytest
 
-from dspy_lambda_infra.local.runtime_api import MAX_RESPONSE_BYTES, RuntimeApi
+from dspy_lambda.quotas import MAX_ANSWER_BYTES
+from dspy_lambda_infra.local.runtime_api import RuntimeApi
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_an_event_comes_with_its_id_and_its_deadline(run):
     assert (event, answer.payload, answer.error) == (b'{"a": 1}', b"[]", None)
 
 
-@pytest.mark.parametrize(("size", "status"), [(MAX_RESPONSE_BYTES, 202), (MAX_RESPONSE_BYTES + 1, 413)])
+@pytest.mark.parametrize(("size", "status"), [(MAX_ANSWER_BYTES, 202), (MAX_ANSWER_BYTES + 1, 413)])
 def test_an_answer_over_6_mb_is_refused_and_ends_the_client(run, size, status):
     async def client(api, session):
         answer = api.send("the-id", b"{}", time.time() + 3)

@@ -113,7 +113,7 @@ def test_a_program_without_http_has_no_route_and_a_project_of_such_no_api(make):
     assert "Api" not in found
     assert "CatalogueFunction" not in found
     assert "Route" not in found["EchoFunction"]["Properties"]["Events"]
-    assert "DSPY_LAMBDA_SOURCES" not in variables(found)
+    assert variables(found)["DSPY_LAMBDA_SOURCES"] == "sqs"
 
 
 def test_a_fifo_queue_and_a_schedule(make):

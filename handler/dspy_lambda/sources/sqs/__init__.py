@@ -8,9 +8,11 @@ import time
 from collections import defaultdict
 from typing import Any
 
+from dspy_lambda.call import UNKNOWN
 from dspy_lambda.config import Sqs
 from dspy_lambda.environment import Environment
 from dspy_lambda.errors import DeadlineExceeded
+from dspy_lambda.invocation import Invocation
 from dspy_lambda.runner import Runner
 from dspy_lambda.sources.invocation import open_invocation
 from dspy_lambda.sources.sqs.attributes import group_of, identifier_of
@@ -19,37 +21,40 @@ from dspy_lambda.sources.sqs.failure import Failure
 from dspy_lambda.sources.sqs.record import Record, read_record
 from dspy_lambda.sources.sqs.requeue import Requeue, is_addressable
 from dspy_lambda.sources.sqs.suspects import open_suspects
-from dspy_lambda.telemetry import Invocation
-from dspy_lambda.telemetry.calls import UNKNOWN
+from dspy_lambda.threads import Threads
 
 _LAST_SECONDS = 0.05  # for the answer itself
+_THREADS = 2
 _MOST_SECONDS = 1.5  # for what a batch that died left to do: boto3's import, and a request
 
 
 class Queues:
-    """What an environment keeps for its queues."""
+    """What an environment keeps for its queues.
+
+    Attributes:
+        threads: what talks to SQS runs there: programs may have used up all others.
+    """
 
     def __init__(self, environment: Environment) -> None:
-        variables = dict(environment.settings)
-        self.requeue = Requeue(variables, lambda message, fields: environment.telemetry.log("WARNING", message, fields))
-        self.suspects = open_suspects(variables)
+        self.threads = Threads(_THREADS, "requeue")
+        self.requeue = Requeue(
+            environment.settings, lambda message, fields: environment.telemetry.log("WARNING", message, fields)
+        )
+        self.suspects = open_suspects(environment.settings)
         died_with, done = self.suspects.died_with, self.suspects.done
         if died_with or done:
             fields = {"message_ids": died_with[:100], "records": len(died_with), "done": len(done)}
             environment.telemetry.log("WARNING", "the process before this one died with records in flight", fields)
 
+    def renew_threads(self) -> None:
+        """Leave requests that are under way to themselves."""
+        self.threads.abandon()
+        self.threads = Threads(_THREADS, "requeue")
+
 
 def prepare(environment: Environment) -> None:
     """See whether the process before this one died."""
     environment.part(Queues)
-
-
-def recognise(event: dict[str, Any]) -> bool:
-    """Whether an event is an SQS batch."""
-    records = event.get("Records")
-    return isinstance(records, list) and any(
-        isinstance(record, dict) and record.get("eventSource") == "aws:sqs" for record in records
-    )
 
 
 def begin(environment: Environment, event: dict[str, Any], context: Any) -> Invocation:
@@ -71,9 +76,11 @@ def handle(
 
 def late(environment: Environment, event: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
     """The answer at the deadline, while the records' own thread stands still: done is what was done by then."""
-    suspects = environment.part(Queues).suspects
+    queues = environment.part(Queues)
+    queues.renew_threads()
+    suspects = queues.suspects
     running = [call for call in list(invocation.calls.values()) if call.running and not call.settled]
-    only = environment.only_program()
+    only = environment.served.only()
     label, model = (only.name, only.model) if only else (UNKNOWN, None)
     reported: list[str] = []
     stopped: set[str | None] = set()
@@ -112,7 +119,7 @@ async def _run(
         if not raws or not queues.requeue.has_credentials:
             return True
         until = min(until, invocation.answer_by - _LAST_SECONDS)
-        deleted: bool | None = await _in_time(runner, until, queues.requeue.delete, raws, until)
+        deleted: bool | None = await _in_time(queues, until, queues.requeue.delete, raws, until)
         return deleted
 
     async def delete_of_the_dead() -> None:
@@ -124,14 +131,15 @@ async def _run(
     failed, _ = await asyncio.gather(batch.run(records), delete_of_the_dead())
     for failure in failed:
         invocation.records_failed[failure.record.label] += 1
-    await _settle(environment, runner, failed, invocation)
+    await _settle(environment, failed, invocation)
     records_left = [failure.record for failure in failed if not invocation.calls[failure.record.position].moved]
     return _answer([record.identifier for record in records_left])
 
 
-async def _settle(environment: Environment, runner: Runner, failed: list[Failure], invocation: Invocation) -> None:
+async def _settle(environment: Environment, failed: list[Failure], invocation: Invocation) -> None:
     """Move records to the dead-letter queue, or see to it that they come back in time, as far as time is left."""
-    requeue = environment.part(Queues).requeue
+    queues = environment.part(Queues)
+    requeue = queues.requeue
     if not requeue.has_credentials:
         return
 
@@ -149,17 +157,14 @@ async def _settle(environment: Environment, runner: Runner, failed: list[Failure
     until = invocation.answer_by - _LAST_SECONDS
     for label, failures in by_program.items():
         settings = environment.config.lambda_.function(label).sqs or Sqs()
-        await _in_time(runner, until, requeue.settle, failures, settings, until, note_moved)
+        await _in_time(queues, until, requeue.settle, failures, settings, until, note_moved)
 
 
-async def _in_time(runner: Runner, until: float, function: Any, *arguments: Any) -> Any:
-    """What a function that talks to SQS returns; None if there is no time for it.
-
-    In threads of its own: programs may have used up all others.
-    """
+async def _in_time(queues: Queues, until: float, function: Any, *arguments: Any) -> Any:
+    """What a function that talks to SQS returns; None if there is no time for it."""
     if time.monotonic() >= until:
         return None
-    work = asyncio.get_running_loop().run_in_executor(runner.loop.own_threads, function, *arguments)
+    work = asyncio.get_running_loop().run_in_executor(queues.threads, function, *arguments)
     try:
         async with asyncio.timeout_at(until):
             return await work

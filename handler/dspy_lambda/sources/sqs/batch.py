@@ -10,17 +10,17 @@ from typing import Any
 
 from dspy.utils.exceptions import is_retryable_lm_error
 
+from dspy_lambda.call import Call
 from dspy_lambda.config import Sqs
 from dspy_lambda.environment import Environment
 from dspy_lambda.errors import CallError, DeadlineExceeded, ProgramFailed
+from dspy_lambda.invocation import Invocation
 from dspy_lambda.programs.program import Program
 from dspy_lambda.runner import Runner
-from dspy_lambda.sources.direct import require
 from dspy_lambda.sources.sqs.failure import Failure
 from dspy_lambda.sources.sqs.record import Record
 from dspy_lambda.sources.sqs.requeue import is_addressable
 from dspy_lambda.sources.sqs.suspects import Suspects
-from dspy_lambda.telemetry import Call, Invocation
 
 
 class Batch:
@@ -151,7 +151,7 @@ class Batch:
             raise record.error
         if self._suspects.is_fatal(record):
             raise ProgramFailed("The execution environment died while this record ran alone.")
-        return require(self._environment, record.name, record.program)
+        return self._environment.served.require(record.name, record.program)
 
     def _call(self, record: Record) -> Call:
         model = record.program.model if record.program else None

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from dspy_lambda.call import UNKNOWN
 from dspy_lambda.environment import Environment
 from dspy_lambda.errors import InvalidInput
 from dspy_lambda.payload import read_json
 from dspy_lambda.programs.program import FailedProgram, Program
-from dspy_lambda.sources.direct import choose
 from dspy_lambda.sources.sqs.attributes import group_of, identifier_of, receive_count
-from dspy_lambda.telemetry.calls import UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -55,14 +54,14 @@ def read_record(environment: Environment, position: int, raw: Any) -> Record:
     A body with exactly the keys `program` and `inputs` names its program; any other object is the bare inputs.
     """
     identifier, group = identifier_of(raw), group_of(raw)
-    only = environment.only_program()
+    only = environment.served.only()
     try:
         value = _body(raw)
     except InvalidInput as error:
         return Record(position, identifier, group, program=only, error=error, raw=raw)
     if set(value) == {"program", "inputs"} and isinstance(value["program"], str) and isinstance(value["inputs"], dict):
         name = value["program"]
-        return Record(position, identifier, group, name, choose(environment, name), value["inputs"], raw=raw)
+        return Record(position, identifier, group, name, environment.served.choose(name), value["inputs"], raw=raw)
     return Record(position, identifier, group, None, only, value, raw=raw)
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from dspy_lambda.config import Sqs
+from dspy_lambda.settings import DEAD_LETTER_QUEUE, Settings
 from dspy_lambda.sources.sqs.dead_letter import MAX_ENTRIES, dead_letter, has_reason, requests
 from dspy_lambda.sources.sqs.failure import Failure
 
@@ -21,7 +22,6 @@ _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
 # Where another SQS stands in, as under `dspy-lambda local`, the SDK finds the developer's own: a profile, for example.
 # https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
 _ENDPOINT = "AWS_ENDPOINT_URL_SQS"
-DEAD_LETTER_QUEUE = "DSPY_LAMBDA_DEAD_LETTER_QUEUE_URL"
 # SQS: at most 12 hours from the record's receipt, which is up to 15 minutes ago.
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ChangeMessageVisibility.html
 _LONGEST_SECONDS = 43_200 - 900
@@ -34,8 +34,11 @@ class Requeue:
     Every request may fail: then the record is as it was, and the visibility timeout and redrive policy hold.
     """
 
-    def __init__(self, variables: Mapping[str, str], warn: Callable[[str, dict[str, Any]], None]) -> None:
-        self._variables = variables
+    def __init__(self, settings: Settings, warn: Callable[[str, dict[str, Any]], None]) -> None:
+        self._variables = dict(
+            settings.variables
+        )  # what programs change in the process's own is not for these requests
+        self._dead_letter_queue_url = settings.dead_letter_queue_url
         self._warn = warn
         self._client: Any = None
 
@@ -80,7 +83,7 @@ class Requeue:
 
     def _send_to_dead_letter_queue(self, failures: list[Failure], until: float) -> Iterable[Failure]:
         """Those that it has."""
-        url = self._variables.get(DEAD_LETTER_QUEUE)
+        url = self._dead_letter_queue_url
         if failures and not url:
             self._warn("there is no dead-letter queue to move records to", {"missing": DEAD_LETTER_QUEUE})
             return

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from dspy_lambda.process import JOURNAL_FOLDER
+from dspy_lambda.settings import Settings
 from dspy_lambda.sources.sqs.failure import MAX_RUNS
 from dspy_lambda.sources.sqs.journal import Journal, Note
 from dspy_lambda.sources.sqs.record import Record
@@ -147,13 +148,13 @@ class Suspects:
             self._known.pop(name, None)
 
 
-def open_suspects(variables: dict[str, str]) -> Suspects:
+def open_suspects(settings: Settings) -> Suspects:
     """The suspects of a sandbox; kept in its /tmp where this is a Lambda function."""
-    if not variables.get("AWS_LAMBDA_FUNCTION_NAME"):
+    if not settings.function_name:
         return Suspects(None)
     try:
         from pathlib import Path
 
-        return Suspects(Journal(Path(variables.get("TMPDIR") or "/tmp") / JOURNAL_FOLDER))  # noqa: S108
+        return Suspects(Journal(Path(settings.temporary_folder) / JOURNAL_FOLDER))
     except OSError:
         return Suspects(None)

@@ -8,6 +8,7 @@ import threading
 import time
 from typing import Any
 
+from dspy_lambda.settings import METRICS_NAMESPACE
 from dspy_lambda_infra.verify.checks import until, waiting
 from dspy_lambda_infra.verify.project import PROGRAM, SCHEDULED, key_parameter
 from dspy_lambda_infra.verify.stack import Answer, Seen, Stack
@@ -19,7 +20,7 @@ def metrics_arrive(stack: Stack) -> Seen:
     for _ in until(300):
         now = time.time()
         found = stack.client("cloudwatch").get_metric_statistics(
-            Namespace="DSPy",
+            Namespace=METRICS_NAMESPACE,
             MetricName="Calls",
             Dimensions=dimensions,
             StartTime=now - 3600,
@@ -50,7 +51,7 @@ def the_dashboard_shows_metrics_that_exist(stack: Stack) -> Seen:
     name = f"{stack.name}-{stack.session.region_name}"
     body = json.loads(client.get_dashboard(DashboardName=name)["DashboardBody"])
     series = [row for widget in body["widgets"] for row in widget["properties"].get("metrics", [])]
-    wanted = {row[1] for row in series if row[0] == "DSPy" and PROGRAM in row}
+    wanted = {row[1] for row in series if row[0] == METRICS_NAMESPACE and PROGRAM in row}
     has = {"Calls", "Duration", "InputTokens", "OutputTokens"} & wanted
     missing: list[str] = []
     for _ in until(300):
@@ -150,7 +151,7 @@ class _Calls:
 
 def _exists(client: Any, service: str, metric: str) -> bool:
     dimensions = [{"Name": "service", "Value": service}, {"Name": "program", "Value": PROGRAM}]
-    return bool(client.list_metrics(Namespace="DSPy", MetricName=metric, Dimensions=dimensions)["Metrics"])
+    return bool(client.list_metrics(Namespace=METRICS_NAMESPACE, MetricName=metric, Dimensions=dimensions)["Metrics"])
 
 
 def _run_query(logs: Any, definition: dict[str, Any]) -> tuple[str, int]:

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from dspy_lambda.config import Sqs
 from dspy_lambda.errors import InvalidInput, ModelUnavailable, ProgramFailed, RateLimited
 from dspy_lambda.process import JOURNAL_FOLDER
+from dspy_lambda.settings import DEAD_LETTER_QUEUE, TEXTS, Settings
 from dspy_lambda.sources.sqs import Queues
 from dspy_lambda.sources.sqs.failure import Failure
 from dspy_lambda.sources.sqs.journal import Journal
 from dspy_lambda.sources.sqs.record import Record
-from dspy_lambda.sources.sqs.requeue import DEAD_LETTER_QUEUE, Requeue, pause_seconds, pauses
-from dspy_lambda.telemetry.exceptions import TEXTS
+from dspy_lambda.sources.sqs.requeue import Requeue, pause_seconds, pauses
 from dspy_lambda_infra.local.queues import Queue, QueueServer
 from tests.support import AECHO, Context, failures, sqs
 
@@ -191,8 +191,8 @@ def test_a_record_is_reported_unless_the_dead_letter_queue_has_it(server, queue,
 
 @pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_ENDPOINT_URL_SQS"])
 def test_credentials_are_keys_or_with_snap_start_an_address_or_the_developers_own(name):
-    assert Requeue({name: "there"}, lambda *_: None).has_credentials
-    assert not Requeue({name: ""}, lambda *_: None).has_credentials
+    assert Requeue(Settings(variables={name: "there"}), lambda *_: None).has_credentials
+    assert not Requeue(Settings(variables={name: ""}), lambda *_: None).has_credentials
 
 
 def test_without_credentials_or_time_nothing_is_asked_of_sqs(server, queue, make_worker, models, records):

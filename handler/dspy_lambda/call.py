@@ -1,4 +1,4 @@
-"""One program call, from the moment its request is read to its log record."""
+"""One program call, from the moment its request is read to its outcome."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import dspy
 
-from dspy_lambda.errors import CallError, from_exception
+from dspy_lambda.errors import CallError, cause_of, from_exception
 from dspy_lambda.process import leave_if_forked
-from dspy_lambda.telemetry.describe import cause_of
-from dspy_lambda.telemetry.usage import SETTING, Answer, Usage
+from dspy_lambda.usage import SETTING, Answer, Usage
 
 if TYPE_CHECKING:
-    from dspy_lambda.telemetry.invocation import Invocation
+    from dspy_lambda.invocation import Invocation
 
-__all__ = ["CALL", "UNKNOWN", "Call", "call_of", "usage_of"]
 UNKNOWN = "unknown"
 # What somebody has to look at; the rest is the caller's or the load's doing.
 _ERRORS = {"model_error", "deadline", "program_error"}
@@ -39,7 +37,7 @@ class _Outcome:
 
 
 class Call:
-    """Times one call, and settles it once: done or failed, whoever is first to say so, and writes its record.
+    """Times one call, and settles it once: done or failed, whoever is first to say so.
 
     The loop, a sync program's thread and, at the deadline, the main thread may each come to the end of one call;
     only the first is heard. As a `with` block, whatever leaves it as an exception leaves it as a CallError.
@@ -50,7 +48,7 @@ class Call:
         usage: filled by the LM calls that run within this call.
         lm_error: the last failure of an LM call within this call, whatever the program made of it.
         started: when it began, by `time.monotonic()`.
-        written: whether its record is on its way out.
+        written: whether its record has been written.
         running: whether the program has been started.
         moved: whether the dead-letter queue has its record.
         mark: what notes that the call runs, and its record's position, where that is noted.
@@ -86,7 +84,7 @@ class Call:
         """The program has ended, in time or not."""
         if self.mark is not None and not self.invocation.over:
             self.mark[0](self.mark[1], "done" if self.succeeded else "waiting")
-        self.invocation.telemetry.finish_printed(self)
+        self.invocation.listener.ended(self)
 
     def succeed(self, outputs: bytes) -> bool:
         """Settle the call as done, with its outputs as JSON; False if it was settled before."""
@@ -97,7 +95,7 @@ class Call:
         error = from_exception(raised, self.lm_error)
         cause = cause_of(raised) if error.outcome in _ERRORS else None
         if cause is not None:
-            error = self.invocation.telemetry.exceptions.explained(error, cause)
+            error = self.invocation.explain(error, cause)
         return self._settle(_Outcome(None, error), cause)
 
     @property
@@ -160,27 +158,11 @@ class Call:
             return False
         self.duration_ms = duration_ms
         self.usage.close()
-        telemetry = self.invocation.telemetry
         try:
-            about = telemetry.exceptions
-            telemetry.write(self, about.reason(outcome.error) if cause is None else about.fields(cause))
+            self.invocation.listener.settled(self, cause)
         finally:
             self.written = True
         return True
-
-    def record(self) -> dict[str, Any]:
-        """The fields of this call's log record."""
-        fields = self._about() | {"outcome": self.outcome, "duration_ms": round(self.duration_ms, 3)}
-        fields |= self.usage.fields() | {"cold_start": self.invocation.cold_start}
-        if self.failed and self.invocation.blocker is self:
-            fields["blocked_at"] = self.invocation.blocked_at
-        if self.usage.abandoned:
-            fields["lm_calls_abandoned"] = self.usage.abandoned
-        return fields
-
-    def _about(self) -> dict[str, Any]:
-        invocation = self.invocation
-        return {"program": self.program, "model": self.model, "source": invocation.source, **self.ids()}
 
     def ids(self) -> dict[str, Any]:
         """What leads from a line to the request, and to the record."""
@@ -195,7 +177,7 @@ class Call:
 
     def _count_late(self, answer: Answer) -> None:
         """An answer that was read after the call had been settled was paid for all the same."""
-        self.invocation.telemetry.write_late(self.program, self._about(), answer)
+        self.invocation.listener.answered_late(self, answer)
 
 
 class NoCall:

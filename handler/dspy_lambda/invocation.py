@@ -1,31 +1,56 @@
-"""One invocation: what its calls have in common, and its metrics."""
+"""One invocation: what its calls have in common."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from dspy_lambda.telemetry.calls import UNKNOWN, Call
+from dspy_lambda.call import UNKNOWN, Call
 
 if TYPE_CHECKING:
+    from dspy_lambda.errors import CallError
     from dspy_lambda.payload import AnswerLimit
-    from dspy_lambda.telemetry.telemetry import Telemetry
+    from dspy_lambda.usage import Answer
 
-# EMF: "Arrays of metric values cannot exceed 100 elements".
-# https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
-MAX_VALUES = 100
 # A record that another thread has just settled is written a moment later.
 _WRITING_SECONDS = 0.05
 
 
+class Listener(Protocol):
+    """Is told what happens in an invocation, and changes nothing of it."""
+
+    def opened(self, invocation: Invocation, /) -> None: ...
+
+    def settled(self, call: Call, cause: BaseException | None, /) -> None:
+        """A call has an outcome; `cause` is what a program error is described by."""
+
+    def ended(self, call: Call, /) -> None:
+        """A call's program has ended, in time or not."""
+
+    def answered_late(self, call: Call, answer: Answer, /) -> None:
+        """An answer was read after its call had been settled: it was paid for all the same."""
+
+    def unforeseen(self, invocation: Invocation, error: BaseException, /) -> None: ...
+
+    def closed(self, invocation: Invocation, /) -> None: ...
+
+
+def _as_it_is(error: CallError, _: BaseException) -> CallError:
+    return error
+
+
 class Invocation:
-    """Collects the calls of one invocation; on leaving, writes their metrics in as few EMF blobs as fit.
+    """Collects the calls of one invocation.
+
+    Args:
+        explain: makes of a failed call's error, and of what it describes, the error that the caller gets.
 
     Attributes:
+        listener: is told of it, and of its calls.
         source: the event source (`rest`, `http`, `url`, `alb`, `sqs`, `direct`, `serve`).
         deadline: `time.monotonic()` at which every call must have ended; None for no deadline.
         closes: `time.monotonic()` by which the answer must be on its way: the gateway's limit or Lambda's kill.
@@ -41,7 +66,7 @@ class Invocation:
 
     def __init__(
         self,
-        telemetry: Telemetry,
+        listener: Listener,
         source: str,
         *,
         request_id: str,
@@ -51,8 +76,10 @@ class Invocation:
         ends: float = math.inf,
         answer_limit: AnswerLimit | None = None,
         cold_start: bool = False,
+        explain: Callable[[CallError, BaseException], CallError] = _as_it_is,
     ) -> None:
-        self.telemetry = telemetry
+        self.listener = listener
+        self.explain = explain
         self.source = source
         self.request_id = request_id
         self.correlation_id = correlation_id
@@ -85,7 +112,7 @@ class Invocation:
 
     def unforeseen(self, error: BaseException) -> None:
         """Log what no call could catch, by kind and place."""
-        self.telemetry.log("ERROR", "unforeseen error", self.ids() | self.telemetry.exceptions.fields(error))
+        self.listener.unforeseen(self, error)
 
     def wait_for_records(self) -> None:
         """Let other threads write the records of what they have just settled."""
@@ -103,57 +130,9 @@ class Invocation:
         }
 
     def __enter__(self) -> Invocation:
-        if self.source != "serve":  # which runs many at once
-            self.telemetry.current = self
+        self.listener.opened(self)
         return self
 
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
         self.over = True
-        self.telemetry.current = None
-        finished: dict[str, list[Call]] = {}
-        for call in list(self.calls.values()):
-            if call.settled:
-                finished.setdefault(call.program, []).append(call)
-        extra = {program: None for _, program in self.counts}
-        programs = list(finished | self.records_failed | extra) or ([UNKNOWN] if self.cold_start else [])
-        for position, program in enumerate(programs):
-            calls = finished.get(program, [])
-            for start in range(0, max(len(calls), 1), MAX_VALUES):
-                values = _values(calls[start : start + MAX_VALUES])
-                if start == 0:
-                    values |= self._once(program, position == 0)
-                self.telemetry.emit(program, values)
-
-    def _once(self, program: str, is_first: bool) -> dict[str, list[float]]:
-        """What a program's first blob has beyond its calls."""
-        values: dict[str, list[float]] = {}
-        if self.source == "sqs":
-            values["RecordsFailed"] = [self.records_failed[program]]
-        if is_first and self.cold_start:
-            values["ColdStart"] = [1]
-        for (name, counted), number in self.counts.items():
-            if counted == program:
-                values[name] = [number]
-        return values
-
-
-def _values(calls: list[Call]) -> dict[str, list[float]]:
-    """The metrics of some calls. Counts travel as their sum, measures as one value per call, for percentiles."""
-    if not calls:
-        return {}
-    values: dict[str, list[float]] = {
-        "Calls": [len(calls)],
-        "Errors": [sum(call.failed for call in calls)],
-        "RateLimited": [sum(call.outcome == "rate_limited" for call in calls)],
-        "LMCalls": [sum(call.usage.lm_calls for call in calls)],
-        "Duration": [round(call.duration_ms, 3) for call in calls],
-        "InputTokens": [call.usage.input_tokens for call in calls],
-        "OutputTokens": [call.usage.output_tokens for call in calls],
-    }
-    if costs := _known(call.usage.cost_usd for call in calls):
-        values["CostUSD"] = costs
-    return values
-
-
-def _known(costs: Iterable[float | None]) -> list[float]:
-    return [round(cost, 10) for cost in costs if cost is not None]
+        self.listener.closed(self)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from dspy.clients.base_lm import GLOBAL_HISTORY
 
-from dspy_lambda.telemetry.usage import Usage
+from dspy_lambda.usage import Usage
 
 REPORTED = SimpleNamespace(usage=SimpleNamespace(input_tokens=7, output_tokens=2))
 SILENT = SimpleNamespace(usage=SimpleNamespace(input_tokens=None, output_tokens=None))

@@ -4,7 +4,7 @@ import json
 import pytest
 from dspy.clients.base_lm import GLOBAL_HISTORY
 
-from dspy_lambda.telemetry.history import CallHistory
+from dspy_lambda.history import CallHistory
 from tests.support import failures, sqs
 
 SHARED = """

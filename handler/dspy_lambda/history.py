@@ -6,8 +6,8 @@ from typing import Any
 
 import dspy
 
+from dspy_lambda.call import Call, call_of, usage_of
 from dspy_lambda.dspy_patches import receive_history
-from dspy_lambda.telemetry.calls import Call, call_of, usage_of
 
 
 class CallHistory(list[dict[str, Any]]):

@@ -1,0 +1,78 @@
+"""The metrics of one invocation, in as few EMF blobs as fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from dspy_lambda.call import UNKNOWN, Call
+from dspy_lambda.invocation import Invocation
+from dspy_lambda.usage import Answer
+
+# EMF: "Arrays of metric values cannot exceed 100 elements".
+# https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+MAX_VALUES = 100
+Values = dict[str, list[float]]  # by name
+
+
+def metrics(invocation: Invocation) -> Iterator[tuple[str, Values]]:
+    """Each blob's program and values."""
+    finished: dict[str, list[Call]] = {}
+    for call in list(invocation.calls.values()):
+        if call.settled:
+            finished.setdefault(call.program, []).append(call)
+    extra = {program: None for _, program in invocation.counts}
+    programs = list(finished | invocation.records_failed | extra) or ([UNKNOWN] if invocation.cold_start else [])
+    for position, program in enumerate(programs):
+        calls = finished.get(program, [])
+        for start in range(0, max(len(calls), 1), MAX_VALUES):
+            values = _values(calls[start : start + MAX_VALUES])
+            if start == 0:
+                values |= _once(invocation, program, position == 0)
+            yield program, values
+
+
+def _once(invocation: Invocation, program: str, is_first: bool) -> Values:
+    """What a program's first blob has beyond its calls."""
+    values: Values = {}
+    if invocation.source == "sqs":
+        values["RecordsFailed"] = [invocation.records_failed[program]]
+    if is_first and invocation.cold_start:
+        values["ColdStart"] = [1]
+    for (name, counted), number in invocation.counts.items():
+        if counted == program:
+            values[name] = [number]
+    return values
+
+
+def answer_metrics(answer: Answer) -> Values:
+    """The metrics of one answer that no call's own have."""
+    values: Values = {
+        "LMCalls": [1],
+        "InputTokens": [answer.input_tokens],
+        "OutputTokens": [answer.output_tokens],
+    }
+    if answer.cost_usd is not None:
+        values["CostUSD"] = [round(answer.cost_usd, 10)]
+    return values
+
+
+def _values(calls: list[Call]) -> Values:
+    """The metrics of some calls. Counts travel as their sum, measures as one value per call, for percentiles."""
+    if not calls:
+        return {}
+    values: Values = {
+        "Calls": [len(calls)],
+        "Errors": [sum(call.failed for call in calls)],
+        "RateLimited": [sum(call.outcome == "rate_limited" for call in calls)],
+        "LMCalls": [sum(call.usage.lm_calls for call in calls)],
+        "Duration": [round(call.duration_ms, 3) for call in calls],
+        "InputTokens": [call.usage.input_tokens for call in calls],
+        "OutputTokens": [call.usage.output_tokens for call in calls],
+    }
+    if costs := _known(call.usage.cost_usd for call in calls):
+        values["CostUSD"] = costs
+    return values
+
+
+def _known(costs: Iterable[float | None]) -> list[float]:
+    return [round(cost, 10) for cost in costs if cost is not None]
