@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import argparse
 import ast
+import importlib
 import logging
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import yaml
@@ -47,11 +50,16 @@ class Command:
     options: list[Option] = field(default_factory=list)
 
 
+def config_module() -> ModuleType:
+    """The module that has the whole `Config` and `load_config`: the infra package's, where it has one of its own."""
+    name = "dspy_lambda_infra.config"
+    return importlib.import_module(name if find_spec(name) else "dspy_lambda.config")
+
+
 def config_schema() -> dict[str, Any]:
     """The JSON Schema of a whole `dspy.config.yaml`."""
-    from dspy_lambda.config import Config
-
-    return Config.model_json_schema(by_alias=True)
+    schema: dict[str, Any] = config_module().Config.model_json_schema(by_alias=True)
+    return schema
 
 
 def variables(meanings: Meanings) -> Rows:

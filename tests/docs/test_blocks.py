@@ -9,13 +9,13 @@ from botocore import xform_name
 from botocore.exceptions import UnknownServiceError
 from botocore.session import Session
 
-from dspy_lambda.config import load_config
 from dspy_lambda_infra.project import load_project
 from dspy_lambda_infra.template import build
 from dspy_lambda_infra.template.syntax import plain
 from tests.conftest import QUICKSTART, ROOT
 from tests.docs.pages import PAGES, blocks, blocks_of, commands, generator
 
+load_config = generator().config_module().load_config
 SHELL = ("sh", "console")
 LANGUAGES = {"sh", "console", "yaml", "python", "text"}
 TEMPLATE = "template.extra.yaml"
