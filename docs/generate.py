@@ -64,12 +64,14 @@ def config_schema() -> dict[str, Any]:
 
 
 def variables(meanings: Meanings) -> Rows:
-    """Each environment variable with its default and meaning.
+    """Each environment variable with its default and meaning: the settings, and what Powertools itself reads."""
+    from dspy_lambda.settings import TABLE
 
-    SWITCH HERE once `dspy_lambda.settings.Settings` has both in its fields' metadata; docs/meanings.yaml then loses
-    its `variables`. tests/docs/test_reference.py compares the names with those that the code reads.
-    """
-    return [(name, about["default"], about["meaning"]) for name, about in meanings["variables"].items()]
+    own = [
+        (row.variable, f"{row.default} {row.unit}" if row.default.isdecimal() and row.unit else row.default, row.doc)
+        for row in TABLE
+    ]
+    return [*own, *((name, about["default"], about["meaning"]) for name, about in meanings["variables"].items())]
 
 
 def routes() -> Rows:

@@ -11,7 +11,7 @@ from dspy_lambda.usage import Answer
 # EMF: "Arrays of metric values cannot exceed 100 elements".
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 MAX_VALUES = 100
-Values = dict[str, list[float]]
+Values = dict[str, list[float]]  # by name
 
 
 def metrics(invocation: Invocation) -> Iterator[tuple[str, Values]]:
@@ -57,7 +57,7 @@ def answer_metrics(answer: Answer) -> Values:
 
 
 def _values(calls: list[Call]) -> Values:
-    """Counts travel as their sum, measures as one value per call, for percentiles."""
+    """The metrics of some calls. Counts travel as their sum, measures as one value per call, for percentiles."""
     if not calls:
         return {}
     values: Values = {
