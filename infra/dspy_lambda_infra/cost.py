@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from dspy_lambda.telemetry.units import UNITS
 from dspy_lambda_infra.project import Function, Project
@@ -72,6 +73,24 @@ def monthly_base(project: Project) -> float:
 def monthly_metrics(project: Project) -> float:
     """What the custom metrics cost a month at most, in USD: they begin with the first calls."""
     return len(UNITS) * len(project.functions) * _PER_METRIC
+
+
+def cost_document(project: Project) -> dict[str, Any]:
+    """The worst case, program by program, and what the stack costs without a call, in USD a month."""
+    return {
+        "programs": [
+            {
+                "program": row.function.name,
+                "memory_mb": row.function.settings.memory_mb,
+                "timeout_seconds": row.function.settings.timeout_seconds,
+                "concurrency": row.concurrency,
+                "worst_usd_per_month": row.usd,
+            }
+            for row in worst_case(project)
+        ],
+        "idle_usd_per_month": monthly_base(project),
+        "metrics_usd_per_month": monthly_metrics(project),
+    }
 
 
 def cost_table(project: Project) -> str:

@@ -13,46 +13,130 @@ Lambda's environments know nothing of each other. What holds all of them is rese
 
 from __future__ import annotations
 
-from dspy_lambda_infra.project import Function, Project
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dspy_lambda_infra.project import Function, Project, load_project, say_what_runs
+from dspy_lambda_infra.report import report
 from dspy_lambda_infra.table import table
 from dspy_lambda_infra.template.queues import survived_outage_seconds
 
 
-def report(project: Project) -> tuple[str, bool]:
-    """The table with what follows from it, and whether any quota would be exceeded."""
-    cells = [["model", "program", "environments", "calls each", "calls at once"]]
-    lines: list[str] = []
-    exceeded = False
+@dataclass(frozen=True)
+class Use:
+    """How many calls a program can have under way at a model."""
+
+    model: str
+    program: str
+    environments: int
+    calls_each: int
+
+    @property
+    def calls_at_once(self) -> int:
+        """Of all its environments."""
+        return self.environments * self.calls_each
+
+
+@dataclass(frozen=True)
+class QuotaCheck:
+    """What a model's programs can reach together (None: there is no limit), and what its provider grants."""
+
+    model: str
+    what: str
+    reached: int | None
+    quota: int
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether the quota can be exceeded."""
+        return self.reached is None or self.reached > self.quota
+
+    def __str__(self) -> str:
+        reached = "without a limit" if self.reached is None else f"up to {self.reached}"
+        over = "  WARNING: over the quota" if self.exceeded else ""
+        return f"{self.model}: {self.what}: {reached}, quota {self.quota}{over}"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """A project's concurrency beside its models' quotas, and how many seconds of an outage each queue survives."""
+
+    uses: list[Use]
+    quotas: list[QuotaCheck]
+    survived_seconds: dict[str, int]
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether any quota can be exceeded."""
+        return any(check.exceeded for check in self.quotas)
+
+    @property
+    def text(self) -> str:
+        """The table, and what follows from it."""
+        cells = [["model", "program", "environments", "calls each", "calls at once"]]
+        for use in self.uses:
+            cells.append([use.model, use.program, *map(str, (use.environments, use.calls_each, use.calls_at_once))])
+        lines = [*table(cells, words=2), *map(str, self.quotas)]
+        for name, seconds in self.survived_seconds.items():
+            lines.append(f"{name}: the queue survives an outage of {seconds // 60} minutes")
+        if not self.quotas:
+            lines.append(
+                "No model in use has a quota: write models.registry.<alias>.quota to hold these figures against it."
+            )
+        return "\n".join(lines)
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The same as JSON takes it."""
+        return {
+            "uses": [{**asdict(use), "calls_at_once": use.calls_at_once} for use in self.uses],
+            "quotas": [{**asdict(check), "exceeded": check.exceeded} for check in self.quotas],
+            "survived_outage_seconds": self.survived_seconds,
+        }
+
+
+def run_limits(root: Path, *, as_json: bool = False) -> int:
+    """Print the limits of a project's programs; 1 if a quota can be exceeded.
+
+    Raises:
+        ConfigError: a program cannot be loaded; the others' limits are printed before.
+    """
+    say_what_runs(root)
+    project = load_project(root)
+    limits = find_limits(project)
+    report(limits.text, {**limits.document, "failed": project.failed}, as_json=as_json)
+    project.require_loaded()
+    return 1 if limits.exceeded else 0
+
+
+def find_limits(project: Project) -> Limits:
+    """What the config lets the project reach."""
+    uses: list[Use] = []
+    quotas: list[QuotaCheck] = []
     for alias, model in project.config.models.registry.items():
-        users = [f for name, f in project.functions.items() if project.config.model_alias(name) == alias]
-        if not users:
+        own = [
+            Use(alias, name, _environments(project, f), _calls_each(project, f, model.max_parallel_requests))
+            for name, f in project.functions.items()
+            if project.config.model_alias(name) == alias
+        ]
+        if not own:
             continue
-        total = environments = 0
-        for function in users:
-            count, each = _environments(project, function), _calls_each(project, function, model.max_parallel_requests)
-            cells.append([alias, function.name, str(count), str(each), str(count * each)])
-            total += count * each
-            environments += count
+        uses += own
+        environments = sum(use.environments for use in own)
         minute = None if model.requests_per_minute is None else environments * model.requests_per_minute
         tokens = None if model.tokens_per_minute is None else environments * model.tokens_per_minute
-        for what, most, quota in (
-            ("calls at once", total, model.quota.parallel_requests),
-            ("requests a minute", minute, model.quota.requests_per_minute),
-            ("tokens a minute", tokens, model.quota.tokens_per_minute),
-        ):
-            if quota is None:
-                continue
-            over = most is None or most > quota
-            exceeded |= over
-            reached = "without a limit" if most is None else f"up to {most}"
-            lines.append(f"{alias}: {what}: {reached}, quota {quota}{'  WARNING: over the quota' if over else ''}")
-    for function in project.functions.values():
-        if function.settings.sqs:
-            minutes = survived_outage_seconds(function.settings) // 60
-            lines.append(f"{function.name}: the queue survives an outage of {minutes} minutes")
-    if not any(model.quota.model_fields_set for model in project.config.models.registry.values()):
-        lines.append("No model has a quota: write models.registry.<alias>.quota to hold these figures against it.")
-    return "\n".join([*table(cells, words=2), *lines]), exceeded
+        quotas += [
+            QuotaCheck(alias, what, reached, quota)
+            for what, reached, quota in (
+                ("calls at once", sum(use.calls_at_once for use in own), model.quota.parallel_requests),
+                ("requests a minute", minute, model.quota.requests_per_minute),
+                ("tokens a minute", tokens, model.quota.tokens_per_minute),
+            )
+            if quota is not None
+        ]
+    queued = {name: f.settings for name, f in project.functions.items() if f.settings.sqs}
+    return Limits(uses, quotas, {name: survived_outage_seconds(settings) for name, settings in queued.items()})
 
 
 def _environments(project: Project, function: Function) -> int:

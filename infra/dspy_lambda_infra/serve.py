@@ -5,7 +5,6 @@ For development, containers, and environments that take more than one request; s
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import socket
@@ -14,6 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -25,7 +25,10 @@ from dspy_lambda.environment import Environment
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.telemetry.exceptions import TEXTS
 from dspy_lambda_infra.local.access import is_loopback, refuse_host, refuse_origin
+from dspy_lambda_infra.local.command import model_variables
+from dspy_lambda_infra.local.keys import require_keys
 from dspy_lambda_infra.local.readable import Terminal
+from dspy_lambda_infra.project import load_project, read_dotenv
 
 Scope = MutableMapping[str, Any]
 # How long calls may go on after Ctrl-C or SIGTERM; a container is killed 10 s after it (docker stop).
@@ -66,27 +69,43 @@ class ServeApp:
         return refuse_host(hosts, port) or refuse_origin(request.method, origins, port, allowed)
 
 
-def run_serve(options: argparse.Namespace, variables: dict[str, str]) -> int:
+def run_serve(root: Path, *, host: str, port: int, dev: bool, model_server: bool) -> int:
     """Serve until Ctrl-C or SIGTERM; calls that run then have 5 s to end. 1 where the port cannot be had.
 
+    Args:
+        port: 0 for a free one.
+        dev: whether callers are shown the texts of exceptions.
+        model_server: whether an embedded server answers for the models.
+
     Raises:
-        ConfigError: `--dev` where other machines could call it.
+        ConfigError: `dev` where other machines could call it, or a model's key is missing.
     """
-    own_machine = is_loopback(options.host)
-    if options.dev and not own_machine:
-        raise ConfigError(f"--dev shows the texts of exceptions to every caller: leave out --host {options.host}.")
+    project = load_project(root)
+    own = {**read_dotenv(project.root), **os.environ, "DSPY_LAMBDA_PROJECT": str(project.root)}
+    os.environ.update(own)  # programs read theirs when they are called, too
+    with model_variables(model_server, project) as variables:
+        require_keys(project, project.functions, variables)
+        os.environ.update(variables)
+        os.chdir(project.root)  # as on Lambda
+        return _serve(own | variables, host, port, dev)
+
+
+def _serve(variables: dict[str, str], host: str, port: int, dev: bool) -> int:
+    own_machine = is_loopback(host)
+    if dev and not own_machine:
+        raise ConfigError(f"--dev shows the texts of exceptions to every caller: leave out --host {host}.")
     try:
-        listener = _listen(options.host, options.port)
+        listener = _listen(host, port)
     except OSError as error:
-        print(f"dspy-lambda: port {options.port}: {error.strerror}; --port 0 picks a free one", file=sys.stderr)
+        print(f"dspy-lambda: port {port}: {error.strerror}; --port 0 picks a free one", file=sys.stderr)
         return 1
     output = Terminal(sys.stdout, "serve") if sys.stdout.isatty() else None
-    shown = {TEXTS: "answer"} if options.dev else {}
+    shown = {TEXTS: "answer"} if dev else {}
     environment = Environment(shown | variables, output, own_process=True)
     config = uvicorn.Config(
         ServeApp(environment, own_machine=own_machine),
-        host=options.host,
-        port=options.port,
+        host=host,
+        port=port,
         lifespan="off",
         access_log=False,
         log_level="warning",

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from dspy_lambda_infra.cli import main
@@ -51,3 +53,19 @@ def test_each_queue_says_how_long_an_outage_it_survives(make_project, capsys, sq
 def test_without_quotas_it_says_how_to_name_them(make_project, capsys):
     assert main(["limits", "--project", str(make_project({"echo": ECHO}))]) == 0
     assert "models.registry.<alias>.quota" in capsys.readouterr().out
+
+
+def test_limits_as_json_name_every_use_and_quota(make_project, capsys):
+    registry = {"fast": {"model": "openai/a", "quota": {"parallel_requests": 60, "requests_per_minute": 9}}}
+    settings = {"defaults": {"reserved_concurrency": 10}, "programs": {"Echo": {"sqs": {"batch_size": 8}}}}
+    project = make_project({"echo": ECHO}, models={"default": "fast", "registry": registry}, **{"lambda": settings})
+    assert main(["limits", "--project", str(project), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out) == {
+        "uses": [{"model": "fast", "program": "Echo", "environments": 10, "calls_each": 8, "calls_at_once": 80}],
+        "quotas": [
+            {"model": "fast", "what": "calls at once", "reached": 80, "quota": 60, "exceeded": True},
+            {"model": "fast", "what": "requests a minute", "reached": None, "quota": 9, "exceeded": True},
+        ],
+        "survived_outage_seconds": {"Echo": 6000},
+        "failed": {},
+    }

@@ -2,78 +2,142 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.artifact.build import build
-from dspy_lambda_infra.artifact.size import IMAGE_LIMIT, UNZIPPED_LIMIT
+from dspy_lambda_infra.artifact.size import IMAGE_LIMIT, UNZIPPED_LIMIT, Size
 from dspy_lambda_infra.artifact.target import Target
 from dspy_lambda_infra.checks import check
-from dspy_lambda_infra.progress import progress
+from dspy_lambda_infra.progress import step, steps
 from dspy_lambda_infra.project import CATALOGUE, Project, load_project, logical_id, say_what_runs
+from dspy_lambda_infra.report import report
 
 
-def run_build(options: argparse.Namespace) -> int:
-    """Build one function, or all that the template has."""
-    say_what_runs(options.project)
-    project = load_project(options.project)
-    name = find_function(project, options.function) if options.function else None
+def run_build(
+    root: Path,
+    function: str | None = None,
+    output: Path | None = None,
+    python: str | None = None,
+    architecture: str | None = None,
+    *,
+    as_json: bool = False,
+) -> int:
+    """Build one function, or all that the template has.
+
+    Args:
+        function: a program's name, or its function's logical id; None for all.
+        output: of one function's artifact; for all: the folder of theirs.
+
+    Raises:
+        ConfigError: something cannot be built; what can be is built, and reported, before.
+    """
+    say_what_runs(root)
+    project = load_project(root)
+    names = [find_function(project, function)] if function else project.function_names
     check(project.loaded(), concurrency=0)  # whether the account has enough is for `deploy`, which asks it
-    if name is None:
-        build_all(project, options.output or Path("dist"), options.python, options.architecture)
-    else:
-        output = options.output or Path("dist") / logical_id(name)
-        _build(project, name, output, options.python, options.architecture, _say_once())
+    parent = output or Path("dist")
+    places = {name: output if output and function else parent / logical_id(name) for name in names}
+    outcome = _build_each(project, places, python, architecture)
+    document = {
+        "functions": [artifact.document for artifact in outcome.artifacts],
+        "warnings": outcome.warnings,
+        "failed": outcome.failed,
+    }
+    text = "\n".join(artifact.text for artifact in outcome.artifacts)
+    if text or as_json:
+        report(text, document, as_json=as_json)
+    outcome.require_all()
+    if not function:
+        project.require_loaded()
     return 0
 
 
-def build_all(project: Project, output: Path, python: str | None = None, architecture: str | None = None) -> None:
-    """Build every function into `output/<logical id>`, where the template of container images looks for them.
+def build_all(project: Project, parent: Path) -> str:
+    """Build every function into `parent/<logical id>`, where the template of container images looks for them.
+
+    Returns:
+        what was built, in words.
 
     Raises:
         ConfigError: naming those that cannot be built, once the others are.
     """
-    failed: dict[str, list[str]] = {}
-    say = _say_once()
-    for number, name in enumerate(project.function_names, 1):
-        progress(f"[{number}/{len(project.function_names)}] {logical_id(name)} ...")
-        try:
-            _build(project, name, output / logical_id(name), python, architecture, say)
-        except ConfigError as error:
-            failed.setdefault(str(error), []).append(logical_id(name))
-    if failed:
-        raise ConfigError("\n".join(f"not built: {', '.join(names)}: {why}" for why, names in failed.items()))
+    outcome = _build_each(project, {name: parent / logical_id(name) for name in project.function_names})
+    outcome.require_all()
     project.require_loaded()
+    return "\n".join(artifact.text for artifact in outcome.artifacts)
 
 
-def _say_once() -> Callable[[str], None]:
-    """What holds for several functions is printed with the first."""
-    said = set[str]()
+@dataclass(frozen=True)
+class _Artifact:
+    """One function's, as the command reports it."""
+
+    function: str
+    target: Target
+    folder: Path
+    size: Size
+    limit: int
+
+    @property
+    def text(self) -> str:
+        title = f"{self.function} (Python {self.target.python}, {self.target.architecture}): {self.folder}"
+        return f"{title}\n{self.size.table(self.limit)}"
+
+    @property
+    def document(self) -> dict[str, Any]:
+        return {
+            "function": self.function,
+            "python": self.target.python,
+            "architecture": self.target.architecture,
+            "artifact": str(self.folder),
+            "unzipped_bytes": self.size.unzipped,
+            "zipped_bytes": self.size.zipped,
+            "limit_bytes": self.limit,
+            "parts_bytes": dict(self.size.parts.most_common()),
+        }
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What was built, what was said about it, and why the rest (by logical id) was not."""
+
+    artifacts: list[_Artifact]
+    warnings: list[str]
+    failed: dict[str, str]
+
+    def require_all(self) -> None:
+        names: dict[str, list[str]] = {}
+        for name, why in self.failed.items():
+            names.setdefault(why, []).append(name)
+        if names:
+            raise ConfigError("\n".join(f"not built: {', '.join(some)}: {why}" for why, some in names.items()))
+
+
+def _build_each(
+    project: Project, places: dict[str, Path], python: str | None = None, architecture: str | None = None
+) -> _Outcome:
+    outcome = _Outcome([], [], {})
 
     def say(line: str) -> None:
-        if line not in said:
-            said.add(line)
+        if line not in outcome.warnings:  # what holds for several functions is printed with the first
+            outcome.warnings.append(line)
             print(line, file=sys.stderr)
 
-    return say
-
-
-def _build(
-    project: Project,
-    name: str,
-    output: Path,
-    python: str | None,
-    architecture: str | None,
-    say: Callable[[str], None],
-) -> None:
-    target = target_of(project, name, python, architecture)
-    built = build(project, name, target, output, say)
-    print(f"{logical_id(name)} (Python {target.python}, {target.architecture}): {output}")
-    is_zip = project.config.lambda_.package_type == "Zip"
-    print(built.size.table(UNZIPPED_LIMIT if is_zip else IMAGE_LIMIT))
+    limit = UNZIPPED_LIMIT if project.config.lambda_.package_type == "Zip" else IMAGE_LIMIT
+    with steps(len(places)):
+        for number, (name, place) in enumerate(places.items(), 1):
+            step(f"[{number}/{len(places)}] {logical_id(name)} ...")
+            target = target_of(project, name, python, architecture)
+            try:
+                size = build(project, name, target, place, say).size
+            except ConfigError as error:
+                outcome.failed[logical_id(name)] = str(error)
+            else:
+                outcome.artifacts.append(_Artifact(logical_id(name), target, place, size, limit))
+    return outcome
 
 
 def target_of(project: Project, name: str, python: str | None = None, architecture: str | None = None) -> Target:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -18,8 +17,9 @@ from dspy_lambda_infra.deploy.account import Account, AccountUnavailable, fetch_
 from dspy_lambda_infra.deploy.changes import changes, parameter_changes
 from dspy_lambda_infra.deploy.configuration import configuration_changes
 from dspy_lambda_infra.deploy.keys import how_to_put
-from dspy_lambda_infra.deploy.page import page
+from dspy_lambda_infra.deploy.page import page, page_document
 from dspy_lambda_infra.deploy.parameters import (
+    Options,
     check_parameters,
     choose_parameters,
     choose_stage,
@@ -27,47 +27,74 @@ from dspy_lambda_infra.deploy.parameters import (
     reserves_concurrency,
 )
 from dspy_lambda_infra.deploy.translate import translate
+from dspy_lambda_infra.progress import step, steps
 from dspy_lambda_infra.project import Project, load_project, say_what_runs
+from dspy_lambda_infra.report import report
 from dspy_lambda_infra.stack_size import check_size
 from dspy_lambda_infra.template import render, write
 from dspy_lambda_infra.template.beside import stack_name, write_beside
 from dspy_lambda_infra.template.metadata import deployed_config
 
 
-def run_deploy(options: argparse.Namespace) -> int:
-    """Print the page; without `--dry-run` write the template, build and deploy."""
-    folder = options.template.parent
+def run_deploy(
+    root: Path,
+    template: Path,
+    options: Options,
+    *,
+    region: str | None = None,
+    dry_run: bool = False,
+    yes: bool = False,
+    as_json: bool = False,
+) -> int:
+    """Print the page; without `dry_run` write the template, build and deploy.
+
+    Args:
+        template: the template's file.
+        region: None for that of the AWS profile.
+        yes: whether the SAM CLI executes the change set without asking.
+        as_json: print the page as JSON, and what the SAM CLI says to standard error.
+
+    Raises:
+        ConfigError: the project, the options and the deployed stack do not fit together.
+    """
+    folder = template.parent
     if not folder.is_dir():
-        raise ConfigError(f"--template {options.template}: there is no folder {folder}; make it first.")
-    say_what_runs(options.project)
-    project = load_project(options.project)
+        raise ConfigError(f"--template {template}: there is no folder {folder}; make it first.")
+    say_what_runs(root)
+    project = load_project(root)
     project.require_loaded()
     stack = options.stack_name or stack_name(project, choose_stage(options, None))
     text = render(project, folder)
-    account, why = _account(options, project, stack)
+    with steps(1):
+        step("reading the AWS account ...")
+        account, why = _account(options, project, stack, region)
     available = account.unreserved + reserved_by(account) if account else None
     check(project, available if reserves_concurrency(options, account) else 0)
     parameters = choose_parameters(options, project, account)
     check_size(project, text)
-    translated = translate(text, parameters, account.region if account else options.region or "us-east-1")
+    translated = translate(text, parameters, account.region if account else region or "us-east-1")
     check_parameters(parameters, translated)
-    print(page(project, stack, account, why, parameters))
-    for warning in config_warnings(project):
-        print(f"warning: {warning}")
-    print("\n".join(_comparison(account, translated, parameters)))
+    warnings = config_warnings(project)
+    differences = _differences(account, translated, parameters)
     missing = account.missing_keys if account else []
-    for place in missing:
-        print(f"\n{how_to_put(place)}")
-    if options.dry_run:
+    lines = [page(project, stack, account, why, parameters), *(f"warning: {warning}" for warning in warnings)]
+    lines += _comparison(differences, is_read=account is not None)
+    lines += [f"\n{how_to_put(place)}" for place in missing]
+    document = page_document(project, stack, account, why, parameters)
+    found = {**document, "warnings": warnings, "changes": differences, "missing_keys": missing}
+    report("\n".join(lines), found, as_json=as_json)
+    if dry_run:
         return 1 if missing else 0
     if account is None or missing:
         reason = why if account is None else "functions without their keys would fail at init"
         print(f"dspy-lambda: not deployed: {reason}", file=sys.stderr)
         return 1
-    return _deploy(options, project, stack, account, text, parameters)
+    return _deploy(
+        project, template, text, ["--stack-name", stack, "--region", account.region], parameters, yes, as_json
+    )
 
 
-def _account(options: argparse.Namespace, project: Project, stack: str) -> tuple[Account | None, str]:
+def _account(options: Options, project: Project, stack: str, region: str | None) -> tuple[Account | None, str]:
     """The account; or None and why."""
 
     def places(deployed_stage: str | None) -> set[str]:
@@ -76,50 +103,63 @@ def _account(options: argparse.Namespace, project: Project, stack: str) -> tuple
         return {place.replace("${Stage}", stage) for place in found}
 
     try:
-        return fetch_account(options.region, stack, places), ""
+        return fetch_account(region, stack, places), ""
     except AccountUnavailable as error:
         return None, str(error)
 
 
-def _comparison(account: Account | None, translated: dict[str, Any], parameters: dict[str, str]) -> list[str]:
-    """What would change: parameters, configuration, resources."""
+def _differences(
+    account: Account | None, translated: dict[str, Any], parameters: dict[str, str]
+) -> dict[str, list[str]]:
+    """What would change; compared with a new stack where the account was not read."""
     deployed, before = (account.deployed, account.parameters) if account else (None, {})
     after = {**before, **parameters}  # what is not named keeps its value
-    found: dict[str, list[str]] = {}
-    if deployed is not None:
-        old, new = deployed_config(deployed), deployed_config(translated)
-        found["parameters"] = parameter_changes(before, after)
-        found["configuration"] = configuration_changes(old, new) if old is not None and new is not None else []
-    note = "" if account else " (as for a new stack: the account was not read)"
-    found[f"change set{note}"] = changes(deployed, translated, before, after)
-    found = {title: lines for title, lines in found.items() if lines}
+    old, new = deployed_config(deployed) if deployed else None, deployed_config(translated)
+    return {
+        "parameters": [] if deployed is None else parameter_changes(before, after),
+        "configuration": configuration_changes(old, new) if old is not None and new is not None else [],
+        "resources": changes(deployed, translated, before, after),
+    }
+
+
+def _comparison(differences: dict[str, list[str]], *, is_read: bool) -> list[str]:
+    note = "" if is_read else " (as for a new stack: the account was not read)"
+    titles = {"resources": f"change set{note}"}
+    found = {titles.get(title, title): lines for title, lines in differences.items() if lines}
     if not found:
         found = {"change set": ["no parameter, configuration or resource; only functions whose code is another"]}
     return [line for title, lines in found.items() for line in ("", title, *(f"  {line}" for line in lines))]
 
 
 def _deploy(
-    options: argparse.Namespace, project: Project, stack: str, account: Account, text: str, parameters: dict[str, str]
+    project: Project,
+    template: Path,
+    text: str,
+    where: list[str],
+    parameters: dict[str, str],
+    yes: bool,
+    as_json: bool,
 ) -> int:
     sam = shutil.which("sam")
     if sam is None:
         raise ConfigError("the SAM CLI is not on PATH; install it: pip install aws-sam-cli")
-    folder: Path = options.template.parent
-    write(text, options.template)
+    folder = template.parent
+    stdout = sys.stderr if as_json else sys.stdout
+    write(text, template)
     write_beside(project, folder, lambda line: print(line, file=sys.stderr))
     if project.config.lambda_.package_type == "Image":
-        build_all(project, folder / "dist")
+        print(build_all(project, folder / "dist"), file=stdout)
     overrides = [f"ParameterKey={key},ParameterValue={value}" for key, value in parameters.items()]
-    confirm = ["--no-confirm-changeset"] if options.yes else ["--confirm-changeset"]
-    where = ["--stack-name", stack, "--region", account.region]
+    confirm = ["--no-confirm-changeset"] if yes else ["--confirm-changeset"]
     commands = [
-        [sam, "build", "--template", str(options.template.resolve())],
+        [sam, "build", "--template", str(template.resolve())],
         # Where artifacts go and what capabilities are granted is in samconfig.toml, which may be the user's.
         [sam, "deploy", *where, "--no-fail-on-empty-changeset", *confirm, "--parameter-overrides", *overrides],
     ]
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
     for command in commands:
-        print(f"\n$ {' '.join(command)}", flush=True)
-        if status := subprocess.run(command, cwd=folder, env=environment, check=False).returncode:
+        print(f"\n$ {' '.join(command)}", file=stdout, flush=True)
+        started = subprocess.run(command, cwd=folder, env=environment, check=False, stdout=2 if as_json else None)
+        if status := started.returncode:
             return 1 if status != 130 else status
     return 0

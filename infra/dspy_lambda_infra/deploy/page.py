@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
-from dspy_lambda_infra.cost import cost_table
+from dspy_lambda_infra.cost import cost_document, cost_table
 from dspy_lambda_infra.deploy.account import Account
-from dspy_lambda_infra.limits import report
+from dspy_lambda_infra.limits import find_limits
 from dspy_lambda_infra.project import CATALOGUE, Project
 from dspy_lambda_infra.template.api import ACCESS_LOG
 from dspy_lambda_infra.template.functions import reserved_parts, reserved_total
@@ -27,9 +28,33 @@ def page(project: Project, stack: str, account: Account | None, why: str, parame
     lines = [title, "", *_api(project), *_access_log(account, parameters), _concurrency(project, account, parameters)]
     if account is None:
         lines.append("keys        NOT checked: the account was not read")
-    lines += ["", "limits", *_indented(report(project)[0])]
+    lines += ["", "limits", *_indented(find_limits(project).text)]
     lines += ["", "worst case", *_indented(cost_table(project))]
     return "\n".join(lines)
+
+
+def page_document(
+    project: Project, stack: str, account: Account | None, why: str, parameters: Mapping[str, str]
+) -> dict[str, Any]:
+    """The same as JSON takes it; figures of the account are null where it was not read."""
+    api = project.config.lambda_.api
+    return {
+        "stack": stack,
+        "stage": parameters["Stage"],
+        "account": account.id if account else None,
+        "account_unavailable": why or None,
+        "region": account.region if account else None,
+        "programs": list(project.functions),
+        "api": {"kind": api.kind, "auth": api.auth} if project.has_api else None,
+        "access_log": parameters.get(ACCESS_LOG),
+        "concurrency": {
+            "reserved": 0 if parameters.get("ReserveConcurrency") == "false" else reserved_total(project),
+            "account": account.concurrency if account else None,
+            "unreserved": account.unreserved if account else None,
+        },
+        "limits": find_limits(project).document,
+        "cost": cost_document(project),
+    }
 
 
 def _api(project: Project) -> list[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from dspy_lambda.errors import ConfigError
@@ -25,7 +25,24 @@ _OPTIONS = {
 }
 
 
-def choose_parameters(options: argparse.Namespace, project: Project, account: Account | None) -> dict[str, str]:
+@dataclass(frozen=True)
+class Options:
+    """What the command line says about the stack; None where it says nothing.
+
+    Attributes:
+        parameters: values of template.extra.yaml's own parameters.
+    """
+
+    stage: str | None = None
+    stack_name: str | None = None
+    alarm_email: str | None = None
+    reserve_concurrency: str | None = None
+    api_access_log: str | None = None
+    secrets_version: str | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+def choose_parameters(options: Options, project: Project, account: Account | None) -> dict[str, str]:
     """The values to deploy with.
 
     Raises:
@@ -42,7 +59,7 @@ def choose_parameters(options: argparse.Namespace, project: Project, account: Ac
         parameters[ACCESS_LOG] = _access_log(options, account)
     if version := options.secrets_version or before.get("SecretsVersion"):
         parameters["SecretsVersion"] = version
-    for key, value in options.parameter:
+    for key, value in options.parameters.items():
         if key in _OPTIONS:
             raise ConfigError(f"--parameter {key}: has an option of its own; use {_OPTIONS[key]}.")
         parameters[key] = value
@@ -67,7 +84,7 @@ def check_parameters(parameters: Mapping[str, str], template: dict[str, Any]) ->
             raise ConfigError(f"{name}: must be one of: {', '.join(map(str, allowed))}.")
 
 
-def reserves_concurrency(options: argparse.Namespace, account: Account | None) -> bool:
+def reserves_concurrency(options: Options, account: Account | None) -> bool:
     """Whether concurrency is reserved: as asked, else as deployed, else where the account's quota allows it."""
     before = account.parameters.get("ReserveConcurrency") if account else None
     asked = options.reserve_concurrency or before
@@ -87,17 +104,16 @@ def reserved_by(account: Account) -> int:
     return total
 
 
-def choose_stage(options: argparse.Namespace, deployed: str | None) -> str:
+def choose_stage(options: Options, deployed: str | None) -> str:
     """The stage to deploy: as asked, else that of the stack that is named, else the default one.
 
     Args:
         deployed: the stage of the stack that is there; None where it is not known.
     """
-    stage: str = options.stage or (deployed if options.stack_name else None) or DEFAULT_STAGE
-    return stage
+    return options.stage or (deployed if options.stack_name else None) or DEFAULT_STAGE
 
 
-def _stage(options: argparse.Namespace, before: Mapping[str, str]) -> str:
+def _stage(options: Options, before: Mapping[str, str]) -> str:
     deployed = before.get("Stage")
     stage = choose_stage(options, deployed)
     if deployed and deployed != stage:
@@ -109,7 +125,7 @@ def _stage(options: argparse.Namespace, before: Mapping[str, str]) -> str:
     return stage
 
 
-def _access_log(options: argparse.Namespace, account: Account | None) -> str:
+def _access_log(options: Options, account: Account | None) -> str:
     before = account.parameters.get(ACCESS_LOG) if account else None
     role = account.logs_role if account else None
     if options.api_access_log == "new-role" and before != "new-role" and role and role.state == "ready":
@@ -118,5 +134,4 @@ def _access_log(options: argparse.Namespace, account: Account | None) -> str:
             "for all REST APIs; use --api-access-log account-role."
         )
     fitting = "account-role" if role and role.state == "ready" else "none"
-    asked: str = options.api_access_log or before or fitting
-    return asked
+    return options.api_access_log or before or fitting

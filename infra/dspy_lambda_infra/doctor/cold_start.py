@@ -19,7 +19,7 @@ from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.artifact.distributions import compile_tree
 from dspy_lambda_infra.artifact.target import Target
 from dspy_lambda_infra.artifact.uv import UvError, uv
-from dspy_lambda_infra.progress import progress
+from dspy_lambda_infra.progress import step
 
 _SECONDS = 60.0
 _IMPORT = "import {package}, os; os.write(1, b'.'); os._exit(0)"
@@ -118,7 +118,7 @@ def side_by_side(runtime: Runtime, starts: dict[str, Start], rounds: int) -> dic
     for start in starts.values():
         runtime.seconds(start)  # the disk's cache
     for number in range(1, rounds + 1):
-        progress(f"round {number} of {rounds} ...")
+        step(f"round {number} of {rounds} ...")
         for name, start in starts.items():
             found[name].append(runtime.seconds(start))
     return {name: statistics.median(seconds) for name, seconds in found.items()}

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import platform
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from dspy_lambda_infra.artifact.build import build
 from dspy_lambda_infra.artifact.command import find_function, target_of
 from dspy_lambda_infra.artifact.distributions import CACHE_FOLDER
 from dspy_lambda_infra.artifact.target import Target
 from dspy_lambda_infra.doctor.cold_start import Runtime, Start, side_by_side
-from dspy_lambda_infra.progress import progress
+from dspy_lambda_infra.progress import step, steps
 from dspy_lambda_infra.project import (
     CATALOGUE,
     CATALOGUE_HANDLER,
@@ -23,37 +23,59 @@ from dspy_lambda_infra.project import (
     logical_id,
     say_what_runs,
 )
+from dspy_lambda_infra.report import report
 
 _LARGEST = 10
 
 
-def run_doctor(options: argparse.Namespace) -> int:
-    """Build what is asked for into a temporary folder, start it some times, and print figures."""
-    say_what_runs(options.project)
-    project = load_project(options.project)
-    names = [find_function(project, options.function)] if options.function else project.function_names
+def run_doctor(root: Path, function: str | None, rounds: int, *, as_json: bool = False) -> int:
+    """Build what is asked for into a temporary folder, start it some times, and print figures.
+
+    Args:
+        function: a program's name, or its function's logical id; None for all.
+        rounds: how often each is started; the figures are medians.
+    """
+    say_what_runs(root)
+    project = load_project(root)
+    names = [find_function(project, function)] if function else project.function_names
     # Of this machine's architecture: what is built for another cannot be started here, and imports the same.
     machine = "arm64" if platform.machine() in ("arm64", "aarch64") else "x86_64"
     target = target_of(project, names[0], architecture=machine)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, steps(len(names) + rounds):
         starts = {name: start_of(project, name, target, Path(folder)) for name in names}
         runtime = Runtime(target, project.root / CACHE_FOLDER)
         bare = next((Start(s.artifact, None) for name, s in starts.items() if name != CATALOGUE), None)
         both = {**({"": bare} if bare else {}), **starts}
-        seconds = side_by_side(runtime, both, options.rounds)
-        floor = seconds.pop("", None)
-        print(f"Python {target.python}, medians of {options.rounds}; import dspy: {floor or 0:.3f} s")
-        for name, value in seconds.items():
-            ratio = f"  {value / floor:.2f} x import dspy" if floor else ""
-            print(f"\n{logical_id(name)}: ready after {value:.3f} s{ratio}")
-            for package, milliseconds in runtime.imports(starts[name]).most_common(_LARGEST):
-                print(f"  {package:<28}{milliseconds:>6} ms")
+        seconds = side_by_side(runtime, both, rounds)
+        imports = {name: dict(runtime.imports(start).most_common(_LARGEST)) for name, start in starts.items()}
+    floor = seconds.pop("", None)
+    functions = [
+        {
+            "function": logical_id(name),
+            "ready_seconds": value,
+            "ratio": value / floor if floor else None,
+            "imports_ms": imports[name],
+        }
+        for name, value in seconds.items()
+    ]
+    document = {"python": target.python, "rounds": rounds, "import_dspy_seconds": floor, "functions": functions}
+    report(_text(document), document, as_json=as_json)
     return 0
+
+
+def _text(document: dict[str, Any]) -> str:
+    floor = document["import_dspy_seconds"]
+    lines = [f"Python {document['python']}, medians of {document['rounds']}; import dspy: {floor or 0:.3f} s"]
+    for found in document["functions"]:
+        ratio = f"  {found['ratio']:.2f} x import dspy" if floor else ""
+        lines += ["", f"{found['function']}: ready after {found['ready_seconds']:.3f} s{ratio}"]
+        lines += [f"  {package:<28}{milliseconds:>6} ms" for package, milliseconds in found["imports_ms"].items()]
+    return "\n".join(lines)
 
 
 def start_of(project: Project, name: str, target: Target, folder: Path) -> Start:
     """Build a function; how it is started, with a key that is none."""
-    progress(f"building {logical_id(name)} ...")
+    step(f"building {logical_id(name)} ...")
     built = build(project, name, target, folder / logical_id(name), lambda line: print(line, file=sys.stderr))
     is_image = project.config.lambda_.package_type == "Image"
     artifact = built.folder / "task" if is_image else built.folder

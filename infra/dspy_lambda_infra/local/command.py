@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import json
@@ -25,31 +24,74 @@ from dspy_lambda_infra.progress import progress
 from dspy_lambda_infra.project import CATALOGUE, Function, Project, load_project
 
 
-def run_local(options: argparse.Namespace) -> int:
-    """Serve a project until Ctrl-C."""
+def run_local(
+    root: Path,
+    *,
+    port: int,
+    api: str | None = None,
+    visibility_timeout: int | None = None,
+    model_server: bool = False,
+    limit_resources: bool = True,
+    as_json: bool = False,
+) -> int:
+    """Serve a project until Ctrl-C.
+
+    Args:
+        port: of the HTTP front; 0 for a free one.
+        api: which events the front makes (rest, http or url); None for the config's.
+        visibility_timeout: of the queues, in seconds; None for the config's.
+        model_server: whether an embedded server answers for the models.
+        as_json: whether the addresses are printed as one line of JSON.
+
+    Raises:
+        ConfigError: the project cannot be served, or a model's key is missing.
+    """
     progress("loading the project ...")
-    project = load_project(options.project)
-    with model_variables(options.model_server, project) as variables:
+    project = load_project(root)
+    kind = api or project.config.lambda_.api.kind
+    with model_variables(model_server, project) as variables:
         require_keys(project, project.functions, variables)
-        return asyncio.run(_serve(project, options, variables))
+        local = LocalLambda(project, variables, log_to(sys.stderr), limit_resources=limit_resources)
+        return asyncio.run(_serve(project, local, kind, port, visibility_timeout, as_json=as_json))
 
 
-def run_invoke(options: argparse.Namespace) -> int:
-    """Run one event; the answer on stdout, logs on stderr; 1 on a function error or any batchItemFailures."""
-    event = _read_event(options.event) if options.inputs is None else _direct_event(options.inputs)
+def run_invoke(
+    root: Path,
+    program: str | None,
+    *,
+    event: str | None = None,
+    inputs: str | None = None,
+    model_server: bool = False,
+    limit_resources: bool = True,
+    as_json: bool = False,
+) -> int:
+    """Run one event; the answer on stdout, logs on stderr; 1 on a function error or any batchItemFailures.
+
+    Args:
+        event: a file with an event of AWS, or - for standard input; or else
+        inputs: the program's inputs: a JSON object, a file of it, or -.
+        as_json: whether the answer is printed as it came, on a terminal too.
+
+    Raises:
+        ConfigError: no such program, no JSON, or a model's key is missing.
+    """
+    payload = _read_event(event) if event is not None else _direct_event(inputs or "")
     progress("loading the project ...")
-    project = load_project(options.project)
-    if options.program is not None and options.program not in project.functions:
-        known = ", ".join(project.functions)
-        raise ConfigError(f"no program {options.program!r}; the project has: {known}.")
-    if options.inputs is not None and options.program is None and len(project.functions) != 1:
-        raise ConfigError(f"--inputs needs a program: {', '.join(project.functions)}.")
-    with model_variables(options.model_server, project) as variables:
-        require_keys(project, [options.program] if options.program else project.functions, variables)
-        return asyncio.run(_invoke(project, options, event, variables))
+    project = load_project(root)
+    known = ", ".join(project.functions)
+    if program is not None and program not in project.functions:
+        raise ConfigError(f"no program {program!r}; the project has: {known}.")
+    if event is None and program is None and len(project.functions) != 1:
+        raise ConfigError(f"--inputs needs a program: {known}.")
+    with model_variables(model_server, project) as variables:
+        require_keys(project, [program] if program else project.functions, variables)
+        local = LocalLambda(project, variables, log_to(sys.stderr), limit_resources=limit_resources)
+        return asyncio.run(_invoke(local, program or CATALOGUE, payload, as_json))
 
 
-async def _serve(project: Project, options: argparse.Namespace, variables: dict[str, str]) -> int:
+async def _serve(
+    project: Project, lambda_: LocalLambda, kind: str, port: int, visibility_timeout: int | None, *, as_json: bool
+) -> int:
     stop = asyncio.Event()
     received: list[int] = []
 
@@ -61,40 +103,59 @@ async def _serve(project: Project, options: argparse.Namespace, variables: dict[
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
-    kind = options.api or project.config.lambda_.api.kind
-    async with LocalLambda(project, variables, log_to(sys.stderr), limit_resources=not options.no_limits) as local:
+    async with lambda_ as local:
         if local.writable:
             print(f"the task root is NOT read-only here: {local.writable}", file=sys.stderr)
         if local.unlimited:
             print(f"NOT limited here: {local.unlimited}", file=sys.stderr)
         for name, why in project.failed.items():
             print(f"program {name} cannot be loaded: {why}", file=sys.stderr)
-        for warning in visibility_warnings(project, options.visibility_timeout):
+        for warning in visibility_warnings(project, visibility_timeout):
             print(f"warning: {warning}", file=sys.stderr)
         try:
-            async with local.mappings(options.visibility_timeout) as server, local.front(kind, options.port) as address:
+            async with local.mappings(visibility_timeout) as server, local.front(kind, port) as address:
                 if server.unordered:
                     print(f"FIFO queues do NOT keep their order here: {server.unordered}", file=sys.stderr)
-                print(f"ready {address} ({kind} events)")
-                for function in project.functions.values():
-                    if function.settings.http:
-                        print(f"  POST {address}/{function.name}")
-                print(f"  GET  {address}/docs (calls them from a page)")
-                if local.queues:
-                    print(f"SQS {server.address}")
-                for queue in local.queues.values():
-                    print(f"  queue {queue.url}")
-                    print(f"  DLQ   {queue.dead_letter_url}")
-                if local.queues and sys.stdout.isatty():
-                    name, queue = next(iter(local.queues.items()))
-                    print(f"  {send_command(project.functions[name], server.address, queue.url)}")
+                if as_json:
+                    print(json.dumps(_document(project, local, kind, address, server.address)))
+                else:
+                    _show_addresses(project, local, kind, address, server.address)
                 progress("Ctrl-C ends it. The first call of each function starts it, which takes seconds.")
                 sys.stdout.flush()
                 await stop.wait()
         except OSError as error:
-            print(f"dspy-lambda: port {options.port}: {error.strerror}; --port 0 picks a free one", file=sys.stderr)
+            print(f"dspy-lambda: port {port}: {error.strerror}; --port 0 picks a free one", file=sys.stderr)
             return 1
     return 130 if signal.SIGINT in received else 0
+
+
+def _show_addresses(project: Project, local: LocalLambda, kind: str, address: str, queues: str) -> None:
+    print(f"ready {address} ({kind} events)")
+    for function in project.functions.values():
+        if function.settings.http:
+            print(f"  POST {address}/{function.name}")
+    print(f"  GET  {address}/docs (calls them from a page)")
+    if local.queues:
+        print(f"SQS {queues}")
+    for queue in local.queues.values():
+        print(f"  queue {queue.url}")
+        print(f"  DLQ   {queue.dead_letter_url}")
+    if local.queues and sys.stdout.isatty():
+        name, queue = next(iter(local.queues.items()))
+        print(f"  {send_command(project.functions[name], queues, queue.url)}")
+
+
+def _document(project: Project, local: LocalLambda, kind: str, address: str, queues: str) -> dict[str, Any]:
+    """The same as JSON takes it."""
+    return {
+        "address": address,
+        "kind": kind,
+        "programs": {name: f"{address}/{name}" for name, f in project.functions.items() if f.settings.http},
+        "sqs": queues if local.queues else None,
+        "queues": {
+            name: {"url": queue.url, "dead_letter_url": queue.dead_letter_url} for name, queue in local.queues.items()
+        },
+    }
 
 
 def visibility_warnings(project: Project, seconds: int | None) -> list[str]:
@@ -124,18 +185,21 @@ def send_command(function: Function, endpoint: str, queue: str) -> str:
     return shlex.join([*keys, "aws", "sqs", "send-message", *where, "--message-body", body, *group])
 
 
-async def _invoke(project: Project, options: argparse.Namespace, event: bytes, variables: dict[str, str]) -> int:
-    async with LocalLambda(project, variables, log_to(sys.stderr), limit_resources=not options.no_limits) as local:
+async def _invoke(lambda_: LocalLambda, function: str, event: bytes, as_json: bool) -> int:
+    async with lambda_ as local:
         progress("starting the function ...")
         try:
-            answer = await local.function(options.program or CATALOGUE).invoke(event)
+            answer = await local.function(function).invoke(event)
         except RequestTooLarge as error:
             print(f"dspy-lambda: the event is over Lambda's 6 MB: {error}", file=sys.stderr)
             return 1
         except Throttled:
             print("dspy-lambda: throttled: the function's reserved_concurrency is 0", file=sys.stderr)
             return 1
-    answer_to(sys.stdout, answer.payload)
+    if as_json:
+        print(answer.payload.decode(errors="replace"))
+    else:
+        answer_to(sys.stdout, answer.payload)
     if answer.error == UnknownEvent.__name__:
         print("dspy-lambda: --event takes an event of AWS; a program's bare inputs go with --inputs", file=sys.stderr)
     if answer.error is not None:

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from dspy_lambda.errors import ConfigError
@@ -111,3 +113,20 @@ def test_requirements_that_cannot_be_met_are_exit_2(make_project, stand_ins, cap
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "not built" in line]
     assert "not built: EchoFunction, CatalogueFunction: " in line
     assert not list((project / "out").iterdir())
+
+
+def test_a_build_as_json_reports_artifacts_warnings_and_failures(make_project, stand_ins, capsys):
+    project = make_project({"echo": ECHO, "aecho": AECHO})
+    (project / "notes.txt").write_text("AKIA" + "ABCD1234EFGH5678")
+    (project / "out" / "AEchoFunction").mkdir(parents=True)
+    (project / "out" / "AEchoFunction" / "mine.txt").touch()
+    assert run_build(project, "--output", project / "out", "--json") == 2
+    found = json.loads(capsys.readouterr().out)
+    echo, catalogue = found["functions"]
+    assert (echo["function"], catalogue["function"]) == ("EchoFunction", "CatalogueFunction")
+    assert (echo["python"], echo["architecture"]) == (HERE.python, HERE.architecture)
+    assert echo["artifact"] == str(project / "out" / "EchoFunction")
+    assert 0 < echo["zipped_bytes"] < echo["unzipped_bytes"] < echo["limit_bytes"]
+    assert sum(echo["parts_bytes"].values()) == echo["unzipped_bytes"]
+    assert [warning for warning in found["warnings"] if "notes.txt:1" in warning]
+    assert list(found["failed"]) == ["AEchoFunction"]

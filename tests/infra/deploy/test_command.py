@@ -331,3 +331,28 @@ def deny(monkeypatch, denied):
         return real(client, operation, arguments)
 
     monkeypatch.setattr(BaseClient, "_make_api_call", call)
+
+
+def test_a_dry_run_as_json_is_one_document(deploy, capsys, account):
+    assert deploy("--dry-run", "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["stack"], found["stage"], found["account"], found["region"]) == (
+        *("app-prod", "prod"),
+        *("123456789012", "us-east-1"),
+    )
+    assert found["programs"] == ["Echo"]
+    assert found["api"] == {"kind": "rest", "auth": "iam"}
+    assert found["concurrency"] == {"reserved": 15, "account": 1000, "unreserved": 1000}
+    assert found["missing_keys"] == ["ssm:/app/prod/OPENAI_API_KEY"]
+    assert [line for line in found["changes"]["resources"] if line.endswith("AWS::SQS::Queue")]
+    assert found["limits"]["uses"][0]["calls_at_once"] > 0
+    assert found["cost"]["programs"][0]["worst_usd_per_month"] > found["cost"]["idle_usd_per_month"] > 0
+
+
+def test_a_deployment_as_json_keeps_the_sam_clis_words_off_standard_output(deploy, project, capfd, key, sam, tmp_path):
+    program = tmp_path / "bin" / "sam"
+    program.write_text(program.read_text() + "echo words of sam\n")
+    assert deploy("--yes", "--json") == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out)["changes"]["parameters"] == []
+    assert err.count("words of sam") == len(sam()) == 2

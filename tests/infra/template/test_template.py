@@ -547,3 +547,16 @@ def test_a_template_of_somebodys_own_is_left_alone(make_project, capsys):
     assert not (project / "Makefile").exists()
     path.write_text(render(load_project(project), project))
     assert main(command) == 0
+
+
+def test_a_template_as_json_reports_what_was_written(make_project, capsys):
+    project = make_project({"echo": ECHO})
+    command = ["template", "--project", str(project), "--json", "--output"]
+    assert main([*command, str(project / "template.yaml")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["template"] == str(project / "template.yaml")
+    assert found["functions"] == ["EchoFunction", "CatalogueFunction"]
+    assert found["idle_usd_per_month"] > 0
+    assert main([*command, "-"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, "--json and --output - both write to standard output" in err) == ("", True)

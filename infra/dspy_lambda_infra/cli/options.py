@@ -1,0 +1,26 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dspy_lambda_infra.cli.completion import complete_program
+
+Project = Annotated[Path, typer.Option(metavar="DIR", help="The DSPy project's folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Function = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", autocompletion=complete_program, help="A program, or its function's logical id (default: all)."
+    ),
+]
+ModelServer = Annotated[
+    bool, typer.Option("--model-server", help="Answer all model calls from an embedded server: no key, no cost.")
+]
+NoLimits = Annotated[
+    bool, typer.Option("--no-limits", help="Let functions have more than their memory and share of a core.")
+]
+Reload = Annotated[bool, typer.Option("--reload", help="Restart when a file of the project changes.")]

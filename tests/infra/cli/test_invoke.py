@@ -1,0 +1,43 @@
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from dspy_lambda_infra.cli import main
+from tests.conftest import QUICKSTART
+
+OPTIONS = ["--project", str(QUICKSTART), "--model-server"]
+INPUTS = '{"question": "q"}'
+ANSWER = {"program": "Answer", "outputs": {"answer": "A sample answer."}}
+
+
+def test_inputs_follow_the_program_without_an_option(capfd):
+    assert main(["invoke", "Answer", INPUTS, *OPTIONS]) == 0
+    assert json.loads(capfd.readouterr().out) == ANSWER
+
+
+def test_inputs_come_from_standard_input(capfd, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(INPUTS.encode())))
+    assert main(["invoke", "Answer", "-", *OPTIONS]) == 0
+    assert json.loads(capfd.readouterr().out) == ANSWER
+
+
+@pytest.mark.parametrize(("option", "lines"), [([], 6), (["--json"], 1)], ids=["text", "json"])
+def test_an_answer_on_a_terminal_is_indented_unless_json_is_asked_for(option, lines):
+    terminal, end = pty.openpty()
+    command = [sys.executable, "-m", "dspy_lambda_infra.cli", "invoke", "Answer", INPUTS, *OPTIONS, *option]
+    with subprocess.Popen(command, stdout=end, stderr=subprocess.PIPE):
+        os.close(end)
+        shown = b""
+        try:
+            while data := os.read(terminal, 10_000):
+                shown += data
+        except OSError:  # EIO: the process has ended
+            pass
+    os.close(terminal)
+    assert json.loads(shown) == ANSWER
+    assert len(shown.splitlines()) == lines

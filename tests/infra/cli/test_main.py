@@ -1,0 +1,191 @@
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from dspy_lambda_infra.cli import EXTRA_MODULES, app, main
+from tests.conftest import QUICKSTART
+from tests.support import AECHO, ECHO
+
+MAIN = "from dspy_lambda_infra.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+def run_without(modules, folder, *command):
+    """Run a command where these modules cannot be imported."""
+    code = f"import sys; sys.modules |= dict.fromkeys({sorted(modules)}); {MAIN}"
+    arguments = [sys.executable, "-c", code, *command, "--project", str(QUICKSTART)]
+    return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["template"],
+        ["build"],
+        ["local"],
+        ["serve"],
+        ["deploy", "--dry-run"],
+        ["limits"],
+        ["doctor", "--cold-start"],
+        ["invoke", "--event", "event.json"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_command_without_the_extra_says_in_one_line_how_to_install_it(command, tmp_path):
+    # A dependency of another package may bring typer.
+    found = run_without(EXTRA_MODULES - ({"typer"} if command != ["limits"] else set()), tmp_path, *command)
+    line = 'dspy-lambda: this needs the extra: pip install "dspy-lambda[cli]"'
+    assert (found.returncode, found.stdout, found.stderr.splitlines()) == (2, "", [line])
+
+
+def test_a_missing_module_of_somebody_else_is_not_blamed_on_the_extra(tmp_path):
+    found = run_without({"yaml"}, tmp_path, "limits")
+    assert "dspy-lambda[cli]" not in found.stderr
+    assert "yaml" in found.stderr
+
+
+def test_every_package_of_the_extra_is_known_by_its_module():
+    requirements = importlib.metadata.requires("dspy-lambda") or []
+    extra = {re.split(r"[^A-Za-z0-9_.-]", r)[0].lower() for r in requirements if re.search(r"extra == .cli.", r)}
+    known = {
+        distribution.lower()
+        for module, distributions in importlib.metadata.packages_distributions().items()
+        for distribution in distributions
+        if module in EXTRA_MODULES
+    }
+    assert extra
+    assert extra <= known
+
+
+BROKEN = "import nothing_of_that_name\n" + AECHO
+
+
+def test_a_template_is_not_written_without_the_program_that_cannot_be_loaded(make_project, capsys):
+    project = make_project({"echo": ECHO, "broken": BROKEN})
+    written = project / "template.yaml"
+    written.write_text("as it was")
+    for output in (str(written), "-"):
+        assert main(["template", "--project", str(project), "--output", output]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert "AEcho: " in err
+        assert "their code runs here" in err
+    assert written.read_text() == "as it was"
+    assert not (project / "Makefile").exists()
+
+
+@pytest.mark.parametrize("command", ["template", "limits"])
+def test_a_missing_config_is_said_before_any_import(tmp_path, capsys, command):
+    assert main([command, "--project", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "dspy.config.yaml: no such file" in line
+
+
+def test_limits_shows_its_table_and_names_what_cannot_be_loaded(make_project, capsys):
+    project = make_project({"echo": ECHO, "broken": BROKEN})
+    assert main(["limits", "--project", str(project)]) == 2
+    out, err = capsys.readouterr()
+    assert "Echo" in out
+    assert "programs that cannot be loaded have no function: AEcho: " in err
+
+
+def test_the_version_names_dspys_too(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert re.fullmatch(r"dspy-lambda [\d.]+ \(DSPy 3\.4\.[\d.]+, Python 3\.1[1-3]\.\d+\)\n", capsys.readouterr().out)
+
+
+COMMANDS = ["local", "invoke", "serve", "template", "build", "deploy", "limits", "doctor"]
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_names_every_command(option, capsys):
+    assert main([option]) == 0
+    out, err = capsys.readouterr()
+    assert [line.split()[0] for line in out.partition("Commands:\n")[2].splitlines()] == COMMANDS
+    assert err == ""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_for_each_of_its_options(command, capsys):
+    assert main([command, "-h"]) == 0
+    assert f"dspy-lambda {command}" in capsys.readouterr().out
+    group = typer.main.get_command(app)
+    assert group.commands[command].help
+    assert [option.name for option in group.commands[command].params if not option.help and option.name != "help"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["buidl"], "dspy-lambda: No such command 'buidl'. Did you mean 'build'? (help: dspy-lambda -h)"),
+        ([], "dspy-lambda: Missing command. (help: dspy-lambda -h)"),
+        (["build", "--outptu", "x"], "dspy-lambda build: No such option: --outptu (Possible options: --output)"),
+        (["build", "--python", "2.7"], "Invalid value for '--python': '2.7' is not one of '3.11', '3.12', '3.13'."),
+        (["local", "--port", "65536"], "dspy-lambda local: Invalid value for '--port': "),
+        (["local", "--visibility-timeout", "0"], "Invalid value for '--visibility-timeout': "),
+        (["doctor"], "Invalid value for --cold-start: say what to look at"),
+        (["limits", "surplus"], "Got unexpected extra argument(s) (surplus)"),
+        (["invoke", "Answer"], "Invalid value for 'INPUTS' / '--inputs' / '--event': say one of them"),
+        (["invoke", "Answer", "{}", "--event", "e.json"], "'--event': say one of them"),
+    ],
+    ids=[
+        "misspelled command",
+        "no command",
+        "misspelled option",
+        "unknown choice",
+        "large port",
+        "no seconds",
+        "missing required option",
+        "surplus argument",
+        "no inputs",
+        "inputs and an event",
+    ],
+)
+def test_a_usage_error_is_one_line_that_names_the_help(words, says, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    out, err = capsys.readouterr()
+    (line,) = err.splitlines()
+    assert (end.value.code, out) == (2, "")
+    assert says in line
+    assert line.endswith(" -h)")
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version_import_nothing_that_takes_time(option):
+    script = f"import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr)); {MAIN}"
+    found = subprocess.run([sys.executable, "-c", script, option], capture_output=True, text=True, timeout=60)
+    assert found.returncode == 0
+    tops = {name.partition(".")[0] for name in found.stderr.split()}
+    assert "dspy_lambda_infra" in tops
+    assert not tops & (EXTRA_MODULES | {"dspy", "pydantic", "yaml", "asyncio"}) - {"typer"}
+    assert ("typer" in tops) is (option == "--help")
+
+
+def test_help_in_a_pipe_has_no_escape_codes_whatever_the_variables_say(monkeypatch):
+    for name in ("FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS"):
+        monkeypatch.setenv(name, "1")
+    found = subprocess.run(
+        [sys.executable, "-m", "dspy_lambda_infra.cli", "build", "-h"], capture_output=True, timeout=60
+    )
+    assert b"--architecture" in found.stdout
+    assert b"\x1b" not in found.stdout
+
+
+def test_a_reader_that_leaves_early_is_no_traceback(make_project):
+    command = [sys.executable, "-m", "dspy_lambda_infra.cli", "limits", "--project", str(make_project({"echo": ECHO}))]
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        found = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60)
+    finally:
+        os.close(write)
+    assert found.returncode == 1
+    (line,) = found.stderr.splitlines()
+    assert "their code runs here" in line

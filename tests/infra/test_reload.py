@@ -1,0 +1,143 @@
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+
+import pytest
+
+from dspy_lambda_infra.reload import _state
+
+SAYS = """
+class Says(dspy.Module):
+    def forward(self) -> str:
+        return "{word}"
+"""
+
+
+class Reloading:
+    """A command with `--reload` in a process of its own, and the lines of both its streams."""
+
+    def __init__(self, command, project, *options):
+        words = [sys.executable, "-m", "dspy_lambda_infra.cli", command, "--reload", "--project", str(project)]
+        # Unlike a shell's background jobs, it hears SIGINT.
+        self.process = subprocess.Popen(
+            [*words, "--port", "0", "--model-server", *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        self._lines = queue.Queue()
+        threading.Thread(target=lambda: [self._lines.put(line) for line in self.process.stdout], daemon=True).start()
+
+    def line(self, says):
+        """The next line that has these words."""
+        while says not in (line := self._lines.get(timeout=60)):
+            pass
+        return line
+
+    def ready(self):
+        """Where it serves, once it does."""
+        return self.line("ready http://").split()[1]
+
+    def stop(self, number):
+        self.process.send_signal(number)
+        return self.process.wait(30)
+
+
+@pytest.fixture
+def start():
+    with contextlib.ExitStack() as stack:
+
+        def start(*arguments):
+            reloading = Reloading(*arguments)
+            stack.callback(reloading.process.wait)
+            stack.callback(reloading.process.kill)
+            return reloading
+
+        yield start
+
+
+def post(url):
+    request = urllib.request.Request(f"{url}/Says", b"{}", {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)["result"]
+
+
+def file_of(project, name):
+    return next(project.glob(f"src/*/modules/{name}.py"))
+
+
+@pytest.mark.parametrize(("command", "status"), [("serve", 130), ("local", 130)])
+def test_a_changed_program_answers_at_the_same_address(make_project, start, command, status):
+    project = make_project({"says": SAYS.format(word="before")})
+    reloading = start(command, project)
+    url = reloading.ready()
+    assert post(url) == "before"
+    program = file_of(project, "says")
+    program.write_text(program.read_text().replace("before", "afterwards"))
+    assert "says.py changed: restarting" in reloading.line("changed")
+    assert reloading.ready() == url
+    assert post(url) == "afterwards"
+    assert reloading.stop(signal.SIGINT) == status
+    with pytest.raises(OSError, match="refused"):
+        post(url)
+
+
+def test_a_config_that_cannot_be_used_is_waited_out(make_project, start):
+    project = make_project({"says": SAYS.format(word="word")})
+    config = project / "dspy.config.yaml"
+    text = config.read_text()
+    config.write_text("models: []")
+    reloading = start("serve", project)
+    reloading.line("dspy.config.yaml: ")
+    reloading.line("ended with status 2; waiting for a change")
+    config.write_text(text)
+    assert post(reloading.ready()) == "word"
+    assert reloading.stop(signal.SIGTERM) in (0, 128 + signal.SIGTERM)
+
+
+def test_no_process_outlives_a_killed_reloader(make_project, start):
+    project = make_project({"says": SAYS.format(word="word")})
+    reloading = start("serve", project)
+    reloading.ready()
+    reloading.stop(signal.SIGKILL)
+    with contextlib.suppress(queue.Empty):  # its output ends when the last process that holds it has ended
+        reloading._lines.get(timeout=0.1)
+    assert reloading.process.stdout.closed or reloading.process.stdout.read() == ""
+
+
+def test_a_folder_without_a_config_is_exit_2(tmp_path):
+    command = [sys.executable, "-m", "dspy_lambda_infra.cli", "serve", "--reload", "--project", str(tmp_path)]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert found.returncode == 2
+    (line,) = found.stderr.splitlines()
+    assert line.startswith(f"dspy-lambda: {tmp_path}/dspy.config.yaml: no such file")
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("src/package/modules/new.py", True),
+        ("dspy.config.yaml", True),
+        ("prompts/system.md", True),
+        (".env", True),
+        ("ignored.csv", False),
+        ("src/package/__pycache__/new.pyc", False),
+        (".venv/lib/new.py", False),
+        ("template.yaml", False),
+    ],
+)
+def test_what_a_function_would_hold_counts_as_a_change(tmp_path, name, counts):
+    (tmp_path / ".gitignore").write_text("ignored.csv\n.env\n")
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    before = _state(tmp_path)
+    (tmp_path / name).write_text("new")
+    assert (_state(tmp_path) != before) is counts
+    os.utime(tmp_path / name, (1, 1))
+    assert (before == _state(tmp_path)) is not counts
