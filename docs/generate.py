@@ -13,10 +13,11 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
@@ -118,7 +119,7 @@ def command_line() -> list[Command]:
         from typer.main import get_command  # type: ignore[import-not-found,unused-ignore]
 
         root = get_command(app)
-        return [_of_click("", root), *(_of_click(name, command) for name, command in root.commands.items())]
+        return [_of_typer("", root), *(_of_typer(name, command) for name, command in root.commands.items())]
     parser = cli._parser()
     (subparsers,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     texts = {action.dest: action.help or "" for action in subparsers._choices_actions}
@@ -140,19 +141,29 @@ def _of_argparse(name: str, text: str, parser: argparse.ArgumentParser) -> Comma
     return Command(name, text, options)
 
 
-def _of_click(name: str, command: Any) -> Command:
+def _of_typer(name: str, command: Any) -> Command:
     options = []
     for parameter in command.params:
-        if getattr(parameter, "hidden", False) or "--help" in parameter.opts:
+        if parameter.hidden:
             continue
-        is_option, is_flag = parameter.param_type_name == "option", getattr(parameter, "is_flag", False)
-        choices = tuple(map(str, getattr(parameter.type, "choices", ())))
-        metavar = parameter.metavar or str(parameter.name).upper()
-        flags = (*parameter.opts, *parameter.secondary_opts) if is_option else (metavar,)
-        default = "" if callable(parameter.default) or parameter.default in (None, False, ()) else parameter.default
-        text = getattr(parameter, "help", "") or ""
-        options.append(Option(flags, metavar if is_option and not is_flag else "", choices, str(default), text))
+        flags, metavar = tuple(parameter.opts), parameter.metavar or parameter.name.upper()
+        is_option = flags[0].startswith("-")
+        choices = tuple(_literals(parameter.type_descriptor.annotation))
+        default = "" if parameter.default in (None, False, ()) else str(parameter.default)
+        value = metavar if is_option and not parameter.is_flag else ""
+        options.append(Option(flags if is_option else (metavar,), value, choices, default, parameter.help or ""))
     return Command(name, (command.help or "").partition("\n")[0].rstrip("."), options)
+
+
+def _literals(annotation: Any) -> Iterator[str]:
+    """The words of a `Literal` or an enumeration, also within an option that may be left out."""
+    if get_origin(annotation) is Literal:
+        yield from map(str, get_args(annotation))
+    elif isinstance(annotation, type) and issubclass(annotation, Enum):
+        yield from (str(member.value) for member in annotation)
+    else:
+        for part in get_args(annotation):
+            yield from _literals(part)
 
 
 def pages() -> dict[str, str]:
