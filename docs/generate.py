@@ -307,25 +307,15 @@ def _cli_page() -> str:
     parts = ["# Command line"]
     for command in command_line():
         parts += [f"## {f'dspy-lambda {command.name}'.strip()}", f"{command.help[:1].upper()}{command.help[1:]}."]
-        rows = [(_flags(option), _default_of(option), _meaning_of(option)) for option in command.options]
+        rows = [(_code(*o.flags), _code(*(o.choices or [o.value])), _code(o.default), o.help) for o in command.options]
         if rows:
-            parts.append(_table(("option", "default", "meaning"), rows))
+            parts.append(_table(("option", "value", "default", "meaning"), rows))
     exits = "Every command exits with 0 when done, 1 on failure, 2 on wrong usage or configuration, 130 on Ctrl-C."
     return _page(parts[0], exits, *(part.replace("..", ".") for part in parts[1:]))
 
 
-def _flags(option: Option) -> str:
-    value = f" {option.value}" if option.value and not option.choices else ""
-    return f"`{', '.join(option.flags)}{value}`"
-
-
-def _default_of(option: Option) -> str:
-    return f"`{option.default}`" if option.default else ""
-
-
-def _meaning_of(option: Option) -> str:
-    choices = ", ".join(f"`{choice}`" for choice in option.choices)
-    return "; ".join(part for part in (choices, option.help) if part)
+def _code(*words: str) -> str:
+    return ", ".join(f"`{word}`" for word in words if word)
 
 
 def _meaning(meanings: Meanings, part: str, name: str) -> str:
