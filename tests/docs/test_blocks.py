@@ -45,6 +45,17 @@ def test_a_config_block_is_a_valid_config(block, tmp_path):
     assert load_config(tmp_path).models.registry
 
 
+def test_the_longer_config_holds_the_defaults(tmp_path):
+    block = next(block for block in blocks("yaml") if "max_receive_count" in block.text)
+    (tmp_path / "dspy.config.yaml").write_text(block.text)
+    config = load_config(tmp_path)
+    functions = config.lambda_.defaults
+    assert config.server == type(config.server)()
+    assert functions.sqs == type(functions.sqs)()
+    assert functions.model_copy(update={"sqs": False}) == type(functions)()
+    assert config.lambda_.model_copy(update={"defaults": type(functions)()}) == type(config.lambda_)()
+
+
 def test_a_config_block_with_a_wrong_key_would_be_noticed(tmp_path):
     block = next(block for block in blocks("yaml") if "max_receive_count" in block.text)
     (tmp_path / "dspy.config.yaml").write_text(block.text.replace("max_receive_count", "max_receives"))

@@ -35,7 +35,7 @@ def claimed(row):
             ("| dspy-lambda: the whole HTTP event |", 2),
             ("| FastAPI + Mangum + DSPy + Powertools: the whole HTTP event |", 2),
         ),
-        ("| 100 SQS records", ("| 500 | sync | 100 |", 5), ("| 500 | sync | 100 |", 7)),
+        ("| 10 SQS records", ("| 500 | sync | 10 |", 5), ("| 500 | sync | 10 |", 7)),
         ("| 100 users", ("| dspy-lambda serve | sync |", 3), ("| dspy-cli serve | sync |", 3)),
     ],
 )
