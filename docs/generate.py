@@ -6,7 +6,6 @@ function below reads one part of the code, and is the only place to change when 
 
 from __future__ import annotations
 
-import argparse
 import ast
 import importlib
 import logging
@@ -114,33 +113,13 @@ def log_messages() -> list[str]:
 
 
 def command_line() -> list[Command]:
-    """The `dspy-lambda` command, whether it is built with typer (an `app`) or argparse."""
-    from dspy_lambda_infra import cli
+    """The `dspy-lambda` command, and its subcommands."""
+    from typer.main import get_command
 
-    if (app := getattr(cli, "app", None)) is not None:
-        from typer.main import get_command  # type: ignore[import-not-found,unused-ignore]
+    from dspy_lambda_infra.cli import app
 
-        root = get_command(app)
-        return [_of_typer("", root), *(_of_typer(name, command) for name, command in root.commands.items())]
-    parser = cli._parser()
-    (subparsers,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    texts = {action.dest: action.help or "" for action in subparsers._choices_actions}
-    commands = [_of_argparse(name, texts[name], command) for name, command in subparsers.choices.items()]
-    return [_of_argparse("", parser.description or "", parser), *commands]
-
-
-def _of_argparse(name: str, text: str, parser: argparse.ArgumentParser) -> Command:
-    options = []
-    for action in parser._actions:
-        if isinstance(action, argparse._HelpAction | argparse._SubParsersAction):
-            continue
-        takes_value = action.nargs != 0
-        choices = tuple(map(str, action.choices or ()))
-        value = (action.metavar or action.dest.upper()) if takes_value and action.option_strings else ""
-        default = "" if action.default in (None, False, [], argparse.SUPPRESS) else str(action.default)
-        flags = tuple(action.option_strings) or (str(action.metavar or action.dest),)
-        options.append(Option(flags, str(value), choices, default, action.help or ""))
-    return Command(name, text, options)
+    root: Any = get_command(app)
+    return [_of_typer("", root), *(_of_typer(name, command) for name, command in root.commands.items())]
 
 
 def _of_typer(name: str, command: Any) -> Command:
