@@ -232,8 +232,8 @@ def measure_fan_out(count: int) -> dict[str, float]:
 def measure_answering(size: int) -> dict[str, float]:
     """Seconds from the deadline to the answer, when a whole batch is cut off by it: what the reserve is for."""
     handler = our_handler()
+    from dspy_lambda.invocation import reserve_seconds
     from dspy_lambda.main import environment
-    from dspy_lambda.sources.invocation import reserve_seconds
 
     class Short(Context):
         def get_remaining_time_in_millis(self) -> int:

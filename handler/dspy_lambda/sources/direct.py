@@ -9,11 +9,10 @@ from pydantic_core import from_json
 from dspy_lambda.call import UNKNOWN, Call
 from dspy_lambda.environment import Environment
 from dspy_lambda.errors import DeadlineExceeded
-from dspy_lambda.invocation import Invocation
+from dspy_lambda.invocation import Invocation, open_invocation
 from dspy_lambda.payload import AnswerLimit, read_value
 from dspy_lambda.quotas import MAX_ANSWER_BYTES
 from dspy_lambda.runner import Runner
-from dspy_lambda.sources.invocation import open_invocation
 
 _AROUND_OUTPUTS = 500  # the program's name and the keys
 

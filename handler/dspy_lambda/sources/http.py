@@ -11,11 +11,10 @@ from dspy_lambda.api.events import correlation_id_of, cors_headers, epoch_ms_of,
 from dspy_lambda.call import UNKNOWN
 from dspy_lambda.environment import Environment
 from dspy_lambda.errors import CallError, DeadlineExceeded
-from dspy_lambda.invocation import Invocation
+from dspy_lambda.invocation import Invocation, open_invocation
 from dspy_lambda.payload import AnswerLimit
 from dspy_lambda.quotas import MAX_ANSWER_BYTES
 from dspy_lambda.runner import Runner
-from dspy_lambda.sources.invocation import open_invocation
 
 if TYPE_CHECKING:
     from dspy_lambda.api.lambda_app import LambdaApp

@@ -12,9 +12,8 @@ from dspy_lambda.call import UNKNOWN
 from dspy_lambda.config import Sqs
 from dspy_lambda.environment import Environment
 from dspy_lambda.errors import DeadlineExceeded
-from dspy_lambda.invocation import Invocation
+from dspy_lambda.invocation import Invocation, open_invocation
 from dspy_lambda.runner import Runner
-from dspy_lambda.sources.invocation import open_invocation
 from dspy_lambda.sources.sqs.attributes import group_of, identifier_of
 from dspy_lambda.sources.sqs.batch import Batch
 from dspy_lambda.sources.sqs.failure import Failure

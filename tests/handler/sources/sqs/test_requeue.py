@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspy_lambda.config import Sqs
 from dspy_lambda.errors import InvalidInput, ModelUnavailable, ProgramFailed, RateLimited
 from dspy_lambda.process import JOURNAL_FOLDER
 from dspy_lambda.settings import DEAD_LETTER_QUEUE, TEXTS, Settings
@@ -17,6 +16,7 @@ from dspy_lambda.sources.sqs.failure import Failure
 from dspy_lambda.sources.sqs.journal import Journal
 from dspy_lambda.sources.sqs.record import Record
 from dspy_lambda.sources.sqs.requeue import Requeue, pause_seconds, pauses
+from dspy_lambda_infra.config import Sqs
 from dspy_lambda_infra.local.queues import Queue, QueueServer
 from tests.support import AECHO, Context, failures, sqs
 
