@@ -105,7 +105,7 @@ def test_a_config_that_cannot_be_used_is_waited_out(make_project, start):
     reloading.line("ended with status 2; waiting for a change")
     config.write_text(text)
     assert post(reloading.ready()) == "word"
-    assert reloading.stop(signal.SIGTERM) in (0, 128 + signal.SIGTERM)
+    assert reloading.stop(signal.SIGTERM) == 128 + signal.SIGTERM  # of uvicorn, as a shell tells it
 
 
 @pytest.mark.skipif(not shutil.which("setpriv"), reason="needs setpriv, of Linux")

@@ -1,4 +1,8 @@
+import contextlib
 import json
+import os
+import pty
+import subprocess
 
 import pytest
 
@@ -6,7 +10,7 @@ from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.artifact.command import find_function
 from dspy_lambda_infra.cli import main
 from dspy_lambda_infra.project import CATALOGUE, load_project
-from tests.infra.artifact.conftest import HERE, contents
+from tests.infra.artifact.conftest import HERE, command, contents
 from tests.support import AECHO, ECHO
 
 
@@ -130,3 +134,23 @@ def test_a_build_as_json_reports_artifacts_warnings_and_failures(make_project, s
     assert sum(echo["parts_bytes"].values()) == echo["unzipped_bytes"]
     assert [warning for warning in found["warnings"] if "notes.txt:1" in warning]
     assert list(found["failed"]) == ["AEchoFunction"]
+
+
+def test_a_terminal_is_shown_which_function_is_being_built(make_project, stand_ins):
+    project = make_project({"echo": ECHO})
+    screen, end = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm"}
+    words = command(project, "Echo", project / "out")
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=end, env=environment) as process:
+        os.close(end)
+        shown = b""
+        with contextlib.suppress(OSError):  # EIO: the process has ended
+            while data := os.read(screen, 10_000):
+                shown += data
+        out = process.stdout.read()
+    os.close(screen)
+    assert process.returncode == 0
+    assert b"[1/1] EchoFunction" in shown
+    assert b"\x1b[" in shown
+    assert out.startswith(b"EchoFunction (Python ")
+    assert b"\x1b" not in out

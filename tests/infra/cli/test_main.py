@@ -189,3 +189,12 @@ def test_a_reader_that_leaves_early_is_no_traceback(make_project):
     assert found.returncode == 1
     (line,) = found.stderr.splitlines()
     assert "their code runs here" in line
+
+
+def test_ctrl_c_is_130_without_a_traceback(monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dspy_lambda_infra.limits.run_limits", interrupted)
+    assert main(["limits"]) == 130
+    assert capsys.readouterr().err == ""
