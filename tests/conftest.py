@@ -17,6 +17,7 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "true"
 os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
 
 import botocore.session
+import hypothesis
 import pytest
 import yaml
 
@@ -27,6 +28,10 @@ from tests.support import Records, Serve
 
 # Each session of boto3 reads and parses the descriptions of its services again: half of what tests with moto took.
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
+
+# An example may take as long as a busy machine needs for it.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICKSTART = ROOT / "examples" / "quickstart"

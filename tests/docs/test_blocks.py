@@ -11,7 +11,6 @@ from botocore.session import Session
 
 from dspy_lambda_infra.project import load_project
 from dspy_lambda_infra.template import build
-from dspy_lambda_infra.template.syntax import plain
 from tests.conftest import QUICKSTART, ROOT
 from tests.docs.pages import PAGES, blocks, blocks_of, commands, generator
 
@@ -67,7 +66,7 @@ def test_a_config_block_with_a_wrong_key_would_be_noticed(tmp_path):
 def test_a_template_block_is_merged_into_the_template(block, tmp_path):
     root = shutil.copytree(QUICKSTART, tmp_path / "quickstart", ignore=shutil.ignore_patterns(".*"))
     (root / TEMPLATE).write_text(block.text)
-    resources = plain(build(load_project(root), root))["Resources"]
+    resources = build(load_project(root), root)["Resources"]
     assert resources["Table"]["Type"] == "AWS::DynamoDB::Table"
     assert "table" in [policy["PolicyName"] for policy in resources["AnswerRole"]["Properties"]["Policies"]]
 

@@ -24,7 +24,7 @@ from dspy_lambda.errors import (
     from_exception,
 )
 from tests.handler import hostile
-from tests.support import without_retries
+from tests.support import unmeasured, without_retries
 
 KINDS = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, CallError)} - {CallError}
 # `exec` with globals whose `__name__` is no string: dspy_patches compares it.
@@ -364,5 +364,6 @@ def test_anything_becomes_a_call_error_without_memory():
                     _testcapi.remove_mem_hooks()
                     assert isinstance(found, CallError)
     """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=unmeasured(), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -361,7 +361,8 @@ def test_slow_queue_requests_are_cut_off_and_not_taken_for_a_blocked_loop(
     make_project, make_serve, records, models, monkeypatch
 ):
     monkeypatch.setattr(watch, "_MOMENT_SECONDS", 60)  # a busy machine's moments are long
-    serve = make_serve(make_project({"aecho": AECHO}), AWS_ACCESS_KEY_ID="k", AWS_SECRET_ACCESS_KEY="s")
+    patient = {"DSPY_LAMBDA_LOOP_BLOCKED_MS": "100000"}
+    serve = make_serve(make_project({"aecho": AECHO}), AWS_ACCESS_KEY_ID="k", AWS_SECRET_ACCESS_KEY="s", **patient)
     from dspy_lambda.sources.sqs import Queues
 
     queues = serve.environment.part(Queues)

@@ -9,10 +9,12 @@ PROGRAM = "dspy-lambda"
 
 def show_version() -> NoReturn:
     """Print the version, DSPy's and Python's, and exit."""
-    from importlib.metadata import version
+    from importlib.metadata import packages_distributions, version
     from platform import python_version
 
     from dspy_lambda import __version__
 
-    print(f"{PROGRAM} {__version__} (DSPy {version('dspy')}, Python {python_version()})")
+    owners = packages_distributions().get("dspy", [])  # dspy-lite brings it, too
+    dspy = f"DSPy {version(owners[0])}" if owners else "no DSPy"
+    print(f"{PROGRAM} {__version__} ({dspy}, Python {python_version()})")
     raise SystemExit(0)

@@ -88,7 +88,9 @@ def quickstart(make_serve):
     return make_serve(QUICKSTART)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None, max_examples=300
+)
 @given(event=mutated_events())
 def test_a_mutated_event_gets_an_answer_or_a_named_error(quickstart, event):
     try:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dspy_lambda.errors import InvalidInput, ProgramFailed, RateLimited, cause_of
 from dspy_lambda.telemetry.describe import describe
 from tests.handler import hostile
+from tests.support import unmeasured
 
 
 def raised(function):
@@ -169,5 +170,6 @@ def test_exceptions_are_described_without_memory():
                     _testcapi.remove_mem_hooks()
                     assert found is not None
     """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=unmeasured(), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -152,7 +152,7 @@ RECORDS = st.lists(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
 @given(batch=RECORDS)
 def test_every_record_is_done_or_reported_never_both_never_neither(picky, records, batch):
     records()
