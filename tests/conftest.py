@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import os
+import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,6 +47,15 @@ MakeServe = Callable[..., Serve]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Load and processes first: a long file that came last would keep one worker busy and the others waiting."""
     items.sort(key=lambda item: item.path.relative_to(ROOT / "tests").parts[0] not in ("stress", "infra"))
+
+
+@pytest.fixture(autouse=True)
+def _trace_function_comes_back() -> Iterator[None]:
+    """At the recursion limit Python takes off the function that counts branches, for all tests to come."""
+    usual = sys.gettrace()
+    yield
+    if sys.gettrace() is not usual:
+        sys.settrace(usual)
 
 
 @pytest.fixture(scope="session")
