@@ -8,6 +8,14 @@ PACKAGES = {"handler/dspy_lambda": "tests/handler", "infra/dspy_lambda_infra": "
 # Modules (or folders of them) without a test file of their own, and why.
 ELSEWHERE = {
     "handler/dspy_lambda/api/": "an application: asked over each gateway's events in handler/sources/test_http.py",
+    "handler/dspy_lambda/config/": "one file as its models: handler/config/test_config.py, infra/test_config.py",
+    "handler/dspy_lambda/dspy_patches/table.py": "each patch with its ground gone: dspy_patches/test_changed_dspy.py",
+    "handler/dspy_lambda/models/pool.py": "which LM code outside of calls has: handler/test_environment.py",
+    "handler/dspy_lambda/quotas.py": "AWS's figures, without code",
+    "handler/dspy_lambda/runners.py": "left behind and replaced in handler/test_invoke.py, handler/test_runner.py",
+    "handler/dspy_lambda/telemetry/metrics.py": "read back from the log: handler/telemetry/test_telemetry.py",
+    "handler/dspy_lambda/telemetry/records.py": "read back from the log: handler/telemetry/test_telemetry.py",
+    "handler/dspy_lambda/variables.py": "how the settings are read: handler/test_settings.py",
     "handler/dspy_lambda/provider_bounds/": "works as a whole only: handler/test_provider_bounds.py",
     "handler/dspy_lambda/chains.py": "walks causes and contexts for errors: handler/test_errors.py",
     "handler/dspy_lambda/introspection.py": "reads hostile objects for errors: handler/test_errors.py",
@@ -17,9 +25,7 @@ ELSEWHERE = {
     "handler/dspy_lambda/sources/sqs/batch.py": "the source itself: handler/sources/sqs/test_sqs.py",
     "handler/dspy_lambda/sources/sqs/failure.py": "decides what requeue does: handler/sources/sqs/test_requeue.py",
     "handler/dspy_lambda/sources/sqs/record.py": "the source's part: handler/sources/sqs/test_sqs.py",
-    "handler/dspy_lambda/telemetry/calls.py": "seen in each record: handler/telemetry/test_telemetry.py, test_usage.py",
-    "handler/dspy_lambda/telemetry/invocation.py": "seen in each blob: handler/telemetry/test_telemetry.py",
-    "infra/dspy_lambda_infra/doctor/command.py": "prints figures of cold starts: infra/doctor/test_cold_start.py",
+    "infra/dspy_lambda_infra/cli/": "options only: infra/cli/test_main.py, and beside the work that each command calls",
     "infra/dspy_lambda_infra/model_wires.py": "the model server's: infra/test_model_server.py",
     "infra/dspy_lambda_infra/verify/": "needs an account; what can be checked without is in tests/infra/verify",
 }
