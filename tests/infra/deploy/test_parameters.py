@@ -31,7 +31,7 @@ def test_what_was_deployed_holds_until_something_else_is_asked_for(project):
     assert choose_parameters(named, project, there) == {**before, "ApiAccessLog": "new-role"}
     asked = options(
         stack_name="mine", reserve_concurrency="true", alarm_email="b@example.com", secrets_version="2",
-        api_access_log="none", parameter=[("Mine", "yes")],
+        api_access_log="none", parameters={"Mine": "yes"},
     )  # fmt: skip
     assert choose_parameters(asked, project, there) == {
         "Stage": "test",
@@ -57,7 +57,7 @@ def test_parameters_that_the_template_does_not_have_are_not_chosen(load):
 
 def test_a_parameter_with_an_option_of_its_own_is_refused_with_the_option(project):
     with pytest.raises(ConfigError, match=r"--parameter Stage: has an option of its own; use --stage\."):
-        choose_parameters(options(parameter=[("Stage", "test")]), project, None)
+        choose_parameters(options(parameters={"Stage": "test"}), project, None)
 
 
 @pytest.mark.parametrize(
