@@ -253,7 +253,7 @@ class Settings:
     @property
     def core_share(self) -> float:
         """The function's share of a core, at most a whole one."""
-        return 1.0 if self.memory_mb is None else min(1.0, self.memory_mb / MB_PER_CORE)
+        return 1.0 if not self.memory_mb else min(1.0, self.memory_mb / MB_PER_CORE)
 
 
 class Row(NamedTuple):

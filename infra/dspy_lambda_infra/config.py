@@ -17,6 +17,7 @@ from dspy_lambda.config import schema
 from dspy_lambda.config.file import CONFIG_FILE, load_as
 from dspy_lambda.config.names import Variable
 from dspy_lambda.config.schema import Section
+from dspy_lambda.settings import PREFIX
 
 __all__ = ["CONFIG_FILE", "Config", "FunctionSettings", "ModelSettings", "Sqs", "load_config"]
 # A blank ends a place in DSPY_LAMBDA_SECRETS.
@@ -158,6 +159,9 @@ class FunctionSettings(schema.FunctionSettings):
                 raise ValueError(f"environment: {name} is Lambda's own; take another name")
             if name in _METRIC_NAMES:
                 raise ValueError(f"environment: {name} names the metrics that the alarms read; leave it out")
+        for name in self.secrets:
+            if name.startswith(("AWS_", "LAMBDA_", "_", PREFIX)):
+                raise ValueError(f"secrets: {name} is read before secrets are; write it under environment")
         return self
 
 

@@ -82,6 +82,8 @@ def run_serve(root: Path, *, host: str, port: int, dev: bool, model_server: bool
         ConfigError: `dev` where other machines could call it, or a model's key is missing.
     """
     project = load_project(root)
+    for name, why in project.failed.items():
+        print(f"program {name} cannot be loaded: {why}", file=sys.stderr)
     own = {**read_dotenv(project.root), **os.environ, "DSPY_LAMBDA_PROJECT": str(project.root)}
     os.environ.update(own)  # programs read theirs when they are called, too
     with model_variables(model_server, project) as variables:

@@ -242,3 +242,17 @@ def test_a_name_that_looks_like_a_type_is_in_its_errors_place(tmp_path, text, sa
     (tmp_path / "dspy.config.yaml").write_text(text)
     with pytest.raises(ConfigError, match=re.escape(says)):
         load_config(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["DSPY_LAMBDA_API_BASE", "AWS_SECRET_ACCESS_KEY"])
+def test_a_variable_that_is_read_before_secrets_cannot_be_one(tmp_path, name):
+    (tmp_path / "dspy.config.yaml").write_text(VALID + f"lambda: {{defaults: {{secrets: [{name}]}}}}")
+    with pytest.raises(ConfigError, match=f"secrets: {name} is read before secrets are"):
+        load_config(tmp_path)
+
+
+def test_an_anchor_that_holds_itself_is_a_config_error(tmp_path):
+    text = "lambda: {defaults: &d {environment: *d}, programs: {Echo: *d}}"
+    (tmp_path / "dspy.config.yaml").write_text(VALID + text)
+    with pytest.raises(ConfigError, match="an anchor holds an alias of itself"):
+        load_config(tmp_path)

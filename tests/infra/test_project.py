@@ -89,3 +89,10 @@ def test_programs_that_take_their_lm_when_they_are_made_load_without_a_key(make_
     models = {"default": "fast", "registry": registry}
     project = make_project({"takes": source}, models=models, program_models={"Takes": "strong"})
     assert load_project(project).functions["Takes"].program.instance.model == "openai/strong"
+
+
+def test_a_folder_beside_src_can_be_imported_as_on_lambda(make_project):
+    project = make_project({"order": "from handler_codes.codes import CODES\n" + ECHO})
+    (project / "handler_codes").mkdir()
+    (project / "handler_codes" / "codes.py").write_text("CODES = [1]\n")
+    assert load_project(project).failed == {}

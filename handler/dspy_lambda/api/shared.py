@@ -69,7 +69,7 @@ def _add_shared_routes(app: FastAPI, programs: list[dict[str, Any]], stuck: Call
 
     @app.get(
         "/programs",
-        operation_id="list_programs",
+        operation_id="list-programs",
         summary="The programs, their models and states",
         responses={200: json_response("Programs")},
     )
@@ -78,7 +78,7 @@ def _add_shared_routes(app: FastAPI, programs: list[dict[str, Any]], stuck: Call
 
     @app.get(
         "/health/live",
-        operation_id="check_liveness",
+        operation_id="check-liveness",
         summary="Whether the process answers",
         responses={200: json_response("Liveness")},
     )
@@ -87,7 +87,7 @@ def _add_shared_routes(app: FastAPI, programs: list[dict[str, Any]], stuck: Call
 
     @app.get(
         "/health/ready",
-        operation_id="check_readiness",
+        operation_id="check-readiness",
         summary="Whether every program could be loaded",
         responses={200: json_response("Readiness"), 503: json_response("Readiness", "Not ready")},
     )

@@ -70,6 +70,8 @@ def load_as(schema: type[AnyConfig], project: Path) -> AnyConfig:
         raise ConfigError(f"{path}: must be a mapping with the key `models`, not {type(raw).__name__}.")
     try:
         config = schema.model_validate(_merge_program_settings(raw))
+    except RecursionError:
+        raise ConfigError(f"{path}: an anchor holds an alias of itself.") from None
     except ValidationError as error:
         raise ConfigError("\n".join(f"{path}: {line}" for line in _explain(error, schema))) from None
     _check_aliases(config, path)

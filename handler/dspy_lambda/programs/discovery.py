@@ -102,9 +102,7 @@ def load_programs(
         ConfigError: two programs of one name; or, with `only`, no such program or one that cannot be loaded.
     """
     files = program_files(project)
-    source = str(project / "src")
-    if source not in sys.path:
-        sys.path.insert(0, source)
+    _make_importable(project)
     if only is not None:
         files = _files_of(only, files, module)
     default = config.models.default if only is None else config.model_alias(only)
@@ -126,6 +124,15 @@ def load_programs(
     if only is not None and only not in programs:
         raise ConfigError(_why_not(only, failed, files))
     return programs, failed
+
+
+def _make_importable(project: Path) -> None:
+    """The packages in src/, and then what lies beside it: on Lambda the task root is on the path."""
+    source, root = str(project / "src"), str(project)
+    if source not in sys.path:
+        sys.path.insert(0, source)
+    if root not in sys.path:
+        sys.path.append(root)
 
 
 def place_lm(lm: dspy.BaseLM | None) -> None:

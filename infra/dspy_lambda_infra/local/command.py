@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from dspy_lambda.errors import ConfigError, UnknownEvent
 from dspy_lambda_infra.local.function import RequestTooLarge, Throttled
@@ -230,9 +230,14 @@ def _direct_event(inputs: str) -> bytes:
 
 def _parse(source: str, data: bytes) -> Any:
     try:
-        return json.loads(data)
+        return json.loads(data, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{source}: not JSON: {error}.") from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    """Python reads NaN and the infinities, which AWS refuses."""
+    raise ValueError(f"{name} is not a value of JSON")
 
 
 @contextlib.contextmanager
