@@ -216,7 +216,7 @@ class Environment:
         if changed := self.process.restore():
             self.telemetry.log("WARNING", "restored process state that a program changed", {"changed": changed})
         resort, self.restart_seconds = self.last_resort, 0.0
-        if resort is None or not (reason := resort.why(self.runners.stuck)):
+        if resort is None or not (reason := resort.exhausted_resource(self.runners.stuck)):
             return
         if invocation.ends - time.monotonic() < resort.seconds:
             self.restart_seconds = 2 * resort.seconds  # a late answer may take half of the reserve

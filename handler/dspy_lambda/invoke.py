@@ -63,7 +63,7 @@ def _answer_late(
         with environment.telemetry.held_together():
             if is_blocked:
                 environment.watch.report(runner, invocation)
-            environment.runners.give_up()
+            environment.runners.abandon_current()
             return source.late(environment, event, invocation)
     finally:
         invocation.wait_for_records()

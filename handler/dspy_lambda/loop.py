@@ -152,7 +152,7 @@ class PersistentLoop(asyncio.SelectorEventLoop):
         """Return programs' tasks that did not end when canceled, without libraries' own workers."""
         return [(task, self.call_of(task)) for task in self.unfinished() if _name(task) is not None]
 
-    def give_up(self) -> None:
+    def shut_down(self) -> None:
         """Close the loop and everything on it. Call it in the loop's own thread, or after that thread has ended."""
         for pool in (self.threads, self._names):
             pool.abandon()

@@ -24,9 +24,9 @@ JOURNAL_FOLDER = "dspy-lambda"  # see sources/sqs/journal.py
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 MAX_THREADS = 700
 _MAX_STUCK = 3  # each may spin forever and take CPU time from every call
-_PART_OF_MEMORY, _PART_OF_GROWTH = 0.9, 0.1
-_TIMES_INIT = 2
-_PART_OF_TMP = 0.02
+_MEMORY_SHARE, _GROWTH_SHARE = 0.9, 0.1
+_INIT_FACTOR = 2
+_TMP_SHARE = 0.02
 
 
 class ProcessState:
@@ -184,9 +184,9 @@ class LastResort:
 
         An invocation lasts until the next event is requested, so the new process's init must fit into it.
         """
-        return self._init_seconds * _TIMES_INIT
+        return self._init_seconds * _INIT_FACTOR
 
-    def why(self, stuck_runners: int) -> str | None:
+    def exhausted_resource(self, stuck_runners: int) -> str | None:
         """Return the exhausted resource, or None; always None soon after a replacement."""
         if time.monotonic() < self._quiet_until:
             return None
@@ -199,10 +199,10 @@ class LastResort:
             # A new process would also need what this one used after its first invocation.
             self._first_bytes = self._first_bytes or used
             grown = used - self._first_bytes
-            if used > self._memory_bytes * _PART_OF_MEMORY and grown > self._memory_bytes * _PART_OF_GROWTH:
+            if used > self._memory_bytes * _MEMORY_SHARE and grown > self._memory_bytes * _GROWTH_SHARE:
                 return "memory"
         disk = os.statvfs(self._folder)
-        if disk.f_bavail < disk.f_blocks * _PART_OF_TMP:
+        if disk.f_bavail < disk.f_blocks * _TMP_SHARE:
             return "disk"
         return None
 

@@ -140,4 +140,4 @@ class Runner:
             del job
             if self.abandoned:
                 break
-        self.loop.give_up()
+        self.loop.shut_down()

@@ -67,10 +67,10 @@ class Runners:
                 about = {"program": program, "calls": number, "seconds": round(since, 3)}
                 self._log("WARNING", "abandoned calls of earlier invocations that are still running", about)
                 invocation.counts["Stuck", program] += number
-            self.give_up()
+            self.abandon_current()
         return self.current
 
-    def give_up(self) -> None:
+    def abandon_current(self) -> None:
         """Abandon the current runner. This is fast: the next invocation creates the new thread, loop and executors."""
         given_up = self.current
         given_up.abandon()

@@ -20,7 +20,7 @@ def lines():
 def loop(lines):
     loop = PersistentLoop(lambda *line: lines.append(line), threads=2)
     yield loop
-    loop.give_up()
+    loop.shut_down()
 
 
 def test_the_loops_tasks_are_not_in_all_tasks(loop):
@@ -88,7 +88,7 @@ def test_a_canceled_invocation_is_an_error_that_the_runtime_client_catches(loop)
 
 
 def test_an_abandoned_loop_ignores_callbacks(loop):
-    loop.give_up()
+    loop.shut_down()
     assert loop.call_soon_threadsafe(print) is None
     with pytest.raises(RuntimeError, match="closed"):
         loop.create_task(asyncio.sleep(0))
@@ -116,7 +116,7 @@ def test_closing_the_loop_ends_tasks_that_ignore_cancellation_in_their_own_conte
         "test_closing_the_loop_ends_tasks_that_ignore_cancellation_in_their_own_context.<locals>.stays"
     ]
     assert len(loop.stuck_tasks()) == 1
-    loop.give_up()
+    loop.shut_down()
     assert (seen, lines) == (["ended"], [])
 
 
@@ -134,7 +134,7 @@ def test_closing_the_loop_returns_even_if_a_task_ignores_everything(loop, lines)
         await asyncio.sleep(0)
 
     loop.run_until_complete(start())
-    thread = threading.Thread(target=loop.give_up, daemon=True)
+    thread = threading.Thread(target=loop.shut_down, daemon=True)
     thread.start()
     thread.join(60)
     gc.collect()  # its finalizer would close it again

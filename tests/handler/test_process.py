@@ -21,14 +21,14 @@ def last_resort(tmp_path, monkeypatch):
 
 
 def test_no_resource_is_exhausted_by_default(last_resort):
-    assert last_resort(AWS_LAMBDA_FUNCTION_MEMORY_SIZE="100000").why(0) is None
+    assert last_resort(AWS_LAMBDA_FUNCTION_MEMORY_SIZE="100000").exhausted_resource(0) is None
 
 
 def test_memory_near_the_functions_limit_is_exhausted(last_resort):
     resort = last_resort(AWS_LAMBDA_FUNCTION_MEMORY_SIZE="1")
-    assert resort.why(0) is None  # its initial size
+    assert resort.exhausted_resource(0) is None  # its initial size
     resort._first_bytes //= 2
-    assert resort.why(0) == "memory"
+    assert resort.exhausted_resource(0) == "memory"
 
 
 @pytest.mark.parametrize(
@@ -44,9 +44,9 @@ def test_the_new_process_starts_with_lambdas_original_variables(given, started):
 
 
 def test_too_many_threads_or_stuck_runners_exhaust_the_process(last_resort, monkeypatch):
-    assert last_resort().why(4) == "CPU time"
+    assert last_resort().exhausted_resource(4) == "CPU time"
     monkeypatch.setattr(threading, "active_count", lambda: 701)
-    assert last_resort().why(0) == "threads"
+    assert last_resort().exhausted_resource(0) == "threads"
 
 
 def test_a_full_disk_exhausts_the_process(last_resort, monkeypatch):
@@ -56,15 +56,15 @@ def test_a_full_disk_exhausts_the_process(last_resort, monkeypatch):
         f_blocks, f_bavail = 1000, 10
 
     monkeypatch.setattr(process.os, "statvfs", lambda path: Full() if isinstance(path, str) else real(path))
-    assert last_resort().why(0) == "disk"
+    assert last_resort().exhausted_resource(0) == "disk"
 
 
 def test_an_exhausted_process_is_replaced_at_most_once_a_minute(last_resort, monkeypatch):
     resort = last_resort()
-    assert resort.why(4)
+    assert resort.exhausted_resource(4)
     assert resort.plan("memory") is False  # there is no runtime client here
-    assert resort.why(4) is None
-    assert last_resort(**{RESTARTS: "1"}).why(4) is None
+    assert resort.exhausted_resource(4) is None
+    assert last_resort(**{RESTARTS: "1"}).exhausted_resource(4) is None
 
 
 def test_the_process_is_replaced_when_the_next_event_is_requested(last_resort, monkeypatch, tmp_path):

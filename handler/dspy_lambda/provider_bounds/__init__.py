@@ -13,9 +13,9 @@ from functools import partial
 from dspy_lambda.dspy_patches.insides import EXECUTION, HTTP
 from dspy_lambda.dspy_patches.patch import Name, Patch, apply_patches
 from dspy_lambda.provider_bounds import attempts, sizes, times
-from dspy_lambda.provider_bounds.bounds import ProviderBounds, use
+from dspy_lambda.provider_bounds.bounds import ProviderBounds, set_bounds
 
-__all__ = ["PATCHES", "ProviderBounds", "bound_provider_calls", "scale_to_core_share", "use"]
+__all__ = ["PATCHES", "ProviderBounds", "bound_provider_calls", "scale_to_core_share", "set_bounds"]
 
 _http11 = partial(Name, f"{HTTP}._http11")
 _sync = partial(Name, f"{HTTP}._sync")
@@ -100,7 +100,7 @@ PATCHES = (SIZES, TIMES, ATTEMPTS, LEGACY_ERRORS, POOLS, EMBEDDINGS)
 def scale_to_core_share(core_share: float) -> None:
     """Use the default bounds, scaled for a process with this share of a core."""
     defaults = ProviderBounds()
-    use(replace(defaults, late_seconds=defaults.late_seconds / core_share))
+    set_bounds(replace(defaults, late_seconds=defaults.late_seconds / core_share))
 
 
 def bound_provider_calls(bounds: ProviderBounds | None = None) -> dict[str, str]:
@@ -111,5 +111,5 @@ def bound_provider_calls(bounds: ProviderBounds | None = None) -> dict[str, str]
     Returns:
         The patches that were left out, each with the change in DSPy that prevented it.
     """
-    use(bounds or ProviderBounds())
+    set_bounds(bounds or ProviderBounds())
     return apply_patches(PATCHES)

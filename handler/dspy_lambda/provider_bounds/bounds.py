@@ -30,7 +30,7 @@ class ProviderBounds:
 _bounds = ProviderBounds()
 
 
-def use(bounds: ProviderBounds) -> None:
+def set_bounds(bounds: ProviderBounds) -> None:
     """Use these bounds from now on."""
     global _bounds
     _bounds = bounds

@@ -121,13 +121,13 @@ async def _run(
         deleted: bool | None = await _in_time(queues, until, queues.requeue.delete, raws, until)
         return deleted
 
-    async def delete_of_the_dead() -> None:
+    async def delete_done_of_dead_batch() -> None:
         if await delete(queues.suspects.done, time.monotonic() + _MAX_SECONDS):
             queues.suspects.note_deleted()
 
     batch = Batch(environment, runner, invocation, queues.suspects, delete)
     # Concurrently, so that an unreachable SQS does not delay the batch.
-    failed, _ = await asyncio.gather(batch.run(records), delete_of_the_dead())
+    failed, _ = await asyncio.gather(batch.run(records), delete_done_of_dead_batch())
     for failure in failed:
         invocation.records_failed[failure.record.label] += 1
     await _settle(environment, failed, invocation)

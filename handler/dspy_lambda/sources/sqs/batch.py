@@ -76,7 +76,7 @@ class Batch:
             left = None if deadline is None else deadline - time.monotonic()
             label = waiting[0][0].label
             usual = self._runner.dispatcher.usual_seconds(label)
-            count = self._suspects.side_by_side(list(waiting), self._batch_size(label), usual, left)
+            count = self._suspects.number_to_start(list(waiting), self._batch_size(label), usual, left)
             failed += await self._run_groups([waiting.popleft() for _ in range(count)], waited=True)
         return failed
 

@@ -31,7 +31,7 @@ from dspy_lambda.sources.sqs.record import Record
 _MOST = 1000
 _FATAL = 3
 # Records run one at a time only if that fits in this share of the time left.
-_PART_OF_TIME = 0.5
+_TIME_SHARE = 0.5
 _WAKE_SECONDS = 60.0
 
 
@@ -102,7 +102,7 @@ class Suspects:
         """Whether a record has used up its runs and is known to end the process that runs it."""
         return self._known.get(record.identifier, 0) >= _FATAL and record.receive_count > MAX_RUNS
 
-    def side_by_side(
+    def number_to_start(
         self, waiting: list[list[Record]], batch_size: int, usual: float | None, left: float | None
     ) -> int:
         """Return how many waiting groups to start now: one, except for groups that came back for an unknown reason.
@@ -116,7 +116,7 @@ class Suspects:
         wanted = unknown if self._survivors >= batch_size else 1
         if unknown and usual is not None and left is not None:
             # Records that are not started in time come back, too, and use up receives for nothing.
-            wanted = max(wanted, math.ceil(len(waiting) * usual / max(left * _PART_OF_TIME, 0.001)))
+            wanted = max(wanted, math.ceil(len(waiting) * usual / max(left * _TIME_SHARE, 0.001)))
         return max(1, min(wanted, unknown))
 
     def survived(self, came_back: int, records: int) -> None:

@@ -39,13 +39,13 @@ def test_a_suspect_that_was_running_alone_starts_last(tmp_path):
 
 def test_returned_records_run_alone_until_a_batch_of_them_has_survived():
     suspects, waiting = Suspects(None), groups(*(record(f"m{n}", 2) for n in range(10)))
-    assert suspects.side_by_side(waiting, 10, None, None) == 1
+    assert suspects.number_to_start(waiting, 10, None, None) == 1
     suspects.survived(came_back=9, records=9)  # as many as come back from a batch without the record that killed it
-    assert suspects.side_by_side(waiting, 10, None, None) == 1
+    assert suspects.number_to_start(waiting, 10, None, None) == 1
     suspects.survived(came_back=2, records=3)
-    assert suspects.side_by_side(waiting, 10, None, None) == 10
+    assert suspects.number_to_start(waiting, 10, None, None) == 10
     suspects.survived(came_back=1, records=10)
-    assert suspects.side_by_side(waiting, 10, None, None) == 1
+    assert suspects.number_to_start(waiting, 10, None, None) == 1
 
 
 def test_records_that_survived_long_ago_do_not_indicate_an_outage(monkeypatch):
@@ -55,7 +55,7 @@ def test_records_that_survived_long_ago_do_not_indicate_an_outage(monkeypatch):
     suspects.survived(came_back=9, records=9)
     now[0] += 100
     suspects.survived(came_back=9, records=9)
-    assert suspects.side_by_side(waiting, 10, None, None) == 1
+    assert suspects.number_to_start(waiting, 10, None, None) == 1
 
 
 def test_known_suspects_run_alone_however_many_records_have_survived():
@@ -63,14 +63,14 @@ def test_known_suspects_run_alone_however_many_records_have_survived():
     suspects.survived(came_back=10, records=10)
     suspects.suspect(["a", "b"], alone=False)
     waiting = groups(record("a", 2), record("b", 2))
-    assert suspects.side_by_side(waiting, 10, None, None) == 1
-    assert suspects.side_by_side(waiting, 10, usual=10.0, left=1.0) == 1
-    assert suspects.side_by_side([*groups(record("c", 2)), *waiting], 10, usual=10.0, left=1.0) == 1
+    assert suspects.number_to_start(waiting, 10, None, None) == 1
+    assert suspects.number_to_start(waiting, 10, usual=10.0, left=1.0) == 1
+    assert suspects.number_to_start([*groups(record("c", 2)), *waiting], 10, usual=10.0, left=1.0) == 1
 
 
 def test_more_records_run_at_once_if_one_at_a_time_would_not_fit_in_the_time_left():
     waiting = groups(*(record(f"m{n}", 2) for n in range(100)))
-    assert Suspects(None).side_by_side(waiting, 10, usual=1.0, left=20.0) == 10
+    assert Suspects(None).number_to_start(waiting, 10, usual=1.0, left=20.0) == 10
 
 
 def test_records_running_when_a_process_died_become_suspects(tmp_path):
