@@ -65,7 +65,7 @@ def implied_calls(
         return Counter([None] if _is_call(answer) else [])
     require(set(answer) == {"program", "outputs"}, f"an answer with the keys {sorted(answer)}")
     require(type(answer["program"]) is str, "a program that is not text")
-    require(type(answer["outputs"]) is dict, "outputs that are no object")
+    require(type(answer["outputs"]) is dict, "outputs that are not an object")
     return Counter([None])
 
 
@@ -76,7 +76,7 @@ def _is_call(answer: dict[str, Any]) -> bool:
     require(type(body) is str, "a body that is not text")
     require(type(answer.get("isBase64Encoded", False)) is bool, "isBase64Encoded is neither true nor false")
     for headers in (answer.get("headers"), answer.get("multiValueHeaders")):
-        require(headers is None or type(headers) is dict, "headers that are no object")
+        require(headers is None or type(headers) is dict, "headers that are not an object")
     if status < 400:
         return body.startswith(OUTPUTS)
     problem = json.loads(body)
