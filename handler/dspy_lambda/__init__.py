@@ -1,3 +1,3 @@
-"""What runs inside Lambda. Nothing here knows SAM, and nothing here imports `dspy_lambda_infra`."""
+"""The package that runs inside Lambda. It does not depend on SAM and never imports `dspy_lambda_infra`."""
 
 __version__ = "0.1.0"

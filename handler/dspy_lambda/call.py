@@ -1,4 +1,4 @@
-"""One program call, from the moment its request is read to its outcome."""
+"""One program call, from reading its request to its outcome."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from dspy_lambda.invocation import Invocation
 
 UNKNOWN = "unknown"
-# What somebody has to look at; the rest is the caller's or the load's doing.
+# Outcomes that need attention; callers or load cause the others.
 _ERRORS = {"model_error", "deadline", "program_error"}
 
 
-# The call that this context runs for; None outside of one. A thread that does not carry the context has none.
+# The call that this context belongs to; None outside any call, and in a thread that does not carry the context.
 CALL: ContextVar[Call | None] = ContextVar("dspy_lambda_call", default=None)
 
 
@@ -36,21 +36,21 @@ class _Outcome:
 
 
 class Call:
-    """Times one call, and settles it once: done or failed, whoever is first to say so.
+    """Times one call, and settles it exactly once, as done or failed.
 
-    The loop, a sync program's thread and, at the deadline, the main thread may each come to the end of one call;
-    only the first is heard. As a `with` block, whatever leaves it as an exception leaves it as a CallError.
+    The loop, a sync program's thread and, at the deadline, the main thread may each try to settle the call; the first
+    one wins. Used as a context manager, it converts any exception to a CallError.
 
     Attributes:
-        program, model: the program's name and its model's alias; `unknown` and None where there is none.
-        waited: whether it had to wait for others of its invocation to end.
-        usage: filled by the LM calls that run within this call.
-        lm_error: the last failure of an LM call within this call, whatever the program made of it.
-        started: when it began, by `time.monotonic()`.
-        written: whether its record has been written.
+        program, model: the program's name and its model's alias; `unknown` and None if there is no program.
+        waited: whether the call waited for others of its invocation to end.
+        usage: the totals of the LM calls within this call.
+        lm_error: the last failure of an LM call within this call, even if the program handled it.
+        started: the start time, by `time.monotonic()`.
+        written: whether the call's log record has been written.
         running: whether the program has been started.
-        moved: whether the dead-letter queue has its record.
-        mark: what notes that the call runs, and its record's position, where that is noted.
+        moved: whether the SQS record was moved to the dead-letter queue.
+        mark: the journal's function to note the call's state, and the record's position; None without a journal.
     """
 
     def __init__(self, invocation: Invocation, program: str, model: str | None, message_id: str | None) -> None:
@@ -69,28 +69,28 @@ class Call:
         self._settled: dict[int, _Outcome] = {}
 
     def begin(self, *, waited: bool) -> None:
-        """The call's time begins; what waited for others of its batch waited since the batch came."""
+        """Start timing; a record that waited for others of its batch is timed from the batch's arrival."""
         self.waited = waited
         self.started = self.invocation.started if waited else time.monotonic()
 
     def run(self) -> None:
-        """The program is started."""
+        """Note that the program is started."""
         self.running = True
         if self.mark is not None:
             self.mark[0](self.mark[1], "running")
 
     def ended(self) -> None:
-        """The program has ended, in time or not."""
+        """Note that the program has ended, in time or not."""
         if self.mark is not None and not self.invocation.over:
             self.mark[0](self.mark[1], "done" if self.succeeded else "waiting")
         self.invocation.listener.ended(self)
 
     def succeed(self, outputs: bytes) -> bool:
-        """Settle the call as done, with its outputs as JSON; False if it was settled before."""
+        """Settle the call as done, with its outputs as JSON; return False if it was already settled."""
         return self._settle(_Outcome(outputs, None), None)
 
     def fail(self, raised: BaseException) -> bool:
-        """Settle the call as failed; False if it was settled before."""
+        """Settle the call as failed; return False if it was already settled."""
         error = from_exception(raised, self.lm_error)
         cause = cause_of(raised) if error.outcome in _ERRORS else None
         if cause is not None:
@@ -108,7 +108,7 @@ class Call:
 
     @property
     def error(self) -> CallError | None:
-        """Why the call failed; None while it runs, and when it is done."""
+        """The error of a failed call; None while it is running and when it is done."""
         outcome = self._settled.get(0)
         return None if outcome is None else outcome.error
 
@@ -117,7 +117,7 @@ class Call:
         """The outputs as JSON.
 
         Raises:
-            CallError: why there are none.
+            CallError: The call failed.
         """
         outcome = self._settled[0]
         if outcome.error is not None:
@@ -143,16 +143,16 @@ class Call:
         error = self.error
         if error is not None and error is not raised:
             raise error from raised
-        return error is None  # done in its thread at the last moment: then nothing failed
+        return error is None  # its thread finished at the last moment: nothing failed
 
     def __deepcopy__(self, _: dict[int, Any]) -> Call:
-        """A program that copies its LM deeply still has this call."""
+        """Return the call itself, so that a program's deep copy of its LM keeps this call."""
         return self
 
     def _settle(self, outcome: _Outcome, cause: BaseException | None) -> bool:
         leave_if_forked()
         duration_ms = (time.monotonic() - self.started) * 1000
-        # Atomic, and no lock that a thread could be stuck with: one thread's outcome gets in.
+        # setdefault is atomic, and unlike a lock it cannot be held by a stuck thread: the first outcome wins.
         if self._settled.setdefault(0, outcome) is not outcome:
             return False
         self.duration_ms = duration_ms
@@ -164,7 +164,7 @@ class Call:
         return True
 
     def ids(self) -> dict[str, Any]:
-        """What leads from a line to the request, and to the record."""
+        """Return the ids that link a log line to its request and SQS record."""
         invocation = self.invocation
         fields = {
             "function_request_id": invocation.request_id,
@@ -175,16 +175,16 @@ class Call:
         return fields
 
     def _count_late(self, answer: Answer) -> None:
-        """An answer that was read after the call had been settled was paid for all the same."""
+        """Report an answer that was read after the call had been settled; it is billed nevertheless."""
         self.invocation.listener.answered_late(self, answer)
 
 
 class NoCall:
-    """The `call` of an LM that no call has asked: in a program's `__init__`, or in a thread that it started itself.
+    """The `call` of an LM used outside any call: in a program's `__init__`, or in a thread that the program started.
 
     Args:
-        log: called with each answer at once, since no call's record will have it.
-        seconds: how long each request may take, with the pauses before its next attempt.
+        log: called with each answer immediately, since no call's record will include it.
+        seconds: how long each request may take, including pauses between attempts.
     """
 
     def __init__(self, log: Callable[[Answer], None], seconds: float) -> None:
@@ -205,14 +205,14 @@ class NoCall:
 
 
 def call_of(lm: Any) -> Any:
-    """The call that an LM is asked by: the context's, since a program may keep an LM from one call for the next.
+    """Return the call that is using an LM: the context's call first, since a program may keep an LM between calls.
 
-    In a thread without a context (one that the program began) it is the `call` that the LM has, if it has one.
+    In a thread without a context (one that the program started), it is the LM's `call`, if any.
     """
     return CALL.get() or getattr(lm, "call", None)
 
 
 def usage_of(lm: Any) -> Usage | None:
-    """Where an LM's answers count. Where no call is known, DSPy's settings may know it, which go further."""
+    """Return the usage to count an LM's answers in. If the call is unknown, DSPy's settings may carry its usage."""
     usage: Usage | None = getattr(call_of(lm), "usage", None) or usage_of_settings()
     return usage

@@ -1,7 +1,7 @@
 """The catalogue function: `dspy_lambda.catalogue.lambda_handler` serves the shared GET routes for all programs.
 
-From a manifest that was made when the artifact was built: it never imports DSPy, so that a health check costs neither
-a model's environment nor its cold start.
+It reads a manifest written when the artifact was built and never imports DSPy, so a health check needs neither a
+program's environment nor its cold start.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dspy_lambda.errors import UnknownEvent
 def _load() -> LambdaApp:
     manifest = json.loads((Path(os.environ["LAMBDA_TASK_ROOT"]) / MANIFEST).read_bytes())
     openapi = manifest.pop("openapi")
-    asyncio.set_event_loop(asyncio.new_event_loop())  # the one that Mangum runs everything on
+    asyncio.set_event_loop(asyncio.new_event_loop())  # Mangum runs requests on it
     app = create_shared_app(**manifest)
     app.openapi = lambda: openapi  # type: ignore[method-assign]
     return LambdaApp(app)
@@ -34,8 +34,8 @@ def lambda_handler(event: Any, context: Any) -> dict[str, Any]:
     """Answer one HTTP event.
 
     Raises:
-        UnknownEvent: it is none.
+        UnknownEvent: The event is not an HTTP event.
     """
     if not isinstance(event, dict) or kind_of(event) is None:
-        raise UnknownEvent("The catalogue function takes HTTP events; programs have functions of their own.")
+        raise UnknownEvent("The catalogue function accepts only HTTP events; each program has its own function.")
     return _app.answer(event, context)

@@ -1,6 +1,6 @@
-"""Follow an exception to what it stands for: along causes, into groups, down a traceback. Never recurses.
+"""Follow exceptions to their origin: along causes, into groups, down a traceback. Never recurses.
 
-Exceptions form a graph, not a tree: `raise e from e` makes a cycle, and groups that share a member stand for it once.
+Exceptions form a graph, not a tree: `raise e from e` makes a cycle, and a member shared by several groups counts once.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import TypeVar
 from dspy_lambda.introspection import direct_cause_of, is_a, members_of
 
 Meaning = TypeVar("Meaning")
-# Nothing is followed further than this: what a call raised is judged in milliseconds, whatever it is.
+# Follow at most this many, so that any exception is classified within milliseconds.
 LINKS = 1000
 
 
-def ends_of(
+def chain_ends(
     error: BaseException, meaning: Callable[[BaseException], Meaning | None]
 ) -> list[tuple[BaseException, Meaning | None]]:
-    """Where the chains that begin at an exception end, depth first, each with its meaning.
+    """Return the ends of all chains that begin at an exception, depth first, each with its meaning.
 
-    A chain ends at an exception with a meaning of its own, or at one that has no cause and no members. A cycle has no
-    end. Of more than `LINKS` exceptions the rest is left out.
+    A chain ends at an exception that has a meaning itself, or that has neither cause nor members. A cycle has no end.
+    At most `LINKS` exceptions are visited.
     """
     ends: list[tuple[BaseException, Meaning | None]] = []
     pending, seen = [error], set[int]()
@@ -47,7 +47,7 @@ def _further(error: BaseException) -> tuple[BaseException, ...]:
 
 
 def innermost(traceback: TracebackType | None) -> TracebackType | None:
-    """The traceback's last entry, where the exception was raised; None for one that is too long to look for it."""
+    """Return the traceback's last entry, where the exception was raised; None if the traceback is too long."""
     for _ in range(LINKS):
         if traceback is None or traceback.tb_next is None:
             return traceback

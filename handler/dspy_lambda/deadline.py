@@ -1,4 +1,4 @@
-"""The deadline of the call that runs in this context, for whatever would begin work on its behalf."""
+"""The deadline of the call that runs in this context."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from contextvars import ContextVar
 
 from dspy_lambda.errors import DeadlineExceeded
 
-# `time.monotonic()`; None outside of a call, or where nobody set one. Threads that carry the context carry it along.
+# By `time.monotonic()`; None outside any call or without a deadline. Threads that carry the context have it, too.
 DEADLINE: ContextVar[float | None] = ContextVar("dspy_lambda_deadline", default=None)
 
 
 def seconds_left() -> float | None:
-    """Seconds until the deadline, never negative; None without one."""
+    """Return the seconds until the deadline, never negative; None without a deadline."""
     deadline = DEADLINE.get()
     return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
 def check_deadline() -> None:
-    """Begin nothing late: what nobody waits for any more would be paid for all the same.
+    """Refuse to start work after the deadline: it would be billed although no one waits for the result.
 
     Raises:
-        DeadlineExceeded: the deadline has passed.
+        DeadlineExceeded: The deadline has passed.
     """
     deadline = DEADLINE.get()
     if deadline is not None and time.monotonic() >= deadline:
-        raise DeadlineExceeded("The deadline has passed; nothing more is started.")
+        raise DeadlineExceeded("The deadline has passed; no more work is started.")

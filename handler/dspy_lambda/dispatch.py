@@ -1,4 +1,4 @@
-"""Run one call: await it or thread it, within the program's slots and the invocation's deadline."""
+"""Run one call, on the loop or in a thread, within the program's slots and the invocation's deadline."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _RECENT_CALLS = 20
 Recent = defaultdict[str, deque[float]]
 
 
-def no_durations() -> Recent:
-    """The durations of each program's last calls, in seconds."""
+def new_durations() -> Recent:
+    """Create the record of each program's most recent call durations, in seconds."""
     return defaultdict(lambda: deque(maxlen=_RECENT_CALLS))
 
 
 class Dispatcher:
-    """The one way to call a program, whatever the event source.
+    """Calls programs for every event source.
 
-    Native async programs are awaited on the running loop; the others run in an executor of their own, never the
-    loop's default one, which DSPy's async calls hop through and would starve in.
+    Native async programs are awaited on the running loop. Sync programs run in a separate executor and never in the
+    loop's default one: DSPy's async calls use that and would starve.
 
     Args:
         models: the LM of each alias.
         limits: worker threads, slots per program, and how long a caller of `serve` waits for one.
-        recent: how long the last calls took; outlives this dispatcher.
+        recent: durations of recent calls; outlives this dispatcher.
     """
 
     def __init__(self, models: dict[str, ProgramLM], limits: Server, recent: Recent) -> None:
@@ -51,11 +51,11 @@ class Dispatcher:
         self._running: dict[Call, float] = {}  # in threads
 
     async def run(self, program: Program, inputs: Any, call: Call) -> None:
-        """Call a program with inputs as they came, and settle the call: with its outputs, or with why there are none.
+        """Call a program with unvalidated inputs, and settle the call with its outputs or its error.
 
-        A sync program's outcome is recorded by its own thread, so that it counts even if the loop stands still. At
-        the deadline a program in a thread runs on, and keeps its slot and its thread until it ends: no thread can be
-        stopped from outside. Whatever else it would begin (an LM call) is refused by then.
+        A sync program's thread records the outcome itself, so that it counts even if the loop is blocked. A thread
+        cannot be stopped from outside: past the deadline it keeps its slot until it ends, but any LM call that it
+        starts is refused.
         """
         try:
             await self._run(program, inputs, call)
@@ -71,11 +71,11 @@ class Dispatcher:
         waited = call.waited or slots.locked()
         await self._take(slots, call)
         try:
-            if _seconds_left(call) == 0:  # a slot that came free when its call was canceled at the deadline
+            if _seconds_left(call) == 0:  # the slot was released by a call that was canceled at the deadline
                 raise _deadline()
             if waited:
                 self._check_time(program, call)
-            if call.settled:  # answered already, by the main thread at the deadline
+            if call.settled:  # the main thread answered it at the deadline
                 slots.release()
                 return
             work = self._start(program, inputs, call, slots)
@@ -87,30 +87,30 @@ class Dispatcher:
             self._recent[program.name].append(time.monotonic() - begin)
             return
         call.fail(_deadline())
-        work.cancel()  # a thread's takes effect only while it waits for a worker: then it never starts
+        work.cancel()  # work for a thread is canceled only while it still waits for one
 
     def running(self) -> Iterable[tuple[str, float]]:
-        """The calls whose threads have not ended: program and start (`time.monotonic()`)."""
+        """Return the program and start time (`time.monotonic()`) of each call whose thread is still running."""
         return [(call.program, started) for call, started in list(self._running.items())]
 
     def overdue(self) -> dict[str, int]:
-        """How many threads calls hold that have been answered already, by program."""
+        """Count, by program, the threads whose calls have already been answered."""
         return dict(Counter(call.program for call in list(self._running) if call.settled))
 
     def abandon(self) -> None:
-        """Give the threads up."""
+        """Abandon the threads."""
         self._threads.abandon()
 
     def usual_seconds(self, program: str) -> float | None:
-        """How long the slowest of a program's last calls took; None if there was none."""
+        """Return the duration of the slowest of a program's recent calls, or None if there are none."""
         recent = list(self._recent[program])
         return max(recent) if recent else None
 
     def _check_time(self, program: Program, call: Call) -> None:
-        """Start nothing late that even the fastest of the program's last calls would not have finished in time.
+        """Refuse a call if even the program's fastest recent call would not have finished in the time left.
 
-        It would only be paid for twice: now in vain, and again when its record comes back. What need not wait for a
-        slot always starts: or slow times would never be found to be over.
+        It would be paid for twice: now for nothing, and again when its record is retried. Calls that did not wait for
+        a slot always start; otherwise a slow period would never be seen to end.
         """
         recent, left = self._recent[program.name], _seconds_left(call)
         if recent and left is not None and left < min(recent):
@@ -135,7 +135,7 @@ class Dispatcher:
             raise _deadline() from None
 
     def _start(self, program: Program, inputs: Any, call: Call, slots: asyncio.Semaphore) -> asyncio.Future[None]:
-        """Begin a call; its slot is released once it has really ended."""
+        """Start a call; its slot is released when the program has actually ended."""
         loop = asyncio.get_running_loop()
         call.run()
         context = contextvars.copy_context()
@@ -146,12 +146,12 @@ class Dispatcher:
             task.add_done_callback(lambda _: slots.release())
             return task
         thread = self._threads.submit(context.run, self._call, program, inputs, call)
-        # From the thread's own end, not from its future on the loop, which ends at the deadline.
+        # When the thread ends: its future on the loop already ends at the deadline.
         thread.add_done_callback(lambda _: loop.call_soon_threadsafe(slots.release))
         return asyncio.wrap_future(thread)
 
     async def _await(self, program: Program, inputs: Any, call: Call) -> None:
-        """A native async call. Reading inputs and writing outputs is the program's own code, too."""
+        """Run a native async call. Validating inputs and serializing outputs may run the program's code, too."""
         try:
             with dspy.context(**self._settings(program, call)):
                 values = program.schemas.inputs.validate(inputs)
@@ -163,7 +163,7 @@ class Dispatcher:
             call.ended()
 
     def _call(self, program: Program, inputs: Any, call: Call) -> None:
-        """A sync call, in its thread."""
+        """Run a sync call in its thread."""
         if call.settled:
             return
         self._running[call] = time.monotonic()
@@ -181,17 +181,17 @@ class Dispatcher:
     def _settings(self, program: Program, call: Call) -> dict[str, Any]:
         return {
             "lm": self.models[program.model].for_call(call),
-            # The call's own, and gone with it; that of the process would only grow. None fails dspy.Refine and BestOfN.
-            # Measured: 3.9 KB an LM call of 3 KB, no time.
+            # One per call, because a process-wide trace would only grow; dspy.Refine and BestOfN fail with None.
+            # Measured: 3.9 KB per LM call of 3 KB, no measurable time.
             "trace": [],
-            "disable_history": False,  # the history entry is what tells tokens and cost
+            "disable_history": False,  # tokens and cost are read from the history entry
             "warn_on_type_mismatch": False,  # inputs are validated already, and the warning prints them
             **usage_setting(call.usage),
         }
 
 
 async def _ended(work: asyncio.Future[None], seconds: float | None) -> bool:
-    """Whether the work ended in time: answered at the deadline even if the work refuses to end."""
+    """Wait for the work and return whether it ended in time; returns at the deadline even if the work ignores it."""
     try:
         await asyncio.wait({work}, timeout=seconds)
     except asyncio.CancelledError:
@@ -200,12 +200,12 @@ async def _ended(work: asyncio.Future[None], seconds: float | None) -> bool:
     if not work.done():
         return False
     if not work.cancelled():
-        work.exception()  # nothing is left in it: the call is settled
+        work.exception()  # mark it as retrieved: the call is already settled
     return True
 
 
 def _deadline() -> DeadlineExceeded:
-    return DeadlineExceeded("The deadline came before the answer.")
+    return DeadlineExceeded("The deadline passed before the answer was ready.")
 
 
 def _seconds_left(call: Call) -> float | None:

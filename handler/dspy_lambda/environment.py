@@ -1,4 +1,4 @@
-"""Built once per execution environment: config, models, programs, runner, telemetry."""
+"""Everything built once per execution environment: config, models, programs, runner and telemetry."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-# Before DSPy's first call, or it fetches its price map over the network then: up to 5 s where egress is blocked.
+# Before DSPy's first call, which would otherwise download the price map: up to 5 s if egress is blocked.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
-# A program's own progress bar leaves half a line, which the next log line would be glued to.
+# A program's progress bar would leave half a line, to which the next log line would be appended.
 os.environ.setdefault("TQDM_DISABLE", "1")
 
 from dspy_lambda.dspy_patches.start import dspy_import
@@ -23,7 +23,7 @@ with dspy_import():
 
 from dspy_lambda.call import NoCall
 from dspy_lambda.config import load_config
-from dspy_lambda.dispatch import Dispatcher, no_durations
+from dspy_lambda.dispatch import Dispatcher, new_durations
 from dspy_lambda.dspy_patches.insides import renew_asyncify_slots, usage_setting
 from dspy_lambda.dspy_patches.table import patch_dspy
 from dspy_lambda.invocation import Invocation
@@ -50,11 +50,12 @@ class Environment:
     """Everything that outlives an invocation.
 
     Attributes:
-        served: the programs, and which one an event is for.
-        programs, failed: by name; with `DSPY_LAMBDA_PROGRAM` only that one, and `failed` is empty.
-        restart_seconds: what the next invocation keeps back to replace the process in: too little was left for that.
-        keys: those of the models that came from a secret store.
-        runners: what invocations run on.
+        served: the programs, and the choice of one for an event.
+        programs, failed: by name; with `DSPY_LAMBDA_PROGRAM` only that program, and `failed` is empty.
+        restart_seconds: the time that the next invocation reserves for replacing the process, if the last one had
+            too little.
+        keys: the models' keys that came from a secret store.
+        runners: the runners that invocations run on.
     """
 
     def __init__(
@@ -70,25 +71,25 @@ class Environment:
 
         Args:
             variables: environment variables.
-            output: where log lines and metrics go; standard output if there is none.
-            settings: what was read from them, if that was needed before.
-            own_process: whether the process serves this environment alone: then what its code logs or prints, and
-                what Python itself would print (dead threads, warnings), goes there, too, as JSON.
+            output: where log lines and metrics are written; by default to standard output.
+            settings: the settings, if they were already read from `variables`.
+            own_process: whether the process serves only this environment. Then everything that the process logs or
+                prints, including Python's own messages (dead threads, warnings), is also written there as JSON.
             secrets: the variables whose values came from a secret store.
 
         Raises:
-            ConfigError: the project cannot be served as it is.
+            ConfigError: The project cannot be served.
         """
         self.settings = settings or Settings.from_environment(variables)
         project = self.settings.project_folder
         self.config = load_config(project)
         self.telemetry = Telemetry(self.config.app_id, self.settings, output or Output(1))
         self._cold = True
-        self.telemetry.exceptions.hide((secrets or {}).values())
+        self.telemetry.exceptions.redact((secrets or {}).values())
         if own_process:
             texts = self.telemetry.log_private or self.telemetry.exceptions.in_log
             hooks.install(self.telemetry.log_here, self.telemetry.exceptions.text if texts else None)
-        with self.telemetry.take_over() if own_process else nullcontext():
+        with self.telemetry.capture_process_output() if own_process else nullcontext():
             self._build(project, tuple(secrets or ()))
 
     def _build(self, project: Path, secrets: tuple[str, ...]) -> None:
@@ -96,27 +97,29 @@ class Environment:
         self._warn_of_unknown()
         has_base = bool(settings.api_base)
         patch_dspy(self.telemetry.log, core_share=settings.core_share, fast=settings.fast, own_models=has_base)
-        # Lambda's disk is read-only, and DSPy's default of 1,000,000 entries in memory may come to 5 GiB.
+        # Lambda's disk is read-only, and DSPy's default of 1,000,000 entries in memory may take 5 GiB.
         dspy.configure_cache(enable_disk_cache=False, memory_max_entries=CACHE_ENTRIES)
         only, module = settings.program, settings.module
-        no_call = NoCall(self.telemetry.answered_outside, self.config.lambda_.function(only or "").timeout_seconds)
+        no_call = NoCall(
+            self.telemetry.answered_outside_calls, self.config.lambda_.function(only or "").timeout_seconds
+        )
         self.models = ModelPool(self.config, project, settings, no_call)
-        with suppress(RuntimeError):  # another thread has configured DSPy before
-            # From now on DSPy itself refuses `dspy.configure` in a call, which would change every other call's.
-            # Outside of calls the project's own LMs are counted, too, and the trace stays empty: it would only grow.
+        with suppress(RuntimeError):  # another thread has already configured DSPy
+            # From now on DSPy itself refuses `dspy.configure` in calls, where it would affect all other calls.
+            # Usage outside calls is counted, too, and the trace stays empty, because it would only grow.
             dspy.configure(trace=deque(maxlen=0), **usage_setting(no_call.usage))
         lm_of = self.models.outside_of_calls
         self.programs, self.failed = load_programs(project, self.config, only=only, module=module, lm_of=lm_of)
         self.served = Served(self.programs, self.failed)
         self.models.keep(self.programs.values())
-        self.telemetry.exceptions.hide(lm.kwargs.get("api_key") for lm in self.models.values())
+        self.telemetry.exceptions.redact(lm.kwargs.get("api_key") for lm in self.models.values())
         self.watch = Watch(self.telemetry.log, max(settings.loop_blocked_ms, 1) / 1000)
         self.process = ProcessState()
         self.last_resort: LastResort | None = None
         self.restart_seconds = 0.0
         self.keys = Keys(secrets, settings, self.config, self.models, self.process, self.telemetry)
         self.kill_dump: KillDump | None = None
-        self._recent = no_durations()
+        self._recent = new_durations()
         self._parts: dict[Any, Any] = {}
         self._last_used = time.time()
         self.runners = Runners(self._new_runner, self._free_slots, self.telemetry.log)
@@ -125,7 +128,7 @@ class Environment:
     def _warn_of_unknown(self) -> None:
         for name, meant in self.settings.unknown:
             about = {"variable": name, "did_you_mean": meant} if meant else {"variable": name}
-            self.telemetry.log("WARNING", "unknown variable; not read", about)
+            self.telemetry.log("WARNING", "ignored an unknown variable", about)
 
     def _new_runner(self) -> Runner:
         return new_runner(self.config.server, self.models, self._recent, self.telemetry.log, fast=self.settings.fast)
@@ -137,7 +140,7 @@ class Environment:
 
     @property
     def runner(self) -> Runner:
-        """What invocations run on."""
+        """The current runner."""
         return self.runners.current
 
     @property
@@ -155,75 +158,75 @@ class Environment:
         return self.runner.use_loop()
 
     def part(self, make: Callable[[Environment], Part]) -> Part:
-        """What a source keeps for as long as the environment lives; made when it is first asked for."""
+        """Return an object that a source keeps for the life of the environment; created on first use."""
         if make not in self._parts:
             self._parts[make] = make(self)
         part: Part = self._parts[make]
         return part
 
     def invocation(self, source: str, **about: Any) -> Invocation:
-        """A new invocation; the environment's first one is its cold start."""
+        """Create an invocation; the environment's first one is a cold start."""
         cold, self._cold = self._cold, False
         explain = self.telemetry.exceptions.explained
         return Invocation(self.telemetry, source, cold_start=cold, explain=explain, **about)
 
     def begin(self) -> None:
-        """Put back the variables that a thread of a former call has changed since; the runtime client sets its own."""
+        """Restore variables that a thread of an earlier call has changed; keep those that the runtime client sets."""
         self.process.note(PER_INVOCATION)
-        if self.process.put_back_environ():
+        if self.process.restore_environ():
             about = {"changed": ["os.environ"]}
-            self.telemetry.log("WARNING", "a program changed the process after its invocation; put back", about)
+            self.telemetry.log("WARNING", "restored process state that a program changed after its invocation", about)
 
     def arm(self, invocation: Invocation) -> None:
-        """Have the stacks dumped before Lambda's kill, if nothing answers until then."""
+        """Schedule a dump of all stacks just before Lambda's timeout, in case nothing answers until then."""
         if self.kill_dump is not None:
             self.kill_dump.arm(invocation.ends - time.monotonic())
 
     def disarm(self) -> None:
-        """It is answered."""
+        """Cancel the dump."""
         if self.kill_dump is not None:
             self.kill_dump.disarm()
 
     def before_invocation(self, runner: Runner) -> None:
-        """Read the keys again if a provider has refused one, and drop the connections of an environment long idle.
+        """Reload the keys if a provider rejected one, and close connections after a long idle time.
 
-        Frozen, it cannot see that a gateway or load balancer gave them up; a silently dropped one would hang until
-        the read timeout. By the wall clock: others may stand still while the environment is frozen.
+        A frozen environment does not notice that a gateway or load balancer dropped them, and a request on a dropped
+        connection would hang until the read timeout. Uses the wall clock: other clocks may stop while frozen.
         """
         self.keys.renew_refused()
         if time.time() - self._last_used > self.settings.idle_seconds:
             for lm in self.models.values():
                 try:
                     runner.use_loop().run_until_complete(lm.aclose())
-                except Exception as error:  # the next call opens its own connections all the same
-                    self.telemetry.log("WARNING", "old connections cannot be closed", describe(error))
+                except Exception as error:  # the next call opens new connections anyway
+                    self.telemetry.log("WARNING", "idle connections could not be closed", describe(error))
         self._last_used = time.time()
 
     def after_invocation(self, invocation: Invocation) -> None:
-        """Put back what programs changed in the process, and see whether it can go on."""
+        """Restore what programs changed in the process, and replace the process if a resource is exhausted."""
         self._last_used = time.time()
         self.telemetry.finish_printed()
         self.keys.note_refused(list(invocation.calls.values()))
         try:
             self._look_after_process(invocation)
-        except Exception as error:  # a descriptor that a program closed; the answer is made
-            self.telemetry.log("ERROR", "the process cannot be put in order", describe(error))
+        except Exception as error:  # for example a descriptor that a program closed; the answer is ready
+            self.telemetry.log("ERROR", "process cleanup failed", describe(error))
 
     def _look_after_process(self, invocation: Invocation) -> None:
-        if changed := self.process.put_back():
-            self.telemetry.log("WARNING", "a program changed the process; put back", {"changed": changed})
+        if changed := self.process.restore():
+            self.telemetry.log("WARNING", "restored process state that a program changed", {"changed": changed})
         resort, self.restart_seconds = self.last_resort, 0.0
-        if resort is None or not (reason := resort.why(self.runners.stuck)):
+        if resort is None or not (reason := resort.exhausted_resource(self.runners.stuck)):
             return
         if invocation.ends - time.monotonic() < resort.seconds:
-            self.restart_seconds = 2 * resort.seconds  # half of what is kept back may go to a late answer
+            self.restart_seconds = 2 * resort.seconds  # a late answer may take half of the reserve
             return
-        about = {"used_up": reason, "restarts": resort.restarts, "replaced": resort.plan(reason)}
-        self.telemetry.log("ERROR", "the process is used up", about)
+        about = {"resource": reason, "restarts": resort.restarts, "replaced": resort.plan(reason)}
+        self.telemetry.log("ERROR", "process resources exhausted", about)
 
-    def use_keys(self, variables: Mapping[str, str]) -> None:
-        """Give the models keys that were read just now; calls under way keep theirs."""
-        self.keys.use(variables)
+    def apply_keys(self, variables: Mapping[str, str]) -> None:
+        """Set the models' keys to values just read; running calls keep theirs."""
+        self.keys.apply(variables)
         self._last_used = time.time()
 
     def _log_start(self) -> None:

@@ -1,7 +1,7 @@
-"""Every way a call can end badly: its outcome in the log, its HTTP status, its name for Step Functions.
+"""The errors of a call: each has an outcome for the log, an HTTP status and a name for Step Functions.
 
-The texts below are all that a caller ever reads. None of them carries the text of an exception that this
-package did not write: a provider's message may quote a key, a traceback may quote an input.
+Callers see only the messages in this package. None of them includes the message of another exception: a provider's
+message may quote a key, and a traceback may quote an input.
 """
 
 from __future__ import annotations
@@ -9,25 +9,25 @@ from __future__ import annotations
 import sys
 from typing import Any, ClassVar, cast
 
-from dspy_lambda.chains import LINKS, ends_of, innermost
+from dspy_lambda.chains import LINKS, chain_ends, innermost
 from dspy_lambda.dspy_patches.insides import raised_by_parallel
 from dspy_lambda.introspection import arguments_of, attribute_of, direct_cause_of, is_a, traceback_of
 from dspy_lambda.soundness import normalized, wait_seconds
 
 _RAISED = "The program raised an exception; its log record has this request id."
-MISFIT = "The inputs do not fit the program: "  # and which field, and why
+INVALID_INPUTS = "The inputs do not fit the program: "  # followed by each field and the reason
 _MAIN_THREAD = (
-    "The program needs the main thread, for a signal handler, and a call does not run there: "
-    "install the handler when the module is imported."
+    "The program sets a signal handler, which requires the main thread, but calls do not run there: "
+    "set the handler when the module is imported."
 )
 _NO_INTERPRETER = (
-    "The program's code interpreter failed. DSPy's own needs Deno, which \"dspy[deno]\" brings; "
-    "others can be given as interpreter_factory."
+    "The program's code interpreter failed. DSPy's interpreter needs Deno, which \"dspy[deno]\" installs; "
+    "set interpreter_factory to use another one."
 )
 
 
 class ConfigError(Exception):
-    """The project cannot be served. The text names the file, the key or line, and what to do."""
+    """The project cannot be served. The message names the file, the key or line, and what to do."""
 
 
 class UnknownEvent(Exception):
@@ -39,17 +39,17 @@ class CallError(Exception):
 
     Args:
         detail: what happened, for the caller.
-        status: the HTTP status, where it is not the class's own.
-        retry_after: seconds after which a retry makes sense, where known.
-        errors: for inputs that do not fit, one `{"loc", "msg", "type"}` for each misfit.
-        temporary: whether the same call may succeed later, where that is not the class's own.
+        status: the HTTP status, if it differs from the class's.
+        retry_after: seconds after which to retry, if known.
+        errors: for invalid inputs, one `{"loc", "msg", "type"}` for each validation error.
+        temporary: whether the same call may succeed later, if that differs from the class's.
     """
 
     outcome: ClassVar[str]
     title: ClassVar[str]
     status: int
     temporary: bool = True
-    # Defaults for an instance that was made without `__init__`.
+    # Defaults for an instance that was created without `__init__`.
     detail: str = _RAISED
     retry_after: float | None = None
     errors: list[dict[str, Any]] | None = None
@@ -74,35 +74,35 @@ class CallError(Exception):
 
 
 class InvalidInput(CallError):
-    """The request is not one that the program can be called with."""
+    """The program cannot be called with this request."""
 
     outcome, title, status = "invalid_input", "Invalid input", 422
     temporary = False
 
 
 class RateLimited(CallError):
-    """The model's provider limits the rate."""
+    """The model's provider limited the rate."""
 
     outcome, title, status = "rate_limited", "Rate limited", 429
 
 
 class Overloaded(CallError):
-    """This process is at its own limit: a model's requests or tokens a minute or, under `serve`, a program's slots."""
+    """This process reached its own limit: a model's requests or tokens per minute or, in `serve`, a program's slots."""
 
     outcome, title, status = "overloaded", "Overloaded", 429
 
 
 class ModelUnavailable(CallError):
-    """The provider failed, refused, or gave an answer that no adapter could parse."""
+    """The provider failed, refused the request, or gave an answer that no adapter could parse."""
 
     outcome, title, status = "model_error", "Model unavailable", 502
 
 
 class DeadlineExceeded(CallError):
-    """The call's deadline came before its answer.
+    """The call's deadline passed before it was answered.
 
     Attributes:
-        request_abandoned: whether a model was answering: that was paid for, and nobody can know its tokens.
+        request_abandoned: whether a model request was in flight: it is billed, but its tokens cannot be known.
     """
 
     request_abandoned = False
@@ -111,25 +111,25 @@ class DeadlineExceeded(CallError):
 
 
 class ProgramFailed(CallError):
-    """The program raised, or could not be loaded (then 503)."""
+    """The program raised an exception, or could not be loaded (then the status is 503)."""
 
     outcome, title, status = "program_error", "Program failed", 500
     temporary = False
 
 
 class OutputTooLarge(ProgramFailed):
-    """The program's outputs are over what Lambda, or a load balancer, passes on."""
+    """The program's outputs exceed the response limit of Lambda or of a load balancer."""
 
     title = "Output too large"
 
 
 _KINDS = (InvalidInput, RateLimited, Overloaded, ModelUnavailable, DeadlineExceeded, OutputTooLarge, ProgramFailed)
-# Made in advance, for when nothing can be made: out of memory, or at the recursion limit.
+# Created in advance for when no object can be created: out of memory, or at the recursion limit.
 _SPARE = ProgramFailed(_RAISED)
 
 
 def with_detail(error: CallError, detail: str) -> CallError:
-    """The same error with another text; made past its class's own `__init__`, which a program may have written."""
+    """Copy an error with another message, bypassing its class's `__init__`, which a program may have defined."""
     again: CallError = Exception.__new__(type(error), detail)
     CallError.__init__(
         again,
@@ -143,15 +143,15 @@ def with_detail(error: CallError, detail: str) -> CallError:
 
 
 def from_exception(error: BaseException, lm_error: Exception | None = None) -> CallError:
-    """The CallError for whatever a program raised. Never raises, and runs no code of the exception's class.
+    """Convert whatever a program raised to a CallError. Never raises, and never runs code of the exception's class.
 
-    DSPy's typed exceptions keep their meaning, and so does a CallError. Anything else means what its cause means, or
-    the members of a group if they all mean the same kind.
+    DSPy's typed exceptions and CallErrors keep their meaning. Any other exception takes the meaning of its cause, or
+    that of a group's members if they all have the same kind.
 
     Args:
-        error: what left the program, perhaps wrapped: in an exception group, or by `raise ... from`.
-        lm_error: the last failure of an LM call within this call. `dspy.Parallel` raises a bare Exception that
-            chains nothing, so there this is all that is left of the reason.
+        error: the program's exception, perhaps wrapped in an exception group or by `raise ... from`.
+        lm_error: the last failure of an LM call within this call. `dspy.Parallel` raises a bare Exception without a
+            cause, so this is the only information about the reason.
 
     Source: dspy/utils/exceptions.py (DSPy 3.4).
     """
@@ -161,13 +161,13 @@ def from_exception(error: BaseException, lm_error: Exception | None = None) -> C
         try:
             return _failed()
         except BaseException:
-            # Calls nothing. The traceback would grow each time that this one is raised.
+            # Calls nothing. Without the reset, its traceback would grow each time it is raised.
             _SPARE.__traceback__ = _SPARE.__cause__ = _SPARE.__context__ = None
             return _SPARE
 
 
 def cause_of(raised: BaseException | None) -> BaseException | None:
-    """The exception that a failed call's record describes; None where the outcome says it all. Never raises.
+    """Return the exception that a failed call's record describes; None if the outcome is enough. Never raises.
 
     Compare the result with None: an exception may define `__bool__`.
     """
@@ -187,7 +187,7 @@ def cause_of(raised: BaseException | None) -> BaseException | None:
 
 def _judge(error: BaseException, lm_error: Exception | None) -> CallError:
     first: CallError | None = None
-    for end, meaning in ends_of(error, _meaning):
+    for end, meaning in chain_ends(error, _meaning):
         found = _without_cause(end, lm_error) if meaning is None else meaning
         if first is None:
             first = found
@@ -197,7 +197,7 @@ def _judge(error: BaseException, lm_error: Exception | None) -> CallError:
 
 
 def _meaning(error: BaseException) -> CallError | None:
-    """What an exception means by itself; None where that depends on its cause or its members."""
+    """Return the meaning of an exception itself; None if it depends on its cause or members."""
     if is_a(error, CallError):
         return normalized(cast(CallError, error), _KINDS)
     if _needs_main_thread(error):
@@ -220,12 +220,12 @@ def _failed() -> ProgramFailed:
 
 def _from_dspy(error: BaseException) -> CallError | None:
     lm = sys.modules.get("dspy.utils.exceptions")
-    if lm is None:  # nobody imported it, so nobody raised from it
+    if lm is None:  # the module was never imported, so none of its exceptions was raised
         return None
     limits = sys.modules.get("dspy_lambda.limits")
     if limits is not None and is_a(error, limits.ProcessLimitReached):
         retry_after = wait_seconds(attribute_of(error, "retry_after"))
-        return Overloaded("This process is at its own limit for the model.", retry_after=retry_after)
+        return Overloaded("This process has reached its own limit for the model.", retry_after=retry_after)
     if is_a(error, lm.LMRateLimitError):
         retry_after = wait_seconds(attribute_of(error, "retry_after"))
         return RateLimited("The model's provider limits the rate.", retry_after=retry_after)
@@ -240,7 +240,7 @@ def _from_dspy(error: BaseException) -> CallError | None:
 
 
 def _is_of_interpreter(error: BaseException) -> bool:
-    """Whether an interpreter could not be started or broke down; not what the code in it raised."""
+    """Whether a code interpreter could not start or crashed, as opposed to the code in it raising."""
     interpreter = sys.modules.get("dspy.primitives.code_interpreter")
     if interpreter is None or is_a(error, interpreter.CodeExecutionError):
         return False
@@ -248,7 +248,7 @@ def _is_of_interpreter(error: BaseException) -> bool:
 
 
 def _needs_main_thread(error: BaseException) -> bool:
-    """Whether CPython refused a signal handler; asyncio repeats the ValueError's text in a RuntimeError.
+    """Whether CPython refused a signal handler; asyncio repeats the ValueError's message in a RuntimeError.
 
     Source: Modules/signalmodule.c and Lib/asyncio/unix_events.py, Python 3.11 to 3.13.
     """

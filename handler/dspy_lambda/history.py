@@ -1,4 +1,4 @@
-"""Each answered LM call: counted for the program call that asked, and kept in that call's own histories."""
+"""Count each answered LM call for its program call, and keep it in that call's own histories."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dspy_lambda.call import Call, call_of, usage_of
 
 
 class CallHistory(list[dict[str, Any]]):
-    """What `history` of an LM or a module is that one call has for itself: it is gone with the call.
+    """The `history` of an LM or a module that belongs to one call, and is discarded with it.
 
-    DSPy adds to every LM's, every module's and a global list. Those outlive calls and are shared by them, so that
-    nothing is added to a list of any other kind, nor to one of another call: a program may keep its LM.
+    DSPy appends to the history of every LM and module and to a global one, which calls share and which outlive them.
+    Here entries go only to a CallHistory of the same call: a program may keep its LM for later calls.
     """
 
     __slots__ = ("call",)
@@ -24,9 +24,9 @@ class CallHistory(list[dict[str, Any]]):
 
 
 def record(lm: Any, entry: dict[str, Any]) -> None:
-    """Count one answered LM call, and keep its entry where the call may read it.
+    """Count one answered LM call, and keep its entry in the call's histories.
 
-    It takes the place of DSPy's own `record_history`, for every LM of this process.
+    Replaces DSPy's `record_history` for every LM of this process.
     """
     if (usage := usage_of(lm)) is not None:
         usage.add(entry)

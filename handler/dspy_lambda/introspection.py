@@ -1,8 +1,8 @@
 """Read an exception without running code of its class.
 
-A program may raise anything: a class whose metaclass raises from `__name__`, an object whose `__class__` lies.
-`isinstance`, `getattr` and `str` would run that code; CPython's own descriptors, fetched once from the built-in
-classes, read the same fields in C and cannot be overridden.
+A program may raise anything: an instance whose metaclass raises from `__name__`, or whose `__class__` is false.
+`isinstance`, `getattr` and `str` would run such code. CPython's descriptors, fetched once from the built-in classes,
+read the same fields in C and cannot be overridden.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 UNKNOWN = "unknown"
 _TEXT_LENGTH = 300
 _VALUES = (str, int, float, list, type(None))
-# What a class statement itself makes, and what runs only while an instance is made.
+# Attributes that a class statement creates, and methods that run only while an instance is created.
 _HARMLESS = frozenset({
     "__annotate__", "__annotate_func__", "__annotations__", "__annotations_cache__", "__dict__", "__doc__",
     "__firstlineno__", "__init__", "__init_subclass__", "__module__", "__new__", "__orig_bases__", "__parameters__",
@@ -32,29 +32,29 @@ _attributes_of: Callable[[BaseException], dict[str, Any]] = BaseException.__dict
 
 
 def is_a(value: object, *kinds: type) -> bool:
-    """Whether a value's real class is one of these or derives from one, by identity in its method resolution order."""
+    """Whether a value's real class is or derives from one of these, by identity in its method resolution order."""
     real = type(value)
-    for kind in kinds:  # noqa: SIM110  # when memory is short, CPython reports a generator that it cannot close
+    for kind in kinds:  # noqa: SIM110  # out of memory, CPython would report a generator that it cannot close
         if type.__subclasscheck__(kind, real):
             return True
     return False
 
 
 def class_name(kind: type) -> str:
-    """A class's name."""
+    """Return a class's name."""
     return plain_text(_name_of(kind))
 
 
 def attribute_of(error: BaseException, name: str) -> Any:
-    """An attribute that was set on the exception itself; None where there is none. Properties are not run."""
+    """Return an attribute set on the exception itself, or None. Does not run properties."""
     return dict.get(_attributes_of(error), name)
 
 
 def plain_text(text: Any, length: int = _TEXT_LENGTH) -> str:
-    """A string as an exact `str` that UTF-8 can encode, cut to `length`; `unknown` for anything else.
+    """Return a string as an exact `str` that UTF-8 can encode, cut to `length`; `unknown` for any other object.
 
     A subclass of `str` may override even `__format__`, which an f-string calls. A lone surrogate, as in a file name
-    that is not UTF-8, would raise where the log line is written.
+    that is not UTF-8, would raise when the log line is written.
     """
     if not is_a(text, str):
         return UNKNOWN
@@ -63,14 +63,14 @@ def plain_text(text: Any, length: int = _TEXT_LENGTH) -> str:
 
 
 def is_plain(kind: type, known: tuple[type, ...], reserved: tuple[str, ...]) -> bool:
-    """Whether a class only adds constructors and plain attributes to the known ones.
+    """Whether a class adds only constructors and plain attributes to the known classes.
 
-    Only then do `getattr`, `str` and `repr` of its instances run no code that somebody else wrote.
+    Only then do `getattr`, `str` and `repr` of its instances run no untrusted code.
 
     Args:
         kind: the class.
-        known: the classes, built-in ones included, whose own code is trusted.
-        reserved: attributes that have to be plain values: no property, no slot.
+        known: the classes, including built-in ones, whose code is trusted.
+        reserved: attributes that must be plain values, not properties or slots.
     """
     if type(kind) is not type:
         return False

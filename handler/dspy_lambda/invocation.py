@@ -1,4 +1,4 @@
-"""One invocation: what its calls have in common, and how much time there is for them."""
+"""One invocation: what its calls share, and how much time they have."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ if TYPE_CHECKING:
     from dspy_lambda.payload import AnswerLimit
     from dspy_lambda.usage import Answer
 
-# A request's own epoch is believed while it is that young: sample events carry epochs of years ago.
+# A request's timestamp is trusted only if it is at most this old: sample events carry timestamps of years ago.
 _FRESH_SECONDS = 60.0
 # Measured (benchmarks/RESULTS.md, "the reserve"): 0.07 to 0.15 ms a record on a whole core.
 _RESERVE_SECONDS_PER_RECORD = 0.00018
-# Measured at 128 MB, 100 threads cut off in their model calls: 2 ms of a whole core each, until DSPy has unwound.
+# Measured at 128 MB with 100 threads cut off in model calls: unwinding DSPy takes 2 ms of a whole core each.
 _RESERVE_SECONDS_PER_RUNNING_CALL = 0.002
-# A record that another thread has just settled is written a moment later.
+# How long to wait for other threads to write log records of calls that they have just settled.
 _WRITING_SECONDS = 0.05
 
 
 class Listener(Protocol):
-    """Is told what happens in an invocation, and changes nothing of it."""
+    """Receives the events of an invocation; must not change it."""
 
     def opened(self, invocation: Invocation, /) -> None: ...
 
     def settled(self, call: Call, cause: BaseException | None, /) -> None:
-        """A call has an outcome; `cause` is what a program error is described by."""
+        """A call has an outcome; `cause` is the exception to describe for a program error."""
 
     def ended(self, call: Call, /) -> None:
         """A call's program has ended, in time or not."""
 
     def answered_late(self, call: Call, answer: Answer, /) -> None:
-        """An answer was read after its call had been settled: it was paid for all the same."""
+        """An answer was read after its call had been settled; it is billed nevertheless."""
 
-    def unforeseen(self, invocation: Invocation, error: BaseException, /) -> None: ...
+    def unexpected(self, invocation: Invocation, error: BaseException, /) -> None: ...
 
     def closed(self, invocation: Invocation, /) -> None: ...
 
@@ -54,21 +54,21 @@ class Invocation:
     """Collects the calls of one invocation.
 
     Args:
-        explain: makes of a failed call's error, and of what it describes, the error that the caller gets.
+        explain: returns the error for the caller, given a failed call's error and its cause.
 
     Attributes:
-        listener: is told of it, and of its calls.
+        listener: receives the events of the invocation and its calls.
         source: the event source (`rest`, `http`, `url`, `alb`, `sqs`, `direct`, `serve`).
         deadline: `time.monotonic()` at which every call must have ended; None for no deadline.
-        closes: `time.monotonic()` by which the answer must be on its way: the gateway's limit or Lambda's kill.
-        answer_by: `time.monotonic()` at which the main thread answers, if the runner has not.
-        ends: `time.monotonic()` of Lambda's own kill.
-        answer_limit: what one call's outputs may come to; None for no limit.
-        calls: those of a batch by position: each is made once, by whoever comes to it first.
-        counts: further metrics, by name and program.
-        blocker: the call whose program kept the loop from its other work.
-        blocked_at: where that was: file, line and function.
-        over: whether it has been answered.
+        closes: `time.monotonic()` by which the answer must be sent: the gateway's or Lambda's timeout.
+        answer_by: `time.monotonic()` at which the main thread answers if the runner has not.
+        ends: `time.monotonic()` of Lambda's timeout.
+        answer_limit: the maximum size of one call's outputs; None for no limit.
+        calls: the calls by position in the batch; the first thread to ask for one creates it.
+        counts: additional metrics, by name and program.
+        blocker: the call whose program blocked the loop.
+        blocked_at: where it blocked the loop: file, line and function.
+        over: whether the invocation has been answered.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Invocation:
         self.ends = ends
         self.answer_limit = answer_limit
         self.cold_start = cold_start
-        # The runner answers at the deadline itself; half of the reserve is how long it may take for that.
+        # The runner itself answers at the deadline, for which it may use half of the reserve.
         self.answer_by = math.inf if deadline is None else deadline + (closes - deadline) / 2
         self.started = time.monotonic()
         self.blocker: Call | None = None
@@ -113,22 +113,22 @@ class Invocation:
         *,
         position: int | None = None,
     ) -> Call:
-        """A call within this invocation; a record's by its position."""
+        """Return a call of this invocation; a record's call is identified by its position."""
         call = Call(self, program, model, message_id)
         return self.calls.setdefault(len(self.calls) if position is None else position, call)
 
-    def unforeseen(self, error: BaseException) -> None:
-        """Log what no call could catch, by kind and place."""
-        self.listener.unforeseen(self, error)
+    def unexpected(self, error: BaseException) -> None:
+        """Log the kind and place of an exception that no call caught."""
+        self.listener.unexpected(self, error)
 
     def wait_for_records(self) -> None:
-        """Let other threads write the records of what they have just settled."""
+        """Wait for other threads to write the log records of calls that they have just settled."""
         until = time.monotonic() + _WRITING_SECONDS
         while time.monotonic() < until and any(c.settled and not c.written for c in list(self.calls.values())):
             time.sleep(0.001)
 
     def ids(self) -> dict[str, str]:
-        """What leads from a line to the request, and which program it is about where that is known."""
+        """Return the ids that link a log line to the request, and the program if there is only one."""
         programs = {call.program for call in list(self.calls.values())}
         return {
             "program": programs.pop() if len(programs) == 1 else UNKNOWN,
@@ -155,11 +155,11 @@ def open_invocation(
     records: int = 0,
     answer_limit: AnswerLimit | None = None,
 ) -> Invocation:
-    """An invocation whose deadline leaves the reserve for answering before Lambda's kill, and the gateway's.
+    """Create an invocation whose deadline leaves a reserve for answering before Lambda's and the gateway's timeout.
 
     Args:
-        epoch_ms: when the gateway took the request in, which is when its own time limit began.
-        records: of a batch: each has its own record to log when the deadline cuts it off.
+        epoch_ms: when the gateway received the request, which starts the gateway's timeout.
+        records: the number of records in a batch; each needs a log record if the deadline cuts it off.
     """
     now = time.monotonic()
     remaining: float = context.get_remaining_time_in_millis() / 1000
@@ -176,19 +176,19 @@ def open_invocation(
 
 
 def seconds_for(environment: Environment, remaining: float, source: str, epoch_ms: float | None) -> float:
-    """How long anyone waits for the answer: Lambda or, if it gives up sooner, the gateway."""
+    """Return how many seconds Lambda, or the gateway if its timeout is sooner, waits for the answer."""
     limit = environment.settings.integration_limits.get(source)
     if limit is None:
         return remaining
-    # `sam local start-api` gives every REST event the time of its own start. aws-sam-cli issue 9279.
+    # `sam local start-api` sets its own start time in every REST event. aws-sam-cli issue 9279.
     age = 0.0 if epoch_ms is None or environment.settings.is_sam_local else time.time() - epoch_ms / 1000
     return min(remaining, limit - age) if 0 <= age < _FRESH_SECONDS else min(remaining, limit)
 
 
 def reserve_seconds(environment: Environment, left: float, records: int) -> float:
-    """What is kept back for answering. With a share of a core, each record takes that much longer.
+    """Return the seconds reserved for answering, which grow with the records and with a smaller share of a core.
 
-    A function with a very short timeout keeps most of it for the program.
+    A function with a very short timeout keeps most of its time for the program.
     """
     running = min(records, environment.config.server.max_concurrent_per_program)
     work = records * _RESERVE_SECONDS_PER_RECORD + running * _RESERVE_SECONDS_PER_RUNNING_CALL

@@ -1,4 +1,4 @@
-"""One invocation, from the main thread: hand the event over, wait until the deadline, and answer in any case."""
+"""One invocation in the main thread: pass the event to the runner, wait until the deadline, and always answer."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Any
 from dspy_lambda.environment import Environment
 from dspy_lambda.invocation import Invocation
 from dspy_lambda.runner import Job, Runner
-from dspy_lambda.sources import Source, recognise
+from dspy_lambda.sources import Source, recognize
 
-# After the deadline each of a hundred busy threads would keep the interpreter's lock for 5 ms before it is this one's
-# turn. A long interval for as long as this thread has the lock does not help: whoever waits already asks for it once
-# more by the old one, and this thread then waits by the new one.
+# After the deadline, each of a hundred busy threads could hold the interpreter's lock for 5 ms before this thread's
+# turn. Setting a long interval while this thread holds the lock does not help: threads that already wait still use the
+# old interval, and this thread then waits by the new one.
 _IMPATIENT_SECONDS = 0.0002
 
 
 def invoke(environment: Environment, event: Any, context: Any) -> Any:
-    """Answer one event of any source, whatever its program does.
+    """Answer one event from any source, whatever its program does.
 
     Raises:
-        UnknownEvent: no source recognises the event.
-        CallError: a direct invocation's call failed; see `dspy_lambda.errors` for the names.
+        UnknownEvent: No source recognizes the event.
+        CallError: A direct invocation's call failed; see `dspy_lambda.errors` for the names.
     """
-    source = recognise(event)
+    source = recognize(event)
     environment.begin()
     collects = gc.isenabled()
     try:
@@ -49,7 +49,7 @@ def _answer(environment: Environment, source: Source, event: Any, context: Any, 
     in_time = environment.watch.wait(job, runner, invocation, invocation.deadline)
     with _switching_every(_IMPATIENT_SECONDS) if not in_time else nullcontext():
         in_time = in_time or environment.watch.wait(job, runner, invocation, invocation.answer_by)
-        # The garbage collector may run a program's finalizer: not in the thread that answers.
+        # The garbage collector could run a program's finalizer in this thread, which must answer.
         gc.disable()
         return job.result() if in_time else _answer_late(environment, source, event, invocation, job, runner)
 
@@ -63,7 +63,7 @@ def _answer_late(
         with environment.telemetry.held_together():
             if is_blocked:
                 environment.watch.report(runner, invocation)
-            environment.runners.give_up()
+            environment.runners.abandon_current()
             return source.late(environment, event, invocation)
     finally:
         invocation.wait_for_records()
@@ -71,7 +71,7 @@ def _answer_late(
 
 @contextmanager
 def _switching_every(seconds: float) -> Iterator[None]:
-    """How long a thread may keep the interpreter's lock while others want it."""
+    """Set how long a thread may hold the interpreter's lock while others wait for it."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(seconds)
     try:
@@ -83,11 +83,11 @@ def _switching_every(seconds: float) -> Iterator[None]:
 def _run(
     environment: Environment, runner: Runner, source: Source, event: Any, context: Any, invocation: Invocation
 ) -> Any:
-    """The runner's part."""
+    """Handle the event in the runner's thread."""
     environment.before_invocation(runner)
     try:
         return source.handle(environment, runner, event, context, invocation)
     finally:
-        with suppress(RuntimeError):  # a loop that a program closed has nothing left
+        with suppress(RuntimeError):  # a loop that a program closed has no tasks left
             if left := runner.loop.end_invocation():
                 environment.telemetry.log("WARNING", "canceled unfinished background tasks", {"tasks": left})

@@ -1,10 +1,10 @@
-"""What looks like a key. Imported for names that are as long as keys, and by the commands; by no call."""
+"""Recognize keys by their shape. Imported for names that are as long as keys and by commands, never during a call."""
 
 from __future__ import annotations
 
 import re
 
-# As the providers' own documents and GitHub's secret scanning describe them:
+# As described in the providers' documentation and for GitHub's secret scanning:
 # https://docs.github.com/en/code-security/reference/secret-security/supported-secret-scanning-patterns
 KEY_SHAPES = {
     "an OpenAI or Anthropic key": r"\bsk-(?!learn)[A-Za-z0-9_-]{20,}",
@@ -20,15 +20,15 @@ KEY_SHAPES = {
     "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY",
 }
 _ANY = re.compile("|".join(KEY_SHAPES.values()), re.ASCII)
-# Other providers' keys, which nothing but their length tells from words.
+# Other providers' keys, which only their length and digits distinguish from words.
 _PLAIN = re.compile(r"(?=.*[0-9])[A-Za-z0-9]{32,}")
 
 
 def looks_like_key(text: str) -> bool:
-    """Whether a key is in it."""
+    """Whether a text contains a key."""
     return _ANY.search(text) is not None
 
 
 def is_key_for_name(name: str) -> bool:
-    """Whether a key was written where a variable's name belongs."""
+    """Whether a variable's name is actually a key."""
     return looks_like_key(name) or _PLAIN.fullmatch(name) is not None

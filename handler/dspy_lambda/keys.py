@@ -1,4 +1,4 @@
-"""The keys that came from a secret store, read again once a provider refuses one."""
+"""Keys from a secret store, reloaded when a provider rejects one."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from dspy_lambda.settings import Settings
     from dspy_lambda.telemetry.telemetry import Telemetry
 
-_LEAST_SECONDS = 60.0  # between two readings: a wrong key costs no more than that
+_MIN_SECONDS = 60.0  # between two reloads, to limit the cost of a wrong key
 
 
 class Keys:
-    """Notes a refused key, and renews all of them before the next invocation's calls.
+    """Notes a rejected key, and reloads all keys before the next invocation's calls.
 
     Args:
-        process: takes renewed variables for what they are to be.
+        process: accepts reloaded variables as its expected state.
 
     Attributes:
         names: the variables whose values came from a secret store.
@@ -48,36 +48,36 @@ class Keys:
         self._process = process
         self._telemetry = telemetry
         self._refused = False
-        self._read = time.time()  # by the wall clock: others may stand still while the environment is frozen
+        self._read = time.time()  # the wall clock: other clocks may stop while the environment is frozen
 
     def note_refused(self, calls: Iterable[Call]) -> None:
-        """See whether a provider refused a key in one of these calls. Its caller waits: nothing is read now."""
+        """Note if a provider rejected a key in one of these calls; reload later, because the caller is waiting."""
         if self.names and any(isinstance(call.lm_error, LMAuthError) for call in calls):
             self._refused = True
 
     def renew_refused(self) -> None:
-        """Read the keys again if one was refused, at most once a minute."""
-        if not self._refused or time.time() - self._read < _LEAST_SECONDS:
+        """Reload the keys if one was rejected, at most once a minute."""
+        if not self._refused or time.time() - self._read < _MIN_SECONDS:
             return
         from dspy_lambda.secrets import renew
 
-        self._read = time.time()  # whether it works or not
+        self._read = time.time()  # even if reloading fails
         before = {name: os.environ.get(name) for name in self.names}
         try:
             fresh = renew(self._settings, self.names)
         except ConfigError as error:
-            self._telemetry.log("ERROR", "the keys cannot be read again", {"reason": str(error)})
+            self._telemetry.log("ERROR", "the keys could not be reloaded", {"reason": str(error)})
             return
         self._refused = False
-        self.use(fresh)
+        self.apply(fresh)
         changed = [name for name in self.names if fresh.get(name) != before[name]]
-        self._telemetry.log("INFO", "a provider refused a key; the keys were read again", {"changed": changed})
+        self._telemetry.log("INFO", "reloaded the keys after a provider rejected one", {"changed": changed})
 
-    def use(self, variables: Mapping[str, str]) -> None:
-        """Give the models keys that have changed since; calls under way keep theirs."""
+    def apply(self, variables: Mapping[str, str]) -> None:
+        """Set the models' keys that have changed; running calls keep theirs."""
         self._read = time.time()
-        self._process.note(variables)  # or they would be put back as a program's doing
+        self._process.note(variables)  # otherwise they are restored as a program's change
         for alias, lm in self._models.items():
             if key := variables.get(self._config.models.registry[alias].env or ""):
                 lm.kwargs["api_key"] = key
-        self._telemetry.exceptions.hide(variables.values())
+        self._telemetry.exceptions.redact(variables.values())

@@ -1,4 +1,4 @@
-"""A model's limits within one process: parallel requests, requests a minute, tokens a minute."""
+"""A model's limits within one process: parallel requests, requests per minute and tokens per minute."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _MINUTE = 60.0
 
 
 class ProcessLimitReached(LMRateLimitError):  # type: ignore[misc]
-    """The process's own limit for a model, not the provider's; to programs it is a rate limit like any other."""
+    """This process's own limit for a model is reached, not the provider's; programs see an ordinary rate limit."""
 
 
 class ModelLimit:
     """Shared by all calls of a model, on the loop and in threads; first come, first served.
 
-    Whoever waits, waits until its call's deadline. A wait for the minute's quota that would outlast it fails at once,
-    with the seconds until there is room.
+    A call waits for a slot until its deadline. If the wait for the minute's quota would outlast the deadline, it fails
+    at once with the seconds until there is room.
     """
 
     def __init__(self, settings: ModelSettings) -> None:
@@ -51,14 +51,14 @@ class ModelLimit:
 
     @contextmanager
     def slot(self, deadline: float | None) -> Iterator[None]:
-        """A slot to send one request, from a thread. Times are `time.monotonic()`.
+        """Hold a slot to send one request from a thread. Times are `time.monotonic()`.
 
-        On the loop (a sync LM call in async code) nothing waits for a slot: tasks may hold them all, and they stand
-        still for as long as their loop does. Its request leaves beside the slots, one at a time.
+        On the loop (a sync LM call in async code) waiting would deadlock: the loop's own tasks may hold all slots, and
+        they cannot run while the loop waits. Such a request is sent without a slot, one at a time.
 
         Raises:
-            DeadlineExceeded: no slot before the deadline.
-            ProcessLimitReached: the minute is used up until after the deadline.
+            DeadlineExceeded: No slot was free before the deadline.
+            ProcessLimitReached: The minute's quota has no room before the deadline.
         """
         queued, generation = self._enter()
         has_slot = queued is None or self._granted(queued, generation, deadline)
@@ -70,7 +70,7 @@ class ModelLimit:
                 self._release(generation)
 
     def _granted(self, queued: Future[None], generation: int, deadline: float | None) -> bool:
-        """Wait for a slot; False on the loop, where there is no waiting."""
+        """Wait for a slot and return True; return False at once on the loop, which must not wait."""
         if _is_on_loop():
             self._leave(queued, generation)
             return False
@@ -78,12 +78,12 @@ class ModelLimit:
             queued.result(None if deadline is None else max(0.0, deadline - time.monotonic()))
         except (Waited, CancelledError):
             self._leave(queued, generation)
-            raise DeadlineExceeded("The deadline came before a slot at the model.") from None
+            raise DeadlineExceeded("The deadline passed before the model had a free slot.") from None
         return True
 
     @asynccontextmanager
     async def aslot(self, deadline: float | None) -> AsyncIterator[None]:
-        """The same, on the loop: whose deadline cancels it from outside."""
+        """Hold a slot on the loop; the call's deadline cancels the wait from outside."""
         queued, generation = self._enter()
         if queued is not None:
             try:
@@ -99,13 +99,13 @@ class ModelLimit:
             self._release(generation)
 
     def spent(self, tokens: int) -> None:
-        """Count the tokens of an answer against the minute."""
+        """Count an answer's tokens against the minute's quota."""
         if self._tokens_per_minute is not None:
             with self._lock:
                 self._tokens.append((time.monotonic(), tokens))
 
     def abandon(self) -> None:
-        """Free all slots: whoever holds one was left to itself, and gives back nothing any more."""
+        """Free all slots: their holders were abandoned, and what they release later is ignored."""
         with self._lock:
             self._generation += 1
             self._free = self._most
@@ -113,7 +113,7 @@ class ModelLimit:
                 self._waiting.popleft().cancel()
 
     def _enter(self) -> tuple[Future[None] | None, int]:
-        """None with a slot taken, or a place in the queue; and the generation that it is of."""
+        """Take a slot (None) or join the queue (a future); also return the current generation."""
         with self._lock:
             if self._free > 0 and not self._waiting:
                 self._free -= 1
@@ -144,14 +144,14 @@ class ModelLimit:
             self._free += 1
 
     def _pause(self, deadline: float | None) -> float:
-        """Seconds until this minute's quota has room; the start is booked."""
+        """Reserve a start time and return the seconds until the minute's quota has room for it."""
         if self._requests_per_minute is None and self._tokens_per_minute is None:
             return 0.0
         with self._lock:
             now = time.monotonic()
             start = max(now, self._next_request(), self._next_tokens(now))
             if deadline is not None and start >= deadline:
-                raise ProcessLimitReached("this process's own limit for the model", retry_after=start - now)
+                raise ProcessLimitReached("this process's own limit for the model is reached", retry_after=start - now)
             self._starts.append(start)
         return start - now
 
@@ -161,7 +161,7 @@ class ModelLimit:
         return self._starts[0] + _MINUTE
 
     def _next_tokens(self, now: float) -> float:
-        """When enough of the last minute's tokens are over a minute old."""
+        """Return the time at which enough of the last minute's tokens have expired."""
         if self._tokens_per_minute is None:
             return 0.0
         while self._tokens and self._tokens[0][0] <= now - _MINUTE:
@@ -185,19 +185,19 @@ def _is_on_loop() -> bool:
 
 
 def spend(lm: Any, tokens: int) -> None:
-    """Count the tokens of an LM's answer against its minute, where it has a limit."""
+    """Count an answer's tokens against the LM's limit, if it has one."""
     limit = getattr(lm, "limit", None)
     if isinstance(limit, ModelLimit):
         limit.spent(tokens)
 
 
 def slot_of(lm: Any, deadline: float | None) -> AbstractContextManager[None]:
-    """A slot of an LM's limit, from a thread; nothing to wait for where the LM has none."""
+    """Return a slot of the LM's limit for a thread, or an empty context if the LM has no limit."""
     limit = getattr(lm, "limit", None)
     return limit.slot(deadline) if isinstance(limit, ModelLimit) else nullcontext()
 
 
 def aslot_of(lm: Any, deadline: float | None) -> AbstractAsyncContextManager[None]:
-    """The same, on the loop."""
+    """Return a slot of the LM's limit for the loop, or an empty context if the LM has no limit."""
     limit = getattr(lm, "limit", None)
     return limit.aslot(deadline) if isinstance(limit, ModelLimit) else nullcontext()

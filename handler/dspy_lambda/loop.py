@@ -24,24 +24,23 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 _LAST_SECONDS = 0.1
 _NAME_THREADS = 8
-_endless: list[asyncio.Task[Any]] = []  # what no exception ends, for as long as the process lives
+_endless: list[asyncio.Task[Any]] = []  # tasks that no exception ends; kept until the process ends
 
 
 class PersistentLoop(asyncio.SelectorEventLoop):
-    """A loop that a program cannot end, whose tasks a program cannot find, and whose threads it cannot use up.
+    """A loop that programs cannot stop, whose tasks they cannot find, and whose name resolution they cannot block.
 
-    asyncio lets a SystemExit or KeyboardInterrupt of any task out of `run_until_complete`, past everything that waits
-    for the task, and with it out of the handler: the whole batch would be lost. Here the loop is run on; the
-    exception still reaches whoever awaits the task.
+    In asyncio a SystemExit or KeyboardInterrupt of any task leaves `run_until_complete`, and thus the handler, so the
+    whole batch would be lost. This loop keeps running; the exception still reaches whatever awaits the task.
 
-    Its tasks are not in `asyncio.all_tasks()`: a program that cancels all tasks it finds there would cancel the
-    batch and its neighbors' calls.
+    Its tasks are not in `asyncio.all_tasks()`: a program that cancels all tasks there would cancel the batch and other
+    calls.
 
     Args:
-        log: called with level, message and fields: for an exception that nobody fetched, which is reported by its kind
-            and place only, since its text may be private.
-        threads: the size of the pool behind `asyncio.to_thread`. Name resolution has a pool of its own: programs that
-            fill theirs must not keep others from the network.
+        log: called with level, message and fields for an exception that was never retrieved. It is reported only by
+            kind and place, because its text may be private.
+        threads: the size of the pool behind `asyncio.to_thread`. Name resolution has a separate pool, so that programs
+            that fill theirs do not keep others from the network.
     """
 
     def __init__(
@@ -56,7 +55,7 @@ class PersistentLoop(asyncio.SelectorEventLoop):
         self.set_exception_handler(self._report)
 
     def create_task(self, coro: Any, *, name: Any = None, context: Any = None, **more: Any) -> asyncio.Task[Any]:
-        """A task that only this loop knows; `call_of` tells which program call it belongs to."""
+        """Create a task that only this loop knows; `call_of` returns its program call."""
         if self.is_closed():
             coro.close()
             raise RuntimeError("Event loop is closed")
@@ -68,7 +67,7 @@ class PersistentLoop(asyncio.SelectorEventLoop):
         return task
 
     def call_of(self, task: asyncio.Task[Any] | None) -> Call | None:
-        """The program call within which a task was created."""
+        """Return the program call in which a task was created."""
         context = None if task is None else self._tasks.get(task)
         return None if context is None else context.get(CALL)
 
@@ -76,13 +75,12 @@ class PersistentLoop(asyncio.SelectorEventLoop):
         """Run until the future is done.
 
         Raises:
-            RuntimeError: this loop runs already, or another one in this thread: whoever is on it must await, or use a
-                thread.
+            RuntimeError: This loop, or another one in this thread, is already running.
         """
         if self.is_running() or asyncio._get_running_loop() is not None:
             if asyncio.iscoroutine(future):
                 future.close()
-            raise RuntimeError("An event loop is already running; await instead, or call it in a thread.")
+            raise RuntimeError("An event loop is already running; use await, or call it in a thread.")
         task: asyncio.Future[Result] = asyncio.ensure_future(future, loop=self)  # type: ignore[arg-type]
         while True:
             try:
@@ -91,15 +89,15 @@ class PersistentLoop(asyncio.SelectorEventLoop):
                 if task.done():
                     raise
             except RuntimeError:
-                # A program's `loop.stop()` lands here, too.
+                # Also raised if a program called `loop.stop()`.
                 if task.done() or self.is_closed():
                     raise
             except asyncio.CancelledError:
-                # The runtime client would not catch this one.
+                # The runtime client would not catch a CancelledError.
                 raise ProgramFailed("A program canceled the whole invocation.") from None
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
-        """Run in a thread; or at once, where a hop to a thread and back would cost more than the work."""
+        """Run in a thread, or directly if a hop to a thread and back would cost more than the work."""
         if executor is not None:
             return super().run_in_executor(executor, func, *args)
         if not self._fast or args or not is_pure(func):
@@ -113,13 +111,15 @@ class PersistentLoop(asyncio.SelectorEventLoop):
         return done
 
     async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
-        """Resolve a name, in threads that programs cannot use up."""
+        """Resolve a name in threads that programs cannot use."""
         arguments = (host, port, *(options.get(key, 0) for key in ("family", "type", "proto", "flags")))
         return await super().run_in_executor(self._names, socket.getaddrinfo, *arguments)
 
     def call_soon_threadsafe(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        """Schedule a callback from another thread. A loop that was given up takes none, and says nothing: the thread
-        that asks ended late, and nobody waits for it."""
+        """Schedule a callback from another thread; ignore it if the loop was abandoned.
+
+        Such a thread ended late, and nothing waits for it.
+        """
         try:
             return super().call_soon_threadsafe(*args, **kwargs)
         except RuntimeError:
@@ -128,16 +128,16 @@ class PersistentLoop(asyncio.SelectorEventLoop):
             return None
 
     def end_invocation(self) -> list[str]:
-        """Cancel the tasks that programs left behind, and give them a moment; their names.
+        """Cancel the tasks that programs left running, wait a moment, and return their names.
 
-        Frozen with the environment and thawed in somebody else's invocation, they would run on there.
+        Otherwise they would be frozen with the environment and continue during another invocation.
         """
         if not self._tasks:
             return []
         tasks = self.unfinished()
         if not tasks:
             return []
-        # What is not a coroutine is the loop's own clean-up of an async generator, which may end by itself.
+        # A task that is not a coroutine is the loop's cleanup of an async generator; let it finish.
         left = {task: name for task in tasks if (name := _name(task)) is not None}
         for task in left:
             task.cancel()
@@ -145,36 +145,36 @@ class PersistentLoop(asyncio.SelectorEventLoop):
         return sorted(left.values())
 
     def unfinished(self) -> list[asyncio.Task[Any]]:
-        """Tasks of this loop that have not ended."""
+        """Return the tasks of this loop that have not ended."""
         return [task for task in list(self._tasks) if not task.done()]
 
     def stuck_tasks(self) -> list[tuple[asyncio.Task[Any], Call | None]]:
-        """Programs' tasks that have not ended, although they were canceled; libraries' own workers are left out."""
+        """Return programs' tasks that did not end when canceled, without libraries' own workers."""
         return [(task, self.call_of(task)) for task in self.unfinished() if _name(task) is not None]
 
-    def give_up(self) -> None:
-        """Close the loop with all that is on it. Call it in the loop's own thread, or after that has ended."""
+    def shut_down(self) -> None:
+        """Close the loop and everything on it. Call it in the loop's own thread, or after that thread has ended."""
         for pool in (self.threads, self._names):
             pool.abandon()
         if self.is_closed():
             return
-        # Or their sockets would stay open until the garbage collector finds them.
+        # Otherwise their sockets stay open until they are garbage collected.
         for transport in list(getattr(self, "_transports", {}).values()):
             transport.abort()
-        self.set_exception_handler(lambda *_: None)  # "Task was destroyed but it is pending" says nothing new
+        self.set_exception_handler(lambda *_: None)  # silences "Task was destroyed but it is pending"
         for task in self.unfinished():
             task.cancel()
         for last in (self.stop, self._close_coroutines):
-            with suppress(BaseException):  # of a program's callback; the loop is over in any case
+            with suppress(BaseException):  # from a program's callback; the loop is being closed anyway
                 self.call_soon(last)
                 self.run_forever()
         self.close()
 
     def _close_coroutines(self) -> None:
-        """Close what ignored its cancellation, in its own context: what it would undo there can be undone nowhere else.
+        """Close coroutines that ignored their cancellation, each in its own context, as its cleanup requires.
 
-        On the running loop. Without one, code that ignores this, too, and sleeps again, would find that it cannot, and
-        try for ever; so it is not left to the garbage collector either.
+        Runs on the running loop: without one, a coroutine that ignores this, too, and sleeps again would fail and retry
+        forever. For the same reason such coroutines are not left to the garbage collector.
         """
         self.stop()
         for task in self.unfinished():
@@ -191,9 +191,9 @@ class PersistentLoop(asyncio.SelectorEventLoop):
 
 
 def _name(task: asyncio.Task[Any]) -> str | None:
-    """The name of a task that a program started; None for one of a library.
+    """Return the name of a task that a program started; None for a library's task.
 
-    LiteLLM keeps a worker of its own running, which does not come back when it is canceled.
+    LiteLLM keeps a worker running, which it does not restart if it is canceled.
     """
     coroutine = task.get_coro()
     if not isinstance(coroutine, types.CoroutineType) or f"{os.sep}litellm{os.sep}" in coroutine.cr_code.co_filename:

@@ -1,4 +1,4 @@
-"""The front door: `dspy_lambda.main.lambda_handler`."""
+"""The Lambda entry point: `dspy_lambda.main.lambda_handler`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if settings.secrets:
     from dspy_lambda.secrets import resolve
 
     secrets = resolve(settings)
-    # Into the process's own variables: programs that make their own LMs look there.
+    # Into the process's environment, where LMs that programs create look for their keys.
     os.environ.update(secrets)
-# At import, so that a project that cannot be served is a failed init: what Lambda shows best.
+# At import, so that a project that cannot be served fails init, which Lambda reports most clearly.
 environment = Environment(os.environ, settings=settings, own_process=True, secrets=secrets)
 environment.kill_dump = KillDump(2)
-# A program's `_thread.interrupt_main()`, a home-made timeout, would end the process with its whole batch.
+# A program's `_thread.interrupt_main()`, used as a timeout, would end the process and fail its whole batch.
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 end_forks()
 prepare(environment)
@@ -34,18 +34,18 @@ if settings.preconnect or settings.is_snap_start:
     from dspy_lambda.warm import warm
 
     warm(environment)
-# Last: it notes how long all of this took.
+# Last, because it measures how long init took.
 environment.last_resort = LastResort(_started_with, settings)
-# The collector need not look through what stays. With it a full collection takes 65 ms of a whole core, at 256 MB 0.5 s
-# (all that is kept back for a late answer), without it 4 ms.
+# Exempt long-lived objects from garbage collection. A full collection that includes them takes 65 ms of a whole core
+# and 0.5 s at 256 MB, which is the whole reserve for a late answer; without them it takes 4 ms.
 gc.freeze()
 
 
 def lambda_handler(event: Any, context: Any) -> Any:
-    """Answer one event of any source.
+    """Answer one event from any source.
 
     Raises:
-        UnknownEvent: no source recognises the event.
-        CallError: a direct invocation's call failed; see `dspy_lambda.errors` for the names.
+        UnknownEvent: No source recognizes the event.
+        CallError: A direct invocation's call failed; see `dspy_lambda.errors` for the names.
     """
     return invoke(environment, event, context)

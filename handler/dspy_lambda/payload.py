@@ -1,4 +1,4 @@
-"""JSON in and JSON out: request bodies to inputs, results to outputs."""
+"""Convert request bodies to inputs, and results to outputs: JSON in and JSON out."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from dspy_lambda.errors import InvalidInput, OutputTooLarge, ProgramFailed
 from dspy_lambda.introspection import class_name
 
 MAX_BODY_BYTES = 6_000_000
-_MOST_GROWTH = 6
-# What dspy.ReAct, CodeAct, RLM and ReActV2 add to the outputs: what their tools returned is in it, of any class.
+_MAX_GROWTH = 6
+# Fields that dspy.ReAct, CodeAct, RLM and ReActV2 add to the outputs. They hold tools' results, of any class.
 _STEPS = ("trajectory", "history")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class AnswerLimit:
-    """How large outputs may be on their way out.
+    """The maximum size of outputs in a response.
 
     Attributes:
-        bytes: what Lambda or the load balancer passes on, less what goes around the outputs.
-        as_text: whether they travel as a text within the answer's JSON, as an HTTP body does.
+        bytes: the response limit of Lambda or the load balancer, minus what surrounds the outputs.
+        as_text: whether the outputs are a JSON string within the response, as an HTTP body is.
     """
 
     bytes: int
@@ -36,11 +36,11 @@ class AnswerLimit:
 
 
 def read_json(body: bytes | str) -> Any:
-    """The JSON value of a request or record body.
+    """Parse the JSON body of a request or record.
 
     Raises:
-        InvalidInput: 413 over 6,000,000 bytes; 400 where it is empty, not JSON, nested over 200 levels or holds
-            an integer of over 4,300 digits (the parser's limits); 422 where it holds half a surrogate pair.
+        InvalidInput: 413 if the body is over 6,000,000 bytes; 400 if it is empty, not JSON, nested over 200 levels or
+            has an integer of over 4,300 digits (the parser's limits); 422 if it has half of a surrogate pair.
     """
     if isinstance(body, str):
         try:
@@ -60,10 +60,10 @@ def read_json(body: bytes | str) -> Any:
 
 
 def read_value(value: Any) -> Any:
-    """A value that the runtime client has parsed already, by the same rules as a body.
+    """Check a value that the runtime client has already parsed, by the same rules as a body.
 
     Raises:
-        InvalidInput: as `read_json` does.
+        InvalidInput: As for `read_json`.
     """
     try:
         text = json.dumps(value)
@@ -73,7 +73,7 @@ def read_value(value: Any) -> Any:
 
 
 def _has_half_a_pair(body: bytes) -> bool:
-    # The strict parser reports half a surrogate pair as broken JSON; the standard library's lets it through.
+    # The strict parser reports half of a surrogate pair as invalid JSON; the standard library accepts it.
     try:
         json.dumps(json.loads(body), ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -84,22 +84,22 @@ def _has_half_a_pair(body: bytes) -> bool:
 
 
 def _half_a_pair() -> InvalidInput:
-    return InvalidInput("The text holds half of a surrogate pair, which no model can be sent.")
+    return InvalidInput("The text contains half of a surrogate pair, which cannot be sent to a model.")
 
 
 def to_outputs(result: Any, limit: AnswerLimit | None = None, field: str = "result") -> bytes:
-    """A program's result as the JSON text of an object; NaN and infinities become null.
+    """Serialize a program's result to a JSON object; NaN and infinities become null.
 
     Args:
-        limit: what the text may come to on its way out.
-        field: what a result that is not an object is called.
+        limit: the maximum size in the response.
+        field: the name for a result that is not an object.
 
     Raises:
-        OutputTooLarge: it is over the limit.
-        ProgramFailed: the result holds something that JSON cannot, or that no parser reads back.
+        OutputTooLarge: The outputs exceed the limit.
+        ProgramFailed: The result contains something that JSON cannot represent or that cannot be parsed again.
     """
     if isinstance(result, Iterator | AsyncIterator | Awaitable):
-        # Not read to its end here: what is left of the program would run past its own LMs and context.
+        # Not consumed here: the rest of the program would run outside its LMs and context.
         if isinstance(result, Coroutine):
             result.close()
         raise _not_json(class_name(type(result)))
@@ -121,36 +121,36 @@ def _encode(result: Any, field: str) -> bytes:
             text = _to_json(_sendable(result), unknown)
         if not text.startswith(b"{"):
             text = b"{%s:%s}" % (to_json(field), text)
-        from_json(text)  # what cannot be read back (an integer of over 4,300 digits) is not sent
+        from_json(text)  # refuse what cannot be parsed again, such as an integer of over 4,300 digits
     except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
         raise _not_json(*unknown[:1]) from error
     return text
 
 
-def _not_json(what: str = "too large a number, too deep, within itself, or its serializer raised") -> ProgramFailed:
+def _not_json(what: str = "a number too large, too deeply nested, a cycle, or its serializer raised") -> ProgramFailed:
     return ProgramFailed(
-        f"JSON cannot hold the program's result ({what}); "
+        f"JSON cannot represent the program's result ({what}); "
         "return a Prediction, a dict, a pydantic model or plain values."
     )
 
 
 def check_size(text: bytes, limit: AnswerLimit) -> None:
-    """Refuse outputs that would not fit through: the runtime client ends with the environment on a refused answer.
+    """Refuse outputs that exceed the response limit: when Lambda rejects a response, the environment ends.
 
-    What counts is the size over the wire: within an HTTP answer's JSON every quote is escaped once more, and the
-    runtime client of Python 3.11 escapes all that is not ASCII. Neither makes more than six bytes of one, so that only
-    what is over a sixth of the limit is looked at twice.
+    The size on the wire counts: as an HTTP body every quote is escaped again, and the runtime client of Python 3.11
+    escapes all non-ASCII characters. Neither turns one byte into more than six, so only outputs over a sixth of the
+    limit are measured exactly.
 
     Raises:
-        OutputTooLarge: with both sizes.
+        OutputTooLarge: The outputs are too large; the message has both sizes.
     """
-    if len(text) * _MOST_GROWTH <= limit.bytes:
+    if len(text) * _MAX_GROWTH <= limit.bytes:
         return
     value = text.decode() if limit.as_text else from_json(text)
     wire = json.dumps(value, ensure_ascii=_escapes_all())
     size = len(wire) if wire.isascii() else len(wire.encode())
     if size > limit.bytes:
-        raise OutputTooLarge(f"The outputs come to {size:,} bytes on their way out; the limit is {limit.bytes:,}.")
+        raise OutputTooLarge(f"The outputs take {size:,} bytes in the response; the limit is {limit.bytes:,}.")
 
 
 @cache
@@ -161,25 +161,25 @@ def _escapes_all() -> bool:
 
 
 def _to_json(value: Any, unknown: list[str]) -> bytes:
-    """Args: unknown: gets the name of the class that JSON has nothing for."""
+    """Serialize to JSON, and add the name of a class that JSON cannot represent to `unknown`."""
 
     def to_dict(item: Any) -> Any:
-        """A Prediction within the result."""
+        """Convert a nested Prediction."""
         if hasattr(item, "toDict"):
             return item.toDict()
         unknown.append(class_name(type(item)))
         raise TypeError
 
-    # Models by their fields' names, as `Prediction.toDict` writes those within it, whatever their aliases.
+    # By field name, not by alias, as `Prediction.toDict` writes nested models.
     return to_json(value, by_alias=False, inf_nan_mode="null", bytes_mode="base64", fallback=to_dict)
 
 
 def _sendable(value: Any) -> Any:
-    """The value with what a model or a tool put there as JSON can hold it.
+    """Replace what a model or a tool returned and JSON cannot represent.
 
-    Half a surrogate pair in a model's answer: the runtime client encodes the answer outside of its own error handling,
-    so that it would end the execution environment. An object that an agent's tool returned: nobody declared it as an
-    output, and the call is paid for.
+    A model's answer may contain half of a surrogate pair: the runtime client encodes the response outside its error
+    handling, so the error would end the execution environment. A tool of an agent may return an object, which was not
+    declared as an output and must not fail a call that is already paid for.
     """
     if isinstance(value, str):
         return _SURROGATE.sub("\ufffd", value)
@@ -194,7 +194,7 @@ def _sendable(value: Any) -> Any:
 
 
 def _as_texts(value: Any) -> Any:
-    """The value with what JSON cannot hold as text, as the model saw it."""
+    """Convert what JSON cannot represent to text, as the model saw it."""
     if isinstance(value, dict):
         return {key if isinstance(key, str | int) else _text(key): _as_texts(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

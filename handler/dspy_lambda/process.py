@@ -1,4 +1,4 @@
-"""The process that all invocations share: what a program changes in it is put back, and when it is left."""
+"""The process that all invocations share: restore what programs change in it, and replace it when it is exhausted."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from typing import Any
 
 from dspy_lambda.settings import RESTARTS, Settings
 
-# What the runtime client sets for each invocation, and nothing else (awslambdaric 4.2.2, bootstrap.py): credentials
-# stay those that Lambda started the process with.
+# The only variable that the runtime client sets for each invocation (awslambdaric 4.2.2, bootstrap.py). Credentials do
+# not change after Lambda has started the process.
 PER_INVOCATION = ("_X_AMZN_TRACE_ID",)
-# A process that has replaced another one lives at least this long: what is used up at once, again, is not its doing.
-_LEAST_SECONDS = 60.0
+# A replacement process lives at least this long: if it exhausts a resource sooner, replacing it again does not help.
+_MIN_SECONDS = 60.0
 JOURNAL_FOLDER = "dspy-lambda"  # see sources/sqs/journal.py
 # "1,024 file descriptors and 1,024 processes and threads".
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
-MOST_THREADS = 700
-_MOST_STUCK = 3  # each may spin for ever, and takes its share of the core from every call
-_PART_OF_MEMORY, _PART_OF_GROWTH = 0.9, 0.1
-_TIMES_INIT = 2
-_PART_OF_TMP = 0.02
+MAX_THREADS = 700
+_MAX_STUCK = 3  # each may spin forever and take CPU time from every call
+_MEMORY_SHARE, _GROWTH_SHARE = 0.9, 0.1
+_INIT_FACTOR = 2
+_TMP_SHARE = 0.02
 
 
 class ProcessState:
-    """Environment variables, working directory and standard streams as they were before an invocation."""
+    """The process state before an invocation: environment variables, working directory, standard streams and others."""
 
     def __init__(self) -> None:
         self._environ = dict(_raw_environ())
         self._interpreter = sys.getrecursionlimit(), sys.getswitchinterval()
-        self._spies = threading.gettrace(), threading.getprofile()
+        self._trace_functions = threading.gettrace(), threading.getprofile()
         self._folder = os.getcwd()
         self._streams = sys.stdout, sys.stderr
         self._descriptors = [(number, os.dup(number)) for number in (1, 2)]
 
     def note(self, names: Iterable[str]) -> None:
-        """Take these variables' values for what they are to be."""
+        """Accept the current values of these variables, so that they are not undone."""
         environ = _raw_environ()
         for name in names:
             key = _encode(name)
@@ -50,17 +50,17 @@ class ProcessState:
             else:
                 self._environ.pop(key, None)
 
-    def put_back_environ(self) -> bool:
-        """Undo what was changed in the variables; whether anything was."""
+    def restore_environ(self) -> bool:
+        """Undo changes to environment variables; return whether there were any."""
         if _raw_environ() == self._environ:
             return False
-        _put_back_environ(self._environ)
+        _restore_environ(self._environ)
         return True
 
-    def put_back(self) -> list[str]:
-        """Undo what programs changed; the names of what it was."""
+    def restore(self) -> list[str]:
+        """Undo what programs changed, and return the names of the changed parts."""
         changed = []
-        if self.put_back_environ():
+        if self.restore_environ():
             changed.append("os.environ")
         if _folder() != self._folder:
             os.chdir(self._folder)
@@ -69,14 +69,14 @@ class ProcessState:
             sys.setrecursionlimit(self._interpreter[0])
             sys.setswitchinterval(self._interpreter[1])
             changed.append("recursion limit or switch interval")
-        if (threading.gettrace(), threading.getprofile()) != self._spies:
-            _put_back_spies(*self._spies)
+        if (threading.gettrace(), threading.getprofile()) != self._trace_functions:
+            _restore_trace_functions(*self._trace_functions)
             changed.append("trace or profile function")
-        if self._put_back_streams():
+        if self._restore_streams():
             changed.append("standard output or error")
         return changed
 
-    def _put_back_streams(self) -> bool:
+    def _restore_streams(self) -> bool:
         changed = False
         for number, copy in self._descriptors:
             try:
@@ -93,8 +93,8 @@ class ProcessState:
         return changed
 
 
-def _put_back_spies(trace: Any, profile: Any) -> None:
-    """For new threads; from Python 3.12 on a program may have set them for those that there are, too."""
+def _restore_trace_functions(trace: Any, profile: Any) -> None:
+    """Restore them for new threads and, since Python 3.12, for running threads, where a program may have set them."""
     for_all: Any = getattr(threading, "setprofile_all_threads", threading.setprofile)
     for_all(profile)
     for_all = getattr(threading, "settrace_all_threads", threading.settrace)
@@ -102,18 +102,18 @@ def _put_back_spies(trace: Any, profile: Any) -> None:
 
 
 def _raw_environ() -> dict[Any, Any]:
-    """The variables undecoded, which is ten times faster to compare; CPython has them there since 3.0."""
+    """Return the variables undecoded, which are ten times faster to compare; CPython has kept them so since 3.0."""
     raw: dict[Any, Any] = getattr(os.environ, "_data", None) or dict(os.environ)
     return raw
 
 
 def _encode(name: str) -> Any:
-    """A variable's name as it is in there."""
+    """Encode a variable's name as a key of `_raw_environ`."""
     encode: Any = getattr(os.environ, "encodekey", str)
     return encode(name)
 
 
-def _put_back_environ(saved: dict[Any, Any]) -> None:
+def _restore_environ(saved: dict[Any, Any]) -> None:
     decode = os.fsdecode
     wanted = {decode(key): decode(value) for key, value in saved.items()}
     for name in set(os.environ) - set(wanted):
@@ -126,7 +126,7 @@ def _put_back_environ(saved: dict[Any, Any]) -> None:
 def _folder() -> str:
     try:
         return os.getcwd()
-    except OSError:  # it was removed
+    except OSError:  # the folder was removed
         return ""
 
 
@@ -134,7 +134,7 @@ _is_fork = False
 
 
 def end_forks() -> None:
-    """See to it that a program's fork, which comes back into the handler, ends there: the answer is its parent's."""
+    """End a program's forked child when it returns to the handler: only the parent answers."""
     os.register_at_fork(after_in_child=_note_fork)
 
 
@@ -144,19 +144,19 @@ def _note_fork() -> None:
 
 
 def leave_if_forked() -> None:
-    """End this process if it is a program's fork, without a trace."""
+    """End this process silently if it is a program's forked child."""
     if _is_fork:
         os._exit(0)
 
 
 class LastResort:
-    """Replaces the process by a new one of its own kind, between two events, when nothing less helps.
+    """Replaces the process with a new one between two events, if a resource is exhausted.
 
-    `execv` before the next event is asked for loses none, where ending the process would cost one. The runtime
-    client's own loop is where "before the next event" is.
+    Calling `execve` before the next event is requested loses no event, while exiting would lose one. The hook for that
+    is the runtime client's loop.
 
     Args:
-        variables: what the process was started with (`as_started`); secrets that were read since are read again.
+        variables: the variables that the process was started with (`as_started`); the new process reads secrets again.
 
     Attributes:
         restarts: how often the process has replaced itself.
@@ -168,7 +168,7 @@ class LastResort:
         self._memory_bytes = None if settings.memory_mb is None else settings.memory_mb * 2**20
         self._folder = settings.temporary_folder
         self._before = _entries(self._folder)
-        self._least_seconds = _LEAST_SECONDS * 2 ** min(self.restarts, 10)
+        self._least_seconds = _MIN_SECONDS * 2 ** min(self.restarts, 10)
         self._quiet_until = time.monotonic() + self._least_seconds if self.restarts else 0.0
         self._first_bytes = 0
         self._init_seconds = _seconds_since_start()
@@ -180,32 +180,34 @@ class LastResort:
 
     @property
     def seconds(self) -> float:
-        """What `plan` needs of the invocation's time: that lasts until the next event is asked for, and so the new
-        process's init must fit into it."""
-        return self._init_seconds * _TIMES_INIT
+        """The time that `plan` needs.
 
-    def why(self, stuck_runners: int) -> str | None:
-        """What is used up, or None; not soon after a process was replaced for it."""
+        An invocation lasts until the next event is requested, so the new process's init must fit into it.
+        """
+        return self._init_seconds * _INIT_FACTOR
+
+    def exhausted_resource(self, stuck_runners: int) -> str | None:
+        """Return the exhausted resource, or None; always None soon after a replacement."""
         if time.monotonic() < self._quiet_until:
             return None
-        if threading.active_count() > MOST_THREADS:
+        if threading.active_count() > MAX_THREADS:
             return "threads"
-        if stuck_runners > _MOST_STUCK:
-            return "time of the processor"
+        if stuck_runners > _MAX_STUCK:
+            return "CPU time"
         if self._memory_bytes and self._statm is not None:
             used = int(os.pread(self._statm, 100, 0).split()[1]) * self._page
-            # What it had after its first invocation is what the next process would have, too.
+            # A new process would also need what this one used after its first invocation.
             self._first_bytes = self._first_bytes or used
             grown = used - self._first_bytes
-            if used > self._memory_bytes * _PART_OF_MEMORY and grown > self._memory_bytes * _PART_OF_GROWTH:
+            if used > self._memory_bytes * _MEMORY_SHARE and grown > self._memory_bytes * _GROWTH_SHARE:
                 return "memory"
         disk = os.statvfs(self._folder)
-        if disk.f_bavail < disk.f_blocks * _PART_OF_TMP:
+        if disk.f_bavail < disk.f_blocks * _TMP_SHARE:
             return "disk"
         return None
 
     def plan(self, reason: str) -> bool:
-        """Replace the process before its next event; False where that cannot be done, or was done just now."""
+        """Replace the process before its next event; return False if that is not possible."""
         self._quiet_until = time.monotonic() + self._least_seconds
         if "AWS_LAMBDA_MAX_CONCURRENCY" in self._variables:  # Managed Instances: one of several processes
             return False
@@ -237,7 +239,7 @@ def _remove(folder: str, names: set[str]) -> None:
         with suppress(OSError):
             found = os.lstat(path)
             if found.st_uid != os.geteuid() or stat.S_ISSOCK(found.st_mode):
-                continue  # an extension's
+                continue  # belongs to an extension
             if stat.S_ISDIR(found.st_mode):
                 shutil.rmtree(path, ignore_errors=True)
             else:
@@ -245,10 +247,10 @@ def _remove(folder: str, names: set[str]) -> None:
 
 
 def as_started(variables: dict[str, str]) -> dict[str, str]:
-    """The variables as Lambda gave them, before its runtime client changed them.
+    """Return the variables as Lambda set them, before its runtime client changed them.
 
-    Its bootstrap adds the layers only where PYTHONPATH is not set yet, and sets it. A process that was restored from a
-    snapshot is not to wait for one again. The descriptor for framed log lines is taken out when it is opened.
+    The bootstrap sets PYTHONPATH, and adds the layers only if it is not set. A process restored from a snapshot must
+    not wait for a snapshot again. The runtime client removes the descriptor for framed log lines when it opens it.
     Source: /var/runtime/bootstrap.py; awslambdaric 4.2.2, bootstrap.py.
     """
     started = dict(variables)
@@ -264,7 +266,7 @@ def as_started(variables: dict[str, str]) -> dict[str, str]:
 
 
 def _seconds_since_start() -> float:
-    """How long this process has lived, which at the end of its init is how long that took; 0 where nobody tells."""
+    """Return the age of this process, which at the end of init is init's duration; 0 if unknown."""
     try:
         with open("/proc/self/stat", encoding="ascii", errors="replace") as file:
             ticks = int(file.read().rpartition(")")[2].split()[19])

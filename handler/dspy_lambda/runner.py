@@ -1,4 +1,4 @@
-"""What invocations run on: one thread, with the event loop, the executors and the application, replaced as a whole."""
+"""What invocations run on: a thread with its event loop and executors, replaced as a whole when a call is stuck."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dspy_lambda.loop import PersistentLoop
-from dspy_lambda.threads import put_back_spies, spies
+from dspy_lambda.threads import restore_trace_functions, trace_functions
 
 if TYPE_CHECKING:
     import asyncio
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class Job:
-    """One piece of work for a runner's thread, and what came of it."""
+    """One piece of work for a runner's thread, and its result."""
 
     def __init__(self, work: Callable[[], Any]) -> None:
         self._work = work
-        # What the runtime client and the user's own wrappers set is carried along; what programs set stays behind.
+        # Keeps context variables of the runtime client and the user's wrappers; those that programs set are discarded.
         self._context = contextvars.copy_context()
         self._done = allocate_lock()
         self._done.acquire()
@@ -31,41 +31,41 @@ class Job:
         self._error: BaseException | None = None
 
     def run(self) -> None:
-        usual = spies()
+        usual = trace_functions()
         try:
             self._result = self._context.run(self._work)
         except BaseException as error:
             self._error = error
         finally:
-            put_back_spies(usual)
+            restore_trace_functions(usual)
             self._done.release()
 
     def wait(self, seconds: float) -> bool:
-        """Whether it is done; waits for at most that long."""
+        """Wait for at most this many seconds, and return whether the job is done."""
         return self._done.acquire(timeout=seconds) if seconds > 0 else self._done.acquire(blocking=False)
 
     def result(self) -> Any:
-        """What the work returned; raises what it raised."""
+        """Return the work's result, or raise its exception."""
         if self._error is not None:
             try:
                 raise self._error
             finally:
-                self._error = None  # or error and traceback would hold each other
+                self._error = None  # avoids a reference cycle between error and traceback
         return self._result
 
 
 class Runner:
-    """Runs one job at a time in a thread of its own, so that the main thread can answer when a program does not.
+    """Runs one job at a time in a separate thread, so that the main thread can answer when a program does not.
 
-    A loop that runs for ever (`run_coroutine_threadsafe`) would cost more for each invocation, and Mangum could not
-    be called on it.
+    A loop that runs forever (`run_coroutine_threadsafe`) would cost more per invocation, and Mangum could not run on
+    it.
 
     Args:
-        loop: the loop that is the current one in the thread.
+        loop: the thread's current event loop.
         dispatcher: holds the program slots and the threads of sync programs.
 
     Attributes:
-        abandoned: whether another runner has taken this one's place.
+        abandoned: whether another runner has replaced this one.
     """
 
     def __init__(self, loop: PersistentLoop, dispatcher: Dispatcher) -> None:
@@ -80,27 +80,27 @@ class Runner:
         self.thread.start()
 
     def start(self, work: Callable[[], Any]) -> Job:
-        """Begin a job; the one before must be done."""
+        """Start a job; the previous one must be done."""
         job = self._job = Job(work)
         self._wake.release()
         return job
 
     def run(self, work: Callable[[], Any]) -> Any:
-        """Do something in the thread and wait for it, however long it takes: what is done at init, and tests."""
+        """Run work in the thread and wait for it without a time limit; for init and tests."""
         job = self.start(work)
         while not job.wait(3600):
             pass
         return job.result()
 
     def use_loop(self) -> asyncio.AbstractEventLoop:
-        """Make the loop the thread's current one: a program's `asyncio.run` leaves none behind, and Mangum asks."""
+        """Set the thread's current loop: a program's `asyncio.run` clears it, and Mangum asks for it."""
         import asyncio
 
         asyncio.set_event_loop(self.loop)
         return self.loop
 
     def ping(self) -> bool:
-        """Whether the loop has come round since the last ping; leaves the next one, if so."""
+        """Return whether the loop has answered the last ping; if so, send the next one."""
         responded = self._answered == self._pinged
         if responded:
             self._pinged += 1
@@ -111,7 +111,7 @@ class Runner:
         self._answered = number
 
     def stuck(self) -> list[tuple[str, float]]:
-        """What former calls still hold, as program and start (`time.monotonic()`)."""
+        """Return program and start time (`time.monotonic()`) of each earlier call that is still running."""
         dispatcher, now = self.dispatcher, time.monotonic()
         held = list(dispatcher.running())
         for _, call in self.loop.stuck_tasks():
@@ -120,7 +120,7 @@ class Runner:
         return held
 
     def abandon(self) -> None:
-        """Leave it to itself: its thread ends when it comes back from what it is stuck in."""
+        """Abandon the runner: its thread ends when the code that it is stuck in returns."""
         self.abandoned = True
         self.dispatcher.abandon()
         self.loop.threads.abandon()
@@ -132,7 +132,7 @@ class Runner:
         self.use_loop()
         while True:
             self._wake.acquire()
-            # Taken at once: as soon as it is done the main thread may leave the next one there.
+            # Clear it now: as soon as the job is done, the main thread may set the next one.
             job, self._job = self._job, None
             if job is None:
                 break
@@ -140,4 +140,4 @@ class Runner:
             del job
             if self.abandoned:
                 break
-        self.loop.give_up()
+        self.loop.shut_down()

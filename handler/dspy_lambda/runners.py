@@ -1,4 +1,4 @@
-"""The runner that invocations run on, and those that were given up."""
+"""The current runner, and the abandoned ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dspy_lambda.dispatch import Dispatcher, Recent
 from dspy_lambda.loop import PersistentLoop
-from dspy_lambda.process import MOST_THREADS
+from dspy_lambda.process import MAX_THREADS
 from dspy_lambda.runner import Runner
 
 if TYPE_CHECKING:
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from dspy_lambda.invocation import Invocation
     from dspy_lambda.models.registry import ProgramLM
 
-_MOST_LOOP_THREADS = 256
+_MAX_LOOP_THREADS = 256
 _OTHER_THREADS = 30  # the main one, the runner's, those for names and queues, and libraries' own
 Log = Callable[[str, str, dict[str, Any]], None]
 
 
 class Runners:
-    """Has one runner at a time: another one when a call of a former invocation still holds a part of it.
+    """Keeps one current runner, and replaces it if a call of an earlier invocation is still running on it.
 
     Args:
-        make: makes a runner.
-        free_slots: called when a runner is given up: what its calls hold is not to be waited for.
+        make: creates a runner.
+        free_slots: called when a runner is abandoned, to free the slots that its calls hold.
         log: called with level, message and fields.
     """
 
@@ -47,35 +47,35 @@ class Runners:
 
     @property
     def current(self) -> Runner:
-        """What invocations run on."""
+        """The runner for invocations."""
         if self._current is None:
             self._current = self._make()
         return self._current
 
     @property
     def stuck(self) -> int:
-        """How many of the runners that were given up have not come back."""
+        """The number of abandoned runners whose threads have not ended."""
         return sum(runner.thread.is_alive() for runner in self._abandoned)
 
     def fresh(self, invocation: Invocation) -> Runner:
-        """The runner for an invocation, all of its slots free: what former calls still hold is left to them."""
+        """Return a runner with all slots free, abandoning the current one if earlier calls are still running on it."""
         held = self.current.stuck()
         if held:
             now = time.monotonic()
             for program, number in Counter(program for program, _ in held).items():
                 since = max(now - started for name, started in held if name == program)
                 about = {"program": program, "calls": number, "seconds": round(since, 3)}
-                self._log("WARNING", "calls of former invocations still run; left to themselves", about)
+                self._log("WARNING", "abandoned calls of earlier invocations that are still running", about)
                 invocation.counts["Stuck", program] += number
-            self.give_up()
+            self.abandon_current()
         return self.current
 
-    def give_up(self) -> None:
-        """Go on with another thread, loop and executors. Quick: a new thread is only made for the next invocation."""
+    def abandon_current(self) -> None:
+        """Abandon the current runner. This is fast: the next invocation creates the new thread, loop and executors."""
         given_up = self.current
         given_up.abandon()
         if not logging._lock.acquire(blocking=False):  # type: ignore[attr-defined]
-            # Whoever was given up may hold it for ever, and nobody could log or make a loop any more.
+            # An abandoned thread may hold it forever, and then no thread could log or create a loop.
             logging._lock = threading.RLock()  # type: ignore[attr-defined]
         else:
             logging._lock.release()  # type: ignore[attr-defined]
@@ -85,12 +85,12 @@ class Runners:
 
 
 def new_runner(server: Server, models: dict[str, ProgramLM], recent: Recent, log: Log, *, fast: bool) -> Runner:
-    """A runner with a loop and a dispatcher of its own.
+    """Create a runner with a new loop and dispatcher.
 
     Args:
-        recent: how long the last calls took, which outlives runners.
-        fast: whether the loop runs short work itself that was meant for threads.
+        recent: durations of recent calls, which outlive runners.
+        fast: whether the loop itself runs short work that was meant for threads.
     """
-    # Behind `asyncio.to_thread`: many, and with those of sync programs below what is used up.
-    threads = min(_MOST_LOOP_THREADS, MOST_THREADS - _OTHER_THREADS - server.sync_worker_threads)
+    # For `asyncio.to_thread`: many, but together with sync programs' threads below MAX_THREADS.
+    threads = min(_MAX_LOOP_THREADS, MAX_THREADS - _OTHER_THREADS - server.sync_worker_threads)
     return Runner(PersistentLoop(log, threads=threads, fast=fast), Dispatcher(models, server, recent))

@@ -1,5 +1,6 @@
-"""Keys from SSM or Secrets Manager, read at init and when a provider refuses one: never in the artifact, the template,
-a log or an exception.
+"""Read keys from SSM or Secrets Manager at init, and again when a provider rejects one.
+
+Keys never appear in the artifact, the template, a log or an exception.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ _EXTENSION_SECONDS, _PAUSE_SECONDS = 1.0, 0.05
 _CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 1.0, 2.0, 2
 # "Array Members: Minimum number of 1 item. Maximum number of 10 items."
 # https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameters.html
-_MOST_NAMES = 10
-_ABSENT = "there is none in this account and region"
-_DENIED = "the function's role may not read it, or not use its KMS key"
-_NO_ANSWER = "no answer; a function in a VPC needs a NAT gateway, or the service's interface endpoint"
+_MAX_NAMES = 10
+_ABSENT = "it does not exist in this account and region"
+_DENIED = "the function's role may not read it or may not use its KMS key"
+_NO_ANSWER = "no answer; a function in a VPC needs a NAT gateway or the service's interface endpoint"
 _REASONS = {
     "ParameterNotFound": _ABSENT,
     "ResourceNotFoundException": _ABSENT,
@@ -43,17 +44,17 @@ Address = tuple[str, str]  # service and name
 
 
 def split_place(place: str) -> tuple[str, str, str]:
-    """Service (`ssm` or `secretsmanager`), name and key (empty for the whole text) of a secret's place."""
+    """Split a secret's place into service (`ssm` or `secretsmanager`), name and key (empty for the whole text)."""
     address, _, key = place.partition("#")
     service, _, name = address.partition(":")
     return service, name, key
 
 
 def resolve(settings: Settings) -> dict[str, str]:
-    """The values of the variables that the setting `secrets` names and that are not set already.
+    """Read the values of the variables that the setting `secrets` names and that are not already set.
 
     Raises:
-        ConfigError: one cannot be read; says which and what to do, and nothing of a value.
+        ConfigError: A secret cannot be read. The message says which and what to do, and never quotes a value.
     """
     variables = settings.variables
     wanted = dict(entry.partition("=")[::2] for entry in settings.secrets.split())
@@ -67,12 +68,12 @@ def resolve(settings: Settings) -> dict[str, str]:
 
 
 def renew(settings: Settings, names: Iterable[str]) -> dict[str, str]:
-    """Today's values of these variables, which become the process's own, too: programs' own LMs look there.
+    """Read the current values of these variables, and set them in `os.environ`, where programs' LMs look for keys.
 
-    Not from the extension, which keeps what it has read for five minutes.
+    Bypasses the extension, which caches values for five minutes.
 
     Raises:
-        ConfigError: as `resolve`.
+        ConfigError: As for `resolve`.
     """
     variables = {**os.environ, **dict.fromkeys(names, "")}
     fresh = resolve(replace(settings, variables=variables, extension_port=None))
@@ -81,19 +82,19 @@ def renew(settings: Settings, names: Iterable[str]) -> dict[str, str]:
 
 
 def _read(wanted: dict[Address, str], settings: Settings) -> dict[Address, str]:
-    """The text at each address; a secret with several keys is read once. `wanted` says which variable needs it."""
+    """Read the text at each address, once per secret. `wanted` maps each address to the variable that needs it."""
     texts: dict[Address, str] = {}
     variables = settings.variables
-    # The extension asks for the session token, which a function with SnapStart does not have.
+    # The extension requires the session token, which a function with SnapStart does not have.
     if (port := settings.extension_port) and variables.get("AWS_SESSION_TOKEN"):
         for service, name in wanted:
             text = _from_extension(service, name, port, variables)
             if text is None:
-                break  # one that is not there keeps only the first waiting
+                break  # if the extension is not running, only the first secret waits for it
             texts[service, name] = text
     parameters = [name for service, name in wanted if service == "ssm" and (service, name) not in texts]
-    for start in range(0, len(parameters), _MOST_NAMES):
-        texts |= _parameters(parameters[start : start + _MOST_NAMES], wanted)
+    for start in range(0, len(parameters), _MAX_NAMES):
+        texts |= _parameters(parameters[start : start + _MAX_NAMES], wanted)
     for address, variable in wanted.items():
         if address not in texts:
             texts[address] = _secret(address, variable)
@@ -101,10 +102,10 @@ def _read(wanted: dict[Address, str], settings: Settings) -> dict[Address, str]:
 
 
 def _clean(variable: str, text: str) -> str:
-    """Without the line end that a terminal or an editor puts behind a value; it would break every request's header."""
+    """Strip the trailing newline that a terminal or an editor adds; it would break every request's header."""
     text = text.strip()
     if not text:
-        raise ConfigError(f"{variable}: its secret is empty; put the key there.")
+        raise ConfigError(f"{variable}: its secret is empty; store the key in it.")
     return text
 
 
@@ -112,16 +113,16 @@ def _pick(variable: str, address: str, text: str, key: str) -> str:
     try:
         value = json.loads(text)[key]
     except (ValueError, KeyError, TypeError):
-        raise ConfigError(f"{variable}: the secret {address} is no JSON object with the key {key!r}.") from None
+        raise ConfigError(f"{variable}: the secret {address} is not a JSON object with the key {key!r}.") from None
     if value is None:
-        raise ConfigError(f"{variable}: the secret {address} has null as its {key!r}; put the key there.")
+        raise ConfigError(f"{variable}: the secret {address} has null for {key!r}; store the key there.")
     return str(value)
 
 
 def _parameters(names: list[str], wanted: dict[Address, str]) -> dict[Address, str]:
-    """Up to ten parameters by their names or ARNs, with one request."""
+    """Read up to ten parameters by name or ARN in one request."""
     answer = _call("ssm", "get_parameters", [("ssm", name) for name in names], wanted, Names=names, WithDecryption=True)
-    # Of another account they are asked for by their ARNs.
+    # Parameters of another account are requested by ARN.
     values = {found[key]: found["Value"] for found in answer["Parameters"] for key in ("Name", "ARN") if key in found}
     if missing := [name for name in names if name not in values]:
         raise _cannot_read([("ssm", name) for name in missing], wanted, "ParameterNotFound")
@@ -135,12 +136,12 @@ def _secret(address: Address, variable: str) -> str:
     try:
         return bytes(answer["SecretBinary"]).decode()
     except UnicodeDecodeError:
-        raise ConfigError(f"{variable}: the secret {':'.join(address)} is no text.") from None
+        raise ConfigError(f"{variable}: the secret {':'.join(address)} is not text.") from None
 
 
 def _call(service: str, operation: str, addresses: list[Address], wanted: dict[Address, str], **request: Any) -> Any:
-    # The SDK is in Lambda's runtime; its import costs more than all of the handler, so only a function with secrets
-    # and without the extension pays for it.
+    # Lambda's runtime includes the SDK, but importing it costs more than the whole handler, so only a function with
+    # secrets and without the extension imports it.
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
@@ -148,9 +149,9 @@ def _call(service: str, operation: str, addresses: list[Address], wanted: dict[A
     patience = Config(
         connect_timeout=_CONNECT_SECONDS, read_timeout=_READ_SECONDS, retries={"total_max_attempts": _ATTEMPTS}
     )
-    connect: Any = boto3.client  # its stubs want a literal name
+    connect: Any = boto3.client  # its stubs require a literal name
     try:
-        # boto3 does not read AWS_REGION; without it, it looks further.
+        # boto3 does not read AWS_REGION; with None it falls back to its own lookup.
         client = connect(service, region_name=os.environ.get("AWS_REGION") or None, config=patience)
         return getattr(client, operation)(**request)
     except ClientError as error:
@@ -162,12 +163,12 @@ def _call(service: str, operation: str, addresses: list[Address], wanted: dict[A
 
 def _cannot_read(addresses: list[Address], wanted: dict[Address, str], code: str) -> ConfigError:
     variables, places = ", ".join(wanted[a] for a in addresses), ", ".join(":".join(a) for a in addresses)
-    reason = _REASONS.get(code, "see this error's code in the service's documentation")
+    reason = _REASONS.get(code, "see this error code in the service's documentation")
     return ConfigError(f"{variables}: {places} cannot be read ({code}): {reason}.")
 
 
 def _from_extension(service: str, name: str, port: str, variables: Mapping[str, str]) -> str | None:
-    """The extension's answer; None where it does not answer within a second."""
+    """Return the extension's answer, or None if it does not answer within a second."""
     from http.client import HTTPConnection, HTTPException
 
     if service == "ssm":

@@ -1,7 +1,7 @@
-"""Every setting of the handler, read once from the environment variables.
+"""The handler's settings, read once from environment variables.
 
-`TABLE` is the reference: field, variable, default, unit and meaning. An empty variable counts as not set; a word or
-number that cannot be read is an error, a `DSPY_LAMBDA_*` variable that nobody knows only a warning.
+`TABLE` is the reference: field, variable, default, unit and meaning. An empty variable counts as not set. An invalid
+word or number is an error; an unknown `DSPY_LAMBDA_*` variable is only a warning.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dspy_lambda.quotas import INTEGRATION_SECONDS, MB_PER_CORE
 from dspy_lambda.variables import choice, flag, whole_number
 
 PREFIX = "DSPY_LAMBDA_"
-# Those that others must name, too: the template, the local Lambda, the process that replaces itself.
+# Variables that other modules set: the template, the local Lambda, the process that replaces itself.
 DEAD_LETTER_QUEUE = "DSPY_LAMBDA_DEAD_LETTER_QUEUE_URL"
 EXTENSION_PORT = "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT"
 API_BASE = "DSPY_LAMBDA_API_BASE"
@@ -45,7 +45,7 @@ def _sources(variables: Mapping[str, str], name: str, _: tuple[str, ...]) -> tup
     named = tuple(filter(None, (part.strip() for part in variables.get(name, "").split(","))))
     for source in named:
         if source not in SOURCE_NAMES:
-            raise ConfigError(f"{name}: no source {source!r}; there are: {', '.join(SOURCE_NAMES)}.")
+            raise ConfigError(f"{name}: unknown source {source!r}; must be among {', '.join(SOURCE_NAMES)}.")
     return named
 
 
@@ -53,12 +53,12 @@ _Read = Callable[[Mapping[str, str], str, Any], Any]
 
 
 def _setting(variable: str, read: _Read, default: Any, doc: str, *, shown: str | None = None, unit: str = "") -> Any:
-    """A field: which variable it is read from, and how.
+    """Define a field: the variable that it is read from, and how.
 
     Args:
         doc: one line for the reference.
-        shown: the default as the reference has it, where the value does not say it.
-        unit: of a number.
+        shown: the default in the reference, if it differs from the value.
+        unit: the unit of a number.
     """
     about = {"variable": variable, "read": read, "doc": doc, "default": shown or _shown(default), "unit": unit}
     return field(default=default, metadata=about)
@@ -70,11 +70,11 @@ def _shown(default: Any) -> str:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the environment variables say. See `TABLE` for each field's variable, default, unit and meaning.
+    """The settings. See `TABLE` for each field's variable, default, unit and meaning.
 
     Attributes:
-        variables: those that it was read from, for the names that a config chooses (keys) and the AWS SDK's own.
-        unknown: each `DSPY_LAMBDA_*` variable that is no setting, with the name that was perhaps meant, or None.
+        variables: all environment variables, for names that a config chooses (keys) and those of the AWS SDK.
+        unknown: each unknown `DSPY_LAMBDA_*` variable with the closest setting's name, or None.
     """
 
     project: str | None = _setting(
@@ -91,30 +91,30 @@ class Settings:
         "DSPY_LAMBDA_MODULE",
         _text,
         None,
-        "The Python module that defines the program, so that no file is searched.",
+        "The Python module that defines the program; avoids a search of the files.",
         shown="the file that defines the class",
     )
     sources: tuple[str, ...] = _setting(
         SOURCES,
         _sources,
         (),
-        "Event sources whose code is loaded at init and not with their first event: http, sqs, direct.",
+        "Event sources whose code is loaded at init instead of with their first event: http, sqs, direct.",
         shown="none",
     )
     deadline_reserve_ms: int = _setting(
         "DSPY_LAMBDA_DEADLINE_RESERVE_MS",
         whole_number,
         500,
-        "Time kept back for answering before Lambda's timeout. Added to it are 0.18 ms for each record of a batch and "
-        "2 ms for each that runs, divided by the share of a core that the memory buys.",
-        shown="500, at most a fifth of what is left",
+        "Time reserved for answering before Lambda's timeout. In addition, 0.18 ms for each record of a batch and 2 ms "
+        "for each running one are reserved, divided by the share of a core that the memory buys.",
+        shown="500, at most a fifth of the time left",
         unit="milliseconds",
     )
     integration_seconds: int | None = _setting(
         "DSPY_LAMBDA_INTEGRATION_SECONDS",
         whole_number,
         None,
-        "How long API Gateway waits, where you had it raised; deadlines keep to it.",
+        "API Gateway's integration timeout, if it was raised; deadlines respect it.",
         shown="29 (REST), 30 (HTTP API)",
         unit="seconds",
     )
@@ -122,14 +122,14 @@ class Settings:
         "DSPY_LAMBDA_LOOP_BLOCKED_MS",
         whole_number,
         1000,
-        "How long a program may keep the event loop to itself before a line names file and line.",
+        "How long a program may block the event loop before a log line names the file and line.",
         unit="milliseconds",
     )
     idle_seconds: int = _setting(
         "DSPY_LAMBDA_IDLE_SECONDS",
         whole_number,
         50,
-        "Connections idle for longer are not reused; a frozen environment does not see them close.",
+        "Connections idle for longer are not reused; a frozen environment does not notice that they were closed.",
         unit="seconds",
     )
     restarts: int = _setting(
@@ -139,29 +139,30 @@ class Settings:
         DEAD_LETTER_QUEUE,
         _text,
         None,
-        "Where the handler sends records that are not to be run again; the template sets it.",
+        "The queue to which the handler sends records that must not run again; the template sets it.",
         shown="none",
     )
     api_base: str | None = _setting(
         API_BASE,
         _text,
         None,
-        "Sends the calls of all models there, those of a program's own `dspy.LM` included, but not those of a "
-        "`dspy.Embedder`: a gateway or a mock.",
+        "The URL of a gateway or a mock that receives the calls of all models, including those of LMs that programs "
+        "create, but not those of a `dspy.Embedder`.",
         shown="each model's own",
     )
     fast: bool = _setting(
         "DSPY_LAMBDA_FAST",
         flag,
         True,
-        "`false` leaves DSPy as it comes: async calls hop through its thread pool four times and search its price map.",
+        "`false` leaves out the patches that only save time: async calls then hop through DSPy's thread pool four "
+        "times and search its price map.",
     )
     secrets: str = _setting(
         SECRETS,
         _text,
         "",
-        "VARIABLE=ssm:NAME or VARIABLE=secretsmanager:NAME#KEY, separated by blanks: read at init where the variable "
-        "is empty, and again once a provider refuses a key.",
+        "VARIABLE=ssm:NAME or VARIABLE=secretsmanager:NAME#KEY, separated by spaces; read at init if the variable is "
+        "empty, and again after a provider rejects a key.",
         shown="none",
     )
     secrets_version: str = _setting(SECRETS_VERSION, _text, "1", "Not read; changing it restarts every environment.")
@@ -169,22 +170,22 @@ class Settings:
         PRECONNECT,
         flag,
         False,
-        "Opens a connection to the provider during init, by a request for its list of models.",
+        "Opens a connection to the provider during init by requesting its list of models.",
     )
     extension_port: str | None = _setting(
         EXTENSION_PORT,
         _text,
         None,
-        "The AWS parameters-and-secrets extension's own; set where its layer is.",
+        "The port of the AWS parameters-and-secrets extension; set if its layer is present.",
         shown="none",
     )
     exception_texts: str = _setting(
         TEXTS,
         _texts,
         "none",
-        "`log` writes the texts of exceptions, and why inputs are invalid, into the log; `answer` puts them into "
-        "answers, too, with the last frames: for development, because callers read it. They may quote inputs; keys are "
-        "removed. `local` and `invoke` set `answer`.",
+        "`log` writes the texts of exceptions, and the reasons why inputs are invalid, to the log; `answer` also adds "
+        "them, with the last frames, to answers, which callers see: for development only. They may quote inputs; keys "
+        "are redacted. `local` and `invoke` set `answer`.",
     )
     log_private: bool = _setting(
         "DSPY_LAMBDA_LOG_PRIVATE",
@@ -199,7 +200,7 @@ class Settings:
         "POWERTOOLS_METRICS_NAMESPACE", _text, METRICS_NAMESPACE, "The namespace of the metrics."
     )
     task_root: str | None = _setting(
-        "LAMBDA_TASK_ROOT", _text, None, "Lambda's folder of the function's code; Lambda sets it.", shown="none"
+        "LAMBDA_TASK_ROOT", _text, None, "The folder of the function's code; Lambda sets it.", shown="none"
     )
     function_name: str | None = _setting(
         "AWS_LAMBDA_FUNCTION_NAME", _text, None, "The function's name; Lambda sets it.", shown="none"
@@ -213,31 +214,36 @@ class Settings:
         unit="MB",
     )
     initialization_type: str = _setting(
-        "AWS_LAMBDA_INITIALIZATION_TYPE", _text, "on-demand", "snap-start: a snapshot is made; Lambda sets it."
+        "AWS_LAMBDA_INITIALIZATION_TYPE",
+        _text,
+        "on-demand",
+        "`snap-start` for a function with SnapStart; Lambda sets it.",
     )
-    is_sam_local: bool = _setting("AWS_SAM_LOCAL", flag, False, "Whether `sam local` runs the function; it sets it.")
+    is_sam_local: bool = _setting(
+        "AWS_SAM_LOCAL", flag, False, "Whether the function runs in `sam local`, which sets it."
+    )
     temporary_folder: str = _setting(
         "TMPDIR",
         _text,
         "/tmp",  # noqa: S108 - Lambda's one writable folder
-        "The folder that may be written to.",
+        "The writable folder.",
     )
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     unknown: tuple[tuple[str, str | None], ...] = ()
 
     @classmethod
     def from_environment(cls, variables: Mapping[str, str]) -> Self:
-        """Read all of them.
+        """Read all settings.
 
         Raises:
-            ConfigError: one has a word or number that cannot be read; names the variable and what is allowed.
+            ConfigError: A word or number is invalid. The message names the variable and what is allowed.
         """
         read = {f.name: f.metadata["read"](variables, f.metadata["variable"], f.default) for f in _SETTINGS}
         return cls(**read, variables=variables, unknown=tuple(_unknown(variables)))
 
     @property
     def project_folder(self) -> Path:
-        """The DSPy project's folder: the setting, else Lambda's task root, else the working directory."""
+        """The DSPy project's folder: the setting, or Lambda's task root, or the working directory."""
         return Path(self.project or self.task_root or os.getcwd()).resolve()
 
     @property
@@ -246,13 +252,13 @@ class Settings:
 
     @property
     def integration_limits(self) -> dict[str, float]:
-        """How long the gateway itself waits, in seconds, by source."""
+        """The gateway's integration timeout in seconds, by source."""
         raised = self.integration_seconds
         return INTEGRATION_SECONDS if raised is None else dict.fromkeys(INTEGRATION_SECONDS, float(raised))
 
     @property
     def core_share(self) -> float:
-        """The function's share of a core, at most a whole one."""
+        """The function's share of a core, at most 1."""
         return 1.0 if not self.memory_mb else min(1.0, self.memory_mb / MB_PER_CORE)
 
 

@@ -1,4 +1,4 @@
-"""Make sure of a CallError that a program raised itself: that all that others read of it is what they expect."""
+"""Validate a CallError that a program raised itself, so that its attributes hold what their readers expect."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 _FIELDS = ("outcome", "title", "status", "detail", "retry_after", "errors", "temporary")
 _DETAIL_LENGTH = 2000
 _ERROR_LENGTH = 100_000
-_LONGEST_RETRY_SECONDS = 31 * 86_400
+_MAX_RETRY_SECONDS = 31 * 86_400
 
 
 def normalized(error: CallError, kinds: tuple[type[CallError], ...]) -> CallError:
-    """The error itself if it can be logged and answered as it is; else one of its kind, with what can be kept.
+    """Return the error itself if it can be logged and answered safely, else a new one of its kind with its valid parts.
 
     Args:
-        error: a CallError of any class, whatever its attributes hold.
-        kinds: the classes of `dspy_lambda.errors`, the one for a program's failures last.
+        error: a CallError of any class, whose attributes may hold anything.
+        kinds: the classes of `dspy_lambda.errors`; the last is the one for program failures.
     """
     base = kinds[-1].__base__
     assert base is not None
@@ -33,14 +33,14 @@ def normalized(error: CallError, kinds: tuple[type[CallError], ...]) -> CallErro
 
 
 def wait_seconds(value: Any) -> float | None:
-    """Seconds to wait before a retry, if the value can be that: a number from 0 to a month."""
+    """Return the value as seconds to wait before a retry if it is a number from 0 to a month, else None."""
     if not is_a(value, int, float) or type(value) is bool:
         return None
     try:
         seconds = float.__float__(value) if is_a(value, float) else int.__float__(value)
     except OverflowError:
         return None
-    return seconds if 0 <= seconds <= _LONGEST_RETRY_SECONDS else None
+    return seconds if 0 <= seconds <= _MAX_RETRY_SECONDS else None
 
 
 def _has_sound_values(error: CallError, kinds: tuple[type[CallError], ...]) -> bool:
@@ -50,8 +50,8 @@ def _has_sound_values(error: CallError, kinds: tuple[type[CallError], ...]) -> b
     if any(type(text) is not str for text in texts) or error.outcome not in {kind.outcome for kind in kinds}:
         return False
     if any(len(text) > _DETAIL_LENGTH for text in texts):
-        return False  # an answer that Lambda does not pass on
-    arguments = arguments_of(error)  # what `str` and `repr` show
+        return False  # it could exceed Lambda's response limit
+    arguments = arguments_of(error)  # shown by `str` and `repr`
     if not (_is_status(error.status) and _are_flat(error.errors) and all(_is_scalar(value) for value in arguments)):
         return False
     wait = error.retry_after
@@ -71,7 +71,7 @@ def _rebuilt(error: CallError, kinds: tuple[type[CallError], ...]) -> CallError:
 
 
 def _status_of(error: CallError) -> Any:
-    """The status that the error or one of its classes sets, whatever it is."""
+    """Return the status that the error or one of its classes sets, of any type."""
     own = attribute_of(error, "status")
     set_by = (namespace_of(base).get("status") for base in bases_of(type(error)))
     return next((status for status in (own, *set_by) if status is not None), None)
@@ -82,7 +82,7 @@ def _is_status(status: Any) -> bool:
 
 
 def _are_flat(errors: Any) -> bool:
-    """Whether `errors` is None or a list of dicts of plain values and lists of them."""
+    """Whether `errors` is None or a list of dicts of plain values and of lists of plain values."""
     if errors is None:
         return True
     if type(errors) is not list or any(type(item) is not dict for item in errors):

@@ -1,4 +1,4 @@
-"""A bounded pool of threads that can be given up as a whole, stuck threads included."""
+"""A bounded thread pool that can be abandoned as a whole, including stuck threads."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any
 
-Spies = tuple[Any, Any]
+TraceFunctions = tuple[Any, Any]
 _Work = tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]
 
 
-def spies() -> Spies:
-    """This thread's trace and profile function: what a debugger, a coverage tool or a program set."""
+def trace_functions() -> TraceFunctions:
+    """Return this thread's trace and profile functions, as set by a debugger, a coverage tool or a program."""
     return sys.gettrace(), sys.getprofile()
 
 
-def put_back_spies(usual: Spies) -> None:
-    """Take off what a program left in this thread: it would read what later calls do there."""
+def restore_trace_functions(usual: TraceFunctions) -> None:
+    """Remove trace functions that a program left in this thread: they would observe later calls there."""
     if sys.gettrace() is not usual[0] or sys.getprofile() is not usual[1]:
         sys.setprofile(usual[1])
         sys.settrace(usual[0])
@@ -30,12 +30,12 @@ def put_back_spies(usual: Spies) -> None:
 class Threads(Executor):
     """Runs functions in daemon threads, at most `size` at once.
 
-    Not `ThreadPoolExecutor`: the interpreter waits for its threads at exit, so one that is stuck would keep `serve`
-    from ending, and it cannot tell which of them are busy.
+    Unlike `ThreadPoolExecutor`, whose threads the interpreter joins at exit, a stuck thread does not keep `serve` from
+    exiting; and this pool knows which of its threads are busy.
 
     Args:
-        size: the most threads; each starts when it is first needed.
-        name: what the threads' names begin with.
+        size: the maximum number of threads; each starts when it is first needed.
+        name: the prefix of the threads' names.
     """
 
     def __init__(self, size: int, name: str) -> None:
@@ -53,10 +53,10 @@ class Threads(Executor):
         """Run a function in a thread.
 
         Raises:
-            RuntimeError: the pool was given up.
+            RuntimeError: The pool was abandoned.
         """
         if self._abandoned:
-            raise RuntimeError("this execution environment has moved on to other threads")
+            raise RuntimeError("this thread pool has been abandoned")
         if kwargs:
             raise TypeError("bind keyword arguments with functools.partial")
         future: Future[Any] = Future()
@@ -66,7 +66,7 @@ class Threads(Executor):
             name = f"{self._name}_{next(self._numbers)}"
             try:
                 threading.Thread(target=self._work, name=name, daemon=True).start()
-            except BaseException:  # there are too many: refused work is not to run later
+            except BaseException:  # the thread limit is reached: rejected work must not run later
                 self._count -= 1
                 future.cancel()
                 raise
@@ -74,11 +74,11 @@ class Threads(Executor):
 
     @property
     def busy(self) -> list[float]:
-        """When each function that still runs was started, by `time.monotonic()`."""
+        """Start times (`time.monotonic()`) of the functions that are still running."""
         return list(self._running.values())
 
     def abandon(self) -> None:
-        """Take no more work, cancel what waits, and let each thread end as soon as it is free."""
+        """Accept no more work, cancel what is queued, and let each thread end as soon as it is free."""
         self._abandoned = True
         while True:
             try:
@@ -91,27 +91,27 @@ class Threads(Executor):
             self._queue.put(None)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Give the pool up; no thread is waited for."""
+        """Abandon the pool without waiting for any thread."""
         self.abandon()
 
     def _next(self) -> _Work | None:
         while True:
             try:
                 return self._queue.get()
-            except BaseException:  # noqa: S112 - one that a program sent to the thread, after its answer
+            except BaseException:  # noqa: S112 - an exception that a program sent to the thread after its answer
                 continue
 
     def _work(self) -> None:
-        # What a program had set for new threads is not usual in any.
-        usual = spies() if (threading.gettrace(), threading.getprofile()) == self._hooks else (None, None)
-        put_back_spies(usual)
+        # A trace function that a program set for new threads must not become this thread's default.
+        usual = trace_functions() if (threading.gettrace(), threading.getprofile()) == self._hooks else (None, None)
+        restore_trace_functions(usual)
         while (item := self._next()) is not None:
             future, function, args = item
             if future.set_running_or_notify_cancel():
                 self._running[future] = time.monotonic()
                 _run(future, function, args, self._running)
-                put_back_spies(usual)
-            del item, future, function, args  # or an idle thread would keep the last call's values alive
+                restore_trace_functions(usual)
+            del item, future, function, args  # otherwise an idle thread keeps the last call's values alive
             self._idle.release()
 
 
@@ -121,7 +121,7 @@ def _run(
     try:
         result = function(*args)
     except StopIteration as error:
-        # No asyncio future can hold one: whoever awaits it would wait for ever.
+        # An asyncio future cannot hold StopIteration: awaiting it would never return.
         failed = RuntimeError("a function in a thread raised StopIteration")
         failed.__cause__ = error
         running.pop(future)
@@ -130,6 +130,6 @@ def _run(
         running.pop(future)
         future.set_exception(error)
     else:
-        # Before anyone can see that it is done: who looks then finds the thread free.
+        # Before the result is visible, so that anyone who sees it finds the thread free.
         running.pop(future)
         future.set_result(result)

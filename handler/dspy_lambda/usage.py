@@ -1,4 +1,4 @@
-"""What the LM calls of one program call used: tokens, cost, cache hits."""
+"""Count what the LM calls of one program call used: tokens, cost and cache hits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dspy_lambda.errors import DeadlineExceeded
 
 @dataclass(frozen=True)
 class Answer:
-    """One LM call: answered or, where it was given up before, abandoned. `cost_usd` is None without a price."""
+    """One LM call, answered or abandoned. `cost_usd` is None if the price is unknown."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -36,16 +36,16 @@ class Answer:
 
 
 class Usage:
-    """Totals of the LM calls that were answered within one program call, until that is settled.
+    """Totals of the LM calls that were answered before their program call was settled.
 
-    `cost_usd` is None once any answer's cost is unknown: a sum that leaves one out is not a bill.
+    `cost_usd` is None as soon as any answer's cost is unknown: a partial sum is not a bill.
 
     Args:
         late: called with each answer that is read after `close`.
 
     Attributes:
-        abandoned: requests whose answers were not read when the call was settled, and will not be: their tasks are
-            canceled then. Nobody can know their tokens.
+        abandoned: requests that were unanswered when the call was settled and whose tasks are then canceled. Their
+            tokens cannot be known.
     """
 
     def __init__(self, late: Callable[[Answer], None] | None = None) -> None:
@@ -58,16 +58,16 @@ class Usage:
         self._late = late
         self._closed = False
         self._awaited = 0
-        # One program call may run LM calls in threads (dspy.Parallel). No code but this file's runs under it, and what
-        # the garbage collector may run there.
+        # One program call may run LM calls in several threads (dspy.Parallel). Reentrant because the garbage collector
+        # may run finalizers while the lock is held; otherwise only code in this file does.
         self._lock = threading.RLock()
 
     def add(self, entry: dict[str, Any]) -> None:
-        """Count one answered LM call from its DSPy history entry."""
+        """Count one answered LM call by its DSPy history entry."""
         self._add(read_answer(entry))
 
     def add_failed(self, entries: list[dict[str, Any]]) -> None:
-        """Count as one the answers of an LM call that failed in the end: each as a history entry would have it."""
+        """Count the answers of an LM call that finally failed as one; each is given as a history entry."""
         answers = [read_answer(entry) for entry in entries]
         costs = [answer.cost_usd for answer in answers if answer.cost_usd is not None]
         self._add(
@@ -95,19 +95,19 @@ class Usage:
         self.cost_usd = None if cost is None or total is None else total + cost
 
     def forget_cost(self) -> None:
-        """Something was perhaps paid for, and nobody knows how much."""
+        """Mark the cost as unknown: something may have been billed."""
         with self._lock:
             if not self._closed:
                 self.cost_usd = None
 
     def close(self) -> None:
-        """Settle the totals; what is answered from now on is late."""
+        """Close the totals; any later answer is late."""
         with self._lock:
             self._closed = True
             self.abandoned += self._awaited
 
     def awaiting(self, *, on_loop: bool) -> Request:
-        """A request, as a context: it is abandoned where that ends before its answer was read."""
+        """Return a context for one request, which counts as abandoned if it ends before its answer is read."""
         return Request(self, on_loop)
 
     def begin_request(self, on_loop: bool) -> None:
@@ -123,7 +123,7 @@ class Usage:
             self._late(Answer(abandoned=True))
 
     def fields(self) -> dict[str, Any]:
-        """The totals as a log record has them."""
+        """Return the totals as fields of a log record."""
         return {
             "input_tokens": self.input_tokens,
             "output_tokens": self.output_tokens,
@@ -136,8 +136,8 @@ class Usage:
 class Request:
     """One request to a provider.
 
-    One on the loop is canceled as soon as its call is settled, and so is counted by then; one in a thread ends a
-    moment after its deadline, and has a late record of its own.
+    A request on the loop is canceled, and counted, when its call is settled. A request in a thread ends shortly after
+    its deadline, and gets a separate late record.
     """
 
     __slots__ = ("_on_loop", "_usage")
@@ -157,15 +157,15 @@ class Request:
 
 
 def read_answer(entry: dict[str, Any]) -> Answer:
-    """What a history entry says was used; one that an LM of the program's own wrote may hold anything."""
+    """Read the usage from a history entry; an entry written by a program's own LM may hold anything."""
     usage = entry.get("usage")
     usage = usage if isinstance(usage, Mapping) else {}
     if not usage and _reports_usage(entry.get("response")):
-        # A cache hit: DSPy empties `usage`, leaves `cost` at what the first call had cost, and keeps the
-        # answer, in which the provider's own figures still stand.
+        # A cache hit: DSPy empties `usage`, keeps the first call's `cost`, and keeps the response with the
+        # provider's figures.
         return Answer(cache_hit=True)
     cost = entry.get("cost") if usage else None
-    # Of the Responses API through LiteLLM DSPy has the provider's own names.
+    # For the Responses API through LiteLLM, DSPy keeps the provider's field names.
     return Answer(
         int(_number(usage.get("prompt_tokens") or usage.get("input_tokens")) or 0),
         int(_number(usage.get("completion_tokens") or usage.get("output_tokens")) or 0),

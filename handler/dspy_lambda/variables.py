@@ -1,4 +1,4 @@
-"""How a setting's variable is read: each kind by one rule, and an empty one counts as not set."""
+"""Read a setting's variable: one rule for each kind, and an empty variable counts as not set."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Mapping
 
 from dspy_lambda.errors import ConfigError
 
-_MOST_DIGITS = 15  # more than any duration or size has; a float holds so many exactly
+_MAX_DIGITS = 15  # enough for any duration or size, and a float represents as many exactly
 _ON, _OFF = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 
 def flag(variables: Mapping[str, str], name: str, default: bool = False) -> bool:
-    """A switch.
+    """Read a switch.
 
     Raises:
-        ConfigError: it is set to none of the words that switch on or off.
+        ConfigError: The value is not one of the words for on or off.
     """
     word = variables.get(name, "").strip().lower()
     if word in _ON:
@@ -25,24 +25,24 @@ def flag(variables: Mapping[str, str], name: str, default: bool = False) -> bool
 
 
 def whole_number(variables: Mapping[str, str], name: str, default: int | None) -> int | None:
-    """A number without a fraction or a sign, of at most 15 digits.
+    """Read a whole number without a sign and with at most 15 digits.
 
     Raises:
-        ConfigError: it is set to anything else.
+        ConfigError: The value is anything else.
     """
     text = variables.get(name)
     if not text:
         return default
-    if not text.isdecimal() or len(text) > _MOST_DIGITS:
+    if not text.isdecimal() or len(text) > _MAX_DIGITS:
         raise ConfigError(f"{name}: must be a whole number, not {text[:40]!r}.")
     return int(text)
 
 
 def choice(variables: Mapping[str, str], name: str, default: str, words: tuple[str, ...]) -> str:
-    """One of some words.
+    """Read one of several words.
 
     Raises:
-        ConfigError: it is set to another word.
+        ConfigError: The value is another word.
     """
     word = variables.get(name, "").strip().lower() or default
     if word not in words:

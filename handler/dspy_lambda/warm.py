@@ -1,4 +1,4 @@
-"""What may be done before the first event: connections opened ahead, and SnapStart's snapshot made ready and undone.
+"""Work before the first event: open connections in advance, and run SnapStart's hooks around the snapshot.
 
 https://docs.aws.amazon.com/lambda/latest/dg/snapstart-runtime-hooks-python.html
 """
@@ -20,27 +20,28 @@ from dspy_lambda.environment import Environment
 from dspy_lambda.secrets import renew
 
 _CONNECT_SECONDS = 2.0
-# Nothing listens there: a call ends where the network would begin.
+# Nothing listens at this address: calls run until they would use the network.
 _NOWHERE = "http://127.0.0.1:9"
 
 
 def warm(environment: Environment) -> None:
-    """Do what this function is set to do at init."""
+    """Do the work that this function's settings ask for at init."""
     if environment.settings.is_snap_start:
         # Part of Lambda's runtime, and of awslambdaric.
         from snapshot_restore_py import register_after_restore, register_before_snapshot
 
         register_before_snapshot(before_snapshot, environment)
-        # A snapshot may outlive the values of secrets.
+        # Secrets may have changed since the snapshot was taken.
         register_after_restore(after_restore, environment, environment.keys.names)
     elif environment.settings.preconnect:
         preconnect(environment)
 
 
 def preconnect(environment: Environment) -> None:
-    """Open a connection to each program's provider, for at most two seconds: a handshake that no caller waits for.
+    """Open a connection to each program's provider, so that no caller waits for the handshake.
 
-    By a request for the provider's list of models, which costs nothing. Whatever it answers, the connection stays.
+    Requests the provider's list of models, which costs nothing, and waits at most two seconds. The connection stays
+    open whatever the answer is.
     """
     for program in environment.programs.values():
         lm = environment.models[program.model]
@@ -48,14 +49,14 @@ def preconnect(environment: Environment) -> None:
             with contextlib.suppress(Exception):
                 environment.runner.run(partial(_wait, environment, _alist_models(lm)))
         else:
-            # What blocks cannot be ended from outside; the thread is not waited for.
+            # A blocking request cannot be interrupted, so after the timeout the thread is left running.
             thread = threading.Thread(target=_list_models, args=(lm,), daemon=True)
             thread.start()
             thread.join(_CONNECT_SECONDS)
 
 
 def _wait(environment: Environment, work: Coroutine[Any, Any, None]) -> None:
-    """On the loop, in the thread that will run the calls: their connections belong there."""
+    """Run on the loop in the thread that will run the calls, because connections belong to their loop."""
     environment.use_loop().run_until_complete(asyncio.wait_for(work, _CONNECT_SECONDS))
 
 
@@ -69,7 +70,7 @@ def _list_models(lm: dspy.LM) -> None:
 
 
 def before_snapshot(environment: Environment) -> None:
-    """Run what the first call would run, up to the network; then close what must not be shared."""
+    """Run the code of a first call up to the network; then close what copies of the snapshot must not share."""
     environment.runner.run(partial(_try_out, environment))
 
 
@@ -86,6 +87,6 @@ def _try_out(environment: Environment) -> None:
 
 
 def after_restore(environment: Environment, secrets: tuple[str, ...]) -> None:
-    """Every environment that a snapshot becomes: its own random numbers, its own connections, today's keys."""
+    """Give each restored environment its own random numbers and connections, and the current keys."""
     random.seed()
-    environment.use_keys(renew(environment.settings, secrets))
+    environment.apply_keys(renew(environment.settings, secrets))

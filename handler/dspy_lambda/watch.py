@@ -1,4 +1,4 @@
-"""Watches the loop from the main thread: who keeps it from its other work, and where."""
+"""Watch the loop from the main thread, and report what blocks it and where."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from dspy_lambda.invocation import Invocation
 from dspy_lambda.runner import Job, Runner
 
 _FRAMES = 8
-_MOST_SITES = 1000
-_HINT = "await it, call it with asyncio.to_thread, or make the program a sync one (forward)"
-# An invocation that the main thread has not ended by then is stuck in code that holds the interpreter's lock.
+_MAX_SITES = 1000
+_HINT = "await it, call it with asyncio.to_thread, or make the program sync (forward)"
+# If the main thread has not ended the invocation by then, some code is holding the interpreter's lock.
 _BEFORE_KILL_SECONDS = 0.1
 _MOMENT_SECONDS = 0.02
-# As they are and as they really are: what a frame has is compared as text, since each look at the disk would give
-# the interpreter's lock away.
+# With and without symbolic links resolved: frames are compared as text, because each file system access would release
+# the interpreter's lock.
 _LIBRARIES = tuple(
     found + os.sep
     for path in {*sysconfig.get_paths().values(), os.path.dirname(__file__)}
@@ -32,11 +32,11 @@ _LIBRARIES = tuple(
 
 
 class Watch:
-    """Waits for jobs, and reports a loop that stands still: once for each place in the code.
+    """Waits for jobs, and reports a blocked loop once for each place in the code.
 
     Args:
         log: called with level, message and fields.
-        blocked_seconds: how long the loop may stand still.
+        blocked_seconds: how long the loop may be blocked before it is reported.
     """
 
     def __init__(self, log: Callable[[str, str, dict[str, Any]], None], blocked_seconds: float) -> None:
@@ -45,7 +45,7 @@ class Watch:
         self._sites: set[str] = set()
 
     def wait(self, job: Job, runner: Runner, invocation: Invocation, until: float) -> bool:
-        """Whether the job was done in time; `until` by `time.monotonic()`."""
+        """Wait for the job and return whether it was done in time; `until` by `time.monotonic()`."""
         is_blocked = False
         while True:
             left = until - time.monotonic()
@@ -59,11 +59,11 @@ class Watch:
             is_blocked = not responds
 
     def is_blocked(self, job: Job, runner: Runner) -> bool:
-        """Whether the loop stands still, and is not only late: it is given a moment to answer."""
+        """Whether the loop is blocked rather than merely late: it gets a moment to respond."""
         return not runner.ping() or (not job.wait(_MOMENT_SECONDS) and not runner.ping())
 
     def keep_watching(self, runner: Runner, thread: int) -> None:
-        """Report whenever the runner's loop, which runs in that thread, stands still; never returns (`serve`)."""
+        """Report each time the runner's loop, which runs in `thread`, is blocked; never returns (for `serve`)."""
         is_blocked = False
         while True:
             time.sleep(self._blocked_seconds)
@@ -73,7 +73,7 @@ class Watch:
             is_blocked = not responds
 
     def report(self, runner: Runner, invocation: Invocation | None, thread: int | None = None) -> None:
-        """Log where the loop's thread is, without a value of what it works on, and count it."""
+        """Log and count where the loop's thread is blocked, without any values."""
         frame = sys._current_frames().get(thread or runner.thread.ident or 0)
         call = runner.loop.call_of(asyncio.current_task(runner.loop))
         program = call.program if call else "unknown"
@@ -83,7 +83,7 @@ class Watch:
         site, stack = places(frame)
         if invocation is not None:
             invocation.blocked_at = site
-        if site in self._sites or len(self._sites) >= _MOST_SITES:
+        if site in self._sites or len(self._sites) >= _MAX_SITES:
             return
         self._sites.add(site)
         fields = {"program": program, "at": site, "stack": stack, "seconds": self._blocked_seconds, "hint": _HINT}
@@ -93,7 +93,7 @@ class Watch:
 
 
 def places(frame: FrameType | None) -> tuple[str, list[str]]:
-    """The innermost place in the project's own code, and the innermost frames, outermost first."""
+    """Return the innermost place in the project's code, and the innermost frames, outermost first."""
     found: list[str] = []
     own = ""
     while frame is not None:
@@ -108,24 +108,24 @@ def places(frame: FrameType | None) -> tuple[str, list[str]]:
 
 
 class KillDump:
-    """Names file and line of code that does not let go of the interpreter's lock, just before Lambda's kill.
+    """Dumps all stacks just before Lambda's timeout, to locate code that never releases the interpreter's lock.
 
-    Such code (a catastrophic regular expression, a huge integer) keeps the main thread from answering and every
-    Python signal handler from running; faulthandler's runs in C. Measured: 1.3 us an invocation, where
-    `faulthandler.dump_traceback_later` starts a thread for 80.
+    Such code (a catastrophic regular expression, a huge integer) keeps the main thread from answering and Python
+    signal handlers from running; faulthandler's handler is written in C. Measured: 1.3 us per invocation;
+    `faulthandler.dump_traceback_later`, which starts a thread, takes 80 us.
 
     Args:
-        descriptor: where the stacks go; at most 100 threads, as faulthandler has it.
+        descriptor: where the stacks are written; faulthandler dumps at most 100 threads.
     """
 
     def __init__(self, descriptor: int) -> None:
-        # Somebody else's alarm (a tracing library has one for timeouts) is left to them.
+        # Leave SIGALRM alone if other code uses it, such as a tracing library for timeouts.
         self._is_ours = signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
         if self._is_ours:
             faulthandler.register(signal.SIGALRM, file=os.dup(descriptor), all_threads=True, chain=False)
 
     def arm(self, seconds: float) -> None:
-        """Dump just before so many seconds have passed, unless `disarm` comes first."""
+        """Schedule a dump just before this many seconds have passed, unless `disarm` is called first."""
         if not self._is_ours:
             return
         if seconds > _BEFORE_KILL_SECONDS:
@@ -133,6 +133,6 @@ class KillDump:
         signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
 
     def disarm(self) -> None:
-        """The invocation is answered."""
+        """Cancel the dump: the invocation has been answered."""
         if self._is_ours:
             signal.setitimer(signal.ITIMER_REAL, 0)

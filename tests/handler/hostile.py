@@ -1,6 +1,6 @@
-"""Exceptions that a program might raise by bad luck or in bad faith, and that nothing may stumble over.
+"""Exceptions that a program might raise by accident or maliciously, and that must not break the handler.
 
-Each hook that one of their classes defines is noted in `touched` when it runs, and then raises SystemExit.
+Each hook that one of their classes defines is recorded in `touched` when it runs, and then raises SystemExit.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ NONSENSE = [
 
 
 def hook(name: str) -> Callable[..., Any]:
-    """A function that notes that it was called, and raises what no `except Exception` catches."""
+    """A function that records its call and raises an exception that `except Exception` does not catch."""
 
     def run(*_: Any, **__: Any) -> Any:
         touched.append(name)
@@ -163,7 +163,7 @@ def hook(name: str) -> Callable[..., Any]:
 
 
 def instance(base: Any, kind: Any = None) -> Any:
-    """An exception of that class, made without its own constructor, so that no hook runs yet."""
+    """Create an exception of this class without its constructor, so that no hook runs yet."""
     arguments: list[Any] = [SECRET, [ValueError(SECRET)]] if issubclass(base, BaseExceptionGroup) else [SECRET]
     return base.__new__(base if kind is None else kind, *arguments)
 

@@ -1,4 +1,4 @@
-"""A call and its invocation by themselves: no telemetry, no environment."""
+"""A call and its invocation in isolation, without telemetry and environment."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from dspy_lambda.invocation import Invocation
 
 
 class Listener:
-    """Remembers what it was told."""
+    """Records the events that it receives."""
 
     def __init__(self):
         self.told = []
@@ -30,7 +30,7 @@ def invocation(listener):
     return Invocation(listener, "direct", request_id="r")
 
 
-def test_a_call_is_settled_once_and_its_listener_told_once(invocation, listener):
+def test_a_call_is_settled_and_reported_once(invocation, listener):
     call = invocation.call("Echo")
     assert call.succeed(b"{}") is True
     assert call.fail(DeadlineExceeded("late")) is False
@@ -38,7 +38,7 @@ def test_a_call_is_settled_once_and_its_listener_told_once(invocation, listener)
     assert listener.told == [("settled", call, None)]
 
 
-def test_a_failed_call_tells_its_listener_what_describes_it(invocation, listener):
+def test_a_failed_call_passes_its_cause_to_the_listener(invocation, listener):
     raised = ValueError("x")
     call = invocation.call("Echo")
     call.fail(raised)
@@ -46,13 +46,13 @@ def test_a_failed_call_tells_its_listener_what_describes_it(invocation, listener
     assert listener.told == [("settled", call, raised)]
 
 
-def test_the_callers_mistake_is_described_by_nothing_but_its_outcome(invocation, listener):
+def test_a_callers_mistake_has_no_cause_besides_its_outcome(invocation, listener):
     call = invocation.call("Echo")
     call.fail(DeadlineExceeded("late"))
     assert listener.told == [("settled", call, None)]
 
 
-def test_a_call_is_settled_although_its_listener_fails(invocation, listener):
+def test_a_call_is_settled_even_if_its_listener_fails(invocation, listener):
     def settled(*_):
         raise OSError("nobody reads it")
 
@@ -73,7 +73,7 @@ def test_an_error_is_explained_before_its_caller_gets_it(listener):
     assert type(call.error) is ProgramFailed
 
 
-def test_an_answer_that_comes_after_its_call_is_the_listeners(invocation, listener):
+def test_an_answer_after_its_call_is_reported_to_the_listener(invocation, listener):
     call = invocation.call("Echo")
     call.succeed(b"{}")
     call.usage.add({"usage": {"prompt_tokens": 7}})
@@ -89,7 +89,7 @@ def test_an_invocation_is_opened_and_closed_and_knows_when_it_is_over(invocation
     assert listener.events() == ["opened", "closed"]
 
 
-def test_a_position_has_one_call_whoever_comes_to_it_first(invocation):
+def test_a_position_has_one_call_whichever_thread_creates_it(invocation):
     first = invocation.call("Echo", position=3)
     assert invocation.call("Other", position=3) is first
     assert invocation.call("Echo") is not first
@@ -103,7 +103,7 @@ def test_the_main_thread_answers_half_way_between_the_deadline_and_the_end(liste
 @pytest.mark.parametrize(
     ("correlation_id", "message_id", "found"), [("c", "m", "c"), (None, "m", "m"), (None, None, "r")]
 )
-def test_a_call_is_found_by_the_most_precise_id_there_is(listener, correlation_id, message_id, found):
+def test_the_correlation_id_is_the_most_precise_id_available(listener, correlation_id, message_id, found):
     invocation = Invocation(listener, "sqs", request_id="r", correlation_id=correlation_id)
     ids = Call(invocation, "Echo", None, message_id).ids()
     assert (ids["function_request_id"], ids["correlation_id"]) == ("r", found)

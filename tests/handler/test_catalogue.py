@@ -1,4 +1,4 @@
-"""The catalogue function as a process of its own, against the handler that serves all programs."""
+"""The catalogue function in a separate process, compared with the handler that serves all programs."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def project(make_project):
 
 @pytest.fixture
 def ask(project, tmp_path):
-    """Invoke the catalogue function with these events; its answers, and what it has imported."""
+    """Invoke the catalogue function with these events; return its answers and the modules that it imported."""
 
     def invoke(*events):
         text = json.dumps(manifest(load_project(project)))
@@ -62,7 +62,7 @@ def ask(project, tmp_path):
     return invoke
 
 
-def test_nothing_of_a_program_is_imported_to_answer(ask):
+def test_the_catalogue_imports_no_program_code(ask):
     found = ask(*(rest_event(Request("GET", path)) for path in SHARED_PATHS))
     assert [answer["statusCode"] for answer in found["answers"]] == [200] * len(SHARED_PATHS)
     heavy = {"dspy", "litellm", "boto3", "botocore", "aws_lambda_powertools", "yaml"}
@@ -92,7 +92,7 @@ def test_the_catalogue_answers_as_the_handler_of_all_programs(ask, make_serve, p
 
 
 @pytest.mark.parametrize("kind", ["rest", "http", "url"])
-def test_what_it_does_not_serve_is_a_problem_with_the_request_id(ask, make_serve, project, kind):
+def test_the_catalogue_answers_unknown_routes_with_a_problem(ask, make_serve, project, kind):
     requests = {
         ("GET", "/nothing"): 404,
         ("POST", "/Echo"): 404,
@@ -109,7 +109,7 @@ def test_what_it_does_not_serve_is_a_problem_with_the_request_id(ask, make_serve
         assert response(kind, json.dumps(serve(event, context)).encode()) == answer
 
 
-def test_a_browser_may_ask_first(ask):
+def test_the_catalogue_answers_preflight_requests(ask):
     headers = [("Access-Control-Request-Method", "GET")]
     asked = [Request("OPTIONS", "/programs", headers=[("Origin", o), *headers]) for o in (ORIGIN, "https://other.org")]
     own, other = (response("rest", json.dumps(a).encode()) for a in ask(*map(rest_event, asked))["answers"])
@@ -119,17 +119,17 @@ def test_a_browser_may_ask_first(ask):
     assert "access-control-allow-origin" not in dict(other.headers)
 
 
-def test_an_event_that_is_no_request_is_unknown(ask, event):
+def test_the_catalogue_refuses_events_that_are_not_http(ask, event):
     broken = ([], None, "x", {"version": "2.0", "requestContext": {"http": {}}})
     schedule = {"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}}
     others = (sqs({"question": "q"}), {"program": "Echo", "inputs": {}}, schedule, {})
     answers = ask(*broken, *others)["answers"]
     assert [name for name, _ in answers] == ["UnknownEvent"] * 8
-    assert all("programs have functions of their own" in text for _, text in answers[4:])
+    assert all("each program has its own function" in text for _, text in answers[4:])
 
 
-def test_a_request_that_a_client_has_broken_is_answered(ask):
-    """The function does not fail: that would be an alarm that anybody can raise."""
+def test_the_catalogue_answers_malformed_requests(ask):
+    """The function must not fail, or anyone could trigger an alarm."""
     broken = {
         **rest_event(Request("GET", "/programs", headers=[("Host", "a:b:c")])),
         "body": "%%",
@@ -139,7 +139,7 @@ def test_a_request_that_a_client_has_broken_is_answered(ask):
     assert [answer["statusCode"] for answer in ask(broken, bare)["answers"]] == [200, 200]
 
 
-def test_without_its_manifest_it_fails_at_init(tmp_path):
+def test_the_catalogue_fails_at_init_without_its_manifest(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, REQUEST_ID],
         env={**os.environ, "LAMBDA_TASK_ROOT": str(tmp_path)},

@@ -1,4 +1,4 @@
-"""Nothing starts after the deadline, and what is answered after it is counted."""
+"""No work starts after the deadline, and answers after it are counted."""
 
 import time
 
@@ -68,16 +68,18 @@ NAMES = ["Loops", "ALoops", "Fans", "Threads", "Background"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_model_is_called_after_the_deadline_and_every_answer_counts(make_project, make_serve, models, records, name):
+def test_no_model_is_called_after_the_deadline_and_every_answer_is_counted(
+    make_project, make_serve, models, records, name
+):
     serve = make_serve(make_project({"programs": PROGRAMS, "echo": ECHO}))
     serve({"program": "Echo", "inputs": {"question": "warm"}})
     records()
     models.behave(delay_seconds=0.15)
     batch = sqs(*({"program": name, "inputs": {"n": n}} for n in range(3)))
     assert failures(serve(batch, Context(1000))) == ["m0", "m1", "m2"]
-    wait_until(lambda: models.stats()["in_flight"] == 0)  # what was sent in time may arrive later
+    wait_until(lambda: models.stats()["in_flight"] == 0)  # a request sent in time may arrive later
     sent = models.stats()["requests"]
-    # What is left of it would go on in the next invocation.
+    # Otherwise the rest would continue in the next invocation.
     assert failures(serve(sqs({"program": "Echo", "inputs": {"question": "next"}}))) == []
     time.sleep(0.6)
     found = models.stats()
@@ -90,14 +92,14 @@ def test_no_model_is_called_after_the_deadline_and_every_answer_counts(make_proj
         return sum(asked) >= found["requests"]
 
     wait_until(is_counted)
-    # A request may be given up just before it is sent.
+    # A request may be abandoned just before it is sent.
     assert sum(asked) <= found["requests"] + 3
     if not any(line.get("lm_calls_abandoned") for line in counted):
         assert sum(line.get("input_tokens", 0) for line in counted) == found["prompt_tokens"]
         assert sum(line.get("output_tokens", 0) for line in counted) == found["completion_tokens"]
 
 
-def test_a_late_answer_has_a_record_and_metrics_of_its_own(make_project, make_serve, models, records):
+def test_a_late_answer_has_its_own_record_and_metrics(make_project, make_serve, models, records):
     serve = make_serve(make_project({"echo": ECHO}))
     bound_provider_calls(ProviderBounds(late_seconds=60))
     models.behave(delay_seconds=2)
@@ -116,7 +118,7 @@ def test_a_late_answer_has_a_record_and_metrics_of_its_own(make_project, make_se
     assert sum(logged.values("LateAnswers")) == 1
 
 
-def test_a_deadline_is_checked_in_its_context():
+def test_the_deadline_of_the_context_is_checked():
     check_deadline()
     assert seconds_left() is None
     token = DEADLINE.set(time.monotonic() + 60)

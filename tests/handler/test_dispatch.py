@@ -32,7 +32,7 @@ def test_a_call_sees_only_what_it_set_on_itself(make_project, make_serve, record
         assert not hasattr(serve.environment.programs[name].instance, "n")
 
 
-def test_what_a_tool_keeps_for_one_caller_no_other_caller_gets(make_project, make_serve, records):
+def test_a_tools_state_for_one_caller_is_not_visible_to_others(make_project, make_serve, records):
     source = """
     class Notes(dspy.Module):
         def __init__(self):
@@ -86,7 +86,7 @@ def test_a_sync_program_runs_in_a_thread_with_its_context_and_an_async_one_on_th
     assert contextvars.copy_context().run(call, "Async") == ["dspy-lambda", *rest]
 
 
-def test_each_call_has_a_trace_of_its_own(make_project, make_serve):
+def test_each_call_has_its_own_trace(make_project, make_serve):
     source = """
     class Traced(dspy.Module):
         def __init__(self):
@@ -101,7 +101,7 @@ def test_each_call_has_a_trace_of_its_own(make_project, make_serve):
             return {"traced": len(dspy.settings.trace)}
     """
     serve = make_serve(make_project({"traced": source}))
-    before = len(dspy.settings.trace or ())  # of a test that called a program itself
+    before = len(dspy.settings.trace or ())  # from a test that called a program directly
     for name in ("Traced", "ATraced") * 3:
         assert serve({"program": name, "inputs": {"question": "q"}})["outputs"] == {"traced": 1}
     assert len(dspy.settings.trace or ()) == before
@@ -133,7 +133,7 @@ class Paced(AEcho):
     assert failures(serve(batch)) == []
 
 
-def test_a_thread_keeps_its_slot_to_its_end_and_the_next_invocation_begins_with_free_ones(make_project, make_serve):
+def test_a_thread_keeps_its_slot_until_it_ends_but_the_next_invocation_starts_with_free_slots(make_project, make_serve):
     source = """
     import threading
     RUNNING, PEAK = [], []
@@ -152,11 +152,11 @@ def test_a_thread_keeps_its_slot_to_its_end_and_the_next_invocation_begins_with_
         serve({"inputs": {"what": "stuck"}}, Context(remaining_ms=1000))
     module.PEAK.clear()
     assert failures(serve(sqs(*[{"what": "pair"}] * 4))) == []
-    assert max(module.PEAK) == 3  # the stuck one, and both slots of the new invocation
+    assert max(module.PEAK) == 3  # the stuck call, and both slots of the new invocation
     module.RELEASE.set()
     wait_until(lambda: not module.RUNNING)
     module.RELEASE.clear()
-    # What was still waiting for a thread at its deadline never starts.
+    # A call still waiting for a thread at its deadline never starts.
     started = len(module.PEAK)
     serve(sqs(*[{"what": "stuck"}] * 6), Context(remaining_ms=1000))
     module.RELEASE.set()
@@ -197,8 +197,8 @@ def test_a_sync_program_that_tries_to_end_the_process_only_fails_its_call(make_p
 
 
 @pytest.mark.parametrize("kind", ["async def aforward", "def forward"])
-def test_no_program_is_started_at_the_deadline_in_a_slot_that_came_free_then(make_project, make_serve, kind):
-    """Each would go on in a thread: after ten batches of 500 stuck `to_thread` calls there were 1,795."""
+def test_no_program_starts_in_a_slot_released_at_the_deadline(make_project, make_serve, kind):
+    """Each call would keep a thread: ten batches of 500 stuck `to_thread` calls once left 1,795 threads."""
     wait = "await asyncio.sleep(30)" if "async" in kind else "RELEASE.wait(30)"
     source = "import asyncio, threading\nSTARTED, RELEASE = [], threading.Event()\nclass Waits(dspy.Module):\n"
     source += f"    {kind}(self):\n        STARTED.append(1)\n        {wait}\n"
@@ -226,7 +226,7 @@ def test_the_loop_survives_a_program_that_calls_asyncio_run(make_project, make_s
             assert serve.post(f"/{program}", {"question": "q"}, kind).status == 200
 
 
-def test_connections_are_kept_over_invocations_and_sources(serve, models):
+def test_connections_are_reused_across_invocations_and_sources(serve, models):
     for n in range(10):
         serve.post("/Summarise", {"text": f"t{n}"})
         serve({"program": "Summarise", "inputs": {"text": f"u{n}"}})
@@ -247,12 +247,12 @@ def test_connections_are_kept_over_invocations_and_sources(serve, models):
         ("    def forward(self, **more): return {'more': more}", {"x": 1}, {"more": {"x": 1}}),
     ],
 )
-def test_entry_points_of_every_shape(make_project, make_serve, source, inputs, outputs):
+def test_every_kind_of_entry_point_is_called(make_project, make_serve, source, inputs, outputs):
     serve = make_serve(make_project({"shape": f"class Shape(dspy.Module):\n{source}\n"}))
     assert serve({"inputs": inputs})["outputs"] == outputs
 
 
-def test_a_result_that_json_cannot_hold_is_named_to_every_caller(make_project, make_serve, records):
+def test_a_result_that_json_cannot_represent_is_named_to_every_caller(make_project, make_serve, records):
     source = """
     class Holds(dspy.Module):
         def forward(self):
@@ -292,7 +292,7 @@ def test_stop_iteration_fails_its_call_at_once_and_frees_its_slot(make_project, 
     source = "class Stops(dspy.Module):\n    def forward(self):\n        return next(iter([]))\n"
     serve = make_serve(make_project({"stops": source}, server={"max_concurrent_per_program": 2}))
     assert failures(serve(sqs(*[{}] * 10))) == [f"m{n}" for n in range(10)]
-    assert {call["outcome"] for call in records().calls} == {"program_error"}  # and not the deadline
+    assert {call["outcome"] for call in records().calls} == {"program_error"}  # instead of the deadline
 
 
 @pytest.mark.parametrize("error", ["SystemExit", "KeyboardInterrupt"])
@@ -317,7 +317,7 @@ def test_a_child_task_cannot_end_the_handler(make_project, make_serve, error):
     assert serve.post("/AEcho", {"question": "q"}).status == 200
 
 
-def test_a_program_that_will_not_be_cancelled_is_answered_for(make_project, make_serve):
+def test_a_call_that_ignores_cancellation_is_answered_at_the_deadline(make_project, make_serve):
     source = """
     import asyncio
     class Stays(dspy.Module):
@@ -339,7 +339,7 @@ def test_a_program_that_will_not_be_cancelled_is_answered_for(make_project, make
     assert serve({"inputs": {}})["program"] == "Stays"
 
 
-def test_late_failures_say_nothing_of_their_text(make_project, make_serve, records):
+def test_late_failures_are_logged_without_their_text(make_project, make_serve, records):
     source = """
     import asyncio, threading
     RELEASE = threading.Event()
@@ -396,13 +396,13 @@ class InParallel(_Asks):
 
 
 @pytest.mark.parametrize("program", ["InPool", "InLastingPool", "InPoolOnLoop", "InPoolOfLoop", "InParallel"])
-def test_what_a_call_hands_to_a_pool_has_its_model_and_counts_for_it(make_project, make_serve, records, program):
+def test_work_submitted_to_a_pool_has_the_calls_model_and_counts_for_it(make_project, make_serve, records, program):
     registry = {name: {"model": f"openai/{name}", "env": "OPENAI_API_KEY", "cache": False} for name in ("own", "other")}
     project = make_project(
         {"pools": POOLS}, models={"default": "other", "registry": registry}, program_models={program: "own"}
     )
     serve = make_serve(project)
-    for _ in range(2):  # a pool that lasts has threads of the first call
+    for _ in range(2):  # a pool that outlives a call has threads of the first call
         assert serve({"program": program, "inputs": {}})["outputs"] == {"answer": ["own: q0", "own: q1"]}
     records()
     assert failures(serve(sqs(*[{"program": program, "inputs": {}}] * 3))) == []
@@ -413,7 +413,9 @@ def test_what_a_call_hands_to_a_pool_has_its_model_and_counts_for_it(make_projec
     assert {line["program"] for line in lines} == {program}
 
 
-def test_tasks_that_a_program_leaves_behind_end_with_the_invocation_and_are_named(make_project, make_serve, records):
+def test_unfinished_background_tasks_are_canceled_and_named_at_the_end_of_the_invocation(
+    make_project, make_serve, records
+):
     source = """
     import asyncio
     SEEN = []
@@ -455,7 +457,7 @@ def test_a_program_can_neither_stop_nor_close_the_loop(make_project, make_serve,
     assert serve.post("/AEcho", {"question": "q"}).status == 200
 
 
-def test_a_program_that_cancels_all_tasks_finds_none_but_those_it_can_name(make_project, make_serve):
+def test_a_program_that_cancels_all_tasks_does_not_find_other_calls_tasks(make_project, make_serve):
     source = """
     import asyncio
     class Cancels(dspy.Module):

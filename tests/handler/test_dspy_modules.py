@@ -1,4 +1,4 @@
-"""Every module of DSPy, called over every source. A new DSPy that exports one that no row knows fails here."""
+"""Every module of DSPy, called through every source. Fails if DSPy exports a module without a row here."""
 
 import io
 import json
@@ -22,12 +22,12 @@ THREE = [f"{ANSWER} {n}" for n in range(3)]
 
 @dataclass(frozen=True)
 class Row:
-    """One program of the project, which has what it uses in its name.
+    """One program of the project, named after the modules that it uses.
 
     Attributes:
-        covers: the names that DSPy exports and this program calls.
-        lm_calls: that its record counts.
-        outputs: what its outputs hold, perhaps among others; None where it cannot run here.
+        covers: the names exported by DSPy that this program calls.
+        lm_calls: the LM calls in its log record.
+        outputs: a subset of its outputs; None if it cannot run here.
     """
 
     program: str
@@ -95,7 +95,7 @@ def serve(_model_server, output):
     served.close()
 
 
-def test_every_module_that_dspy_exports_has_a_row(serve):
+def test_every_module_that_dspy_exports_is_tested(serve):
     modules = {name for name, kind in vars(dspy).items() if isinstance(kind, type) and issubclass(kind, dspy.Module)}
     modules |= {*dspy.predict.__all__, *dspy.retrievers.__all__, "Embedder", "asyncify", "streamify", "syncify"}
     assert set().union(*(row.covers for row in ROWS)) == modules - {"Module"}
@@ -127,7 +127,7 @@ def assert_recorded(serve, logged, row):
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.program)
 @pytest.mark.parametrize("call", [call_direct, call_http])
-def test_a_module_answers_its_caller(serve, records, call, row):
+def test_every_dspy_module_answers_a_request(serve, records, call, row):
     records()
     outputs, detail = call(serve, row.program)
     if row.outputs is None:
@@ -138,7 +138,7 @@ def test_a_module_answers_its_caller(serve, records, call, row):
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.program)
-def test_a_module_does_its_record(serve, records, row):
+def test_every_dspy_module_processes_a_record(serve, records, row):
     records()
     event = sqs({"program": row.program, "inputs": {"question": "sky"}})
     assert failures(serve(event)) == ([] if row.outputs else ["m0"])
@@ -151,6 +151,6 @@ def test_copies_that_refine_makes_keep_the_deadline(serve, records, models):
     with pytest.raises(DeadlineExceeded):
         serve({"program": "UsesBestOfNInRefine", "inputs": {"question": "sky"}}, Context(remaining_ms=1500))
     models.behave()
-    time.sleep(0.8)  # its thread unwinds: whatever Refine tries now is late
+    time.sleep(0.8)  # its thread unwinds: any further attempt of Refine is late
     assert models.stats()["requests"] == 0
     assert serve({"program": "UsesPredict", "inputs": {"question": "sky"}})["outputs"] == {"answer": ANSWER}

@@ -1,4 +1,4 @@
-"""What an environment has for code outside of calls: for a program's `__init__`, and for threads that it starts."""
+"""What an environment offers to code outside calls: a program's `__init__`, and threads that it starts."""
 
 import os
 
@@ -7,7 +7,7 @@ import pytest
 
 from dspy_lambda.environment import Environment
 from dspy_lambda.errors import ConfigError
-from dspy_lambda.programs.discovery import place_lm, placed_lm
+from dspy_lambda.programs.discovery import default_lm, set_default_lm
 from tests.support import ECHO, Serve
 
 REGISTRY = {
@@ -49,13 +49,13 @@ class Threads(dspy.Module):
 
 @pytest.fixture(autouse=True)
 def nothing_placed():
-    place_lm(None)
+    set_default_lm(None)
     yield
-    place_lm(None)
+    set_default_lm(None)
 
 
 @pytest.mark.parametrize("only", [{}, {"DSPY_LAMBDA_PROGRAM": "Strong"}])
-def test_a_program_is_made_with_its_own_models_lm(make_project, make_serve, records, only):
+def test_a_program_is_created_with_its_own_models_lm(make_project, make_serve, records, only):
     project = make_project(
         {"fast": KEEPS.format(name="Fast"), "strong": KEEPS.format(name="Strong")},
         models=MODELS,
@@ -68,13 +68,11 @@ def test_a_program_is_made_with_its_own_models_lm(make_project, make_serve, reco
         assert answer["outputs"] == {"answer": [f"{model}: q"] * 2}
     logged = records()
     assert [call["lm_calls"] for call in logged.calls] == [2] * len(serve.environment.programs)
-    assert not [line for line in logged.lines if line.get("message") == "model call outside of a call"]
+    assert not [line for line in logged.lines if line.get("message") == "model call outside any program call"]
 
 
 @pytest.mark.parametrize(("only", "model"), [({}, "fast"), ({"DSPY_LAMBDA_PROGRAM": "Threads"}, "strong")])
-def test_a_thread_of_the_programs_own_has_a_model_and_what_it_used_is_told(
-    make_project, make_serve, records, only, model
-):
+def test_a_programs_own_thread_has_a_model_and_its_usage_is_logged(make_project, make_serve, records, only, model):
     project = make_project({"threads": THREADS, "echo": ECHO}, models=MODELS, program_models={"Threads": "strong"})
     serve = make_serve(project, **KEYS, **only)
     outputs = serve({"program": "Threads", "inputs": {"question": "q"}})["outputs"]
@@ -82,37 +80,37 @@ def test_a_thread_of_the_programs_own_has_a_model_and_what_it_used_is_told(
     logged = records()
     (call,) = logged.calls
     assert call["lm_calls"] == 0
-    (line,) = [line for line in logged.lines if line.get("message") == "model call outside of a call"]
+    (line,) = [line for line in logged.lines if line.get("message") == "model call outside any program call"]
     assert (line["program"], line["function_request_id"]) == ("Threads", call["function_request_id"])
     assert (line["lm_calls"], line["input_tokens"] > 0, line["output_tokens"] > 0) == (1, True, True)
     assert logged.values("OutputTokens", "Threads") == [line["output_tokens"], 0]
     assert logged.values("LateAnswers") == []
 
 
-def test_what_a_programs_own_lm_answers_in_its_thread_is_told_too(make_project, make_serve, records, models):
+def test_the_usage_of_a_programs_own_lm_in_its_thread_is_logged(make_project, make_serve, records, models):
     source = THREADS.replace('"question -> answer")(', '"question -> answer")(lm=LM, ') + (
         f'LM = dspy.LM("openai/mine", api_key="k", api_base="{models.url}", cache=False)\n'
     )
     serve = make_serve(make_project({"threads": source}))
     assert list(serve({"inputs": {"question": "q"}})["outputs"].values()) == [["mine: q", 0]]
-    assert [line["lm_calls"] for line in records().lines if line.get("message") == "model call outside of a call"] == [
-        1
-    ]
+    assert [
+        line["lm_calls"] for line in records().lines if line.get("message") == "model call outside any program call"
+    ] == [1]
 
 
-def test_such_a_thread_does_not_wait_longer_than_a_call(make_project, make_serve, models):
+def test_a_programs_own_thread_does_not_wait_longer_than_a_call(make_project, make_serve, models):
     models.behave(rate_limit_rate=1, retry_after_seconds=3600)
     serve = make_serve(make_project({"threads": THREADS}))
     assert list(serve({"inputs": {"question": "q"}})["outputs"].values()) == [["LMRateLimitError", 0]]
     assert models.stats()["requests"] == 1
 
 
-def test_an_lm_that_the_project_configures_stays(make_project, make_serve):
+def test_an_lm_that_the_project_configures_is_kept(make_project, make_serve):
     source = 'dspy.configure(lm=dspy.LM("openai/mine"))\n' + KEEPS.format(name="Keeps")
     serve = make_serve(make_project({"keeps": source}))
     assert serve.environment.programs["Keeps"].instance.lm.model == "openai/mine"
     assert dspy.settings.lm.model == "openai/mine"
-    dspy.configure(lm=placed_lm())
+    dspy.configure(lm=default_lm())
 
 
 def test_a_default_model_that_no_program_uses_needs_no_key(make_project, make_serve):
@@ -124,10 +122,10 @@ def test_a_default_model_that_no_program_uses_needs_no_key(make_project, make_se
         make_serve(project, FAST_KEY="k")
 
 
-def test_it_gets_new_keys(make_project, make_serve):
+def test_apply_keys_updates_the_models_keys(make_project, make_serve):
     serve = make_serve(make_project({"echo": ECHO}, models=MODELS), **KEYS)
     assert dspy.settings.lm is serve.environment.models["fast"]
-    serve.environment.use_keys({"FAST_KEY": "new"})
+    serve.environment.apply_keys({"FAST_KEY": "new"})
     assert dspy.settings.lm.kwargs["api_key"] == "new"
 
 

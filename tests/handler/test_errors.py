@@ -27,7 +27,7 @@ from tests.handler import hostile
 from tests.support import unmeasured, without_retries
 
 KINDS = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, CallError)} - {CallError}
-# `exec` with globals whose `__name__` is no string: dspy_patches compares it.
+# `exec` with globals whose `__name__` is not a string: dspy_patches compares it.
 HARMLESS = {"globals of its own"}
 
 
@@ -49,7 +49,7 @@ HARMLESS = {"globals of its own"}
         (KeyError("sk-secret"), ProgramFailed, 500),
     ],
 )
-def test_what_a_program_raises_becomes_the_tables_error_without_its_text(raised, error, status):
+def test_a_programs_exception_becomes_its_call_error_without_its_text(raised, error, status):
     found = from_exception(raised)
     assert type(found) is error
     assert found.status == status
@@ -74,11 +74,11 @@ def test_what_a_program_raises_becomes_the_tables_error_without_its_text(raised,
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_may_succeed_later_is_temporary(raised, temporary):
+def test_errors_that_may_succeed_later_are_temporary(raised, temporary):
     assert from_exception(raised).temporary is temporary
 
 
-def test_retry_after_is_kept_and_own_errors_pass():
+def test_retry_after_and_call_errors_are_kept():
     assert from_exception(lm.LMRateLimitError("", retry_after=7)).retry_after == 7
     own = InvalidInput("no")
     assert from_exception(own) is own
@@ -101,7 +101,7 @@ def test_a_wrapped_reason_is_still_the_reason():
     assert type(from_exception(ValueError(), limited)) is ProgramFailed
 
 
-def test_faults_inside_a_task_group_and_parallel_keep_their_names(make_project, make_serve, models):
+def test_failures_inside_a_task_group_and_parallel_keep_their_names(make_project, make_serve, models):
     source = """
     import asyncio
     class Group(dspy.Module):
@@ -125,7 +125,7 @@ def test_faults_inside_a_task_group_and_parallel_keep_their_names(make_project, 
 
 
 def assert_answerable(found):
-    """A CallError that every source can log and answer."""
+    """Assert that every source can log and answer a CallError."""
     kind = type(found)
     assert type(kind) is type
     assert any(base in KINDS for base in kind.__mro__)
@@ -135,7 +135,7 @@ def assert_answerable(found):
 
 
 @pytest.mark.parametrize("lm_error", [None, lm.LMRateLimitError()])
-def test_anything_becomes_a_call_error_without_running_its_code(lm_error):
+def test_any_exception_becomes_a_call_error_without_running_its_code(lm_error):
     for name, make in hostile.ZOO.items():
         raised = make()
         hostile.touched.clear()
@@ -169,7 +169,7 @@ PLANS = st.tuples(
 
 
 def build(plan, *, cycles):
-    """The last of some exceptions and groups of them, linked by causes and contexts; without cycles backwards only."""
+    """The last of some exceptions and groups, linked by causes and contexts; without cycles, only to earlier ones."""
     kinds, groups, links = plan
     nodes = [NODES[kind % len(NODES)]() for kind in kinds]
     for members in groups:
@@ -182,7 +182,7 @@ def build(plan, *, cycles):
 
 
 @given(PLANS)
-def test_any_graph_of_exceptions_is_one_call_error(plan):
+def test_any_graph_of_exceptions_becomes_one_call_error(plan):
     root = build(plan, cycles=True)
     hostile.touched.clear()
     assert_answerable(from_exception(root))
@@ -190,7 +190,7 @@ def test_any_graph_of_exceptions_is_one_call_error(plan):
 
 
 @given(PLANS)
-def test_a_graph_without_cycles_means_what_the_definition_says(plan):
+def test_a_graph_without_cycles_has_the_meaning_of_its_ends(plan):
     root = build(plan, cycles=False)
     assert type(from_exception(root)) is kind_of(root)
 
@@ -206,7 +206,7 @@ def kind_of(error):
     return ProgramFailed if cause is None else kind_of(cause)
 
 
-def test_a_shared_member_is_one_reason_and_a_cycle_is_none():
+def test_a_shared_member_counts_once_and_a_cycle_does_not_count():
     limited = lm.LMRateLimitError("", retry_after=3)
     group = limited
     for _ in range(60):
@@ -232,7 +232,7 @@ def chain(length, end):
 
 
 @pytest.mark.parametrize("value", hostile.NONSENSE)
-def test_a_senseless_retry_after_is_none(value):
+def test_an_invalid_retry_after_is_ignored(value):
     limited = lm.LMRateLimitError()
     limited.retry_after = value
     assert from_exception(limited).retry_after is None
@@ -240,7 +240,7 @@ def test_a_senseless_retry_after_is_none(value):
     assert (type(found), found.detail, found.retry_after) == (RateLimited, "mine", None)
 
 
-def test_a_programs_own_kind_of_call_error_keeps_its_name():
+def test_a_programs_own_subclass_of_call_error_keeps_its_name():
     class OutOfStock(ProgramFailed):
         status = 409
 
@@ -250,7 +250,7 @@ def test_a_programs_own_kind_of_call_error_keeps_its_name():
     own = OutOfStock("tea")
     assert from_exception(ValueError()) is not own
     assert from_exception(own) is own
-    # What Lambda's runtime client would run is not run: the error counts as its nearest known kind.
+    # Code that Lambda's runtime client would run does not run: the error counts as its nearest known kind.
     OutOfStock.__str__ = lambda _: 1 / 0
     found = from_exception(own)
     assert (type(found), found.detail, found.status) == (ProgramFailed, "tea is out of stock", 409)
@@ -295,7 +295,7 @@ def test_a_program_that_needs_the_main_thread_is_told_so(refused):
     assert "main thread" not in from_exception(ValueError("only in the main thread")).detail
 
 
-def test_a_program_without_an_interpreter_is_told_what_to_do_but_not_the_code_that_failed_in_one():
+def test_a_missing_interpreter_is_explained_but_not_an_error_of_the_code_in_one():
     for error in (dspy.CodeInterpreterError("sk-secret"), KeyError()):
         error.__cause__ = dspy.CodeInterpreterError("sk-secret") if isinstance(error, KeyError) else None
         found = from_exception(error)
@@ -306,7 +306,7 @@ def test_a_program_without_an_interpreter_is_told_what_to_do_but_not_the_code_th
 
 
 @pytest.mark.parametrize("fault", [MemoryError, RecursionError, SystemExit, KeyboardInterrupt])
-def test_a_fault_of_the_judgement_itself_is_a_failed_program(monkeypatch, fault):
+def test_an_error_in_the_conversion_itself_is_a_failed_program(monkeypatch, fault):
     def fail(*_):
         raise fault
 
@@ -323,7 +323,7 @@ def test_a_fault_of_the_judgement_itself_is_a_failed_program(monkeypatch, fault)
             raise spare from ValueError()
 
 
-def test_anything_becomes_a_call_error_at_the_recursion_limit():
+def test_any_exception_becomes_a_call_error_at_the_recursion_limit():
     found = []
 
     def descend():
@@ -348,7 +348,7 @@ def test_anything_becomes_a_call_error_at_the_recursion_limit():
     assert {type(error) for error in found} == {ProgramFailed}
 
 
-def test_anything_becomes_a_call_error_without_memory():
+def test_any_exception_becomes_a_call_error_without_memory():
     pytest.importorskip("_testcapi")
     script = """if True:
         import _testcapi, gc

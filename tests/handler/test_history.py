@@ -73,7 +73,7 @@ def reads(make_project, make_serve, models, monkeypatch):
     return make_serve(make_project({"reads": SHARED}))
 
 
-def test_a_call_reads_what_it_asked_and_no_list_that_others_share(reads):
+def test_a_call_reads_its_own_history_and_no_shared_one(reads):
     for question in ("one", "two"):
         found = json.loads(reads.post("/Reads", {"question": question}).body)
         assert found == {
@@ -85,7 +85,7 @@ def test_a_call_reads_what_it_asked_and_no_list_that_others_share(reads):
         }
 
 
-def test_an_lms_history_is_that_of_its_call_and_copies_have_their_own(reads):
+def test_an_lms_history_belongs_to_its_call_and_copies_have_their_own(reads):
     first, second = (json.loads(reads.post("/AReads", {"question": question}).body) for question in ("one", "two"))
     assert first == {
         "lm": ["one-0", "one-1", "one-kept", "one-thread"],
@@ -93,12 +93,12 @@ def test_an_lms_history_is_that_of_its_call_and_copies_have_their_own(reads):
         "self": ["one-0", "one-1", "one-copy", "one-kept"],
         "kept": 4,
     }
-    # The LM that the first call kept has the first call's alone.
+    # The LM that the first call kept has only the first call's history.
     assert (second["lm"], second["kept"]) == (["two-0", "two-1", "two-thread"], 4)
 
 
 @pytest.mark.parametrize(("most", "off", "kept"), [(2, False, 2), (0, False, 0), (9, True, 0)])
-def test_dspys_own_settings_bound_it(reads, most, off, kept):
+def test_dspys_settings_limit_a_calls_history(reads, most, off, kept):
     assert json.loads(reads.post("/Bounded", {"most": most, "off": off}).body) == {"result": kept}
 
 

@@ -18,7 +18,7 @@ PROGRAM = {"DSPY_LAMBDA_PROGRAM": "Answer", "DSPY_LAMBDA_MODULE": "quickstart.mo
 
 @functools.cache
 def modules(code, **variables):
-    """What is loaded after that code."""
+    """Return the modules loaded after running this code."""
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith(("DSPY_", "AWS_"))},
         "DSPY_LAMBDA_PROJECT": str(QUICKSTART),
@@ -49,7 +49,7 @@ def test_a_program_loads_little_more_than_dspy(sources, budget, never):
 def test_the_catalogue_loads_little_more_than_fastapi(tmp_path):
     manifest = {"title": "x", "description": "", "cors_origins": [], "programs": [], "openapi": {}}
     (tmp_path / "catalogue.json").write_text(json.dumps(manifest))
-    floor = modules("import asyncio, fastapi")  # newer ones leave the loop to who runs it
+    floor = modules("import asyncio, fastapi")  # newer ones do not set the loop
     loaded = modules("import dspy_lambda.catalogue", LAMBDA_TASK_ROOT=str(tmp_path))
     assert len(loaded) <= 1.1 * len(floor)
     assert not loaded & {"dspy", "boto3", "aws_lambda_powertools", "yaml"}
@@ -67,13 +67,13 @@ def own(loaded):
         ("sqs", {"sqs"}, {"http", "direct"}),
     ],
 )
-def test_a_source_that_a_function_does_not_name_waits_for_its_first_event(sources, named, others):
+def test_a_source_that_a_function_does_not_name_is_loaded_with_its_first_event(sources, named, others):
     loaded = own(modules("import dspy_lambda.main", DSPY_LAMBDA_SOURCES=sources, **PROGRAM))
     assert {f"sources.{name}" for name in named} <= loaded
     assert not [name for name in loaded if name.startswith(tuple(f"sources.{other}" for other in others))]
 
 
-def test_a_batch_loads_nothing_of_http():
+def test_a_batch_loads_no_http_code():
     code = """
 import json
 from dspy_lambda.main import lambda_handler

@@ -8,7 +8,7 @@ import pytest
 from dspy_lambda_infra.local.events import EVENTS, Request
 from tests.support import Context, failures, sqs
 
-# Against the invocation's own end, which was taken at the same moment: what the machine needs until the call runs
+# Relative to the invocation's end, which was computed at the same moment: the time until the call runs
 # does not count.
 KEPT = """
 class Left(dspy.Module):
@@ -20,7 +20,7 @@ class Left(dspy.Module):
 
 @pytest.fixture
 def left(make_project, make_serve):
-    """The seconds that a call is given, by kind of event, remaining time and the age of the request."""
+    """The seconds that a call gets, by kind of event, remaining time and age of the request."""
 
     def measure(kind, remaining_ms, age=None, **variables):
         serve = make_serve(make_project({"left": KEPT}), **variables)
@@ -41,16 +41,16 @@ def left(make_project, make_serve):
         ("rest", 10_000, 0, 9.5),
         ("rest", 900_000, 0, 28.5),
         ("http", 900_000, 0, 29.5),
-        # The gateway's clock runs since the request came in, a cold start included.
+        # The gateway's timeout starts with the request, so it includes a cold start.
         ("rest", 900_000, 9, 19.5),
         ("rest", 900_000, 3600, 28.5),
         ("rest", 900_000, -30, 28.5),
-        # A very short timeout keeps most of itself for the program.
+        # With a very short timeout, most of it is left for the program.
         ("url", 1_000, 0, 0.8),
     ],
 )
-def test_a_call_has_what_function_and_gateway_leave_it(left, kind, remaining_ms, age, seconds):
-    # A request grows older on its way into the function, never younger.
+def test_a_calls_deadline_respects_function_and_gateway_timeouts(left, kind, remaining_ms, age, seconds):
+    # A request can only get older on its way to the function.
     slack = 3 if kind in ("rest", "http") and age is not None and 0 <= age < 60 else 0.001
     assert seconds - slack <= left(kind, remaining_ms, age) <= seconds + 0.001
 
@@ -60,11 +60,11 @@ def test_reserve_and_integration_limit_can_be_set(left):
     assert left("url", 900_000, DSPY_LAMBDA_DEADLINE_RESERVE_MS="5000") == pytest.approx(895)
 
 
-def test_the_clock_of_sam_local_stands_still_and_is_not_believed(left):
+def test_the_request_time_of_sam_local_is_ignored(left):
     assert left("rest", 900_000, age=40, AWS_SAM_LOCAL="true") == pytest.approx(28.5)
 
 
-def test_a_batch_keeps_back_what_its_records_take_to_be_answered(make_project, make_serve, records):
+def test_a_batchs_reserve_grows_with_its_records(make_project, make_serve, records):
     source = """
     class Left(dspy.Module):
         async def aforward(self, pad: str = ""):
@@ -80,9 +80,7 @@ def test_a_batch_keeps_back_what_its_records_take_to_be_answered(make_project, m
         assert seen[0] == pytest.approx(seconds)
 
 
-def test_the_next_invocation_keeps_back_the_time_to_replace_a_process_that_is_used_up(
-    make_project, make_serve, records
-):
+def test_the_next_invocation_reserves_time_to_replace_an_exhausted_process(make_project, make_serve, records):
     serve = make_serve(make_project({"left": KEPT}))
 
     class Resort:

@@ -1,4 +1,4 @@
-"""The main thread answers at the deadline, whatever the programs' thread does."""
+"""The main thread answers at the deadline, whatever the runner's thread does."""
 
 import json
 import sys
@@ -89,7 +89,7 @@ def blocked(make_blocked):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_blocked_loop_is_answered_for_over_every_source(blocked, records, name):
+def test_a_blocked_loop_is_answered_at_the_deadline_for_every_source(blocked, records, name):
     blocked.get("/health/live")  # FastAPI is imported now
     with pytest.raises(DeadlineExceeded):
         blocked(body(name), Context(1000))
@@ -101,7 +101,7 @@ def test_a_blocked_loop_is_answered_for_over_every_source(blocked, records, name
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_sync_records_count_beside_a_blocked_loop(blocked, records, monkeypatch, name):
+def test_sync_records_count_while_the_loop_is_blocked(blocked, records, monkeypatch, name):
     fine = {"program": "Echo", "inputs": {"question": "q"}}
     blocked({"program": "Echo", "inputs": {"question": "warm"}})
     records()
@@ -122,14 +122,16 @@ def test_sync_records_count_beside_a_blocked_loop(blocked, records, monkeypatch,
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_place_that_blocks_is_named_once(make_blocked, records, name):
+def test_a_place_that_blocks_the_loop_is_logged_once(make_blocked, records, name):
     serve = make_blocked(DSPY_LAMBDA_LOOP_BLOCKED_MS="50")
     for _ in range(2):
         with pytest.raises(DeadlineExceeded):
             serve(body(name), Context(700))
     logged = records()
     lines = [line for line in logged.lines if line.get("message") == "event loop blocked"]
-    assert len({line["at"] for line in lines}) == len(lines)  # a spin or a generator is seen at several of its lines
+    assert len({line["at"] for line in lines}) == len(
+        lines
+    )  # a busy loop or a generator may be caught at several of its lines
     assert 1 <= len(lines) <= (3 if name in ("Spins", "SlowGenerator") else 1)
     assert "blockers.py:" in lines[0]["at"]
     assert lines[0]["program"] == name
@@ -140,12 +142,12 @@ def test_after_a_blocked_loop_the_next_call_is_served_at_once(blocked):
     for _ in range(3):
         with pytest.raises(DeadlineExceeded):
             blocked(body("Sleeps"), Context(500))
-        # The former loop still stands.
+        # The previous loop is still blocked.
         for name in ("Echo", "AEcho"):
             assert blocked({"program": name, "inputs": {"question": "q"}})["outputs"]["answer"].endswith("q")
 
 
-def test_slots_of_asyncify_that_a_blocked_loop_holds_are_not_missed(make_project, make_serve):
+def test_asyncify_slots_held_by_a_blocked_loop_are_freed(make_project, make_serve):
     source = """
     import asyncio, threading
     BLOCKED, RELEASE, RUNNING = threading.Event(), threading.Event(), []
@@ -183,7 +185,7 @@ def test_slots_of_asyncify_that_a_blocked_loop_holds_are_not_missed(make_project
 )
 @pytest.mark.filterwarnings("ignore:coroutine 'sleep' was never awaited")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_nested_loop_is_one_failed_call(make_project, make_serve, records, call):
+def test_a_nested_loop_fails_only_its_call(make_project, make_serve, records, call):
     source = f"import asyncio\nclass Nested(dspy.Module):\n    async def aforward(self):\n        {call}\n"
     serve = make_serve(make_project({"nested": source, "aecho": AECHO}))
     fine = {"program": "AEcho", "inputs": {"question": "q"}}
@@ -222,7 +224,7 @@ def test_each_invocation_has_a_fresh_context(make_project, make_serve):
 
 
 def test_the_late_answer_imports_nothing_and_waits_for_no_logging_lock(blocked, records, monkeypatch):
-    """A program that never returns from a log call's `__str__` holds its handler's lock for ever."""
+    """A log argument whose `__str__` never returns holds its handler's lock forever."""
     import builtins
     import logging
 
@@ -251,7 +253,7 @@ def test_the_late_answer_imports_nothing_and_waits_for_no_logging_lock(blocked, 
 
 @pytest.mark.parametrize("origins", [["https://a.example", "https://c.example"], ["*"]])
 @pytest.mark.parametrize(("kind", "adds"), [("rest", True), ("alb", True), ("url", False)])
-def test_a_page_that_may_read_the_answers_may_read_the_late_one(make_blocked, kind, adds, origins):
+def test_a_late_answer_has_cors_headers(make_blocked, kind, adds, origins):
     serve = make_blocked(server={"cors_origins": origins})
     for origin in ("https://a.example", "https://b.example"):
         headers = {"Origin": origin}
@@ -265,7 +267,7 @@ def test_a_page_that_may_read_the_answers_may_read_the_late_one(make_blocked, ki
         assert (late is not None) == (adds and (origin in origins or "*" in origins))
 
 
-def test_what_is_answered_late_is_answered_in_the_shape_of_its_gateway(blocked):
+def test_a_late_answer_has_the_format_of_its_gateway(blocked):
     blocked.get("/health/live")  # FastAPI is imported now
     for kind in ("rest", "http", "url", "alb"):
         answer = blocked.post("/Sleeps", {}, kind, context=Context(500))
@@ -290,7 +292,7 @@ def test_a_program_cannot_configure_dspy_for_others(make_project, make_serve, re
     assert {call["exception_name"] for call in records().calls} == {"RuntimeError"}
 
 
-def test_what_a_program_changes_in_the_process_is_put_back_and_named(make_project, make_serve, records, monkeypatch):
+def test_process_state_that_a_program_changes_is_restored_and_logged(make_project, make_serve, records, monkeypatch):
     import os
 
     monkeypatch.setenv("KEPT", "before")
@@ -308,18 +310,18 @@ def test_what_a_program_changes_in_the_process_is_put_back_and_named(make_projec
     serve({"inputs": {}})
     assert (os.environ["KEPT"], os.environ.get("ADDED"), os.getcwd()) == ("before", None, folder)
     assert sys.stdout is stdout
-    (line,) = [line for line in records().lines if "put back" in str(line.get("message"))]
+    (line,) = [line for line in records().lines if "restored process state" in str(line.get("message"))]
     assert line["changed"] == ["os.environ", "working directory", "standard output or error"]
 
 
-def test_a_wrong_list_is_answered_with_a_hundred_errors_and_not_with_all(make_project, make_serve):
+def test_a_wrong_list_is_answered_with_at_most_a_hundred_errors(make_project, make_serve):
     source = "class Sums(dspy.Module):\n    def forward(self, items: list[int]) -> int:\n        return sum(items)\n"
     serve = make_serve(make_project({"sums": source}))
     document = problem(serve.post("/Sums", {"items": ["x"] * 20_000}))
     assert (document["status"], len(document["errors"])) == (422, 100)
 
 
-def test_an_error_of_the_programs_own_is_no_larger_than_an_answer_may_be(make_project, make_serve):
+def test_a_programs_own_error_is_limited_to_the_response_size(make_project, make_serve):
     source = """
     from dspy_lambda.errors import InvalidInput
     class Raises(dspy.Module):
@@ -331,7 +333,7 @@ def test_an_error_of_the_programs_own_is_no_larger_than_an_answer_may_be(make_pr
     assert len(answer.body) < 10_000
 
 
-def test_an_lm_that_a_program_keeps_serves_the_call_that_asks(make_project, make_serve, records):
+def test_an_lm_that_a_program_keeps_counts_for_the_call_that_uses_it(make_project, make_serve, records):
     source = """
     KEPT = {}
     class Keeps(dspy.Module):
@@ -347,7 +349,7 @@ def test_an_lm_that_a_program_keeps_serves_the_call_that_asks(make_project, make
         assert (call["function_request_id"], call["lm_calls"]) == (context.aws_request_id, 1)
 
 
-def test_a_job_that_comes_at_once_after_the_last_one_is_not_lost(make_project, make_serve, monkeypatch):
+def test_a_job_started_right_after_the_last_one_is_not_lost(make_project, make_serve, monkeypatch):
     from dspy_lambda.runner import Job
 
     serve = make_serve(make_project({"echo": ECHO}))
@@ -357,10 +359,10 @@ def test_a_job_that_comes_at_once_after_the_last_one_is_not_lost(make_project, m
         assert serve.environment.runner.start(lambda: 1).wait(60)
 
 
-def test_slow_queue_requests_are_cut_off_and_not_taken_for_a_blocked_loop(
+def test_slow_queue_requests_are_cut_off_and_not_reported_as_a_blocked_loop(
     make_project, make_serve, records, models, monkeypatch
 ):
-    monkeypatch.setattr(watch, "_MOMENT_SECONDS", 60)  # a busy machine's moments are long
+    monkeypatch.setattr(watch, "_MOMENT_SECONDS", 60)  # generous for a busy machine
     patient = {"DSPY_LAMBDA_LOOP_BLOCKED_MS": "100000"}
     serve = make_serve(make_project({"aecho": AECHO}), AWS_ACCESS_KEY_ID="k", AWS_SECRET_ACCESS_KEY="s", **patient)
     from dspy_lambda.sources.sqs import Queues
@@ -376,7 +378,7 @@ def test_slow_queue_requests_are_cut_off_and_not_taken_for_a_blocked_loop(
     assert not [line for line in records().lines if line.get("message") == "event loop blocked"]
 
 
-def test_an_abandoned_batch_leaves_the_next_ones_journal_alone(make_blocked, tmp_path):
+def test_an_abandoned_batch_does_not_write_to_the_next_ones_journal(make_blocked, tmp_path):
     from dspy_lambda.sources.sqs import Queues
 
     fine = """
@@ -403,14 +405,14 @@ BEFORE, ENDED = [], []
 
 @pytest.mark.parametrize("how", ["sys.setprofile", "sys.settrace", "threading.setprofile"])
 @pytest.mark.parametrize("define", ["def forward", "async def aforward"])
-def test_a_programs_profile_or_trace_function_sees_no_later_call(make_project, make_serve, define, how):
+def test_a_programs_profile_or_trace_function_does_not_observe_later_calls(make_project, make_serve, define, how):
     source = f"""
     import sys, threading
     seen = []
     def spy(frame, event, value):
         seen.append(str(frame.f_locals))
         return spy
-    class Spies(dspy.Module):
+    class TraceFunctions(dspy.Module):
         {define}(self, what: str):
             if what == "spy":
                 {how}(spy)
@@ -424,7 +426,7 @@ def test_a_programs_profile_or_trace_function_sees_no_later_call(make_project, m
     assert "True" not in json.dumps(serve({"inputs": {"what": "seen"}}))
 
 
-def test_what_a_thread_changes_between_invocations_is_put_back_and_named(
+def test_variables_that_a_thread_changes_between_invocations_are_restored_and_logged(
     make_project, make_serve, records, monkeypatch
 ):
     monkeypatch.setenv("KEPT", "before")
@@ -439,5 +441,5 @@ def test_what_a_thread_changes_between_invocations_is_put_back_and_named(
         monkeypatch.setenv("_X_AMZN_TRACE_ID", f"trace {number}")  # as the runtime client does
         assert f"beforetrace {number}" in json.dumps(serve({"inputs": {}}))
         monkeypatch.setenv("KEPT", "a thread's")
-    (line,) = [line for line in records().lines if "put back" in str(line.get("message"))]
+    (line,) = [line for line in records().lines if "restored process state" in str(line.get("message"))]
     assert line["changed"] == ["os.environ"]

@@ -1,4 +1,4 @@
-"""The shapes themselves are tried in infra/artifact/test_key_shapes.py, on the files of a project."""
+"""tests/infra/artifact/test_key_shapes.py tests the shapes themselves, on a project's files."""
 
 import pytest
 
@@ -11,7 +11,7 @@ def test_a_key_is_found_within_a_text(text):
 
 
 @pytest.mark.parametrize("text", ["", "OPENAI_API_KEY", "sk-learn" + "x" * 30, "a" * 40])
-def test_words_are_no_keys(text):
+def test_ordinary_words_are_not_keys(text):
     assert not looks_like_key(text)
 
 
@@ -19,5 +19,5 @@ def test_words_are_no_keys(text):
     ("name", "is_key"),
     [("OPENAI_API_KEY", False), ("0123456789abcdef" * 2, True), ("abcdefgh" * 4, False), ("sk-" + "a1" * 20, True)],
 )
-def test_a_long_word_with_a_digit_in_the_place_of_a_name_is_a_key(name, is_key):
+def test_a_long_word_with_a_digit_instead_of_a_name_is_a_key(name, is_key):
     assert is_key_for_name(name) is is_key

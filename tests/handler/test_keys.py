@@ -1,4 +1,4 @@
-"""A provider that refuses a key has it read again, by the real secret store's protocol on moto."""
+"""Keys are reloaded after a provider rejects one, with the secret store's real protocol on moto."""
 
 import os
 from dataclasses import replace
@@ -39,7 +39,7 @@ def put(moto, monkeypatch):
 
 @pytest.fixture
 def serve(make_project, make_serve, put, models):
-    """A function that has the old key, in a minute when the provider takes the new one alone."""
+    """A function that has the old key while the provider accepts only the new one."""
     put(NEW)
     models.behave(key=NEW)
     serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}), **{SECRETS: f"{NAME}=ssm:/key", NAME: OLD})
@@ -54,38 +54,38 @@ def test_after_a_rotation_the_next_call_has_the_new_key(serve, records, program)
     assert serve.post(f"/{program}", {"question": "q"}).status == 200
     assert serve.post(f"/{program}", {"question": "q"}).status == 200
     lines = records().lines
-    (line,) = [line for line in lines if line.get("message") == "a provider refused a key; the keys were read again"]
+    (line,) = [line for line in lines if line.get("message") == "reloaded the keys after a provider rejected one"]
     assert line["changed"] == [NAME]
-    assert not [line for line in lines if line.get("message") == "a program changed the process; put back"]
+    assert not [line for line in lines if line.get("message") == "restored process state that a program changed"]
     assert os.environ[NAME] == NEW
     assert OLD not in str(lines)
     assert NEW not in str(lines)
 
 
-def test_a_refused_batch_is_done_when_it_comes_back(serve):
+def test_a_batch_that_failed_for_a_rejected_key_succeeds_when_it_comes_back(serve):
     batch = sqs(*[{"program": "AEcho", "inputs": {"question": "q"}}] * 3)
     assert failures(serve(batch)) == ["m0", "m1", "m2"]
     assert failures(serve(batch)) == []
 
 
-def test_keys_are_read_at_most_once_a_minute(serve, models, put, records):
+def test_keys_are_reloaded_at_most_once_a_minute(serve, models, put, records):
     put("sk-wrong-0123456789")
     for _ in range(4):
         assert serve.post("/Echo", {"question": "q"}).status == 502
-    assert len([line for line in records().lines if line.get("message", "").startswith("a provider refused")]) == 1
+    assert len([line for line in records().lines if line.get("message", "").startswith("reloaded the keys")]) == 1
     put(NEW)
     assert serve.post("/Echo", {"question": "q"}).status == 502
     serve.environment.keys._read -= 61
     assert serve.post("/Echo", {"question": "q"}).status == 200
 
 
-def test_a_store_that_cannot_be_read_leaves_the_keys_and_is_asked_again(serve, records):
+def test_if_the_store_cannot_be_read_the_keys_are_kept_and_reloading_is_retried(serve, records):
     keys = serve.environment.keys
     known = keys._settings
     keys._settings = replace(known, secrets=f"{NAME}=ssm:/none")
     for _ in range(2):
         assert serve.post("/Echo", {"question": "q"}).status == 502
-    (line,) = [line for line in records().lines if line.get("message") == "the keys cannot be read again"]
+    (line,) = [line for line in records().lines if line.get("message") == "the keys could not be reloaded"]
     assert line["reason"].startswith(f"{NAME}: ssm:/none cannot be read (ParameterNotFound)")
     keys._settings = known
     keys._read -= 61

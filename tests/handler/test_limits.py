@@ -23,7 +23,7 @@ def with_models(**settings_):
 
 
 @pytest.mark.parametrize("name", ["Echo", "AEcho"])
-def test_parallel_requests_are_held_over_all_programs_of_a_model(make_project, make_serve, models, name):
+def test_parallel_requests_are_limited_across_all_programs_of_a_model(make_project, make_serve, models, name):
     serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}, **with_models(max_parallel_requests=3)))
     models.behave(delay_seconds=0.02)
     both = [{"program": p, "inputs": {"question": "q"}} for p in (name, "AEcho")] * 10
@@ -31,7 +31,7 @@ def test_parallel_requests_are_held_over_all_programs_of_a_model(make_project, m
     assert models.stats()["peak_in_flight"] == 3
 
 
-def test_threads_and_the_loop_are_served_in_the_order_they_came():
+def test_threads_and_the_loop_get_slots_in_order_of_arrival():
     slots, order = limit(max_parallel_requests=1), []
 
     def in_thread(number):
@@ -58,7 +58,7 @@ def test_threads_and_the_loop_are_served_in_the_order_they_came():
     assert order == list(range(8))
 
 
-def test_whoever_gives_up_waiting_leaves_the_queue():
+def test_a_canceled_wait_leaves_the_queue():
     slots = limit(max_parallel_requests=1)
 
     async def run():
@@ -122,7 +122,7 @@ def test_slots_are_never_lost_and_never_exceeded(kinds, most):
     assert state["peak"] <= most
 
 
-def test_requests_a_minute_are_spread_and_what_cannot_wait_is_a_rate_limit(monkeypatch):
+def test_requests_per_minute_are_spread_and_those_that_cannot_wait_are_rate_limited(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr("dspy_lambda.limits.time.monotonic", lambda: now[0])
     slots = limit(requests_per_minute=3)
@@ -163,13 +163,13 @@ def test_a_thread_whose_deadline_has_passed_does_not_wait_for_a_slot():
     waited = []
     queued, generation = slots._enter()
     queued.result = lambda timeout: waited.append(timeout) or (_ for _ in ()).throw(TimeoutError)
-    with pytest.raises(DeadlineExceeded, match=r"^The deadline came before a slot at the model\.$"):
+    with pytest.raises(DeadlineExceeded, match=r"^The deadline passed before the model had a free slot\.$"):
         slots._granted(queued, generation, time.monotonic() - 1)
     assert waited == [0.0]
     assert not slots._waiting
 
 
-def test_tokens_a_minute_wait_for_old_ones_to_pass(monkeypatch):
+def test_tokens_per_minute_wait_for_old_ones_to_expire(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr("dspy_lambda.limits.time.monotonic", lambda: now[0])
     slots = limit(tokens_per_minute=100)
@@ -183,7 +183,9 @@ def test_tokens_a_minute_wait_for_old_ones_to_pass(monkeypatch):
 
 
 @pytest.mark.parametrize("program", ["Echo", "AEcho"])
-def test_a_used_up_minute_is_a_429_of_this_process_with_retry_after(make_project, make_serve, models, records, program):
+def test_an_exhausted_minute_is_a_429_of_this_process_with_retry_after(
+    make_project, make_serve, models, records, program
+):
     serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}, **with_models(requests_per_minute=2)))
     answers = [serve.post(f"/{program}", {"question": "q"}) for _ in range(3)]
     assert [answer.status for answer in answers] == [200, 200, 429]
@@ -197,7 +199,7 @@ def test_a_used_up_minute_is_a_429_of_this_process_with_retry_after(make_project
 
 
 @pytest.mark.parametrize("program", ["Echo", "AEcho"])
-def test_an_answer_from_the_cache_uses_up_no_limit(make_project, make_serve, models, records, program):
+def test_a_cached_answer_does_not_count_against_the_limit(make_project, make_serve, models, records, program):
     limits = with_models(requests_per_minute=2, max_parallel_requests=1, cache=True)
     serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}, **limits))
     question = f"the same one of {program}, at {time.time()}"  # DSPy's cache outlives a test
@@ -208,7 +210,7 @@ def test_an_answer_from_the_cache_uses_up_no_limit(make_project, make_serve, mod
 
 
 @pytest.mark.parametrize("program", ["Echo", "AEcho"])
-def test_an_answer_from_the_cache_waits_for_no_slot(make_project, make_serve, models, program):
+def test_a_cached_answer_does_not_wait_for_a_slot(make_project, make_serve, models, program):
     serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}, **with_models(max_parallel_requests=1, cache=True)))
     known, new = ({"program": program, "inputs": {"question": f"{n} {program} {time.time()}"}} for n in range(2))
     serve(known)
@@ -220,10 +222,10 @@ def test_an_answer_from_the_cache_waits_for_no_slot(make_project, make_serve, mo
 def test_the_pause_before_a_retry_holds_no_slot(make_project, make_serve, models, program):
     limits = with_models(max_parallel_requests=1)
     serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}, **limits))
-    models.behave(error_rate=0.2, seed=1)  # the first request fails, and no other
+    models.behave(error_rate=0.2, seed=1)  # only the first request fails
     assert failures(serve(sqs(*[{"program": program, "inputs": {"question": "q"}}] * 3))) == []
     first, second, _, last = models.stats()["started"]
-    # The retry is the last one, and the second did not wait for it.
+    # The retry comes last, and the second request did not wait for it.
     assert second - first < 1 <= last - first
 
 
@@ -242,14 +244,14 @@ class Mixes(dspy.Module):
 """
 
 
-def test_a_sync_lm_call_on_the_loop_waits_for_no_slot_that_a_task_of_the_loop_holds(make_project, make_serve, models):
+def test_a_sync_lm_call_on_the_loop_does_not_wait_for_slots_of_the_loops_tasks(make_project, make_serve, models):
     serve = make_serve(make_project({"mixes": MIXES}, **with_models(max_parallel_requests=1)))
     models.behave(delay_seconds=0.3)
     answer = serve.post("/Mixes", {"question": "q"})
     assert json.loads(answer.body) == {"answers": ["gpt-4.1-nano: q", "gpt-4.1-nano: of a task"]}
 
 
-def test_a_request_beside_the_slots_takes_and_gives_back_none():
+def test_a_request_without_a_slot_neither_takes_nor_releases_one():
     slots = limit(max_parallel_requests=1)
 
     async def run():
@@ -264,7 +266,7 @@ def test_a_request_beside_the_slots_takes_and_gives_back_none():
     assert slots._free == 1
 
 
-def test_nothing_starts_for_which_too_little_time_is_left(make_project, make_serve, models, records):
+def test_a_call_with_too_little_time_left_does_not_start(make_project, make_serve, models, records):
     serve = make_serve(make_project({"aecho": AECHO}, server={"max_concurrent_per_program": 1}))
     models.behave(delay_seconds=1)
     # After two of them less than a second is left.
@@ -272,15 +274,15 @@ def test_nothing_starts_for_which_too_little_time_is_left(make_project, make_ser
     calls = records().calls
     assert sorted(call["outcome"] for call in calls) == ["deadline"] * 3 + ["success"] * 2
     assert sum(call["lm_calls"] for call in calls) == 2
-    # What waited says so: from the batch's arrival on.
+    # The duration of a call that waited starts at the batch's arrival.
     assert max(call["duration_ms"] for call in calls) > 1900
 
 
-def test_slow_times_are_found_to_be_over(make_project, make_serve, models):
+def test_calls_start_again_after_a_slow_period(make_project, make_serve, models):
     serve = make_serve(make_project({"aecho": AECHO}))
     assert failures(serve(sqs({"question": "q"}))) == []
     recent = serve.environment.runner.dispatcher._recent["AEcho"]
     recent[0] = 100.0
-    # Less time is left than any call took so far, and yet this one starts.
+    # This call starts although less time is left than any earlier call took.
     assert failures(serve(sqs({"question": "q"}), Context(remaining_ms=50_000))) == []
     assert len(recent) == 2

@@ -20,10 +20,10 @@ def lines():
 def loop(lines):
     loop = PersistentLoop(lambda *line: lines.append(line), threads=2)
     yield loop
-    loop.give_up()
+    loop.shut_down()
 
 
-def test_the_loops_tasks_are_found_by_nobody_else(loop):
+def test_the_loops_tasks_are_not_in_all_tasks(loop):
     async def look():
         child = asyncio.create_task(asyncio.sleep(0))
         found = asyncio.all_tasks()
@@ -45,7 +45,7 @@ def test_a_task_and_its_children_belong_to_the_call_that_made_them(loop):
     assert loop.run_until_complete(loop.create_task(parent(), context=context)) == ["the call"] * 2
 
 
-def test_a_nested_run_is_refused_and_the_outer_one_goes_on(loop):
+def test_a_nested_run_is_refused_and_the_outer_one_continues(loop):
     async def nested():
         with pytest.raises(RuntimeError, match="already running"):
             loop.run_until_complete(asyncio.sleep(0))
@@ -87,14 +87,14 @@ def test_a_canceled_invocation_is_an_error_that_the_runtime_client_catches(loop)
         loop.run_until_complete(cancels())
 
 
-def test_a_loop_that_was_given_up_takes_callbacks_and_says_nothing(loop):
-    loop.give_up()
+def test_an_abandoned_loop_ignores_callbacks(loop):
+    loop.shut_down()
     assert loop.call_soon_threadsafe(print) is None
     with pytest.raises(RuntimeError, match="closed"):
         loop.create_task(asyncio.sleep(0))
 
 
-def test_giving_up_ends_what_ignores_its_cancellation_in_its_own_context(loop, lines):
+def test_closing_the_loop_ends_tasks_that_ignore_cancellation_in_their_own_context(loop, lines):
     variable, seen = contextvars.ContextVar("variable", default=None), []
 
     async def stays():
@@ -113,14 +113,14 @@ def test_giving_up_ends_what_ignores_its_cancellation_in_its_own_context(loop, l
 
     loop.run_until_complete(start())
     assert loop.end_invocation() == [
-        "test_giving_up_ends_what_ignores_its_cancellation_in_its_own_context.<locals>.stays"
+        "test_closing_the_loop_ends_tasks_that_ignore_cancellation_in_their_own_context.<locals>.stays"
     ]
     assert len(loop.stuck_tasks()) == 1
-    loop.give_up()
+    loop.shut_down()
     assert (seen, lines) == (["ended"], [])
 
 
-def test_giving_up_comes_back_from_what_ignores_everything(loop, lines):
+def test_closing_the_loop_returns_even_if_a_task_ignores_everything(loop, lines):
     tries = []
 
     async def stays():
@@ -134,9 +134,9 @@ def test_giving_up_comes_back_from_what_ignores_everything(loop, lines):
         await asyncio.sleep(0)
 
     loop.run_until_complete(start())
-    thread = threading.Thread(target=loop.give_up, daemon=True)
+    thread = threading.Thread(target=loop.shut_down, daemon=True)
     thread.start()
     thread.join(60)
-    gc.collect()  # its finalizer would close it once more
+    gc.collect()  # its finalizer would close it again
     assert (thread.is_alive(), lines) == (False, [])
     assert len(tries) < 10

@@ -1,4 +1,4 @@
-"""The handler as a process of its own: what it imports, reaches for and says when it cannot start."""
+"""The handler in a separate process: its imports, its connections, and its message when it cannot start."""
 
 import json
 import os
@@ -65,7 +65,7 @@ def test_a_function_loads_only_what_it_needs_and_reaches_only_its_model(models):
     assert {"127.0.0.1"} >= {place if isinstance(place, str) else place[0] for place in seen["reached"]}
 
 
-def test_the_garbage_collector_leaves_out_what_init_made(models):
+def test_the_garbage_collector_skips_objects_created_at_init(models):
     script = """
 import gc, sys
 from dspy_lambda.main import environment
@@ -79,7 +79,7 @@ print(gc.get_freeze_count(), len(gc.get_objects()), file=sys.__stdout__)
     assert frozen > 20 * others
 
 
-def test_fastapi_and_mangum_wait_for_http(models):
+def test_fastapi_and_mangum_are_loaded_only_for_http(models):
     script = SCRIPT.replace('("rest", "sqs-one")', '("sqs-one",)')
     environment = {**os.environ, "DSPY_LAMBDA_PROJECT": str(QUICKSTART), "OPENAI_API_KEY": "k"}
     environment["DSPY_LAMBDA_API_BASE"] = models.url
@@ -95,7 +95,7 @@ def test_fastapi_and_mangum_wait_for_http(models):
     ("variables", "says"),
     [
         ({"DSPY_LAMBDA_PROGRAM": "Nope"}, "no program 'Nope'"),
-        ({"DSPY_LAMBDA_SOURCES": "smtp"}, "no source 'smtp'"),
+        ({"DSPY_LAMBDA_SOURCES": "smtp"}, "unknown source 'smtp'"),
     ],
 )
 def test_a_function_that_cannot_serve_fails_at_init_with_the_reason(models, variables, says):

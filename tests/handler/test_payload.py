@@ -64,7 +64,7 @@ def test_bytes_read_as_json_or_are_refused(body):
         (b'"' + b"a" * MAX_BODY_BYTES, 413),
     ],
 )
-def test_what_cannot_be_read_has_its_status(body, status):
+def test_unreadable_bodies_have_their_own_status(body, status):
     with pytest.raises(InvalidInput) as error:
         read_json(body)
     assert error.value.status == status
@@ -83,14 +83,14 @@ def test_what_cannot_be_read_has_its_status(body, status):
     ],
     ids=range(7),
 )
-def test_values_that_were_parsed_already_are_held_to_the_same_rules(value, status):
+def test_parsed_values_are_checked_by_the_same_rules(value, status):
     with pytest.raises(InvalidInput) as error:
         read_value(value)
     assert error.value.status == status
 
 
 @given(JSON)
-def test_values_that_json_can_hold_pass_as_they_are(value):
+def test_values_that_json_can_represent_are_unchanged(value):
     assert read_value(value) == value
 
 
@@ -98,7 +98,7 @@ def test_text_keeps_nul_and_whole_surrogate_pairs():
     assert read_json(rb'{"a": "\u0000\ud83d\ude00"}') == {"a": "\0😀"}
 
 
-def test_a_whole_pair_beside_another_fault_is_no_half():
+def test_a_whole_surrogate_pair_next_to_another_error_is_not_reported_as_half():
     for body in (rb'{"q": NaN, "r": "\ud83d\ude00"}', rb'{"r": "\ud83d\ude00"'):
         with pytest.raises(InvalidInput) as error:
             read_json(body)
@@ -172,7 +172,7 @@ def events(value):
     ],
     ids=range(7),
 )
-def test_what_an_agents_tools_returned_is_text_where_json_cannot_hold_it(result, outputs):
+def test_an_agents_tool_results_become_text_if_json_cannot_represent_them(result, outputs):
     assert json.loads(to_outputs(result)) == outputs
 
 
@@ -189,12 +189,12 @@ def test_a_react_whose_tool_returns_an_object_is_answered():
     assert (outputs["answer"], outputs["trajectory"]["observation_0"]) == ("a", "seen")
 
 
-def test_what_react_v2s_tools_returned_is_text_in_its_history():
+def test_react_v2s_tool_results_become_text_in_its_history():
     (message,) = json.loads(to_outputs(dspy.Prediction(history=events(Observed()))))["history"]["messages"]
     assert message["results"]["tool_call_results"][0]["value"] == "seen"
 
 
-def test_outputs_that_json_cannot_hold_are_named_beside_a_trajectory_too():
+def test_outputs_that_json_cannot_represent_are_named_next_to_a_trajectory():
     with pytest.raises(ProgramFailed, match=r"result \(lock\)"):
         to_outputs(dspy.Prediction(trajectory={"o": Observed()}, answer=threading.Lock()))
 
@@ -223,22 +223,22 @@ async def _never_awaited(): ...
         (lambda: (n for n in range(3)), "generator"),
         (_asynchronous, "async_generator"),
         (_never_awaited, "coroutine"),
-        (lambda: {"a": 10**5000}, "too large a number"),
+        (lambda: {"a": 10**5000}, "a number too large"),
         (lambda: nested(300), "too deep"),
-        (lambda: CIRCLE, "within itself"),
+        (lambda: CIRCLE, "a cycle"),
     ],
     ids=range(9),
 )
-def test_what_json_cannot_hold_is_named(make, kind):
+def test_a_result_that_json_cannot_represent_is_named(make, kind):
     with pytest.raises(ProgramFailed, match=rf"result \(.*{kind}.*\); return a Prediction"):
         to_outputs(make())
 
 
-def test_a_result_that_is_no_object_is_answered_under_its_fields_name():
+def test_a_result_that_is_not_an_object_is_named_after_its_field():
     assert json.loads(to_outputs(["a"], field="headlines")) == {"headlines": ["a"]}
     assert json.loads(to_outputs({"a": 1}, field="headlines")) == {"a": 1}
 
 
 def test_half_a_surrogate_pair_is_refused_in_a_sentence():
-    with pytest.raises(InvalidInput, match=r"^The text holds half of a surrogate pair, which no model can be sent\.$"):
+    with pytest.raises(InvalidInput, match=r"^The text contains half of a surrogate pair, which cannot be sent to a model\.$"):
         read_json(b'{"a": "\\ud800"}')

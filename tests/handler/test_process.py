@@ -20,15 +20,15 @@ def last_resort(tmp_path, monkeypatch):
     return make
 
 
-def test_nothing_is_used_up_by_default(last_resort):
-    assert last_resort(AWS_LAMBDA_FUNCTION_MEMORY_SIZE="100000").why(0) is None
+def test_no_resource_is_exhausted_by_default(last_resort):
+    assert last_resort(AWS_LAMBDA_FUNCTION_MEMORY_SIZE="100000").exhausted_resource(0) is None
 
 
-def test_memory_near_the_functions_own_is_used_up(last_resort):
+def test_memory_near_the_functions_limit_is_exhausted(last_resort):
     resort = last_resort(AWS_LAMBDA_FUNCTION_MEMORY_SIZE="1")
-    assert resort.why(0) is None  # as large as it begins
+    assert resort.exhausted_resource(0) is None  # its initial size
     resort._first_bytes //= 2
-    assert resort.why(0) == "memory"
+    assert resort.exhausted_resource(0) == "memory"
 
 
 @pytest.mark.parametrize(
@@ -39,35 +39,35 @@ def test_memory_near_the_functions_own_is_used_up(last_resort):
         ({"AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start"}, {"AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand"}),
     ],
 )
-def test_the_new_process_starts_as_lambda_starts_one(given, started):
+def test_the_new_process_starts_with_lambdas_original_variables(given, started):
     assert process.as_started(given) == (given if started is None else started)
 
 
-def test_threads_and_runners_that_never_came_back_are_used_up(last_resort, monkeypatch):
-    assert last_resort().why(4) == "time of the processor"
+def test_too_many_threads_or_stuck_runners_exhaust_the_process(last_resort, monkeypatch):
+    assert last_resort().exhausted_resource(4) == "CPU time"
     monkeypatch.setattr(threading, "active_count", lambda: 701)
-    assert last_resort().why(0) == "threads"
+    assert last_resort().exhausted_resource(0) == "threads"
 
 
-def test_a_full_disk_is_used_up(last_resort, monkeypatch):
+def test_a_full_disk_exhausts_the_process(last_resort, monkeypatch):
     real = os.statvfs
 
     class Full:
         f_blocks, f_bavail = 1000, 10
 
     monkeypatch.setattr(process.os, "statvfs", lambda path: Full() if isinstance(path, str) else real(path))
-    assert last_resort().why(0) == "disk"
+    assert last_resort().exhausted_resource(0) == "disk"
 
 
-def test_a_used_up_process_is_named_and_replaced_at_most_once_a_minute(last_resort, monkeypatch):
+def test_an_exhausted_process_is_replaced_at_most_once_a_minute(last_resort, monkeypatch):
     resort = last_resort()
-    assert resort.why(4)
+    assert resort.exhausted_resource(4)
     assert resort.plan("memory") is False  # there is no runtime client here
-    assert resort.why(4) is None
-    assert last_resort(**{RESTARTS: "1"}).why(4) is None
+    assert resort.exhausted_resource(4) is None
+    assert last_resort(**{RESTARTS: "1"}).exhausted_resource(4) is None
 
 
-def test_the_process_is_replaced_when_the_next_event_is_asked_for(last_resort, monkeypatch, tmp_path):
+def test_the_process_is_replaced_when_the_next_event_is_requested(last_resort, monkeypatch, tmp_path):
     class Client:
         def wait_next_invocation(self):
             return "event"
@@ -89,39 +89,39 @@ def test_the_process_is_replaced_when_the_next_event_is_asked_for(last_resort, m
     assert [entry.name for entry in tmp_path.iterdir()] == ["before"]
 
 
-def test_variables_of_the_runtime_client_are_not_put_back(monkeypatch):
+def test_variables_set_by_the_runtime_client_are_not_restored(monkeypatch):
     state = ProcessState()
     monkeypatch.setenv("_X_AMZN_TRACE_ID", "of this invocation")
     state.note(PER_INVOCATION)
-    assert state.put_back() == []
+    assert state.restore() == []
     assert os.environ["_X_AMZN_TRACE_ID"] == "of this invocation"
     monkeypatch.delenv("_X_AMZN_TRACE_ID")
     state.note(PER_INVOCATION)
-    assert not state.put_back_environ()
+    assert not state.restore_environ()
 
 
-def test_no_other_variable_is_taken_for_what_it_is_to_be(monkeypatch):
+def test_changes_to_other_variables_are_not_accepted(monkeypatch):
     monkeypatch.setenv("KEPT", "before")
     state = ProcessState()
     monkeypatch.setenv("KEPT", "after")
     state.note(PER_INVOCATION)
-    assert state.put_back_environ()
+    assert state.restore_environ()
     assert os.environ["KEPT"] == "before"
 
 
-def test_a_removed_working_directory_is_left(tmp_path):
+def test_a_removed_working_directory_is_replaced_by_the_original_one(tmp_path):
     state, folder = ProcessState(), tmp_path / "gone"
     folder.mkdir()
     os.chdir(folder)
     folder.rmdir()
-    assert state.put_back() == ["working directory"]
+    assert state.restore() == ["working directory"]
     assert os.path.isdir(os.getcwd())
 
 
 @pytest.mark.parametrize("name", ["profile", "trace"])
-def test_a_profile_or_trace_function_of_new_threads_is_put_back(name):
+def test_the_profile_and_trace_functions_of_new_threads_are_restored(name):
     former, state = getattr(threading, f"get{name}")(), ProcessState()
     getattr(threading, f"set{name}")(print)
-    assert state.put_back() == ["trace or profile function"]
+    assert state.restore() == ["trace or profile function"]
     assert getattr(threading, f"get{name}")() is former
-    assert state.put_back() == []
+    assert state.restore() == []

@@ -1,4 +1,4 @@
-"""What a provider may do to a function, against servers that do it: too much, too slowly, or after the deadline."""
+"""Bounds on a provider, with servers that send too much, too slowly or after the deadline."""
 
 import asyncio
 import contextlib
@@ -41,7 +41,7 @@ MIB = 2**20
 BLOCK = bytes(64 * 1024)
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
-# How long a busy machine may take for what should happen at once.
+# How long a busy machine may take for something immediate.
 SLACK = 15
 
 
@@ -55,7 +55,7 @@ def _bounds():
 
 @pytest.fixture
 def deadline():
-    """Set the context's deadline to so many seconds from now; it is returned."""
+    """Set the context's deadline this many seconds from now, and return it."""
 
     def in_seconds(seconds):
         DEADLINE.set(time.monotonic() + seconds)
@@ -66,7 +66,7 @@ def deadline():
 
 
 class Server:
-    """Speaks each connection's part of a script: an iterator of bytes, and of floats to wait."""
+    """Plays a script for each connection: an iterator of bytes to send, and of floats to wait."""
 
     def __init__(self, script, tls=None):
         self.script = script
@@ -188,7 +188,7 @@ def gzipped(size):
 
 
 def bomb():
-    """1 GiB in 1 MiB."""
+    """1 MiB that decompresses to 1 GiB."""
     yield OK + b"Content-Encoding: gzip\r\n" + CHUNKED + b"\r\n"
     for data in gzipped(1024 * MIB):
         yield chunk(data)
@@ -216,7 +216,7 @@ TOO_MUCH = {
 
 @contextlib.contextmanager
 def peak_growth():
-    """By how much this process's resident memory grew at most: proc(5), clear_refs and VmHWM."""
+    """Return the peak growth of this process's resident memory: proc(5), clear_refs and VmHWM."""
     with open("/proc/self/clear_refs", "w") as refs:
         refs.write("5")
     grown = types.SimpleNamespace(bytes=-status_bytes("VmRSS"))
@@ -231,7 +231,7 @@ def status_bytes(name):
 
 @pytest.mark.parametrize("script", TOO_MUCH.values(), ids=TOO_MUCH)
 @both
-def test_too_large_an_answer_is_not_read_and_not_retried(serve, script, call):
+def test_an_oversized_answer_is_not_read_and_not_retried(serve, script, call):
     server = serve(script)
     with peak_growth() as grown, pytest.raises(LMProviderError) as raised:
         call(own_lm(server.url, num_retries=3, timeout=60))
@@ -243,19 +243,19 @@ def test_too_large_an_answer_is_not_read_and_not_retried(serve, script, call):
 
 
 @both
-def test_the_connection_of_too_large_an_answer_is_closed(serve, call):
+def test_the_connection_of_an_oversized_answer_is_closed(serve, call):
     server = serve(TOO_MUCH["chunked"])
     lm = own_lm(server.url)
-    with pytest.raises(LMProviderError, match=r"over 33,554,432 bytes"):
+    with pytest.raises(LMProviderError, match=r"exceeds 33,554,432 bytes"):
         call(lm)
     assert server.closed.wait(SLACK)
 
 
 @both
-def test_an_error_may_be_smaller_than_an_answer_only(serve, call):
+def test_errors_have_a_smaller_limit_than_answers(serve, call):
     bound_provider_calls(ProviderBounds(answer_bytes=MIB, error_bytes=1000))
     server = serve(once(b"HTTP/1.1 500 No\r\nContent-Length: 1001\r\n\r\n" + b"x" * 1001))
-    with pytest.raises(LMProviderError, match=r"HTTP 500.* over 1,000 bytes"):
+    with pytest.raises(LMProviderError, match=r"HTTP 500.* exceeds 1,000 bytes"):
         call(own_lm(server.url))
     server = serve(once(b"HTTP/1.1 500 No\r\nContent-Length: 1000\r\n\r\n" + b"x" * 1000))
     with pytest.raises(LMServerError):
@@ -274,7 +274,7 @@ def test_an_answer_at_the_limit_is_read_whole(models, call):
 
 @pytest.mark.parametrize("step", [1, 7, 10_000])
 @pytest.mark.parametrize("coding", ["identity", "gzip", "deflate"])
-def test_a_decoder_still_gives_every_byte(coding, step):
+def test_a_bounded_decoder_returns_every_byte(coding, step):
     from dspy._vendor.lm15.transports._http11 import ResponseHeadParser
 
     text = b"".join(b"%d," % number for number in range(20_000))
@@ -292,7 +292,7 @@ TRICKLES = {
     "content-length": endless(OK + b"Content-Length: 1000000\r\n\r\n", b" ", 0.02),
     "chunked": endless(OK + CHUNKED + b"\r\n", chunk(b" "), 0.02),
     "until the connection closes": endless(OK + b"\r\n", b" ", 0.02),
-    "tiny chunks": endless(OK + CHUNKED + b"\r\n", chunk(b"\n") * 1000),  # no wait, but seconds of parsing
+    "tiny chunks": endless(OK + CHUNKED + b"\r\n", chunk(b"\n") * 1000),  # no waiting, but seconds of parsing
     "headers": endless(OK + b"X-Slow: ", b"x", 0.02),
     "an error": endless(b"HTTP/1.1 500 No\r\nContent-Length: 1000000\r\n\r\n", b" ", 0.02),
     "nothing": endless(b"", b"", 0.02),
@@ -302,7 +302,7 @@ trickles = pytest.mark.parametrize("script", TRICKLES.values(), ids=TRICKLES)
 
 @trickles
 @pytest.mark.parametrize("call", [sync_call, async_call, streaming_call])
-def test_a_trickle_ends_at_the_deadline_and_is_not_retried(serve, deadline, script, call):
+def test_a_trickling_answer_ends_at_the_deadline_and_is_not_retried(serve, deadline, script, call):
     server = serve(script)
     lm = own_lm(server.url, num_retries=3)
     end = deadline(0.5)
@@ -314,7 +314,7 @@ def test_a_trickle_ends_at_the_deadline_and_is_not_retried(serve, deadline, scri
 
 
 @both
-def test_the_connection_of_a_trickle_is_closed(serve, deadline, call):
+def test_the_connection_of_a_trickling_answer_is_closed(serve, deadline, call):
     server = serve(TRICKLES["chunked"])
     deadline(0.3)
     with pytest.raises(DeadlineExceeded):
@@ -323,7 +323,7 @@ def test_the_connection_of_a_trickle_is_closed(serve, deadline, call):
 
 
 @both
-def test_an_answer_under_way_at_the_deadline_may_be_let_in_late(models, deadline, call):
+def test_an_answer_in_progress_at_the_deadline_may_arrive_late(models, deadline, call):
     bound_provider_calls(ProviderBounds(late_seconds=20))
     models.behave(delay_seconds=0.5)
     end = deadline(0.2)
@@ -336,9 +336,9 @@ def test_an_answer_under_way_at_the_deadline_may_be_let_in_late(models, deadline
 
 @trickles
 @both
-def test_without_a_deadline_a_trickle_ends_after_some_multiple_of_the_timeout(serve, script, call):
+def test_without_a_deadline_a_trickling_answer_ends_after_a_multiple_of_the_timeout(serve, script, call):
     server = serve(script)
-    # `nothing` is what the timeout itself is for: no byte for so long.
+    # `nothing` is covered by the timeout itself: no byte arrives for that long.
     silent = script is TRICKLES["nothing"]
     begin = time.monotonic()
     with pytest.raises(LMError) as raised:
@@ -369,7 +369,7 @@ def tls(tmp_path, monkeypatch):
 
 
 @both
-def test_the_same_holds_over_tls(serve, deadline, tls, call):
+def test_a_trickling_answer_over_tls_ends_at_the_deadline(serve, deadline, tls, call):
     body = json.dumps(completion({"model": "m", "messages": []}, "word " * 20_000)).encode()
     server = serve(once(OK + b"Content-Length: %d\r\n\r\n" % len(body), body), tls)
     assert call(own_lm(server.url)) == ["word " * 20_000]
@@ -386,7 +386,7 @@ def test_the_same_holds_over_tls(serve, deadline, tls, call):
 
 
 @both
-def test_a_slow_answer_within_the_deadline_is_an_answer(models, deadline, call):
+def test_a_slow_answer_before_the_deadline_is_accepted(models, deadline, call):
     models.behave(trickle_seconds=0.002)
     deadline(20)
     assert call(own_lm(models.url)) == ["m: hi"]
@@ -402,7 +402,7 @@ def test_a_provider_that_reads_nothing_ends_at_the_deadline(deadline, call):
         assert 0 <= time.monotonic() - end < SLACK
 
 
-def test_name_resolution_counts(monkeypatch, deadline):
+def test_name_resolution_counts_against_the_deadline(monkeypatch, deadline):
     resolving = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: resolving.wait(5) and [])
     end = deadline(0.3)
@@ -420,7 +420,7 @@ def test_name_resolution_counts(monkeypatch, deadline):
 
 
 @both
-def test_a_tls_handshake_counts(deadline, call):
+def test_a_tls_handshake_counts_against_the_deadline(deadline, call):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         end = deadline(0.3)
         with pytest.raises(DeadlineExceeded):
@@ -428,7 +428,7 @@ def test_a_tls_handshake_counts(deadline, call):
         assert 0 <= time.monotonic() - end < SLACK
 
 
-def test_a_connection_that_comes_too_late_is_closed(monkeypatch, deadline):
+def test_a_connection_opened_too_late_is_closed(monkeypatch, deadline):
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
         resolve = socket.getaddrinfo
@@ -448,7 +448,7 @@ def test_a_refused_connection_is_still_a_transport_error():
     assert is_retryable_lm_error(raised.value)
 
 
-def test_the_wait_for_a_free_connection_counts(serve, deadline):
+def test_the_wait_for_a_free_connection_counts_against_the_deadline(serve, deadline):
     server = serve(once(OK + b"Content-Length: 2\r\n\r\n", 5.0))
     request = TransportRequest("POST", server.url, body=b"{}")
     transport = StdlibTransport(max_connections=1, pool_timeout=1.0)
@@ -461,7 +461,7 @@ def test_the_wait_for_a_free_connection_counts(serve, deadline):
         assert 0 <= time.monotonic() - end < SLACK
 
 
-def test_the_deadline_of_an_lms_own_call_holds_in_a_thread_without_context(serve):
+def test_the_deadline_of_an_lms_own_call_applies_in_a_thread_without_context(serve):
     server = serve(TRICKLES["chunked"])
     lm = own_lm(server.url)
     end = time.monotonic() + 0.4
@@ -472,7 +472,7 @@ def test_the_deadline_of_an_lms_own_call_holds_in_a_thread_without_context(serve
                 executor.submit(call, lm).result()
             assert 0 <= time.monotonic() - end < SLACK
         assert executor.submit(DEADLINE.get).result() is None
-    assert server.requests == 1  # the second call began too late
+    assert server.requests == 1  # the second call started too late
 
 
 @both
@@ -492,7 +492,7 @@ def test_connections_are_still_reused(models, call):
     assert models.stats()["requests"] == 5
 
 
-# Nothing starts after the deadline. Each of these goes on asking until it is stopped, whatever it gets.
+# Nothing starts after the deadline. Each of these keeps calling until it is stopped, whatever happens.
 
 
 def run_sync_loop(lm, stopped):
@@ -568,12 +568,12 @@ def test_no_request_arrives_after_the_deadline(models, deadline, loop, errors):
         thread.join()
     started = models.stats()["started"]
     assert started
-    # What was on its way at the deadline may arrive a moment later.
+    # A request in progress at the deadline may arrive a moment later.
     assert [round(at - end, 3) for at in started if at > end + 0.4] == []
 
 
 @both
-def test_a_refused_call_is_the_programs_own_to_see(models, deadline, call):
+def test_a_program_sees_the_error_of_a_refused_call(models, deadline, call):
     deadline(-1)
     with pytest.raises(DeadlineExceeded) as raised:
         call(own_lm(models.url, num_retries=3))
@@ -660,7 +660,7 @@ class OldStyle(dspy.BaseLM):
         self.forward()
 
 
-def test_other_engines_and_classes_are_refused_too(deadline, monkeypatch):
+def test_late_calls_of_other_engines_and_lm_classes_are_refused(deadline, monkeypatch):
     from dspy.clients.engines import litellm_engine
 
     deadline(-1)
@@ -681,7 +681,7 @@ def test_other_engines_and_classes_are_refused_too(deadline, monkeypatch):
 
 
 @pytest.mark.parametrize("caching", [True, False])
-def test_embeddings_are_refused_too(deadline, caching):
+def test_late_embeddings_are_refused(deadline, caching):
     asked = []
     embedder = dspy.Embedder(asked.append, caching=caching)
     deadline(-1)
@@ -703,7 +703,7 @@ def test_an_async_engine_of_any_kind_ends_at_the_deadline(deadline):
     assert 0 <= time.monotonic() - end < SLACK
 
 
-def test_a_cancelled_call_is_cancelled_and_not_late(serve, deadline):
+def test_a_canceled_call_is_canceled_and_not_late(serve, deadline):
     server = serve(TRICKLES["nothing"])
 
     async def cancelled():
@@ -718,18 +718,18 @@ def test_a_cancelled_call_is_cancelled_and_not_late(serve, deadline):
 
 
 @both
-def test_a_retry_that_does_not_fit_is_the_error_at_once(models, deadline, call):
+def test_a_retry_that_would_miss_the_deadline_raises_the_error_at_once(models, deadline, call):
     models.behave(rate_limit_rate=1, retry_after_seconds=20)
     deadline(5)
     begin = time.monotonic()
     with pytest.raises(LMRateLimitError) as raised:
         call(own_lm(models.url, num_retries=3))
     assert raised.value.retry_after == 20
-    assert time.monotonic() - begin < 4.5  # and not until the deadline
+    assert time.monotonic() - begin < 4.5  # instead of at the deadline
     assert models.stats()["requests"] == 1
 
 
-def test_a_retry_that_fits_is_made(models, deadline):
+def test_a_retry_that_fits_before_the_deadline_is_made(models, deadline):
     models.behave(rate_limit_rate=1, retry_after_seconds=0)
     deadline(10)
     with pytest.raises(LMRateLimitError):
@@ -741,12 +741,12 @@ def test_a_retry_that_fits_is_made(models, deadline):
     ("attempt", "retry_after", "least", "most"),
     [(0, 0, 1, 1.5), (2, 1, 4, 6), (0, 20, 20, 30), (0, 1e308, 1, 1.5), (3000, None, 60, 90)],
 )
-def test_the_greater_of_retry_after_and_the_exponential_is_the_pause(attempt, retry_after, least, most):
+def test_the_retry_pause_is_the_longer_of_retry_after_and_the_exponential_one(attempt, retry_after, least, most):
     error = LMRateLimitError("", retry_after=retry_after)
     assert all(least <= execution._delay(error, attempt) <= most for _ in range(100))
 
 
-def test_where_no_thread_can_be_started_connections_are_made_all_the_same(models, monkeypatch):
+def test_connections_are_made_even_if_no_thread_can_be_started(models, monkeypatch):
     def refuse(thread):
         raise RuntimeError("can't start new thread")
 
@@ -754,7 +754,7 @@ def test_where_no_thread_can_be_started_connections_are_made_all_the_same(models
     assert sync_call(own_lm(models.url)) == ["m: hi"]
 
 
-def test_it_is_put_in_place_once():
+def test_bounds_are_applied_once():
     before = execution._attempt
     assert bound_provider_calls() == {}
     assert execution._attempt is before

@@ -1,4 +1,4 @@
-"""One thread with its loop, which the main thread can leave to itself."""
+"""One thread with its loop, which the main thread can abandon."""
 
 import asyncio
 import contextvars
@@ -16,7 +16,7 @@ VARIABLE = contextvars.ContextVar("VARIABLE", default="unset")
 
 
 class Dispatcher:
-    """As far as a runner knows one."""
+    """A dispatcher as far as a runner uses one."""
 
     def __init__(self):
         self.calls, self.abandoned = [], False
@@ -36,7 +36,7 @@ def runner():
     runner.thread.join(60)
 
 
-def test_a_job_runs_in_the_runners_thread_in_the_context_of_whoever_starts_it(runner):
+def test_a_job_runs_in_the_runners_thread_with_its_callers_context(runner):
     token = VARIABLE.set("the caller's")
     try:
         assert runner.run(lambda: (threading.current_thread(), VARIABLE.get())) == (runner.thread, "the caller's")
@@ -65,7 +65,7 @@ def test_a_jobs_error_is_raised_once_and_not_kept():
     assert job.result() is None
 
 
-def test_waiting_for_a_job_that_is_not_done_ends_when_the_time_is_over(runner):
+def test_waiting_for_an_unfinished_job_ends_after_the_given_time(runner):
     release = threading.Event()
     job = runner.start(release.wait)
     assert not job.wait(-1)
@@ -74,13 +74,13 @@ def test_waiting_for_a_job_that_is_not_done_ends_when_the_time_is_over(runner):
     assert job.wait(60)
 
 
-def test_a_trace_function_that_a_job_leaves_is_taken_off(runner):
+def test_a_trace_function_that_a_job_leaves_is_removed(runner):
     usual = runner.run(sys.gettrace)
     runner.run(lambda: sys.settrace(lambda *_: None))
     assert runner.run(sys.gettrace) is usual
 
 
-def test_the_loop_is_the_threads_own_again_after_an_asyncio_run(runner):
+def test_the_loop_can_be_made_current_again_after_asyncio_run(runner):
     async def nothing():
         pass
 
@@ -91,7 +91,7 @@ def test_the_loop_is_the_threads_own_again_after_an_asyncio_run(runner):
     assert runner.run(work)
 
 
-def test_a_loop_that_comes_round_answers_its_ping_and_a_blocked_one_does_not(runner):
+def test_a_running_loop_answers_pings_and_a_blocked_one_does_not(runner):
     blocked, release = threading.Event(), threading.Event()
 
     async def block():
@@ -100,7 +100,7 @@ def test_a_loop_that_comes_round_answers_its_ping_and_a_blocked_one_does_not(run
 
     job = runner.start(lambda: runner.loop.run_until_complete(block()))
     assert blocked.wait(60)
-    assert runner.ping()  # the first one asks
+    assert runner.ping()  # the first one sends the ping
     assert not runner.ping()
     release.set()
     assert job.wait(60)
@@ -108,7 +108,7 @@ def test_a_loop_that_comes_round_answers_its_ping_and_a_blocked_one_does_not(run
     wait_until(runner.ping)
 
 
-def test_what_is_stuck_are_calls_in_threads_and_whatever_else_holds_one_of_the_loops_threads(runner):
+def test_stuck_lists_calls_in_threads_and_other_users_of_the_loops_threads(runner):
     release, begin = threading.Event(), time.monotonic()
     runner.dispatcher.calls.append(("Slow", begin))
     assert runner.stuck() == [("Slow", begin)]
@@ -120,7 +120,7 @@ def test_what_is_stuck_are_calls_in_threads_and_whatever_else_holds_one_of_the_l
     assert runner.stuck() == [("Slow", begin)]
 
 
-def test_an_abandoned_runner_that_waits_ends_and_gives_its_pools_up(runner):
+def test_an_abandoned_idle_runner_ends_and_abandons_its_pools(runner):
     runner.abandon()
     runner.thread.join(60)
     assert not runner.thread.is_alive()

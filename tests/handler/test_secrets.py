@@ -1,4 +1,4 @@
-"""Secrets, read from moto's server and from a stand-in of the parameters-and-secrets extension."""
+"""Secrets, read from moto's server and from a replacement of the parameters-and-secrets extension."""
 
 import json
 import logging
@@ -40,7 +40,7 @@ def moto():
 
 @pytest.fixture
 def use_endpoint(monkeypatch):
-    """Let the SDK call this address."""
+    """Make the SDK call this address."""
 
     def use(address):
         for name, value in {
@@ -108,12 +108,12 @@ def serve():
         server.server_close()
 
 
-def test_a_secure_string_of_ssm(aws):
+def test_a_secure_string_is_read_from_ssm(aws):
     aws.parameter("/app/prod/OPENAI_API_KEY", VALUE)
     assert resolve({SECRETS: "OPENAI_API_KEY=ssm:/app/prod/OPENAI_API_KEY"}) == {"OPENAI_API_KEY": VALUE}
 
 
-def test_secrets_of_secrets_manager_whole_and_by_key_and_by_arn(aws):
+def test_secrets_manager_values_are_read_whole_by_key_and_by_arn(aws):
     aws.secret("plain", SecretString=VALUE)
     arn = aws.secret("keys", SecretString=json.dumps({"open": VALUE, "number": 5}))
     aws.secret("bytes", SecretBinary=VALUE.encode())
@@ -129,7 +129,7 @@ def test_secrets_of_secrets_manager_whole_and_by_key_and_by_arn(aws):
 
 
 def test_a_variable_that_is_set_is_left_alone():
-    """Nothing is asked: there is no account here."""
+    """No request is sent: there is no account here."""
     assert resolve({SECRETS: "A=ssm:/a B=ssm:/b", "A": "mine", "B": "mine too"}) == {}
 
 
@@ -139,7 +139,7 @@ def test_an_empty_variable_counts_as_not_set(aws):
 
 
 @pytest.mark.parametrize("variables", [{}, {SECRETS: ""}, {SECRETS: "  \n"}])
-def test_no_secrets_are_no_work(variables):
+def test_without_secrets_no_service_is_called(variables):
     assert resolve(variables) == {}
 
 
@@ -152,7 +152,7 @@ def test_a_missing_secret_is_named_with_its_variable(aws, place, code):
 
 
 def parameters_of(headers, values):
-    """What SSM answers to GetParameters."""
+    """SSM's answer to GetParameters."""
     names = json.loads(headers["body"])["Names"]
     found = [{"Name": name, "ARN": name, "Value": values[name]} for name in names if name in values]
     return 200, {"Parameters": found, "InvalidParameters": [name for name in names if name not in values]}
@@ -171,13 +171,13 @@ def test_ten_parameters_are_one_request(serve, use_endpoint):
     assert [len(names) for names in asked] == [10, 2]
 
 
-def test_of_several_parameters_the_missing_one_is_named(serve, use_endpoint):
+def test_the_missing_one_of_several_parameters_is_named(serve, use_endpoint):
     use_endpoint(f"http://127.0.0.1:{serve(lambda path, headers: parameters_of(headers, {'/a': VALUE}))}")
-    with pytest.raises(ConfigError, match=r"^B: ssm:/b cannot be read \(ParameterNotFound\): there is none in"):
+    with pytest.raises(ConfigError, match=r"^B: ssm:/b cannot be read \(ParameterNotFound\): it does not exist in"):
         resolve({SECRETS: "A=ssm:/a B=ssm:/b"})
 
 
-def test_a_parameter_of_another_account_is_asked_for_by_its_arn(serve, use_endpoint):
+def test_a_parameter_of_another_account_is_requested_by_its_arn(serve, use_endpoint):
     arn = "arn:aws:ssm:us-east-1:999999999999:parameter/shared/key"
     use_endpoint(f"http://127.0.0.1:{serve(lambda path, headers: parameters_of(headers, {arn: VALUE}))}")
     assert resolve({SECRETS: f"A=ssm:{arn}"}) == {"A": VALUE}
@@ -196,7 +196,7 @@ def test_a_secret_with_several_keys_is_read_once(serve, use_endpoint):
 
 
 @pytest.mark.parametrize("place", ["ssm:/a", "secretsmanager:a"])
-def test_a_service_that_does_not_answer_is_given_up_soon(serve, use_endpoint, monkeypatch, place):
+def test_an_unresponsive_service_is_given_up_quickly(serve, use_endpoint, monkeypatch, place):
     monkeypatch.setattr(dspy_lambda.secrets, "_READ_SECONDS", 0.1)
     asked = []
 
@@ -211,15 +211,15 @@ def test_a_service_that_does_not_answer_is_given_up_soon(serve, use_endpoint, mo
     assert len(asked) == 2
 
 
-def test_bytes_that_are_no_text_are_named_and_not_shown(aws):
+def test_binary_secrets_are_named_but_not_shown(aws):
     aws.secret("bytes", SecretBinary=b"\xff" + VALUE.encode())
-    with pytest.raises(ConfigError, match=r"^A: the secret secretsmanager:bytes is no text\.$") as raised:
+    with pytest.raises(ConfigError, match=r"^A: the secret secretsmanager:bytes is not text\.$") as raised:
         resolve({SECRETS: "A=secretsmanager:bytes"})
     assert VALUE not in "".join(traceback.format_exception(raised.value))
 
 
 @pytest.mark.parametrize("place", ["ssm:/app/none", "secretsmanager:none"])
-def test_a_refusal_is_named_by_its_code_alone(serve, use_endpoint, place):
+def test_a_refused_request_is_reported_only_by_its_code(serve, use_endpoint, place):
     denied = {"__type": "AccessDeniedException", "Message": f"role/x may not read {VALUE}"}
     use_endpoint(f"http://127.0.0.1:{serve(lambda path, headers: (400, denied))}")
     with pytest.raises(ConfigError, match=r"\(AccessDeniedException\): the function's role may not read") as raised:
@@ -233,14 +233,14 @@ def test_a_service_that_cannot_be_reached_is_an_error(use_endpoint):
         resolve({SECRETS: "A=ssm:/a"})
 
 
-def test_the_region_may_be_named_by_aws_region_alone(aws, monkeypatch):
+def test_aws_region_alone_sets_the_region(aws, monkeypatch):
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
     aws.parameter("/a", VALUE)
     assert resolve({SECRETS: "A=ssm:/a"}) == {"A": VALUE}
 
 
-def test_without_a_region_is_an_error(use_endpoint, monkeypatch):
+def test_a_missing_region_is_an_error(use_endpoint, monkeypatch):
     use_endpoint("http://127.0.0.1:9")
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name)
@@ -249,10 +249,10 @@ def test_without_a_region_is_an_error(use_endpoint, monkeypatch):
         resolve({SECRETS: "A=ssm:/a"})
 
 
-def test_a_null_is_no_key(aws):
+def test_a_null_key_is_refused(aws):
     aws.secret("keys", SecretString=json.dumps({"key": None}))
     with pytest.raises(
-        ConfigError, match=r"^A: the secret secretsmanager:keys has null as its 'key'; put the key there"
+        ConfigError, match=r"^A: the secret secretsmanager:keys has null for 'key'; store the key there"
     ):
         resolve({SECRETS: "A=secretsmanager:keys#key"})
 
@@ -263,13 +263,13 @@ def test_a_secret_without_the_key_is_named_and_not_shown(aws, caplog, capsys, te
     caplog.set_level(logging.INFO)
     with pytest.raises(ConfigError) as raised:
         resolve({SECRETS: "A=secretsmanager:keys#key"})
-    assert str(raised.value) == "A: the secret secretsmanager:keys is no JSON object with the key 'key'."
+    assert str(raised.value) == "A: the secret secretsmanager:keys is not a JSON object with the key 'key'."
     shown = "".join(traceback.format_exception(raised.value)) + repr(raised.value) + caplog.text
     assert VALUE not in shown + "".join(capsys.readouterr())
 
 
 def answers(path, headers):
-    """What the extension answers."""
+    """The extension's answer."""
     if headers["X-Aws-Parameters-Secrets-Token"] != "session":
         return 401, b"no token"
     url = urlsplit(path)
@@ -286,7 +286,7 @@ PLACES = {SECRETS: "A=ssm:/a/b+c B=secretsmanager:app/x@y#key", "AWS_SESSION_TOK
 VALUES = {"A": f"{VALUE} of /a/b+c", "B": f"{VALUE} of app/x@y"}
 
 
-def test_the_extension_goes_before_the_sdk(serve, use_endpoint):
+def test_the_extension_is_asked_before_the_sdk(serve, use_endpoint):
     use_endpoint("http://127.0.0.1:9")
     assert resolve({**PLACES, EXTENSION_PORT: str(serve(answers))}) == VALUES
 
@@ -319,7 +319,7 @@ def hangs(path, headers):
     [never, hangs, lambda *_: (200, b"no JSON"), lambda *_: (200, ["no object"]), lambda *_: (200, {"Parameter": {}})],
     ids=["never ready", "no answer", "no JSON", "no object", "no value"],
 )
-def test_where_the_extension_has_no_answer_the_sdk_is_asked(serve, aws, answer):
+def test_the_sdk_is_used_if_the_extension_does_not_answer(serve, aws, answer):
     aws.parameter("/a", VALUE)
     port, begin = serve(answer), time.monotonic()
     assert resolve({**SESSION, SECRETS: "A=ssm:/a", EXTENSION_PORT: str(port)}) == {"A": VALUE}
@@ -340,7 +340,7 @@ def test_an_extension_without_an_answer_keeps_only_the_first_secret_waiting(serv
     assert len(asked) == 1
 
 
-def test_where_there_is_no_extension_the_sdk_is_asked(aws):
+def test_the_sdk_is_used_without_the_extension(aws):
     aws.parameter("/a", VALUE)
     assert resolve({**SESSION, SECRETS: "A=ssm:/a", EXTENSION_PORT: "9"}) == {"A": VALUE}
 
@@ -354,7 +354,7 @@ assert os.environ["OPENAI_API_KEY"] == os.environ["EXPECTED"]
 
 
 @pytest.mark.parametrize(("own", "loaded"), [({"OPENAI_API_KEY": "mine"}, "False"), ({}, "True")])
-def test_a_function_pays_for_the_sdk_only_where_it_has_to_ask(aws, own, loaded, monkeypatch):
+def test_the_sdk_is_imported_only_if_it_is_needed(aws, own, loaded, monkeypatch):
     aws.parameter("/quickstart/prod/OPENAI_API_KEY", VALUE)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     for name, value in {
@@ -379,13 +379,13 @@ def test_a_function_whose_secret_cannot_be_read_fails_at_init_with_the_reason(aw
     assert "ConfigError: OPENAI_API_KEY: ssm:/none cannot be read" in done.stderr.splitlines()[-1]
 
 
-def test_the_line_end_of_a_terminal_is_not_part_of_a_key(aws):
+def test_a_trailing_newline_is_stripped_from_a_key(aws):
     aws.parameter("/a", f"{VALUE}\n")
     assert resolve({SECRETS: "A=ssm:/a"}) == {"A": VALUE}
 
 
-def test_a_value_that_was_changed_is_read_anew(aws):
-    """As it must be when a snapshot is restored."""
+def test_a_changed_value_is_read_again(aws):
+    """As required when a snapshot is restored."""
     aws.parameter("/a", "old")
     assert resolve({SECRETS: "A=ssm:/a"}) == {"A": "old"}
     aws.parameter("/a", "new")
@@ -393,7 +393,7 @@ def test_a_value_that_was_changed_is_read_anew(aws):
 
 
 def test_without_a_session_token_the_extension_is_not_asked(aws, serve):
-    """A function with SnapStart has none, and the extension wants it."""
+    """A function with SnapStart has none, but the extension requires it."""
     aws.parameter("/a", VALUE)
     asked = []
     port = serve(lambda *request: asked.append(request))
@@ -401,8 +401,8 @@ def test_without_a_session_token_the_extension_is_not_asked(aws, serve):
     assert asked == []
 
 
-def test_renewed_keys_are_the_process_s_own_and_not_the_extension_s(aws, serve, monkeypatch):
-    """Which keeps what it has read for five minutes."""
+def test_renewed_keys_are_set_in_the_process_and_bypass_the_extension(aws, serve, monkeypatch):
+    """The extension caches values for five minutes."""
     monkeypatch.setenv(SECRETS, "A=ssm:/a")
     monkeypatch.setenv("A", "old")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "session")

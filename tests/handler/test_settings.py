@@ -13,28 +13,28 @@ NAME = "DSPY_LAMBDA_X"
 
 
 @pytest.mark.parametrize("text", ["true", "True", "1", "yes", "YES", "on", " true "])
-def test_words_that_switch_on(text):
+def test_words_for_on_switch_on(text):
     assert flag({NAME: text}, NAME) is True
 
 
 @pytest.mark.parametrize("text", ["false", "FALSE", "0", "no", "off", "Off"])
-def test_words_that_switch_off(text):
+def test_words_for_off_switch_off(text):
     assert flag({NAME: text}, NAME, default=True) is False
 
 
 @pytest.mark.parametrize("settings", [{}, {NAME: ""}, {NAME: " "}])
 @pytest.mark.parametrize("default", [True, False])
-def test_what_is_not_set_or_empty_is_the_default(settings, default):
+def test_an_unset_or_empty_variable_is_the_default(settings, default):
     assert flag(settings, NAME, default=default) is default
 
 
 @pytest.mark.parametrize("text", ["ture", "2", "-1", "t", "none", "enabled"])
-def test_any_other_word_is_an_error_that_names_the_variable(text):
+def test_an_unknown_switch_word_is_an_error_that_names_the_variable(text):
     with pytest.raises(ConfigError, match=rf"^{NAME}: must be true or false \(or 1, 0, yes, no, on, off\), not "):
         flag({NAME: text}, NAME)
 
 
-def test_a_whole_number_is_read_and_anything_else_named():
+def test_a_whole_number_is_read_and_anything_else_is_an_error():
     assert whole_number({NAME: "7"}, NAME, default=5) == 7
     assert whole_number({NAME: ""}, NAME, default=5) == 5
     with pytest.raises(ConfigError, match=f"^{NAME}: must be a whole number, not '1.5'"):
@@ -44,7 +44,7 @@ def test_a_whole_number_is_read_and_anything_else_named():
             whole_number({NAME: "9" * digits}, NAME, default=5)
 
 
-def test_a_choice_is_one_of_its_words():
+def test_a_choice_accepts_only_its_words():
     assert choice({}, NAME, "none", ("none", "log")) == "none"
     assert choice({NAME: "Log"}, NAME, "none", ("none", "log")) == "log"
     with pytest.raises(ConfigError, match=f"^{NAME}: must be one of none, log, not 'all'"):
@@ -91,9 +91,9 @@ def test_a_raised_integration_limit_holds_for_both_kinds_of_api():
     assert raised.integration_limits == {"rest": 120.0, "http": 120.0}
 
 
-def test_an_unknown_variable_is_a_warning_that_names_the_nearest(make_serve, records):
+def test_an_unknown_variable_is_a_warning_that_suggests_the_closest_one(make_serve, records):
     make_serve(QUICKSTART, DSPY_LAMBDA_PROGRAMM="Answer", DSPY_LAMBDA_QQ="1", OTHER="x")
-    warned = [line for line in records().lines if line.get("message") == "unknown variable; not read"]
+    warned = [line for line in records().lines if line.get("message") == "ignored an unknown variable"]
     assert [(line["variable"], line.get("did_you_mean")) for line in warned] == [
         ("DSPY_LAMBDA_PROGRAMM", "DSPY_LAMBDA_PROGRAM"),
         ("DSPY_LAMBDA_QQ", None),
@@ -111,7 +111,7 @@ def test_every_variable_that_a_user_may_set_is_documented():
     assert [r.variable for r in TABLE if not LAMBDAS_OWN.match(r.variable) and f"`{r.variable}`" not in texts] == []
 
 
-def test_nothing_but_the_settings_names_a_variable():
+def test_only_the_settings_module_names_variables():
     named = {
         f"{path.relative_to(ROOT)}: {node.value}"
         for path in (ROOT / "handler").rglob("*.py")

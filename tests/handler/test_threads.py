@@ -16,7 +16,7 @@ def pool():
     pool.abandon()
 
 
-def test_no_more_run_at_once_than_the_pool_has(pool):
+def test_a_pool_runs_no_more_functions_at_once_than_its_size(pool):
     running, most, lock = [], [], threading.Lock()
 
     def work():
@@ -32,7 +32,7 @@ def test_no_more_run_at_once_than_the_pool_has(pool):
     assert max(most) == 3
 
 
-def test_work_whose_thread_could_not_be_started_is_never_run_and_takes_up_no_room(pool, monkeypatch):
+def test_work_whose_thread_cannot_start_never_runs_and_takes_no_room(pool, monkeypatch):
     ran = []
 
     def refuse(_):
@@ -47,7 +47,7 @@ def test_work_whose_thread_could_not_be_started_is_never_run_and_takes_up_no_roo
     assert ran == []
 
 
-def test_an_idle_thread_is_used_again(pool):
+def test_an_idle_thread_is_reused(pool):
     names = []
     for _ in range(10):
         names.append(pool.submit(lambda: threading.current_thread().name).result(timeout=60))
@@ -71,7 +71,7 @@ def test_a_stop_iteration_ends_as_a_runtime_error(pool):
         pool.submit(next, iter([])).result(timeout=60)
 
 
-def test_busy_tells_since_when(pool):
+def test_busy_lists_the_start_times(pool):
     release, begin = threading.Event(), time.monotonic()
     future = pool.submit(release.wait)
     wait_until(lambda: pool.busy)
@@ -83,11 +83,11 @@ def test_busy_tells_since_when(pool):
 
 
 def spy(*_):
-    """A trace or profile function that sees what runs."""
+    """A trace or profile function that records what runs."""
 
 
 @pytest.mark.parametrize("name", ["profile", "trace"])
-def test_a_programs_trace_or_profile_function_is_gone_with_its_work(pool, name):
+def test_a_programs_trace_or_profile_function_is_removed_after_its_work(pool, name):
     def look():
         return threading.get_ident(), getattr(sys, f"get{name}")()
 
@@ -100,7 +100,7 @@ def test_a_programs_trace_or_profile_function_is_gone_with_its_work(pool, name):
 
 
 @pytest.mark.parametrize("name", ["profile", "trace"])
-def test_threads_that_start_later_have_no_trace_or_profile_function_of_a_program(pool, name):
+def test_threads_that_start_later_do_not_inherit_a_programs_trace_or_profile_function(pool, name):
     former, barrier = getattr(threading, f"get{name}")(), threading.Barrier(4)
     getattr(threading, f"set{name}")(spy)
     try:
@@ -120,7 +120,7 @@ def test_an_abandoned_pool_cancels_what_waits_and_lets_its_threads_end():
     pool.abandon()
     with pytest.raises(CancelledError):
         waiting.result(timeout=60)
-    with pytest.raises(RuntimeError, match="moved on"):
+    with pytest.raises(RuntimeError, match="abandoned"):
         pool.submit(print)
     release.set()
     assert stuck.result(timeout=60)

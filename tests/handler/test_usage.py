@@ -21,16 +21,16 @@ SILENT = SimpleNamespace(usage=SimpleNamespace(input_tokens=None, output_tokens=
         # A provider that reports no usage was not free.
         ({"usage": {}, "cost": None, "response": SILENT}, 0, 0, None),
         ({"usage": {}, "cost": 0.5, "response": {}}, 0, 0, None),
-        # As LiteLLM has the Responses API's.
+        # As LiteLLM returns it for the Responses API.
         ({"usage": {"input_tokens": 7, "output_tokens": 2}, "cost": 0.5, "response": REPORTED}, 0, 7, 0.5),
-        # As an LM of the program's own may write it.
+        # As a program's own LM may write it.
         ({"usage": None, "prompt": "q"}, 0, 0, None),
         ({}, 0, 0, None),
         ({"usage": {"prompt_tokens": "many"}, "cost": "a lot", "response": "r"}, 0, 0, None),
         ({"usage": ["many"], "cost": float("nan"), "response": 1}, 0, 0, None),
     ],
 )
-def test_a_cache_hit_is_told_from_an_answer_without_usage(entry, hits, tokens, cost):
+def test_a_cache_hit_is_distinguished_from_an_answer_without_usage(entry, hits, tokens, cost):
     usage = Usage()
     usage.add(entry)
     assert (usage.lm_calls, usage.cache_hits, usage.input_tokens, usage.cost_usd) == (1, hits, tokens, cost)
@@ -73,7 +73,7 @@ class Judges(dspy.Module):
 
 
 class TypeSafeClient:
-    """Stands in for typesafe_sdk's."""
+    """Replaces typesafe_sdk's."""
 
     def __init__(self, **_):
         pass
@@ -90,7 +90,7 @@ class TypeSafeClient:
         return SimpleNamespace(model="jev", usage=usage, answers=answers)
 
 
-def test_answers_of_typesafe_are_counted_and_kept_nowhere(make_project, make_serve, records, monkeypatch):
+def test_answers_of_typesafe_are_counted_but_not_stored(make_project, make_serve, records, monkeypatch):
     monkeypatch.setitem(sys.modules, "typesafe_sdk", SimpleNamespace(TypeSafeClient=TypeSafeClient))
     serve, before = make_serve(make_project({"judges": JUDGES})), len(GLOBAL_HISTORY)
     assert json.loads(serve.post("/Judges", {"text": "t"}).body) == {"result": [0.5, 0]}

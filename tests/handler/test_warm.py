@@ -13,7 +13,7 @@ def serve(make_project, make_serve):
 
 
 @pytest.mark.parametrize(("program", "source"), [("Echo", ECHO), ("AEcho", AECHO)])
-def test_the_first_call_finds_its_connection_open(serve, models, program, source):
+def test_preconnect_opens_the_connection_of_the_first_call(serve, models, program, source):
     worker = serve(source)
     before = models.stats()["connections"]
     preconnect(worker.environment)
@@ -24,12 +24,12 @@ def test_the_first_call_finds_its_connection_open(serve, models, program, source
 
 
 @pytest.mark.parametrize("source", [ECHO, AECHO])
-def test_a_provider_that_cannot_be_reached_holds_init_up_and_fails_nothing(make_project, make_serve, source):
+def test_an_unreachable_provider_delays_init_but_does_not_fail_it(make_project, make_serve, source):
     worker = make_serve(make_project({"program": source}), DSPY_LAMBDA_API_BASE="http://127.0.0.1:9")
     preconnect(worker.environment)
 
 
-def test_nothing_is_opened_unless_it_is_asked_for(serve, models):
+def test_no_connection_is_opened_without_preconnect(serve, models):
     before = models.stats()["connections"]
     warm(serve(AECHO).environment)
     assert models.stats()["connections"] == before
@@ -37,7 +37,7 @@ def test_nothing_is_opened_unless_it_is_asked_for(serve, models):
     assert models.stats()["connections"] == before + 1
 
 
-def test_a_snapshot_holds_no_connection_and_reaches_for_no_network(serve, models):
+def test_a_snapshot_has_no_connections_and_uses_no_network(serve, models):
     worker = serve(AECHO)
     assert worker.post("/AEcho", {"question": "q"}).status == 200
     (lm,) = worker.environment.models.values()
@@ -50,7 +50,7 @@ def test_a_snapshot_holds_no_connection_and_reaches_for_no_network(serve, models
     assert worker.post("/AEcho", {"question": "q"}).status == 200
 
 
-def test_restored_environments_draw_random_numbers_of_their_own(serve):
+def test_restored_environments_have_different_random_numbers(serve):
     worker = serve(ECHO)
     random.seed(1)
     state = random.getstate()
@@ -79,7 +79,7 @@ def test_a_restored_environment_reads_its_keys_again(serve, models, monkeypatch)
     assert worker.post("/AEcho", {"question": "q"}).status == 200
 
 
-def test_the_hooks_are_registered_where_snap_start_is_on(serve, monkeypatch):
+def test_the_snapshot_hooks_are_registered_if_snap_start_is_on(serve, monkeypatch):
     snapshot_restore_py = pytest.importorskip("snapshot_restore_py", reason="comes with awslambdaric, on Linux")
     registered = []
     for hook in ("register_before_snapshot", "register_after_restore"):

@@ -1,4 +1,4 @@
-"""Who keeps the loop from its other work, and where."""
+"""Reports of what blocks the loop, and where."""
 
 import asyncio
 import signal
@@ -46,7 +46,7 @@ def invocation():
 
 
 def block(runner, release):
-    """Let a job stand still on the runner's loop; the job."""
+    """Start a job that blocks the runner's loop, and return it."""
     blocked = threading.Event()
 
     async def stand_still():
@@ -63,7 +63,7 @@ def test_a_job_that_is_done_is_in_time_and_nothing_is_reported(watch, runner, li
     assert lines == []
 
 
-def test_a_job_that_waits_for_something_else_is_late_and_not_blocked(watch, runner, lines, monkeypatch):
+def test_a_job_that_awaits_something_is_late_but_not_blocked(watch, runner, lines, monkeypatch):
     monkeypatch.setattr(watch, "_blocked_seconds", 100.0)
     job = runner.start(lambda: runner.loop.run_until_complete(asyncio.sleep(1)))
     assert not watch.wait(job, runner, invocation(), time.monotonic() + 0.01)
@@ -96,8 +96,8 @@ def test_the_call_whose_program_blocks_is_named(watch, runner, lines, release, m
     assert (lines[0][2]["program"], lines[0][2]["message_id"]) == ("Blocks", "m0")
 
 
-def test_places_are_not_remembered_without_end(watch, runner, lines, release, monkeypatch):
-    monkeypatch.setattr(module, "_MOST_SITES", 0)
+def test_the_number_of_remembered_places_is_bounded(watch, runner, lines, release, monkeypatch):
+    monkeypatch.setattr(module, "_MAX_SITES", 0)
     block(runner, release)
     now = invocation()
     watch.report(runner, now)
@@ -105,14 +105,14 @@ def test_places_are_not_remembered_without_end(watch, runner, lines, release, mo
     assert lines == []
 
 
-def test_serve_is_watched_for_as_long_as_it_runs(watch, runner, lines, release):
+def test_serve_is_watched_as_long_as_it_runs(watch, runner, lines, release):
     block(runner, release)
     threading.Thread(target=watch.keep_watching, args=(runner, runner.thread.ident), daemon=True).start()
     wait_until(lambda: lines)
     assert lines[0][2]["at"].endswith(" stand_still")
 
 
-def test_the_projects_own_place_is_named_and_not_the_librarys(release):
+def test_a_blocked_loop_is_located_in_the_project_and_not_in_a_library(release):
     frames = []
     thread = threading.Thread(target=lambda: release.wait(100))
     thread.start()
@@ -137,7 +137,7 @@ holds_the_interpreters_lock()
 """
 
 
-def test_code_that_keeps_the_interpreters_lock_is_named_before_the_kill():
+def test_code_that_holds_the_interpreters_lock_is_located_before_the_timeout():
     with subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True) as process:
         try:
             said = []
@@ -150,7 +150,7 @@ def test_code_that_keeps_the_interpreters_lock_is_named_before_the_kill():
     assert "in holds_the_interpreters_lock" in said[-1]
 
 
-def test_an_alarm_of_somebody_else_is_left_to_them(monkeypatch):
+def test_another_handler_of_sigalrm_is_left_alone(monkeypatch):
     rung = []
     former = signal.signal(signal.SIGALRM, lambda *_: rung.append(True))
     try:

@@ -119,7 +119,7 @@ def test_a_literal_key_is_never_repeated(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (VALID + "server: {}\nserver: {}\n", ["'server' stands there twice", ":7"]),
+        (VALID + "server: {}\nserver: {}\n", ["duplicate key 'server'", ":7"]),
         ("models: {default: fast, registry: {fast: {model: m, api_key: *sk-secret}}}", ["not YAML"]),
         ("models: {default: fast, registry: {fast: {model: m, env: sk-secret}}}", ["models.registry.fast.env"]),
         ("models: {default: fast, registry: {fast: {model: m, max_tokens: 2024-13-45}}}", ["cannot be read"]),
@@ -213,7 +213,7 @@ PASTED = ["gsk_" + "aB3d" * 13, "hf_" + "aB" * 17, "AKIA" + "ABCD1234EFGH5678", 
         (VALID + "lambda: {programs: {A: {environment: {HERE: x}}}}", "lambda.programs.A.environment"),
         (VALID + "server: {HERE: 1}", "server"),
         (VALID + "program_models: {A: HERE}", "program_models.A"),
-        (VALID + "app_id: a\nHERE: 1\nHERE: 2", "twice"),
+        (VALID + "app_id: a\nHERE: 1\nHERE: 2", "duplicate key"),
     ],
 )
 def test_a_key_in_place_of_a_name_is_refused_and_not_repeated(tmp_path, key, text, place):

@@ -1,4 +1,4 @@
-"""What takes others along, and does not, on the local Lambda: minutes long, so `make isolation` runs it.
+"""Isolation of calls that could affect others, on the local Lambda. Takes minutes, so `make isolation` runs it.
 
 `STRESS_SCALE=10` runs all kinds and the full counts.
 """

@@ -1,4 +1,4 @@
-"""Programs that do what takes others along, and fine ones that count their runs."""
+"""Programs that could break other calls, and healthy ones that count their runs."""
 
 POISON = '''
 import asyncio, ctypes, os, re, signal, sys, time

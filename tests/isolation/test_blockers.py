@@ -1,5 +1,5 @@
-"""Code that keeps the loop to itself: answered for before Lambda's kill or, where it holds the interpreter's lock,
-named with its file and line."""
+"""Calls that block the loop are answered before Lambda's timeout or, if they hold the interpreter's lock,
+located by file and line."""
 
 import asyncio
 import json
@@ -65,8 +65,8 @@ HOLDING = ["regex", "integer", "sum"]
 TIMES = 20 if SCALE > 1 else 1
 
 
-def test_blockers_are_answered_or_named(make_project, report):
-    """With as many threads in the process as faulthandler shows: 100."""
+def test_calls_that_block_the_loop_are_answered_or_located(make_project, report):
+    """Fill the process with 100 threads, as many as faulthandler dumps."""
     idle = 95
     source = BLOCKERS.replace("IDLE", str(idle))
     project = load_project(

@@ -1,4 +1,4 @@
-"""How fast a queue empties after an outage, when every record comes back: they are not run one by one."""
+"""After an outage, when every record comes back, the queue drains fast: records do not run one by one."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from dspy_lambda_infra.project import load_project
 from tests.isolation.conftest import SCALE
 from tests.support import AECHO
 
-# The first batch runs one by one: 5 s of it, however many there are. moto takes long over more than a thousand.
+# The first batch runs one by one, which takes 5 s. moto is slow with more than a thousand messages.
 MESSAGES = 300 if SCALE == 1 else 1000
 SETTINGS = Sqs(batch_size=10, maximum_concurrency=5)
 
@@ -62,7 +62,7 @@ async def drain(project, models, returned):
         return seconds
 
 
-def test_a_queue_of_returned_records_empties_about_as_fast_as_a_new_one(make_project, models, report):
+def test_a_queue_of_returned_records_drains_about_as_fast_as_a_new_one(make_project, models, report):
     project = load_project(make_project({"aecho": AECHO}))
     seconds = {}
     for returned in (False, True):

@@ -1,4 +1,4 @@
-"""One poisonous record beside nine fine ones, through SQS and the local Lambda: no fine one dies with it.
+"""One poisonous record with nine healthy ones, through SQS and the local Lambda: no healthy one is lost.
 
 `make test` runs one of each kind; `make stress` all of them.
 """
@@ -23,7 +23,7 @@ KINDS = [*RAISE, *BLOCK, *KILL] if SCALE > 1 else ["own_cause", "blocked_loop", 
 
 
 async def drain(project, models, runs, bodies, lines, visibility=12, seconds=300):
-    """Send the bodies as one batch and wait until the queue is empty; what is in the dead-letter queue then."""
+    """Send the bodies as one batch, wait until the queue is empty, and return the messages in the dead-letter queue."""
     variables = {"OPENAI_API_KEY": "k", "DSPY_LAMBDA_API_BASE": models.url, "RUNS": str(runs)}
     async with LocalLambda(load_project(project), variables, lambda _, line: lines.append(line)) as local:
         function = local.function(CATALOGUE)
@@ -54,7 +54,7 @@ async def drain(project, models, runs, bodies, lines, visibility=12, seconds=300
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_fine_record_dies_beside_a_poisonous_one(make_project, models, tmp_path, kind, report):
+def test_no_healthy_record_is_lost_to_a_poisonous_one(make_project, models, tmp_path, kind, report):
     runs = tmp_path / "runs"
     runs.touch()
     memory = 512 if kind == "out_of_memory" else 1024

@@ -1,4 +1,4 @@
-"""Poisonous calls over HTTP and direct: each ends by itself, and the next fine call is answered."""
+"""Poisonous calls over HTTP and direct invocations: each fails alone, and the next healthy call is answered."""
 
 import asyncio
 import json
@@ -24,14 +24,14 @@ def direct(program, inputs):
 
 
 def outcome_of(answer):
-    """What the caller gets: a status over HTTP, the error's name else."""
+    """Return what the caller sees: an HTTP status or the error's name."""
     if answer.error is not None:
         return json.loads(answer.payload)["errorType"]
     return json.loads(answer.payload).get("statusCode", "done")
 
 
 @pytest.mark.parametrize("event", [http, direct])
-def test_the_call_after_a_poisonous_one_is_fine(make_project, models, tmp_path, event, report):
+def test_the_call_after_a_poisonous_one_succeeds(make_project, models, tmp_path, event, report):
     runs = tmp_path / "runs"
     runs.touch()
     project = make_project({"poison": POISON}, **{"lambda": {"defaults": {"timeout_seconds": 2, "memory_mb": 512}}})
@@ -49,7 +49,7 @@ def test_the_call_after_a_poisonous_one_is_fine(make_project, models, tmp_path, 
 
     asyncio.run(run())
     report(3 * len(KINDS), 2 * len(KINDS), len(KINDS), told=told)
-    # A 500 by its own name for what raises, a 504 for what blocks; only what ends the process has neither.
+    # 500 for a call that raises, 504 for one that blocks; only one that ends the process has neither.
     assert {told[kind] for kind in RAISE} == {500 if event is http else "ProgramFailed"}
     assert {told[kind] for kind in BLOCK if kind in told} == {504 if event is http else "DeadlineExceeded"}
     assert runs.read_text().count("\n") == 3 * len(KINDS) - ("slow_validator" in KINDS)

@@ -1,4 +1,4 @@
-"""A batch that the deadline cuts off is answered before Lambda's kill, with whatever share of a core a function has."""
+"""A batch cut off by the deadline is answered before Lambda's timeout, with any share of a core."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from dspy_lambda_infra.project import load_project
 from tests.isolation.conftest import SCALE
 from tests.support import AECHO, ECHO, failures, sqs
 
-# The smallest function needs more than a quarter of a short timeout, which is the most that is kept back.
+# The smallest function would need more than a quarter of a short timeout, which is the maximum reserve.
 TIMEOUT_SECONDS, MEMORY_MB = (30, [128, 256, 1024]) if SCALE > 1 else (15, [256])
 
 

@@ -1,4 +1,4 @@
-"""Calls that never end hold up nobody but themselves: the next invocation begins with free slots."""
+"""Calls that never end do not delay others: the next invocation starts with free slots."""
 
 import asyncio
 import json
@@ -52,9 +52,9 @@ def processes(service):
 
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("kind", ["SyncSleep", "IgnoresCancellation", "ToThread", "Trickle", "ATrickle"])
-def test_the_next_calls_are_answered_at_once(make_project, models, report, kind, count):
+def test_calls_after_a_stuck_one_are_answered_at_once(make_project, models, report, kind, count):
     program = {"Trickle": "Echo", "ATrickle": "AEcho"}.get(kind, kind)
-    # Ten rounds use the process up, and its successor's init must fit into an invocation.
+    # Ten rounds exhaust the process, and its replacement's init must fit in an invocation.
     lambda_ = {"defaults": {"timeout_seconds": 6 if SCALE > 1 else 2}}
     app = f"stuck-{kind}-{count}".lower()
     project = load_project(
@@ -90,7 +90,7 @@ def test_the_next_calls_are_answered_at_once(make_project, models, report, kind,
                 most = max([most, *found], key=lambda seen: seen[1])
 
     asyncio.run(run())
-    used_up = sum(line.get("message") == "the process is used up" for line in lines)
+    used_up = sum(line.get("message") == "process resources exhausted" for line in lines)
     report(
         ROUNDS * (count + 2),
         answered,

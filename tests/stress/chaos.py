@@ -1,4 +1,4 @@
-"""A run of the local Lambda in which nothing can be relied on: processes are killed, the model fails in every way."""
+"""A run of the local Lambda in which processes are killed and the model fails in every way."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Ordered(Async):
 Send = Callable[[], Awaitable[None]]
 NAMES = ["Sync", "Async", "Ordered"]
 GROUPS = 10
-AT_ONCE, HEAD_START = 5, 6  # messages a request, and requests before the first kill
+AT_ONCE, HEAD_START = 5, 6  # messages per request, and requests before the first kill
 TIMEOUT_SECONDS, VISIBILITY_SECONDS = 2, 4
 SQS = {"batch_size": 10, "maximum_concurrency": 2, "max_receive_count": 30, "backoff_seconds": 1}
 SETTINGS = {
@@ -83,14 +83,14 @@ _ATTRIBUTES = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVis
 
 @dataclass
 class Chaos:
-    """One run, and what was seen of it. Times are `time.monotonic()`, which all processes of a machine share.
+    """One run and its observations. Times are `time.monotonic()`, which all processes of a machine share.
 
     Attributes:
         sent: messages (their names) by messageId.
         received: when each message was received, by messageId.
-        lines: when, and what a function or Lambda itself logged.
+        lines: what a function or Lambda itself logged, and when.
         kills: when a runtime process was killed.
-        left: messages that the queues and dead-letter queues still hold at the end.
+        left: messages still in the queues and dead-letter queues at the end.
     """
 
     project: Path
@@ -108,7 +108,7 @@ class Chaos:
     _is_over: bool = False
 
     async def run(self, messages: int, kills: int, restarts: int, seconds: float) -> None:
-        """Send the messages, kill and restart within those seconds, and wait until the queues are empty."""
+        """Send the messages, kill and restart processes within these seconds, and wait until the queues are empty."""
         self.runs.touch()
         variables = {"OPENAI_API_KEY": "k", "DSPY_LAMBDA_API_BASE": self.model.url, "RUNS": str(self.runs)}
         log = lambda _, line: self.lines.append((time.monotonic(), line))  # noqa: E731
@@ -135,7 +135,7 @@ class Chaos:
         self.received += [(now, message["MessageId"]) for message in parsed.get("Messages", [])]
 
     async def _send(self, send: Send, kills: int) -> None:
-        """As many of the messages as there were kills: so there is something to do throughout."""
+        """Send a share of the messages after each kill, so that there is always something to do."""
         requests = len(self._waiting)
         while self._waiting and not self._is_over:
             due = HEAD_START + requests * len(self.kills) / kills
@@ -158,7 +158,7 @@ class Chaos:
         self._is_over = True
 
     async def _find_processes(self, send: Send) -> list[int]:
-        """What can be killed; more messages are sent if there is nothing, or waited for."""
+        """Return processes that can be killed; if there are none, send more messages or wait."""
         until = time.monotonic() + 2 * VISIBILITY_SECONDS
         while not (found := await asyncio.to_thread(runtime_processes, self.service)):
             if self._waiting:
@@ -178,7 +178,7 @@ class Chaos:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             weather = USUAL | self.rng.choice(WEATHER) | {"seed": self.rng.randrange(10**6)}
-            with contextlib.suppress(OSError):  # it is being restarted, and takes the last one
+            with contextlib.suppress(OSError):  # it is being restarted with the last process
                 await asyncio.to_thread(self.model.behave, **weather)
             await asyncio.sleep(self.rng.uniform(0.3, 1.5))
 

@@ -1,7 +1,7 @@
-"""What became of each message of a chaos run, counted from files, log lines and queues.
+"""The fate of each message of a chaos run, counted from files, log lines and queues.
 
 A run of a program is named by its message and its invocation's request id; the program sends both to the model, so
-that each request of the model's is one run's.
+that each model request belongs to one run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from tests.stress.chaos import GROUPS, Chaos
 
 Run = tuple[str, str]  # message, request id
-# Between a message's receipt and its invocation there is no more than that.
+# The longest time between a message's receipt and its invocation.
 _HANDED_OVER_SECONDS = 0.1
 _DONE = ("again", "visibility")
 # What the kernel and faulthandler write about a process that is killed; Lambda's log has the latter, too.
@@ -31,7 +31,7 @@ class Request:
 
 @dataclass
 class Invocation:
-    """One invocation, as Lambda reports it: from its events' receipt, an init included, to its answer or its end."""
+    """One invocation as Lambda reports it: from the receipt of its event, including init, to its answer or its end."""
 
     began: float
     ended: float
@@ -39,14 +39,14 @@ class Invocation:
 
 
 class Ledger:
-    """All that a chaos run left behind.
+    """The observations of a chaos run.
 
     Attributes:
-        asked: the model's requests of each run.
-        begun, ended: when each run of a program began, and came to its end.
+        asked: the model requests of each run.
+        begun, ended: when each run of a program started and ended.
         outcomes: of each run, from the log.
         invocations: by request id.
-        not_json: lines that are no JSON, without what is written about a kill.
+        not_json: lines that are not JSON, except those written about a kill.
     """
 
     def __init__(self, chaos: Chaos) -> None:
@@ -97,18 +97,18 @@ class Ledger:
 
     @property
     def died(self) -> set[str]:
-        """The invocations that ended with their process, or at their timeout."""
+        """The invocations that ended with their process or at their timeout."""
         return {request_id for request_id, invocation in self.invocations.items() if invocation.error}
 
     @property
     def lost(self) -> int:
-        """Messages whose program never ran to its end, and what is left in any queue."""
+        """Messages whose program never finished, and messages left in any queue."""
         ended = {message for message, _ in self.ended}
         return len(set(self.chaos.sent.values()) - ended) + self.chaos.left
 
     @property
     def out_of_order(self) -> int:
-        """Messages of a group that came to their end for the first time before the one ahead of them did."""
+        """Messages of a group that first finished before the one ahead of them."""
         first: dict[str, float] = {}
         for (message, _), at in sorted(self.ended.items(), key=lambda item: item[1]):
             first.setdefault(message, at)
@@ -124,7 +124,7 @@ class Ledger:
         return [run for run in succeeded if run[1] in self.died and last[run[0]] > self.begun[run]]
 
     def extra_requests(self) -> Counter[str]:
-        """Why the model was asked more often than once for each message, with one cause for each request too many.
+        """Return the causes of extra model requests, one for each request beyond the first of a message.
 
         - `kill`: the process of its run was killed, before or after the answer.
         - `timeout`: the same by Lambda's own kill at the timeout.
@@ -141,7 +141,7 @@ class Ledger:
             by_message[run[0]].append(run)
         for runs in by_message.values():
             found = Counter(self._cause(run, request) for run in runs for request in self.asked[run])
-            # One was needed: that of the run which counted or, where its record had been deleted by then, which died.
+            # One was needed: that of the run that counted or, if its record was deleted by then, of the one that died.
             found[next(cause for cause in (*_DONE, "kill", "timeout") if found[cause])] -= 1
             causes += found
         return causes
@@ -159,7 +159,7 @@ class Ledger:
         return "visibility" if self._was_received_again(run) else "again"
 
     def _was_received_again(self, run: Run) -> bool:
-        """Whether somebody else received a run's message before its invocation had been answered."""
+        """Whether a run's message was received again before its invocation had been answered."""
         identifier = next(key for key, message in self.chaos.sent.items() if message == run[0])
         invocation = self.invocations[run[1]]
         since = invocation.began + _HANDED_OVER_SECONDS

@@ -1,4 +1,4 @@
-"""The model server, in a process that can be killed: what it was asked and what it answered outlives it in a file.
+"""The model server in a process that can be killed; its requests and answers are kept in a file.
 
 python -m tests.stress.chaos_model PORT FILE
 """
@@ -24,13 +24,13 @@ from aiohttp import web
 from dspy_lambda_infra.model_server import Behaviour, Counts, ModelApp, serve
 from tests.conftest import ROOT
 
-# What the programs of the test ask: their message, and the invocation that they run in.
+# The questions of the test's programs: their message and their invocation.
 _ASKED = re.compile(r"((?:Sync|Async|Ordered)-\d+ [0-9a-f-]{36})")
 _request: ContextVar[str] = ContextVar("request")
 
 
 class Recorder(ModelApp):
-    """Notes each request, what becomes of it, and whether its answer was sent in full."""
+    """Records each request, its fate, and whether its answer was sent in full."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(Behaviour())
@@ -59,7 +59,7 @@ class Recorder(ModelApp):
 
 
 class KillableModel:
-    """A `Recorder` on one port, however often its process is killed and started again."""
+    """A `Recorder` on one port, across restarts of its process."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -79,7 +79,7 @@ class KillableModel:
             self._kill()
 
     def restart(self) -> None:
-        """Kill it, with all that it has in hand, and start it again."""
+        """Kill it with all requests in progress, and start it again."""
         self._kill()
         self._start()
 

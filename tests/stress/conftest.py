@@ -17,7 +17,7 @@ _figures: list[dict[str, object]] = []
 
 @pytest.fixture
 def report(request):
-    """Note a test's figures: sent, answered, failed cleanly; what is neither was lost, what did not end hung."""
+    """Record a test's figures: sent, answered, failed cleanly, hung; any other call was lost."""
 
     def note(sent: int, answered: int, failed_cleanly: int, hung: int = 0, **more: object) -> None:
         lost = sent - answered - failed_cleanly - hung

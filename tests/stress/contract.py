@@ -1,4 +1,4 @@
-"""What an answer to any event may be, and which records in the log it implies. Written from the contract alone.
+"""The allowed answers to any event, and the log records that they imply. Written from the contract alone.
 
 docs: an HTTP answer; a `batchItemFailures` that lists only identifiers of the event; a direct answer; or an exception
 that Step Functions can match by its name.
@@ -19,14 +19,14 @@ NAMED = (
     *(errors.UnknownEvent, errors.InvalidInput, errors.RateLimited, errors.ModelUnavailable, errors.DeadlineExceeded),
     *(errors.ProgramFailed, errors.OutputTooLarge, errors.Overloaded),
 )
-# There is no such path, or it has no such method: answered before any program is called.
+# Unknown path or method: answered before any program is called.
 _NO_CALL = {404, 405}
-# All successful outputs of the test's programs begin with it, and no shared route's answer does.
+# All successful outputs of the test's programs, and no responses of shared routes, start with it.
 OUTPUTS = '{"answer":'
 
 
 class OutsideContract(Exception):
-    """The answer is none that the contract knows."""
+    """The answer is outside the contract."""
 
 
 def require(holds: object, what: str) -> None:
@@ -35,7 +35,7 @@ def require(holds: object, what: str) -> None:
 
 
 def kind_of(answer: Any) -> str:
-    """What an answer is counted as."""
+    """The kind of an answer."""
     if isinstance(answer, Exception):
         return type(answer).__name__
     return "batch" if "batchItemFailures" in answer else str(answer.get("statusCode", "direct"))
@@ -44,15 +44,15 @@ def kind_of(answer: Any) -> str:
 def implied_calls(
     answer: Any, event: Any, fails_alone: Callable[[Any], bool], moved: Counter[str]
 ) -> Counter[str | None]:
-    """How many records the log must have, by message id; None stands for a call that no queue sent.
+    """Return how many log records there must be, by message id; None stands for a call that is not from a queue.
 
     Args:
         answer: an answer, or the exception that was raised.
-        fails_alone: whether a record fails that has a batch to itself.
-        moved: the messages that are in the dead-letter queue since.
+        fails_alone: whether a record fails if it is alone in its batch.
+        moved: the messages that were moved to the dead-letter queue.
 
     Raises:
-        OutsideContract: the answer is none that the contract knows.
+        OutsideContract: The answer is outside the contract.
     """
     if isinstance(answer, BaseException):
         require(type(answer) in NAMED, f"raised {answer!r}"[:300])
@@ -64,37 +64,37 @@ def implied_calls(
     if "statusCode" in answer:
         return Counter([None] if _is_call(answer) else [])
     require(set(answer) == {"program", "outputs"}, f"an answer with the keys {sorted(answer)}")
-    require(type(answer["program"]) is str, "a program that is no text")
-    require(type(answer["outputs"]) is dict, "outputs that are no object")
+    require(type(answer["program"]) is str, "a program that is not text")
+    require(type(answer["outputs"]) is dict, "outputs that are not an object")
     return Counter([None])
 
 
 def _is_call(answer: dict[str, Any]) -> bool:
-    """Whether an HTTP answer is a program's, and not the router's or that of a route that all programs share."""
+    """Whether an HTTP answer comes from a program, not from the router or a shared route."""
     status, body = answer["statusCode"], answer["body"]
     require(type(status) is int and 200 <= status < 600, f"the status {status!r}")
-    require(type(body) is str, "a body that is no text")
+    require(type(body) is str, "a body that is not text")
     require(type(answer.get("isBase64Encoded", False)) is bool, "isBase64Encoded is neither true nor false")
     for headers in (answer.get("headers"), answer.get("multiValueHeaders")):
-        require(headers is None or type(headers) is dict, "headers that are no object")
+        require(headers is None or type(headers) is dict, "headers that are not an object")
     if status < 400:
         return body.startswith(OUTPUTS)
     problem = json.loads(body)
     require(problem["status"] == status, "a problem document with another status")
-    require("unforeseen" not in problem["detail"], "an unforeseen error")
+    require("unexpected" not in problem["detail"], "an unexpected error")
     return status not in _NO_CALL
 
 
 def _implied_records(
     answer: dict[str, Any], raws: list[Any], fails_alone: Callable[[Any], bool], moved: Counter[str]
 ) -> Counter[str | None]:
-    """One record for each of the batch, unless it is behind a failed one in its message group."""
+    """One log record for each record of the batch, unless it follows a failed one in its message group."""
     identifiers = [identifier(raw) for raw in raws]
     found = Counter(failures(answer)) + moved
     require(not found - Counter(identifiers), "an identifier that the event does not have so often")
     if len(set(identifiers)) == len(identifiers):
         failed = [name in found for name in identifiers]
-    else:  # which of the records that share an identifier it was
+    else:  # which of the records with the same identifier it was
         failed = [fails_alone(raw) for raw in raws]
     behind = _behind_failed(raws, failed)
     reported = Counter(n for n, bad, late in zip(identifiers, failed, behind, strict=True) if bad or late)

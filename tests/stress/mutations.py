@@ -1,4 +1,4 @@
-"""Events that no gateway sends: a real one with a few of its values replaced, deleted, doubled or swapped."""
+"""Events that no gateway sends: real ones with a few values replaced, deleted, duplicated or swapped."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _copy(container: Any, value: Any, rng: Random) -> None:
 
 
 def _mutate_text(text: str, rng: Random) -> str:
-    """Within the JSON that a text holds or, where it holds none, anywhere in it."""
+    """Mutate the JSON in a string or, if it holds none, the string itself."""
     try:
         held = {"": json.loads(text)}
     except (ValueError, RecursionError):

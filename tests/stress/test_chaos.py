@@ -1,4 +1,4 @@
-"""Three queues through killed processes, a model server that restarts and every failure it has: nothing is lost.
+"""Three queues lose no message, although processes are killed and the model server restarts and fails in every way.
 
 `make test` runs one small round; `make stress` ten of 240 messages, 30 kills and 2 restarts each.
 """
@@ -23,7 +23,7 @@ _rounds: list[Ledger] = []
 
 
 def leftover_processes(service):
-    """Processes of a service that outlive its local Lambda; the kernel has a second to end them."""
+    """Processes of a service that outlive its local Lambda, after a second for the kernel to end them."""
     until = time.monotonic() + 1
     while (found := runtime_processes(service, all_of_them=True)) and time.monotonic() < until:
         time.sleep(0.05)
@@ -59,8 +59,8 @@ def test_no_message_is_lost_or_overtaken(make_project, tmp_path, report, seed):
     assert (len(chaos.sent), len(chaos.kills), chaos.restarts) == (MESSAGES, KILLS, RESTARTS)
 
 
-def test_what_runs_again_has_a_cause(report):
-    """The rates, over all rounds of this session; one small round is too little for them."""
+def test_every_repeated_run_has_a_cause(report):
+    """The rates over all rounds of this session; one small round is not enough."""
     if not _rounds:
         pytest.skip("no round was run")
     messages = sum(len(ledger.chaos.sent) for ledger in _rounds)
@@ -75,7 +75,7 @@ def test_what_runs_again_has_a_cause(report):
         restarts=sum(ledger.chaos.restarts for ledger in _rounds),
         extra_requests=dict(extra.most_common()),
         unexplained=f"{unexplained} of {extra.total()} extra requests, {unexplained / max(extra.total(), 1):.2%}",
-        # Killed after their success, and received elsewhere before a successor could delete them. The visibility
+        # Killed after their success, and received elsewhere before the next process could delete them. The visibility
         # timeout here is twice the function's, where six times is the default.
         done_twice=f"{twice} of {messages} messages, {twice / messages:.2%}",
     )

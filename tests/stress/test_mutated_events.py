@@ -1,6 +1,6 @@
-"""Events that are almost right: each is answered within the contract, and each call has one record in the log.
+"""Almost valid events: each is answered within the contract, and each call has one record in the log.
 
-`mutated(number)` makes the event of a number that a failure names.
+`mutated(number)` recreates the event of a failure by its number.
 """
 
 import itertools
@@ -49,8 +49,8 @@ class Fails(dspy.Module):
 EXPECTED = {
     "environment ready",
     "event loop blocked",
-    "SQS refused",
-    "calls of former invocations still run; left to themselves",
+    "SQS request failed",
+    "abandoned calls of earlier invocations that are still running",
 }
 
 
@@ -64,7 +64,7 @@ def bodies():
 
 
 def batch(*groups):
-    """An SQS batch with a record for each message group; None for a standard queue's record."""
+    """An SQS batch with one record for each message group; None means a record of a standard queue."""
     event = sqs(*itertools.islice(itertools.cycle(bodies()), len(groups)), fifo="g" if groups[0] else None)
     for group, record in zip(groups, event["Records"], strict=True):
         record |= {"receiptHandle": f"r-{record['messageId']}", "messageAttributes": {}, "awsRegion": "us-east-1"}
@@ -73,7 +73,7 @@ def batch(*groups):
 
 
 def originals():
-    """What the mutations start from."""
+    """The events that are mutated."""
     yield from (json.loads(path.read_text()) for path in sorted(EVENTS.glob("*.json")))
     yield from ({"program": "Fails", "inputs": {"kind": kind}} for kind in ("rate", "model", "program", "huge"))
     yield from [{"inputs": {"question": "q"}}, {"program": "Anything", "inputs": {"value": [1, "x", None, 2.5]}}]
@@ -87,14 +87,14 @@ ORIGINALS = list(originals())
 
 
 def mutated(number):
-    """An event, and the milliseconds that are left for it: for some, none or hardly any."""
+    """An event and the milliseconds left for it: for some, none or almost none."""
     rng = Random(number)
     event = mutate(ORIGINALS[number % len(ORIGINALS)], rng)
     return event, rng.choice([0, 1, 20]) if rng.random() < 0.02 and not has_shared_identifiers(event) else 30_000
 
 
 class Queues:
-    """SQS as a function's client sees it: what it was sent is in the dead-letter queue."""
+    """SQS as a function's client sees it: all messages sent to it are in the dead-letter queue."""
 
     class meta:
         endpoint_url = "http://sqs"
@@ -166,10 +166,10 @@ class Functions:
             serve.close()
 
     def ask(self, number, context):
-        """The kind of a mutated event's answer, and the records that it implies.
+        """Return the kind of a mutated event's answer, and the records that it implies.
 
         Raises:
-            Exception: the answer is outside the contract.
+            Exception: The answer is outside the contract.
         """
         event, context.remaining_ms = mutated(number)
         serve = self._serves[number // len(ORIGINALS) % 2]

@@ -34,13 +34,13 @@ def mixed(count):
 
 def local(project, models, lines, **variables):
     def log(_, line):
-        lines.append(json.loads(line))  # raises where a line is no JSON
+        lines.append(json.loads(line))  # raises if a line is not JSON
 
     given = {"OPENAI_API_KEY": "k", "DSPY_LAMBDA_API_BASE": models.url, **variables}
     return LocalLambda(load_project(project), given, log)
 
 
-def test_log_integrity(models, report):
+def test_every_call_is_logged_under_load(models, report):
     lines: list = []
     models.behave(delay_seconds=0.05)
 
@@ -62,7 +62,7 @@ def test_log_integrity(models, report):
     report(sent, sum(call["outcome"] == "success" for call in calls), reported, lines=len(lines))
 
 
-def test_contamination(make_serve, models, report):
+def test_no_state_leaks_between_concurrent_calls(make_serve, models, report):
     serve = make_serve(QUICKSTART)
     models.behave(delay_seconds=0.02)
     wrong, answers = [], Counter()
@@ -85,7 +85,7 @@ def test_contamination(make_serve, models, report):
 
 
 @pytest.mark.parametrize(("program", "source"), [("Echo", ECHO), ("AEcho", AECHO)], ids=["sync", "async"])
-def test_backpressure(make_project, models, report, program, source):
+def test_requests_beyond_the_slots_are_answered_with_429(make_project, models, report, program, source):
     limits = {"max_concurrent_per_program": 10, "queue_timeout_seconds": 0.5}
     server = Server(make_project({"echo": source}, server=limits), models)
     models.behave(delay_seconds=0.3)
@@ -94,7 +94,7 @@ def test_backpressure(make_project, models, report, program, source):
         with ThreadPoolExecutor(60) as pool:
             for _ in range(SCALE):
                 statuses.update(pool.map(lambda n: server.post(program, question=f"q{n}")[0], range(60)))
-                # The burst over, the next caller is served at once.
+                # After the burst, the next caller is served at once.
                 statuses[server.post(program, question="after")[0]] += 1
     finally:
         server.stop()
@@ -104,8 +104,8 @@ def test_backpressure(make_project, models, report, program, source):
 
 
 @pytest.mark.parametrize("source", [ECHO, AECHO], ids=["sync", "async"])
-def test_error_storm(make_project, make_serve, models, records, report, source):
-    # The function's timeout is the LM's, too: it bounds how long a hanging provider keeps a thread.
+def test_a_batch_succeeds_right_after_an_error_storm(make_project, make_serve, models, records, report, source):
+    # The function's timeout is also the LM's: it limits how long a hanging provider holds a thread.
     serve = make_serve(make_project({"echo": source}, **{"lambda": {"defaults": {"timeout_seconds": 4}}}))
     sent = answered = failed = 0
     for seed in range(SCALE):
@@ -117,14 +117,14 @@ def test_error_storm(make_project, make_serve, models, records, report, source):
         outcomes = Counter(call["outcome"] for call in records().calls)
         assert set(outcomes) <= {"success", "model_error", "rate_limited", "deadline"}
         sent, answered, failed = sent + 100, answered + outcomes["success"], failed + len(reported)
-        # Recovery is immediate: hanging threads of the storm hold only their own.
+        # Recovery is immediate: hanging threads of the storm hold only their own slots.
         models.behave()
         assert failures(serve(sqs(*bodies[:20]))) == []
         records()
     report(sent, answered, failed)
 
 
-def test_deadline_storm(make_project, models, report):
+def test_every_call_is_answered_before_the_timeout_if_all_miss_their_deadline(make_project, models, report):
     lines: list = []
     models.behave(delay_seconds=5)
     settings = {"defaults": {"timeout_seconds": 2, "reserved_concurrency": 4}}
@@ -150,7 +150,7 @@ def test_deadline_storm(make_project, models, report):
 
 
 class Proxy:
-    """Passes connections on to the model server, and swallows without a word what comes through old ones."""
+    """Forwards connections to the model server; after `freeze`, silently drops all data on existing ones."""
 
     def __init__(self, target):
         self.target = target
@@ -162,7 +162,7 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def freeze(self):
-        """From now on, nothing passes through the connections that there are."""
+        """Drop all data on existing connections from now on."""
         for hole in self._holes:
             hole.set()
 
@@ -195,7 +195,7 @@ class Proxy:
 
 
 @pytest.mark.parametrize("source", [ECHO, AECHO], ids=["sync", "async"])
-def test_freeze_and_thaw(make_project, make_serve, models, records, report, source):
+def test_calls_succeed_after_a_freeze_drops_connections(make_project, make_serve, models, records, report, source):
     host, port = models.address.removeprefix("http://").split(":")
     proxy = Proxy((host, int(port)))
     serve = make_serve(make_project({"echo": source}), DSPY_LAMBDA_API_BASE=proxy.url, DSPY_LAMBDA_IDLE_SECONDS="1")
@@ -234,7 +234,7 @@ def test_memory_and_sockets_stay_flat(make_project, make_serve, models, output, 
         return failed
 
     run(500)
-    run(100, delay_seconds=0.5)  # all connections that the pool allows
+    run(100, delay_seconds=0.5)  # all connections in the pool
     gc.collect()
     memory, sockets = memory_kib(), len(os.listdir("/proc/self/fd"))
     failed = run(1000 * SCALE)

@@ -22,7 +22,7 @@ from dspy_lambda.programs.program import FailedProgram, Program
 
 
 def create_app(environment: Environment) -> FastAPI:
-    """The application of an environment. Each request's scope must hold `invocation`, `dispatcher`, `request_id`."""
+    """Create an environment's application. Each request's scope needs `invocation`, `dispatcher` and `request_id`."""
     threads = environment.config.server.sync_worker_threads
     return _create(
         environment.config,
@@ -34,7 +34,7 @@ def create_app(environment: Environment) -> FastAPI:
 
 
 def describe(config: Config, programs: Mapping[str, Program]) -> dict[str, Any]:
-    """The OpenAPI document of an application that serves these programs, where none can be called."""
+    """Create the OpenAPI document of an application with these programs, without being able to call them."""
 
     async def answer_nothing(_: Request) -> Response:
         raise NotImplementedError
@@ -60,10 +60,10 @@ def _create(
 
 
 def _add_route(app: FastAPI, program: Program, endpoint: Endpoint) -> None:
-    """Add a program's route. Its schemas are for the document alone: the endpoint reads the body itself.
+    """Add a program's route. Its schemas are only for the document; the endpoint reads the body itself.
 
-    With a body parameter and a response model FastAPI would validate everything a second time, and answer 422 where
-    the contract has 400 and 415.
+    With a body parameter and a response model, FastAPI would validate everything twice and answer 422 where the
+    contract says 400 or 415.
     """
     schemas = program.schemas
     app.add_api_route(
@@ -84,14 +84,14 @@ def _description(program: Program) -> str:
 
 
 def _document(generate: Callable[[], dict[str, Any]], programs: Mapping[str, Program]) -> dict[str, Any]:
-    """FastAPI's document, with the schemas that its routes name."""
+    """Generate FastAPI's document, and add the schemas that its routes refer to."""
     from dspy_lambda.api.openapi import components
 
     return generate() | {"components": {"schemas": components(programs)}}
 
 
 def listed(programs: Mapping[str, Program], failed: Mapping[str, FailedProgram]) -> list[dict[str, Any]]:
-    """What `/programs` says of each program."""
+    """Return the entries of `/programs`."""
     ready = [_listed(p) | {"async": p.entry.is_async, "state": "ready"} for p in programs.values()]
     broken = [_listed(p) | {"async": None, "state": "failed", "error": p.error} for p in failed.values()]
     return sorted(ready + broken, key=lambda program: str(program["name"]))
@@ -113,10 +113,11 @@ def _calls(environment: Environment, program: Program | FailedProgram) -> Endpoi
 
 
 async def _read_body(request: Request) -> Any:
-    """The JSON of a request.
+    """Read the JSON body of a request.
 
     Raises:
-        InvalidInput: 415 for another media type (none at all counts as JSON), 413 over 6,000,000 bytes.
+        InvalidInput: 415 for a media type other than JSON (a missing one counts as JSON); 413 if the body is over
+            6,000,000 bytes; and as for `read_json`.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type and media_type != "application/json" and not media_type.endswith("+json"):

@@ -9,11 +9,11 @@ from dspy_lambda.api.events import kind_of
 
 
 class Cors(CORSMiddleware):
-    """Leaves requests through a function URL alone: the URL adds its headers to what the function answers.
+    """Adds CORS headers, except to requests through a function URL, which adds its own headers.
 
-    Both would put Access-Control-Allow-Origin there, and browsers refuse two. Only the URL can answer a preflight
-    request where it wants signatures, because browsers do not sign those. An HTTP API replaces what a function says,
-    a REST API and a load balancer add nothing.
+    Otherwise a response would have two Access-Control-Allow-Origin headers, which browsers reject. If the URL requires
+    signatures, only the URL can answer preflight requests, because browsers do not sign them. An HTTP API replaces a
+    function's headers; a REST API and a load balancer add none.
     https://docs.aws.amazon.com/lambda/latest/dg/urls-configuration.html#urls-cors
     https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-cors.html
     """

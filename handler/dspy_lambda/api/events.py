@@ -1,4 +1,4 @@
-"""HTTP events: which kind one is, its ids, and what a client can break in it put right."""
+"""Read HTTP events: their kind, their ids, and a normalized form in which a client's mistakes are corrected."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _HOST = re.compile(r"[^:\s]+(:\d{1,5})?")
 _PORT = re.compile(r"\d{1,5}")
 _METHOD = re.compile(r"[!-~]+")
 _PATH_PARAMETER = re.compile(r"\{([^{}+]+)\+?\}")
-_LAST_EPOCH_MS = 1e15  # the year 33658; an integer of 400 digits fits into no float
+_LAST_EPOCH_MS = 1e15  # the year 33658; an integer of 400 digits does not fit in a float
 
 
 def kind_of(event: dict[str, Any]) -> str | None:
-    """`rest`, `http`, `url` or `alb`; None for an event that is no HTTP request."""
+    """Return `rest`, `http`, `url` or `alb`; None for an event that is not an HTTP request."""
     request = event.get("requestContext")
     if not isinstance(request, dict):
         return None
@@ -30,14 +30,14 @@ def kind_of(event: dict[str, Any]) -> str | None:
 
 
 def epoch_ms_of(event: dict[str, Any]) -> float | None:
-    """When API Gateway took the request in: `requestTimeEpoch` (v1) or `timeEpoch` (v2)."""
+    """Return when API Gateway received the request: `requestTimeEpoch` (v1) or `timeEpoch` (v2)."""
     request = event["requestContext"]
     epoch = request.get("requestTimeEpoch", request.get("timeEpoch"))
     return epoch if isinstance(epoch, int | float) and 0 < epoch < _LAST_EPOCH_MS else None
 
 
 def correlation_id_of(event: dict[str, Any]) -> str | None:
-    """API Gateway's request id; an ALB has its trace header."""
+    """Return API Gateway's request id, or an ALB's trace header."""
     found = event["requestContext"].get("requestId")
     if found is None:
         headers = event.get("headers")
@@ -46,9 +46,9 @@ def correlation_id_of(event: dict[str, Any]) -> str | None:
 
 
 def cors_headers(origin: Any, allowed: Collection[str]) -> dict[str, str]:
-    """What lets a page of that origin read an answer that the application's middleware never sees.
+    """Return the CORS headers of an answer that the application's middleware never sees.
 
-    The same rule as Starlette's, which cannot be asked: a late answer imports nothing.
+    Repeats Starlette's rule, because a late answer must not import anything.
     """
     if "*" in allowed:
         return {"access-control-allow-origin": "*"}
@@ -56,10 +56,10 @@ def cors_headers(origin: Any, allowed: Collection[str]) -> dict[str, str]:
 
 
 def split_path(event: dict[str, Any]) -> tuple[str, str]:
-    """The path that the client called, in two: what stands before the route (a stage, a base path), and the route.
+    """Split the path of a request into what precedes the route (a stage, a base path) and the route.
 
-    Only `resource` (v1) and `routeKey` (v2) hold the route itself: behind a custom domain `path` and `rawPath` have
-    its base path, too.
+    Only `resource` (v1) and `routeKey` (v2) hold the route itself: behind a custom domain, `path` and `rawPath` include
+    its base path.
     """
     request, route = event["requestContext"], _filled(event.get("routeKey", event.get("resource")), event)
     if event.get("version") == "2.0" and "elb" not in request:
@@ -83,20 +83,20 @@ def _filled(route: Any, event: dict[str, Any]) -> str:
     return path if path.startswith("/") else ""
 
 
-def tidy(event: dict[str, Any]) -> dict[str, Any]:
-    """The event with what a client can break put right, so that a bad request gets its 400 and not a failed function.
+def normalize_event(event: dict[str, Any]) -> dict[str, Any]:
+    """Correct what a client can get wrong in an event, so that a bad request is answered with 400 and does not raise.
 
-    Mangum reads nulls as missing keys only in places, takes `Host: a:b:c` for a host and a port, and raises on a
-    body that is not base64.
+    Mangum treats only some nulls as missing keys, reads `Host: a:b:c` as a host and a port, and raises if a body is not
+    base64.
 
     Raises:
-        TypeError: a part that no client can break is not the text that it is in every real request.
+        TypeError: A part that clients cannot influence is not text, as it is in every real request.
     """
     event = {key: value for key, value in event.items() if value is not None}
     _check_request_line(event)
     for name in ("headers", "multiValueHeaders"):
         if name in event:
-            event[name] = {k: v for k, v in event[name].items() if v is not None and _sane(k, v)}
+            event[name] = {k: v for k, v in event[name].items() if v is not None and _is_valid_header(k, v)}
     if "headers" not in event and "multiValueHeaders" not in event:
         event["headers"] = {}
     body = event.get("body", "")
@@ -106,7 +106,7 @@ def tidy(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_request_line(event: dict[str, Any]) -> None:
-    """What the application reads without a look at its type: in there, a failure would be the program's."""
+    """Check the types of what the application reads unchecked: there, an error would count as the program's."""
     request = event["requestContext"]
     line = request["http"] if event.get("version") == "2.0" and "elb" not in request else event
     method = line.get("method" if line is not event else "httpMethod", "GET")
@@ -117,7 +117,7 @@ def _check_request_line(event: dict[str, Any]) -> None:
         raise TypeError("path")
 
 
-def _sane(name: str, value: Any) -> bool:
+def _is_valid_header(name: str, value: Any) -> bool:
     values = value if isinstance(value, list) else [value]
     if name.lower() == "host":
         return all(_HOST.fullmatch(v) for v in values)

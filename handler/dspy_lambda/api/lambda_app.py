@@ -1,4 +1,4 @@
-"""An application as Lambda calls it: wrapped in Mangum, once per environment."""
+"""Wrap an ASGI application in Mangum for Lambda, once per environment."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from mangum import Mangum
 from mangum.adapter import DEFAULT_TEXT_MIME_TYPES
 from starlette.requests import Request
 
-from dspy_lambda.api.events import kind_of, split_path, tidy
+from dspy_lambda.api.events import kind_of, normalize_event, split_path
 from dspy_lambda.api.problems import MEDIA_TYPE, call_error
 from dspy_lambda.errors import ProgramFailed, UnknownEvent
 
-# It logs a line for each request; the call's record has more.
+# Mangum logs a line for each request; the call's record says more.
 logging.getLogger("mangum").setLevel(logging.WARNING)
 Scope = MutableMapping[str, Any]
 Asgi = Callable[[Scope, Callable[..., Any], Callable[..., Awaitable[None]]], Awaitable[None]]
 
 
 class _Handed(NamedTuple):
-    """What Mangum is handed as the context, which it only puts into the scope, as `aws.context`."""
+    """Passed to Mangum as the context, which it only stores in the scope, as `aws.context`."""
 
     context: Any
     scope: dict[str, Any]
 
 
 class LambdaApp:
-    """Gives each request its ids and its root path, and Mangum a media type that it would send as base64.
+    """Sets each request's ids and root path, and makes Mangum send problem documents as text instead of base64.
 
     Args:
         app: the ASGI application. It runs on the event loop that is current when `answer` is called.
@@ -40,14 +40,14 @@ class LambdaApp:
         self._mangum = Mangum(self._run, lifespan="off", text_mime_types=[*DEFAULT_TEXT_MIME_TYPES, MEDIA_TYPE])
 
     def answer(self, event: dict[str, Any], context: Any, **scope: Any) -> dict[str, Any]:
-        """The answer to one HTTP event, in the shape of its source; `scope` goes into the request's.
+        """Answer one HTTP event in the format of its source; `scope` is added to the request's scope.
 
         Raises:
-            UnknownEvent: the event looks like a request but lacks a part that every real one has.
+            UnknownEvent: The event looks like a request but lacks a part that every real one has.
         """
         handed: Any = _Handed(context, {**scope, "request_id": context.aws_request_id})
         try:
-            return self._mangum(tidy(event), handed)
+            return self._mangum(normalize_event(event), handed)
         except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             reason = f"{type(error).__name__} on {error}" if isinstance(error, KeyError) else type(error).__name__
             kind = kind_of(event)
@@ -58,11 +58,11 @@ class LambdaApp:
         scope.update(handed.scope)
         scope["aws.context"] = handed.context
         root, route = split_path(scope["aws.event"])
-        # Starlette takes the root path off the path: it must stand there, too.
+        # Starlette strips the root path from the path, so the path must include it.
         scope["root_path"], scope["path"] = root, root + route
         try:
             await self._app(scope, receive, send)
         except asyncio.CancelledError:
-            # A program that cancels all tasks that it finds. Mangum would answer in plain text.
-            failed = call_error(Request(scope), ProgramFailed("A program cancelled the whole invocation."))
+            # A program canceled all tasks that it found. Mangum would answer in plain text.
+            failed = call_error(Request(scope), ProgramFailed("A program canceled the whole invocation."))
             await failed(scope, receive, send)

@@ -1,6 +1,6 @@
-"""The schemas that the OpenAPI document's routes name. FastAPI makes all else of it.
+"""The schemas that the routes of the OpenAPI document refer to; FastAPI generates the rest.
 
-Imported when the document is asked for, and by no call.
+Imported when the document is requested, never during a call.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dspy_lambda.soundness import is_json
 
 
 class ValidationError(TypedDict):
-    """An input that does not fit."""
+    """An invalid input."""
 
     loc: list[str | int]
     msg: str
@@ -63,7 +63,7 @@ class Readiness(TypedDict):
 
 
 def components(programs: Mapping[str, Program]) -> dict[str, Any]:
-    """The schemas of all routes, and the definitions that those use, by name."""
+    """Return the schemas of all routes and the definitions that they use, by name."""
     kinds: tuple[Any, ...] = (Problem, Programs, Liveness, Readiness)
     found: dict[str, Any] = {}
     for kind in kinds:
@@ -76,8 +76,8 @@ def components(programs: Mapping[str, Program]) -> dict[str, Any]:
 
 
 def _flat(name: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema, and its definitions under the names that it refers to them by."""
-    # A hint may show an example of its own that JSON cannot hold, and would take the whole document down.
+    """Return a schema and its definitions, under the names that it refers to them by."""
+    # A hint may add an example that JSON cannot represent, which would break the whole document.
     schema = dict(schema) if is_json(schema) else {"type": "object"}
     definitions = schema.pop("$defs", {})
     return {name: schema} | {f"{name}.{inner}": definition for inner, definition in definitions.items()}

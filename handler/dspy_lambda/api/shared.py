@@ -1,6 +1,6 @@
-"""What every application has: errors as problems, CORS, and the GET routes that all programs share.
+"""What every application has: problem documents for errors, CORS, and the GET routes that all programs share.
 
-Without DSPy: the catalogue function serves these routes alone.
+Does not import DSPy, because the catalogue function serves only these routes.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from dspy_lambda.api import problems
 from dspy_lambda.errors import CallError
 
 Endpoint = Callable[[Request], Awaitable[Response]]
-MANIFEST = "catalogue.json"  # of the catalogue function, in its task root
+MANIFEST = "catalogue.json"  # in the catalogue function's task root
 SHARED_PATHS = ("/programs", "/health/live", "/health/ready", "/openapi.json", "/docs")
 
 
 @dataclass(frozen=True)
 class Stuck:
-    """Threads that calls hold although they have been answered: by program; and how many threads there are."""
+    """The number of threads that answered calls still hold, by program, and the number of all threads."""
 
     calls: dict[str, int]
     threads: int
@@ -37,11 +37,11 @@ def create_shared_app(
     programs: list[dict[str, Any]],
     stuck: Callable[[], Stuck] = lambda: Stuck({}, 1),
 ) -> FastAPI:
-    """An application with the shared routes.
+    """Create an application with the shared routes.
 
     Args:
-        programs: what `/programs` lists and `/health/ready` goes by.
-        stuck: the threads that `/health/ready` reports.
+        programs: the entries of `/programs`, whose states `/health/ready` reports.
+        stuck: returns the stuck threads that `/health/ready` reports.
     """
     app = FastAPI(title=title, description=description, redirect_slashes=False)
     app.add_exception_handler(CallError, problems.on_call_error)
@@ -56,10 +56,10 @@ def create_shared_app(
 
 
 def json_response(schema: str, description: str = "OK") -> dict[str, Any]:
-    """A response as OpenAPI describes it.
+    """Describe a response in OpenAPI.
 
     Args:
-        schema: its name among the document's components, which `api.openapi` makes when the document is asked for.
+        schema: its name among the document's components, which `api.openapi` creates when the document is requested.
     """
     return {"description": description, "content": problems.content("application/json", schema)}
 

@@ -1,4 +1,4 @@
-"""`dspy.config.yaml` as the handler reads it: what runs. What only describes the cloud is left to the infra package."""
+"""The parts of `dspy.config.yaml` that the handler uses; the infra package reads those that describe the cloud."""
 
 from dspy_lambda.config.file import CONFIG_FILE, load_config
 from dspy_lambda.config.schema import Config, FunctionSettings, ModelSettings, Server, Sqs

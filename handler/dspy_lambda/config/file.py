@@ -1,4 +1,4 @@
-"""Read a `dspy.config.yaml`, and say of each mistake in it which file, which key, and what is allowed there."""
+"""Read a `dspy.config.yaml`, and report each mistake with its file, its key and what is allowed there."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ class _DuplicateKey(yaml.constructor.ConstructorError):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's own loader lets the last of two equal keys win, silently."""
+    """Refuses duplicate keys, of which YAML's own loader silently uses the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise _DuplicateKey(None, None, f"the key {shown(key.value)!r} stands there twice", key.start_mark)
+                raise _DuplicateKey(None, None, f"duplicate key {shown(key.value)!r}", key.start_mark)
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
         return super().construct_mapping(node, deep)
 
 
 def load_config(project: Path) -> Config:
-    """Read and check what of a project's config runs.
+    """Read and validate the parts of a project's config that the handler uses.
 
     Raises:
-        ConfigError: naming the file, the key and what is allowed there.
+        ConfigError: The config is missing or invalid. The message names the file, the key and what is allowed.
     """
     return load_as(Config, project)
 
 
 def load_as(schema: type[AnyConfig], project: Path) -> AnyConfig:
-    """Read and check a project's config by this schema.
+    """Read a project's config, and validate it with this schema.
 
     Raises:
-        ConfigError: as `load_config`.
+        ConfigError: As for `load_config`.
     """
     path = project / CONFIG_FILE
     try:
@@ -60,7 +60,7 @@ def load_as(schema: type[AnyConfig], project: Path) -> AnyConfig:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        # Scanner and parser say what they expected; the later stages quote the value, which may be a key.
+        # Scanner and parser errors say what was expected; later stages quote the value, which may be a key.
         is_syntax = isinstance(error, yaml.scanner.ScannerError | yaml.parser.ParserError | _DuplicateKey)
         reason = getattr(error, "problem", None) if is_syntax else "an alias, tag or value that is not allowed here"
         raise ConfigError(f"{path}{line}: not YAML: {reason}") from None
@@ -79,7 +79,7 @@ def load_as(schema: type[AnyConfig], project: Path) -> AnyConfig:
 
 
 def _merge_program_settings(raw: dict[Any, Any]) -> dict[Any, Any]:
-    """Each of `lambda.programs` over `lambda.defaults`: mappings merge deeply, lists replace."""
+    """Merge each entry of `lambda.programs` over `lambda.defaults`: mappings merge deeply, lists replace."""
     section = raw.get("lambda")
     if not isinstance(section, dict) or not isinstance(section.get("programs"), dict):
         return raw
@@ -104,10 +104,10 @@ def _check_aliases(config: Config, path: Path) -> None:
 
 
 def _explain(error: ValidationError, schema: type[Config]) -> list[str]:
-    """One line for each validation error: key, what is wrong, what is allowed. Never the value: it may be a key."""
+    """Format one line per validation error: key, mistake, and what is allowed, but not the value: it may be a key."""
     lines = []
     for item in error.errors(include_url=False, include_input=False, include_context=False):
-        if "literal[False]" in item["loc"]:  # a mapping is not False, either: its own lines say what is wrong with it
+        if "literal[False]" in item["loc"]:  # redundant: the mapping's own errors say what is wrong
             continue
         keys = _keys(schema, [str(part) for part in item["loc"]])
         places = ".".join(map(shown, keys))
@@ -138,7 +138,7 @@ def _keys(schema: type[BaseModel], location: list[str]) -> list[str]:
 
 
 def _allowed(schema: type[BaseModel], keys: list[str]) -> list[str]:
-    """The keys that the section at this path takes, in the order of its own schema."""
+    """Return the keys that the section at this path accepts, in the order of its schema."""
     section, rest = schema, list(keys)
     while rest:
         field = section.model_fields[_name_of(section, rest.pop(0))]
@@ -146,7 +146,7 @@ def _allowed(schema: type[BaseModel], keys: list[str]) -> list[str]:
             rest.pop(0)  # an alias or a program: any name
         section = _section_in(field.annotation) or section
     fields, own = section.model_fields, [name for name in section.__annotations__ if name in section.model_fields]
-    # Inherited fields come first, unless a section has all of them stand in an order of its own.
+    # Inherited fields come first, unless a section redeclares all of them in its own order.
     return [fields[name].alias or name for name in (own if len(own) == len(fields) else fields)]
 
 
@@ -155,7 +155,7 @@ def _name_of(section: type[BaseModel], key: str) -> str:
 
 
 def _section_in(annotation: Any) -> type[BaseModel] | None:
-    """The schema of a section in a type such as `dict[str, Section]` or `Section | None`."""
+    """Return the section's schema in a type such as `dict[str, Section]` or `Section | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for part in get_args(annotation) if (found := _section_in(part))), None)

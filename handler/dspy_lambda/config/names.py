@@ -1,4 +1,4 @@
-"""Names in a config, told apart from keys that were pasted into the wrong place."""
+"""Detect keys that were pasted into a config where a name belongs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-_LONG_NAME = 20  # characters, as many as the shortest key: only such names are looked at
+_LONG_NAME = 20  # characters of the shortest key; shorter names are not checked
 
 
 def _no_key(name: str) -> str:
@@ -24,9 +24,9 @@ def _is_key(name: str) -> bool:
 
 
 def shown(name: str) -> str:
-    """A name from the config as messages may have it."""
+    """Return a name from the config for use in messages, or `...` if it looks like a key."""
     return "..." if _is_key(name) else name
 
 
-# A name and no key pasted into the wrong place, which would end up in messages, variables and ARNs.
+# Not a key pasted into the wrong place, which would end up in messages, variables and ARNs.
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$"), AfterValidator(_no_key)]

@@ -1,6 +1,6 @@
-"""What of a config runs, as validated models: dspy-cli's keys, and of the `lambda` section what the handler keeps to.
+"""Models of the config that the handler uses: dspy-cli's keys, and a part of the `lambda` section.
 
-The infra package's models extend these by what only describes the cloud, and refuse what neither knows.
+The infra package's models add the keys that only describe the cloud, and refuse unknown keys.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ BackoffMaxSeconds = Annotated[int, Field(ge=1, le=43_200)]
 
 
 class Section(BaseModel):
-    """A mapping of the file that takes no other keys."""
+    """A mapping in the file that allows no other keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class PartialSection(Section):
-    """A mapping whose other keys describe the cloud: the infra package reads them, and the handler does not."""
+    """A mapping whose other keys describe the cloud; only the infra package reads them."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 class ModelSettings(Section):
-    """One entry of `models.registry`: what `dspy.LM` is built from."""
+    """One entry of `models.registry`: the options of a `dspy.LM`."""
 
     model: Annotated[str, Field(min_length=1)]
     env: Variable | None = None
@@ -39,11 +39,11 @@ class ModelSettings(Section):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0)] | None = None
     cache: bool = True
-    # Of one process, over all of its programs; never handed to dspy.LM, which they would switch to LiteLLM.
+    # Limits of one process over all its programs. Not passed to dspy.LM, which would then switch to LiteLLM.
     max_parallel_requests: Annotated[int, Field(ge=1)] | None = None
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
     tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
-    quota: Any = None  # of the account, over all processes: read by the infra package
+    quota: Any = None  # of the account, over all processes; read only by the infra package
 
 
 class Models(Section):
@@ -52,16 +52,16 @@ class Models(Section):
 
 
 def _split(value: Any) -> Any:
-    """A text of origins as dspy-cli takes it: "*", or several with commas between them."""
+    """Split origins as dspy-cli does: "*", or a comma-separated list."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 class Server(Section):
     """Limits within one process.
 
-    `sync_worker_threads` and `max_concurrent_per_program` default to 100 because one DSPy connection pool opens at
-    most 100 connections. Measured, 100 sync records at 500 ms: 3.55 s with 16 threads, 2.03 with 32, 1.06 with 64,
-    0.56 with 100, 0.56 with 200. Lambda allows 1,024 threads and processes, of which 700 are in use at most.
+    `sync_worker_threads` and `max_concurrent_per_program` default to 100 because a DSPy connection pool opens at most
+    100 connections. Measured with 100 sync records of 500 ms each: 3.55 s with 16 threads, 2.03 with 32, 1.06 with 64,
+    0.56 with 100, 0.56 with 200. Lambda allows 1,024 threads and processes; this package uses at most 700.
     """
 
     sync_worker_threads: Annotated[int, Field(ge=1, le=500)] = 100
@@ -71,18 +71,19 @@ class Server(Section):
 
 
 class Sqs(PartialSection):
-    """How the records of a program's queue are run."""
+    """How the records of a program's queue are processed."""
 
     batch_size: Annotated[int, Field(ge=1, le=10_000)] = 10
-    # When a failed record comes back: doubled with each receive; 0 leaves it to the visibility timeout.
+    # The time until a failed record is retried, doubled with each receive; 0 leaves it to the visibility timeout.
     backoff_seconds: BackoffSeconds = 10
     backoff_max_seconds: BackoffMaxSeconds = 900
-    # Invalid records go to the dead-letter queue at once, with the reason; else after five runs, as program errors do.
+    # Move invalid records to the dead-letter queue at once, with the reason; otherwise after five runs, like program
+    # errors.
     invalid_to_dead_letter_queue: bool = False
 
 
 def false_or_mapping(value: Any) -> Any:
-    """What `sqs` takes."""
+    """Validate the type of `sqs`."""
     if value is not False and not isinstance(value, dict | Sqs):
         raise ValueError("write false, or a mapping such as {batch_size: 10}")
     return value
@@ -96,13 +97,13 @@ class FunctionSettings(PartialSection):
 
 
 class Lambda(PartialSection):
-    """What becomes of the programs on AWS."""
+    """The `lambda` section: how the programs run on AWS."""
 
     defaults: FunctionSettings = FunctionSettings()
     programs: dict[str, FunctionSettings] = {}
 
     def function(self, program: str) -> FunctionSettings:
-        """The settings of one program's function."""
+        """Return the settings of one program's function."""
         return self.programs.get(program, self.defaults)
 
 
@@ -117,5 +118,5 @@ class Config(Section):
     lambda_: Annotated[Lambda, Field(alias="lambda")] = Lambda()
 
     def model_alias(self, program: str) -> str:
-        """The alias of the model that a program is called with."""
+        """Return the alias of a program's model."""
         return self.program_models.get(program, self.models.default)

@@ -1,6 +1,7 @@
-"""Everything that touches DSPy's insides: what DSPy does not offer, and what it spends that is none of the program's.
+"""Everything that uses DSPy's internals: what DSPy does not offer, and overhead that it adds to programs.
 
-`table.PATCHES` lists all of it. Each entry says what it saves, what it stands on, and is left out where that differs:
-`table.patch_dspy` logs one warning that names what was left out, and there DSPy is as it comes. Nothing else in this
-package imports or reads a private name of DSPy's: `tests/handler/dspy_patches/test_private_names.py` fails on one.
+`table.PATCHES` lists all patches. Each says what it saves and which names it depends on. If DSPy has changed one of
+them, the patch is left out, DSPy is unchanged there, and `table.patch_dspy` logs one warning that names all such
+patches. Nothing else in this package uses private names of DSPy: `tests/handler/dspy_patches/test_private_names.py`
+checks that.
 """

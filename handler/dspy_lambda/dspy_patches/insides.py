@@ -1,6 +1,6 @@
-"""What is read of DSPy's insides, and the ground of each reading.
+"""What is read of DSPy's internals, and the names that each reading depends on.
 
-Imported by modules that must not load DSPy: all of DSPy is imported within the functions.
+Imported by modules that must not load DSPy, so functions import DSPy themselves.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import importlib
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from dspy_lambda.dspy_patches.patch import Name, Patch, put_in_place
+from dspy_lambda.dspy_patches.patch import Name, Patch, apply_patch
 
 if TYPE_CHECKING:
     import dspy
@@ -27,8 +27,8 @@ PREPARE = "lm prompt messages kwargs asynchronous direct"
 
 ENGINES = Patch(
     "the engine behind an LM",
-    "DSPY_LAMBDA_PRECONNECT: a TLS handshake (16-18 ms of CPU for the pool, DSPy 3.4.1) that no caller waits for; "
-    "and `build` leaves LiteLLM out where no LM needs it: 111 MB of an artifact",
+    "DSPY_LAMBDA_PRECONNECT: no caller waits for the TLS handshake (16-18 ms of CPU for the pool, DSPy 3.4.1); and "
+    "`build` leaves out LiteLLM, 111 MB of an artifact, if no LM needs it",
     (
         Name(EXECUTION, "prepare", PREPARE),
         Name(EXECUTION, "_engine", "lm call asynchronous"),
@@ -38,7 +38,7 @@ ENGINES = Patch(
 )
 PRICES = Patch(
     "whether a model has a price",
-    "a warning where a spend alarm would see nothing; nothing at run time",
+    "a warning if a spend alarm would see no costs; nothing at run time",
     (
         Name("dspy._vendor.lm15.errors", "LM15Error"),
         Name("dspy.clients.capabilities", "resolve", "lm"),
@@ -48,17 +48,17 @@ PRICES = Patch(
 )
 PARALLEL = Patch(
     "the reasons of dspy.Parallel",
-    "its bare Exception chains nothing: without this an outage counts as the program's failure, which no retry follows",
+    "its bare Exception has no cause; without this, an outage counts as a program error, which is not retried",
     (Name(PARALLELIZER, "ParallelExecutor"),),
 )
 ASYNCIFY_SLOTS = Patch(
     "free slots of dspy.asyncify",
-    "calls that were left to themselves keep its 8 slots, and all later ones would wait for them",
+    "abandoned calls keep its 8 slots, and all later calls would wait for them",
     (Name(_ASYNCIFY, "_limiter"), Name(_ASYNCIFY, "get_limiter", "")),
 )
 UNDEFINED_TYPES = Patch(
     "fields without a type",
-    "DSPy calls them str and takes anything; without this, what is no text is a 422",
+    "DSPy declares them as str but accepts anything; without this, other types are answered with 422",
     (Name("dspy.utils.constants", "IS_TYPE_UNDEFINED"),),
 )
 
@@ -68,12 +68,12 @@ def _try_usage_setting() -> None:
 
     with dspy.settings.context(**{USAGE_SETTING: ENGINES}):
         if dspy.settings.get(USAGE_SETTING) is not ENGINES:
-            raise AttributeError("dspy.settings keep no setting of others")
+            raise AttributeError("dspy.settings does not keep additional settings")
 
 
 OWN_SETTING = Patch(
-    "a setting of our own in dspy.settings",
-    "tokens and cost of LM calls in threads that DSPy starts without the context",
+    "an additional setting in dspy.settings",
+    "counts tokens and cost of LM calls in threads that DSPy starts without the context",
     (
         Name(_SETTINGS, "Settings.configure", "self kwargs"),
         Name(_SETTINGS, "Settings.context", "self kwargs"),
@@ -85,12 +85,12 @@ READINGS = (ENGINES, PRICES, PARALLEL, ASYNCIFY_SLOTS, UNDEFINED_TYPES, OWN_SETT
 
 
 def native_provider(lm: dspy.LM, *, asynchronous: bool) -> Any:
-    """The native provider behind an LM, with the connection pool that the LM's calls will use.
+    """Return the native provider of an LM, with the connection pool that the LM's calls will use.
 
     Raises:
-        LookupError: it cannot be told of this DSPy.
+        LookupError: This DSPy version does not reveal it.
     """
-    if reason := put_in_place(ENGINES):
+    if reason := apply_patch(ENGINES):
         raise LookupError(reason)
     engine, request = _engine_of(lm, asynchronous)
     provider, _ = engine._target(request)
@@ -98,14 +98,14 @@ def native_provider(lm: dspy.LM, *, asynchronous: bool) -> Any:
 
 
 def uses_litellm(lm: dspy.LM) -> bool:
-    """Whether a plain chat call of this LM would go through LiteLLM, told by DSPy's own backend selection.
+    """Whether a plain chat call of this LM would go through LiteLLM, according to DSPy's own backend selection.
 
-    True where that cannot be told: an artifact with LiteLLM is larger, one without it may not answer.
+    True if that is unknown: an artifact with LiteLLM is larger, but one without it may fail.
 
     Raises:
-        ValueError, TypeError: no call of this LM can succeed.
+        ValueError, TypeError: No call of this LM can succeed.
     """
-    if put_in_place(ENGINES):
+    if apply_patch(ENGINES):
         return True
     from dspy.clients.engines.litellm_engine import LiteLLMEngine
 
@@ -126,11 +126,11 @@ _PRICED_AS = ("{}", "{}_converse", "{}_chat", "{}-language-models")
 
 
 def has_price(lm: dspy.LM) -> bool:
-    """Whether DSPy's price map has what the tokens of an LM's calls cost; without it `cost_usd` is null.
+    """Whether DSPy's price map has token prices for an LM; without them `cost_usd` is null.
 
-    True where that cannot be told.
+    True if that is unknown.
     """
-    if put_in_place(PRICES):
+    if apply_patch(PRICES):
         return True
     from dspy._vendor.lm15.errors import LM15Error
     from dspy.clients.capabilities import resolve
@@ -146,22 +146,24 @@ def has_price(lm: dspy.LM) -> bool:
 
 
 def raised_by_parallel(traceback: TracebackType | None) -> bool:
-    """Whether an exception was made by `dspy.Parallel` itself, which chains nothing to it."""
+    """Whether `dspy.Parallel` itself raised an exception, which then has no cause."""
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
     return traceback is not None and traceback.tb_frame.f_globals.get("__name__") == PARALLELIZER
 
 
 def renew_asyncify_slots() -> None:
-    """Begin with free slots of `dspy.asyncify`, which `dspy.streamify` takes, too: calls that were left to themselves
-    keep those they have, for as long as their loop stands still."""
-    if put_in_place(ASYNCIFY_SLOTS) is None:
+    """Free all slots of `dspy.asyncify`, which `dspy.streamify` also uses.
+
+    Abandoned calls keep their slots as long as their loop is blocked.
+    """
+    if apply_patch(ASYNCIFY_SLOTS) is None:
         importlib.import_module(_ASYNCIFY)._limiter = None  # type: ignore[attr-defined]
 
 
 def is_type_undefined(extra: dict[str, Any]) -> bool:
-    """Whether a signature's field was written without a type, told by its `json_schema_extra`."""
-    if put_in_place(UNDEFINED_TYPES):
+    """Whether a signature's field was defined without a type, according to its `json_schema_extra`."""
+    if apply_patch(UNDEFINED_TYPES):
         return False
     from dspy.utils.constants import IS_TYPE_UNDEFINED
 
@@ -169,28 +171,28 @@ def is_type_undefined(extra: dict[str, Any]) -> bool:
 
 
 def usage_setting(usage: Any) -> dict[str, Any]:
-    """The setting for `dspy.context` or `dspy.configure` by which an LM call finds its usage."""
-    return {} if put_in_place(OWN_SETTING) else {USAGE_SETTING: usage}
+    """Return the setting for `dspy.context` or `dspy.configure` by which an LM call finds its usage."""
+    return {} if apply_patch(OWN_SETTING) else {USAGE_SETTING: usage}
 
 
 def usage_of_settings() -> Any:
-    """What `usage_setting` has set; None if nothing has."""
-    if put_in_place(OWN_SETTING):
+    """Return the usage that `usage_setting` has set, or None."""
+    if apply_patch(OWN_SETTING):
         return None
     import dspy
 
     return dspy.settings.get(USAGE_SETTING)
 
 
-# Of lm15, DSPy's own HTTP client: for `provider_bounds`, whose patches name these as their ground.
+# Internals of lm15, DSPy's HTTP client, for `provider_bounds`, whose patches depend on these names.
 
 
 @functools.cache
 def default_read_timeout() -> float:
-    """Seconds that lm15 waits for a byte where nobody says otherwise."""
+    """Return the seconds that lm15 waits for a byte by default."""
     try:
         from dspy._vendor.lm15.transports._limits import DEFAULT_READ_TIMEOUT
-    except ImportError:  # the engine is another's, and so are its limits
+    except ImportError:  # another engine, with other limits
         return 600.0
     seconds: float = DEFAULT_READ_TIMEOUT
     return seconds
@@ -198,7 +200,7 @@ def default_read_timeout() -> float:
 
 @functools.cache
 def transport_error() -> type[Exception]:
-    """What lm15 raises where the network fails."""
+    """Return the exception class that lm15 raises for network failures."""
     from dspy._vendor.lm15.transports._exceptions import TransportError
 
     kind: type[Exception] = TransportError
@@ -206,14 +208,14 @@ def transport_error() -> type[Exception]:
 
 
 def read_timeout_of(transport: Any) -> float:
-    """How long a transport waits for a byte."""
+    """Return the seconds that a transport waits for a byte."""
     seconds: float = transport._read_timeout
     return seconds
 
 
 @functools.cache
 def protocol_error() -> type[Exception]:
-    """What lm15 raises where an answer is not HTTP."""
+    """Return the exception class that lm15 raises if an answer is not HTTP."""
     from dspy._vendor.lm15.transports._exceptions import ProtocolError
 
     kind: type[Exception] = ProtocolError
@@ -221,13 +223,13 @@ def protocol_error() -> type[Exception]:
 
 
 def most_of_head(parser: Any) -> int | None:
-    """The limit that the headers at a parser are over; None where they are not."""
+    """Return the limit that a parser's headers exceed, or None if they do not."""
     most: int = parser._max
     return most if len(parser._buf) > most else None
 
 
 def is_packed_twice(parser: Any, decoder: Any) -> bool:
-    """Whether a body comes in more than one content coding."""
+    """Whether a body has more than one content coding."""
     from dspy._vendor.lm15.transports._http11 import ContentDecoder, content_codings
 
     if not isinstance(decoder, ContentDecoder):

@@ -1,4 +1,4 @@
-"""A patch of DSPy: what it saves, what it stands on, and why it was left out where that differs."""
+"""Patches of DSPy: what each saves, which names it depends on, and why it was left out if these have changed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Function = Callable[..., Any]
 
 
 class Name(NamedTuple):
-    """A name of DSPy's that a patch stands on.
+    """A DSPy name that a patch depends on.
 
     Attributes:
-        module, name: where it is; dots lead into classes.
-        parameters: those of the function that it is, `...` for any more at the end; None where they do not matter.
-        is_async: whether that function is a coroutine function.
-        attributes: what the function's own code sets or reads of objects.
-        wrap: given what is there, returns what takes its place; None where the name is only used.
+        module, name: its module and its name there; dots lead into classes.
+        parameters: the function's parameters, with `...` at the end for any more; None if they do not matter.
+        is_async: whether the function is a coroutine function.
+        attributes: attributes that the function's own code sets or reads.
+        wrap: returns the replacement, given the original; None if the name is only used.
     """
 
     module: str
@@ -31,15 +31,15 @@ class Name(NamedTuple):
     wrap: Callable[[Any], Any] | None = None
 
 
-@dataclass(frozen=True, eq=False)  # compared and hashed by identity: each LM call asks whether one is in place
+@dataclass(frozen=True, eq=False)  # compared and hashed by identity, because each LM call looks one up
 class Patch:
-    """One thing that DSPy does not offer. It is put in place as a whole, or left out.
+    """A change to DSPy, which is applied as a whole or left out.
 
     Attributes:
-        name: what the warning calls it.
-        saves: what for, with a figure and where that was measured, if there is one.
-        names: what it stands on.
-        put: what else is done to put it in place; what it raises is the reason to leave the patch out.
+        name: its name in the warning.
+        saves: what it is for, with a figure and where that was measured, if there is one.
+        names: the names that it depends on.
+        put: further work to apply the patch; if it raises, the patch is left out for that reason.
         is_for_speed: whether `DSPY_LAMBDA_FAST=false` leaves it out.
     """
 
@@ -50,32 +50,32 @@ class Patch:
     is_for_speed: bool = False
 
 
-class _Differs(Exception):
-    """DSPy has changed what a patch stands on."""
+class _Mismatch(Exception):
+    """DSPy has changed a name that a patch depends on."""
 
 
 @functools.cache
-def put_in_place(patch: Patch) -> str | None:
-    """Put a patch in place, once in the life of the process.
+def apply_patch(patch: Patch) -> str | None:
+    """Apply a patch, at most once per process.
 
     Returns:
-        None; or what DSPy has changed, so that the patch was left out and DSPy is as it comes.
+        None, or the change in DSPy because of which the patch was left out.
     """
     try:
         found = [(name, *_find(name)) for name in patch.names]
         if patch.put is not None:
             patch.put()
     except Exception as error:
-        return str(error) if isinstance(error, _Differs) else f"{type(error).__name__}: {error}"
+        return str(error) if isinstance(error, _Mismatch) else f"{type(error).__name__}: {error}"
     for name, owner, original in found:
         if name.wrap is not None:
             setattr(owner, name.name.rpartition(".")[2], _wrapped(name.wrap, original))
     return None
 
 
-def put_all_in_place(patches: Iterable[Patch]) -> dict[str, str]:
-    """Put patches in place: those left out, each with what DSPy has changed."""
-    return {patch.name: reason for patch in patches if (reason := put_in_place(patch)) is not None}
+def apply_patches(patches: Iterable[Patch]) -> dict[str, str]:
+    """Apply patches, and return those that were left out, each with the change in DSPy."""
+    return {patch.name: reason for patch in patches if (reason := apply_patch(patch)) is not None}
 
 
 def _wrapped(wrap: Callable[[Any], Any], original: Any) -> Any:
@@ -84,10 +84,10 @@ def _wrapped(wrap: Callable[[Any], Any], original: Any) -> Any:
 
 
 def _find(name: Name) -> tuple[Any, Any]:
-    """Where a name is, and what it is now.
+    """Return the owner of a name and its current value.
 
     Raises:
-        _Differs: it is not what the patch was made for.
+        _Mismatch: It is not what the patch expects.
     """
     where = f"{name.module}.{name.name}"
     holder, _, attribute = name.name.rpartition(".")
@@ -97,11 +97,11 @@ def _find(name: Name) -> tuple[Any, Any]:
             owner = getattr(owner, part)
         original = getattr(owner, attribute)
     except (ImportError, AttributeError) as error:
-        raise _Differs(f"{where}: {error}") from None
+        raise _Mismatch(f"{where}: {error}") from None
     if name.parameters is not None:
         _check_parameters(where, name, original)
     if missing := set(name.attributes.split()) - set(_names_in(original)):
-        raise _Differs(f"{where} has no {', '.join(sorted(missing))}")
+        raise _Mismatch(f"{where} has no {', '.join(sorted(missing))}")
     return owner, original
 
 
@@ -109,13 +109,13 @@ def _check_parameters(where: str, name: Name, function: Any) -> None:
     try:
         parameters = " ".join(inspect.signature(function).parameters)
     except (TypeError, ValueError) as error:
-        raise _Differs(f"{where}: {error}") from None
+        raise _Mismatch(f"{where}: {error}") from None
     expected = str(name.parameters)
     is_same = parameters.startswith(expected[:-3]) if expected.endswith("...") else parameters == expected
     if not is_same:
-        raise _Differs(f"{where} takes ({parameters}), not ({expected})")
+        raise _Mismatch(f"{where} takes ({parameters}), not ({expected})")
     if inspect.iscoroutinefunction(function) != name.is_async:
-        raise _Differs(f"{where} changed between async and sync")
+        raise _Mismatch(f"{where} changed between async and sync")
 
 
 def _names_in(function: Any) -> tuple[str, ...]:

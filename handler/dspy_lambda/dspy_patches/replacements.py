@@ -1,4 +1,4 @@
-"""What takes the place of a function or attribute of DSPy's, and what each stands on."""
+"""Replacements of DSPy's functions and attributes, and the names that each depends on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class _NoBar:
-    """Stands in for tqdm's bar, whatever is asked of it."""
+    """Replaces tqdm's bar; accepts any call and does nothing."""
 
     _instances: ClassVar[set[object]] = set()
 
@@ -37,9 +37,9 @@ class _NoBar:
 
 NO_BARS = Patch(
     "no progress bars of dspy.Parallel and Module.batch",
-    # DSPy tells tqdm itself whether to show them, so TQDM_DISABLE changes nothing.
-    "half a line of log for each item; and DSPy empties tqdm's set of all bars before each new one: of two calls at "
-    "once, one sometimes fails with a KeyError, even where bars are disabled",
+    # DSPy passes `disable` to tqdm explicitly, so TQDM_DISABLE has no effect.
+    "prevents half a log line for each item. DSPy also empties tqdm's set of all bars before each new one, so one of "
+    "two concurrent calls sometimes fails with a KeyError, even if bars are disabled",
     (
         Name(PARALLELIZER, "tqdm.tqdm"),
         Name(PARALLELIZER, "ParallelExecutor.execute", "self function data"),
@@ -52,24 +52,24 @@ NO_BARS = Patch(
 
 
 def history_patch(receive: Callable[[Any, dict[str, Any]], None]) -> Patch:
-    """Send each answered LM call's history entry to `receive`, with the LM, in place of DSPy's `record_history`.
+    """Send each answered LM call's history entry to `receive`, with the LM, instead of to DSPy's `record_history`.
 
-    An entry is the one place where DSPy has tokens and cost together. `dspy.track_usage` has no cost and is empty
-    inside `dspy.Parallel`; `disable_history=True` gives neither tokens nor cost.
+    Only a history entry has both tokens and cost. `dspy.track_usage` has no cost and is empty inside `dspy.Parallel`;
+    with `disable_history=True` there are neither tokens nor cost.
     """
 
     def record(client: Any, entry: dict[str, Any]) -> None:
         receive(client, entry)
 
     def put() -> None:
-        # TypeSafe, which is no BaseLM, has it by a name of its own: of this one, if it is imported from now on.
+        # TypeSafe, which is not a BaseLM, has imported the name; if it is imported later, it gets the replacement.
         if (typesafe := sys.modules.get("dspy.clients.typesafe")) is not None:
             typesafe.record_history = record  # type: ignore[attr-defined]
 
     return Patch(
-        "a history of each call's own",
-        "14 KiB a call (DSPy 3.4.1, prompts of 3 KB) in the LM's, the modules' and a global list, with one caller's "
-        "prompt beside another's; and it tells the tokens and cost of the LMs that programs make",
+        "a separate history for each call",
+        "14 KiB per call (DSPy 3.4.1, prompts of 3 KB) in the lists of the LM, the modules and globally, where prompts "
+        "of different callers would be mixed; and it counts tokens and cost of LMs that programs create",
         (Name("dspy.clients.base_lm", "record_history", "client entry", wrap=lambda _: record),),
         put,
     )
@@ -80,7 +80,7 @@ def history_patch(receive: Callable[[Any, dict[str, Any]], None]) -> Patch:
 
 def _init_with_base(original: Function) -> Function:
     def init(lm: dspy.LM, *args: Any, **options: Any) -> None:
-        takes_one = isinstance(options.get("engine", "auto"), str)  # an engine of its own has its own connection
+        takes_one = isinstance(options.get("engine", "auto"), str)  # an engine object has its own connection
         base = os.environ.get(API_BASE) if takes_one else None
         original(lm, *args, **{**options, "api_base": base} if base else options)
 
@@ -89,7 +89,7 @@ def _init_with_base(original: Function) -> Function:
 
 OWN_MODELS = Patch(
     "DSPY_LAMBDA_API_BASE for every dspy.LM",
-    "a program's own LMs, too, ask the gateway or mock that is named there, and not their provider",
+    "LMs that programs create also send their calls to this gateway or mock instead of their provider",
     (Name("dspy.clients.lm", "LM.__init__", "self model ...", wrap=_init_with_base),),
 )
 
@@ -98,7 +98,7 @@ OWN_MODELS = Patch(
 
 
 def _keep_apart(forward: Function) -> Function:
-    """`forward` of both: on a copy for each call, and failed where the model failed every attempt."""
+    """Wrap `forward` of both: run on a copy for each call, and raise if the model failed every attempt."""
     from dspy_lambda.call import CALL
 
     def run(self: Any, **inputs: Any) -> Any:
@@ -113,15 +113,15 @@ def _keep_apart(forward: Function) -> Function:
 
 
 def _log_prints(module: str) -> None:
-    """What they print of a failed attempt is an exception's text."""
+    """Log what they print of a failed attempt, which is an exception's text."""
     importlib.import_module(module).print = logging.getLogger(module).warning  # type: ignore[attr-defined]
 
 
 def _best(module: str, kind: str) -> Patch:
     return Patch(
-        f"calls of dspy.{kind} apart",
-        "DSPy counts the failures that it tolerates down in the module itself: what one call used up, all later ones "
-        "lack. And it returns None where all attempts failed: a record of an outage would count as done",
+        f"separate calls of dspy.{kind}",
+        "DSPy keeps the number of failures that it still tolerates in the module, so failures of one call would count "
+        "in all later ones. It also returns None if all attempts failed, so a record would count as done in an outage",
         (Name(module, f"{kind}.forward", "self kwargs", wrap=_keep_apart),),
         functools.partial(_log_prints, module),
     )
@@ -144,15 +144,15 @@ def _remembered(model_info: Function) -> Function:
 
 PRICE_MAP = Patch(
     "the price map at init",
-    "the first call's load of some 5,000 entries",
+    "the first call need not load about 5,000 entries",
     (Name(METADATA, "source_info", ""),),
     _load_prices,
     is_for_speed=True,
 )
 _MODEL_INFO = "provider model namespaces"
 PRICE_LOOKUPS = Patch(
-    "each model looked up once",
-    "0.8-1.4 ms of CPU a call for a model that the price map does not know (DSPy 3.4.1, 2 cores): of 1.5 ms sync",
+    "one price lookup per model",
+    "0.8-1.4 ms of the 1.5 ms of CPU of a sync call for a model that the price map does not list (DSPy 3.4.1, 2 cores)",
     (
         Name("dspy.clients.costs", "model_info", _MODEL_INFO, wrap=_remembered),
         Name("dspy.clients.capabilities", "model_info", _MODEL_INFO, wrap=_remembered),
@@ -160,14 +160,14 @@ PRICE_LOOKUPS = Patch(
     is_for_speed=True,
 )
 PROXY_LOOKUPS = Patch(
-    "proxy settings read once",
-    "a walk through all environment variables for each request",
+    "one read of the proxy settings",
+    "a loop over all environment variables for each request",
     (Name(f"{HTTP}._proxy", "getproxies", "", wrap=functools.cache),),
     is_for_speed=True,
 )
 
-# What DSPy hands to the thread pool although it is pure and short: with the disk cache off and the price map loaded,
-# as they are here.
+# Functions that DSPy runs in the thread pool although they are pure and short, given that the disk cache is off and the
+# price map is loaded, as they are here.
 _TARGET = (LM15_ENGINE, "_Routing._target")
 PURE = (
     Name(EXECUTION, "prepare", PREPARE),
@@ -184,7 +184,7 @@ _pure: set[tuple[str, str]] = set()
 def _pure_call(name: Name) -> Patch:
     return Patch(
         f"{name.name} on the loop",
-        "a hop to a thread and back: of those that an async call makes, 1.0-1.3 ms of CPU in all are left of 1.6-2.0 "
+        "a hop to a thread and back; without all of an async call's hops, 1.0-1.3 ms of CPU remain of 1.6-2.0 "
         "(DSPy 3.4.1, 2 cores)",
         (name,),
         lambda: _pure.add((name.module, name.name)),
@@ -196,9 +196,9 @@ PURE_CALLS = tuple(_pure_call(name) for name in PURE)
 
 
 def is_pure(function: Callable[..., Any]) -> bool:
-    """Whether a call that was meant for the thread pool can run on the loop itself.
+    """Whether a call meant for the thread pool can run on the loop itself.
 
-    `asyncio.to_thread(f, ...)` comes as `partial(context.run, f, ...)`.
+    `asyncio.to_thread(f, ...)` passes `partial(context.run, f, ...)`.
     """
     if not isinstance(function, functools.partial) or not function.args:
         return False
@@ -207,7 +207,7 @@ def is_pure(function: Callable[..., Any]) -> bool:
     if name not in _pure:
         return False
     if name == _TARGET:
-        # Without a key of its own it may refresh a login over the network.
+        # Without a key it may refresh a login over the network.
         return bool(getattr(getattr(inner.__self__, "config", None), "api_keys", None))
     return True
 

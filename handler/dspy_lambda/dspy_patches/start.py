@@ -1,4 +1,4 @@
-"""The import of DSPy: one that this package can be used with, without a search for sources."""
+"""Import DSPy without searching for sources, and check its version."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ _OLDEST = (3, 4)
 
 @contextmanager
 def dspy_import() -> Iterator[None]:
-    """For `import dspy`, and what else of DSPy is imported with it.
+    """Wrap `import dspy` and imports of its submodules.
 
     Raises:
-        ConfigError: this DSPy is too old.
+        ConfigError: DSPy is too old.
     """
     try:
         with quick_stacks():
             yield
     finally:
-        check_version()  # first of all: what an older one lacks is only what follows from it
+        check_version()  # in `finally`: with an older DSPy, an ImportError is only a consequence of its version
 
 
 def check_version() -> None:
-    """Refuse a DSPy from before 3.4, which has another way to its models.
+    """Refuse a DSPy before 3.4, which calls its models in a different way.
 
     Raises:
-        ConfigError: it is older.
+        ConfigError: DSPy is older.
     """
     version = getattr(sys.modules.get("dspy"), "__version__", None)
-    if not isinstance(version, str):  # it has not come so far
+    if not isinstance(version, str):  # the import failed before it was set
         return
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
     if numbers < _OLDEST:
@@ -44,13 +44,13 @@ def check_version() -> None:
 
 @contextmanager
 def quick_stacks() -> Iterator[None]:
-    """`inspect.stack()` without a search for each frame's source.
+    """Replace `inspect.stack()` with a version that does not search for each frame's source.
 
-    DSPy asks for the whole stack for every optional package that is not installed (numpy, openai, ...), to name a
-    line in an error that nobody may ever see. Measured, Python 3.13 under the runtime client, where the stack is
-    deep: 0.9 s of a cold start of 1.4 s; 0.07 s in a bare interpreter.
+    DSPy reads the whole stack for every optional package that is not installed (numpy, openai, ...), to name a line in
+    an error that may never be raised. Measured with Python 3.13 and the runtime client, where the stack is deep: 0.9 s
+    of a cold start of 1.4 s; 0.07 s in a bare interpreter.
 
-    It stands on no name of DSPy's: Python itself has no line to show where a source cannot be read.
+    It depends on no DSPy name: Python itself shows no line if a source cannot be read.
     """
     stack = inspect.stack
     inspect.stack = _stack

@@ -1,4 +1,4 @@
-"""The LMs of an environment, by alias: made once, for programs and for code outside of calls."""
+"""The LMs of an environment, by alias: created once, for programs and for code outside calls."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from dspy_lambda.call import Call, NoCall
 from dspy_lambda.config import Config
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.models.registry import ProgramLM, build_models
-from dspy_lambda.programs.discovery import placed_lm
+from dspy_lambda.programs.discovery import default_lm
 from dspy_lambda.programs.program import Program
 from dspy_lambda.settings import Settings
 
-_USUAL_SECONDS = 60  # where no program could be loaded
+_USUAL_SECONDS = 60  # if no program could be loaded
 
 
 class ModelPool(dict[str, ProgramLM]):
-    """Makes an alias's LM when it is first asked for.
+    """Creates an alias's LM when it is first needed.
 
     Args:
-        no_call: the call of an LM that no call has asked.
+        no_call: stands for the call when an LM is used outside any call.
     """
 
     def __init__(self, config: Config, project: Path, settings: Settings, no_call: NoCall) -> None:
@@ -33,26 +33,26 @@ class ModelPool(dict[str, ProgramLM]):
         self._no_call = no_call
 
     def outside_of_calls(self, alias: str) -> ProgramLM | None:
-        """An alias's LM for what asks outside of calls; None without its key, which perhaps no program needs."""
+        """Return an alias's LM for use outside calls; None without its key, which perhaps no program needs."""
         if alias not in self:
             with suppress(ConfigError):
                 self.update(self._made({alias}))
         return self.get(alias)
 
     def keep(self, programs: Iterable[Program]) -> None:
-        """Have the LMs of these programs and, of the others, the one that code outside of calls has.
+        """Create the LMs of these programs, and drop all others except the default LM of code outside calls.
 
         Raises:
-            ConfigError: the variable that holds a model's key is not set.
+            ConfigError: The variable that holds a model's key is not set.
         """
         used = {program.name: program.model for program in programs}
         seconds = (self._config.lambda_.function(name).timeout_seconds for name in used)
         self._no_call.seconds = max(seconds, default=_USUAL_SECONDS)
         for alias, lm in self._made(set(used.values())).items():
-            # Programs may have got theirs when they were made, and the code around them may have set the key since.
+            # Programs may have received their LMs when they were created, before other code set the key.
             self.setdefault(alias, lm).kwargs = lm.kwargs
         for alias in self.keys() - used.values():
-            if self[alias] is not placed_lm():
+            if self[alias] is not default_lm():
                 del self[alias]
 
     def _made(self, aliases: set[str]) -> dict[str, ProgramLM]:

@@ -1,4 +1,4 @@
-"""The LM registry: one LM per alias for the life of the environment, copied for each call."""
+"""Create one LM per alias for the life of the environment; each call gets a copy."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from dspy_lambda.history import CallHistory, record
 from dspy_lambda.limits import ModelLimit, spend
 from dspy_lambda.settings import Settings
 
-RETRIES = 3  # as dspy.LM's own default
+RETRIES = 3  # the default of dspy.LM
 
 
 class ProgramLM(dspy.LM):  # type: ignore[misc]
-    """An alias's LM. A copy belongs to one call: it counts for that call, and asks nothing after its deadline."""
+    """An alias's LM. A copy belongs to one call: its usage counts there, and it sends no request after the deadline."""
 
     call: Call | None = None
     limit: ModelLimit | None = None
 
     def for_call(self, call: Call) -> Self:
-        """A copy that shares this LM's connections."""
+        """Create a copy for a call; it shares this LM's connections."""
         copied: Self = super().copy()
         copied.call = call
         copied.history = CallHistory(call)
         return copied
 
     def copy(self, **options: Any) -> Self:
-        """A copy for the same call, with a history of its own."""
+        """Create a copy for the same call, with a separate history."""
         copied: Self = super().copy(**options)
         copied.history = CallHistory(copied.call)
         return copied
 
     def __deepcopy__(self, _: dict[int, Any]) -> Self:
-        """Modules are copied deeply with their LMs, as dspy.Refine does: connections and limit stay the same."""
+        """Copy with the same connections and limit: dspy.Refine, for example, deep-copies modules with their LMs."""
         copied: Self = self.copy()
         return copied
 
     def abandon_slots(self) -> None:
-        """Free the slots of calls that were left to themselves."""
+        """Free the slots of abandoned calls."""
         if self.limit is not None:
             self.limit.abandon()
 
     def update_history(self, entry: dict[str, Any]) -> None:
-        """Count an answered call, against the minute, too."""
+        """Count an answered call in its usage and against the minute's quota."""
         record(self, entry)
         spend(self, (entry.get("usage") or {}).get("total_tokens") or 0)
 
@@ -56,13 +56,13 @@ class ProgramLM(dspy.LM):  # type: ignore[misc]
 def build_models(
     config: Config, aliases: set[str], project: Path, timeout_seconds: float, variables: Settings
 ) -> dict[str, ProgramLM]:
-    """One LM for each alias in use; its connection pool lives and is shared with it.
+    """Create one LM for each alias in use; its copies share its connection pool.
 
-    `timeout_seconds` bounds each wait for the provider's next byte. DSPy's own default is 600 s, longer than most
-    functions live, and each distinct timeout opens a pool of its own: so there is exactly one.
+    `timeout_seconds` limits each wait for the provider's next byte. DSPy's default is 600 s, longer than most functions
+    may run. Each distinct timeout would open a separate pool, so all LMs use the same one.
 
     Raises:
-        ConfigError: the environment variable that holds a model's key is not set.
+        ConfigError: The environment variable that holds a model's key is not set.
     """
     return {
         alias: _build(alias, config.models.registry[alias], project / CONFIG_FILE, timeout_seconds, variables)
@@ -96,6 +96,6 @@ def _api_key(alias: str, settings: ModelSettings, path: Path, variables: Setting
     if not key and settings.env:
         raise ConfigError(
             f"{path}: models.registry.{alias}.env: the environment variable {settings.env} is not set; "
-            f"set it (on this machine a line in the project's .env will do)."
+            f"set it (for local runs, in the project's .env file)."
         )
     return key

@@ -1,1 +1,1 @@
-"""Programs: discovered in a project, described by their schemas, one copy for each call."""
+"""Discover a project's programs, describe them by schemas, and copy them for each call."""

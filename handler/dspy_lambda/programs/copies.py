@@ -1,4 +1,4 @@
-"""Copies of a program, one for each call, so that what a call changes on `self` and below stays in that call."""
+"""Copy a program for each call, so that what a call changes on `self` and below stays in that call."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import dspy
 
-MOST_ITEMS = 1000  # of a list, dict, set, deque or tuple, with all that are within it
-_MOST_LEVELS = 50
+MAX_ITEMS = 1000  # in a list, dict, set, deque or tuple, including nested ones
+_MAX_LEVELS = 50
 _MAPPINGS = (dict, defaultdict, OrderedDict, Counter)
 _SEQUENCES = (list, deque)
 _CONTAINERS = (*_MAPPINGS, *_SEQUENCES, set)
@@ -22,15 +22,15 @@ Memo = dict[int, Any]  # the id of an original -> its copy
 class Copier:
     """Copies a module and what belongs to it, and shares the rest.
 
-    Copied are modules, tools and built-in containers; with them the methods bound to one of them, and the tuples,
-    partial objects and closures that hold one. All else is shared: LMs, clients, arrays, Pydantic models, objects of
-    the program's own classes, and containers that are large. Which is which is found out once, here.
+    It copies modules, tools and built-in containers, methods bound to one of them, and tuples, partial objects and
+    closures that hold one. It shares everything else: LMs, clients, arrays, Pydantic models, instances of the
+    program's own classes, and large containers. The decision is made once, when the copier is created.
 
-    Not by `copy.deepcopy`, which copies clients and data, and fails at locks; and `dspy.Module.__getstate__` drops
+    `copy.deepcopy` would also copy clients and data and would fail on locks, and `dspy.Module.__getstate__` would drop
     the callbacks that the user gave a module.
 
     Attributes:
-        too_large: where the containers are that are shared for their size, such as `self.corpus`.
+        too_large: the paths of the containers that are shared because of their size, such as `self.corpus`.
     """
 
     def __init__(self, module: dspy.Module) -> None:
@@ -45,10 +45,10 @@ class Copier:
         self._filled = [(key, fill) for key, value in copied.items() if (fill := _fill_of(value, copied))]
 
     def copy(self, history: Callable[[], list[Any]]) -> dspy.Module:
-        """A copy of the module as it is now.
+        """Copy the module in its current state.
 
         Args:
-            history: makes what each module's `history` is.
+            history: creates each module's `history`.
         """
         memo: Memo = {}
         for key, original, begin in self._begun:
@@ -63,7 +63,7 @@ class Copier:
 
 
 class _Found:
-    """What a module leads to, by id: what is copied in any case, and what is copied if it holds something copied."""
+    """The objects reachable from a module, by id: those always copied, and those copied if they hold a copied one."""
 
     def __init__(self, module: dspy.Module) -> None:
         self.own: dict[int, Any] = {}
@@ -93,28 +93,28 @@ class _Found:
             for item in _items(value):
                 self._find(item, path)
         elif issubclass(kind, dspy.Module | dspy.Tool) and (not self.own or not hasattr(kind, "__del__")):
-            # A copy with a `__del__` would close at its end what all calls share.
+            # The `__del__` of a copy would close resources that all calls share.
             self.own[key] = value
             for name, attribute in list(vars(value).items()):
                 if name == "history" and issubclass(kind, dspy.Module):
-                    continue  # each copy gets one of its own
+                    continue  # each copy gets its own
                 self._find(attribute, f"{path}.{name}")
         elif kind in _HOLDERS:
             self._holders[key] = value
             for item in _items(value):
-                # A closure's own list or dict may be a decorator's cache, which is for all.
+                # A list or dict in a closure may be a decorator's cache, which all calls share.
                 if kind is not CellType or type(item) not in _CONTAINERS:
                     self._find(item, path)
 
 
 def _items(value: Any) -> Sequence[Any]:
-    """What a container or a holder holds at this moment; other threads may be at work on it."""
+    """Return a snapshot of what a container or holder holds; other threads may be changing it."""
     kind = type(value)
     return _HOLDERS[kind].items(value) if kind in _HOLDERS else list(value.values() if kind in _MAPPINGS else value)
 
 
 def _in_order(holders: dict[int, Any]) -> list[Any]:
-    """Those that cannot be begun empty, each after what it holds."""
+    """Order the holders that cannot be created empty, each after what it holds."""
     ordered: list[Any] = []
     seen: set[int] = set()
 
@@ -132,7 +132,7 @@ def _in_order(holders: dict[int, Any]) -> list[Any]:
 
 
 def _begin_of(value: Any) -> Callable[[Any], Any] | None:
-    """How a copy is begun that gets what it holds later; None where it must be made at once."""
+    """Return a function that begins a copy to be filled later, or None if it must be created complete."""
     kind: Any = type(value)
     if kind in _CONTAINERS:
         begin: Callable[[Any], Any] = kind.copy
@@ -143,7 +143,7 @@ def _begin_of(value: Any) -> Callable[[Any], Any] | None:
 
 
 def _fill_of(value: Any, copied: dict[int, Any]) -> Callable[[Any, Memo], None] | None:
-    """How a copy gets copies of what it holds; None where it holds none, or has them already."""
+    """Return a function that fills a copy with copies, or None if it holds none or already has them."""
     kind = type(value)
     if kind in _HOLDERS:
         return _fill_cell if kind is CellType else None
@@ -155,14 +155,14 @@ def _fill_of(value: Any, copied: dict[int, Any]) -> Callable[[Any, Memo], None] 
 
 
 def _is_large(container: Any) -> bool:
-    """Whether it has too many items, with those of all containers within it, or too many levels."""
+    """Whether a container has too many items, including nested ones, or too many levels."""
     seen: set[int] = set()
     level, number = [container], 0
-    for _ in range(_MOST_LEVELS):
+    for _ in range(_MAX_LEVELS):
         below = []
         for one in level:
             number += len(one)
-            if number > MOST_ITEMS:
+            if number > MAX_ITEMS:
                 return True
             below += [item for item in _items(one) if type(item) in (*_CONTAINERS, tuple)]
         seen.update(map(id, level))
@@ -228,7 +228,7 @@ def _copy_function(original: FunctionType, memo: Memo) -> FunctionType:
 def _items_of_cell(cell: CellType) -> Sequence[Any]:
     try:
         return (cell.cell_contents,)
-    except ValueError:  # it is empty
+    except ValueError:  # the cell is empty
         return ()
 
 
@@ -237,12 +237,12 @@ def _copy_cell(original: CellType) -> CellType:
 
 
 def _fill_cell(clone: CellType, memo: Memo) -> None:
-    """Last: a function may be in a cell of its own."""
+    """Fill a cell last: a function may be in its own closure."""
     clone.cell_contents = memo.get(id(clone.cell_contents), clone.cell_contents)
 
 
 class _Holder(NamedTuple):
-    """A kind of object that is copied only for what it holds: how to get at that, and how to make the copy."""
+    """How to read what a kind of object holds, and how to copy it; such objects are copied only for what they hold."""
 
     items: Callable[[Any], Sequence[Any]]
     copy: Callable[[Any, Memo], Any]

@@ -1,4 +1,4 @@
-"""Discovery: the public `dspy.Module` classes of a project in dspy-cli's layout, found and loaded."""
+"""Find and load the public `dspy.Module` classes of a project in dspy-cli's layout."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from dspy_lambda.programs.schemas import schemas_of
 
 _RESERVED = "dspy_lambda"
 _placed: dspy.BaseLM | None = None
-# Whose own exceptions quote no values of a project's.
+# Exceptions raised by code in these folders do not quote a project's values.
 _TRUSTED = (
     "<frozen importlib.",
     f"{Path(importlib.__file__).parent}{os.sep}",
@@ -40,13 +40,13 @@ _NO_PROGRAMS = re.compile(r"Signature|BaseModel|Enum|TypedDict|NamedTuple|Protoc
 
 @dataclass(frozen=True)
 class ProgramFile:
-    """A file that may define programs, and the name of the Python module that it is."""
+    """A file that may define programs, and its Python module name."""
 
     path: Path
     module: str
 
     def class_names(self) -> list[str]:
-        """Public classes that look like programs, read without importing the file."""
+        """Return the names of public classes that look like programs, without importing the file."""
         text = self.path.read_text(encoding="utf-8", errors="replace")
         try:
             found = [
@@ -60,21 +60,21 @@ class ProgramFile:
 
 
 def program_files(project: Path) -> list[ProgramFile]:
-    """The files `src/<package>/modules/*.py` of a project; names with a leading underscore are private.
+    """List a project's `src/<package>/modules/*.py`; file names with a leading underscore are private.
 
     Raises:
-        ConfigError: no such folder, or a folder name that would hide this package's own.
+        ConfigError: There are no such files, or a file or folder would shadow this package.
     """
     source = project / "src"
     for place in (source / _RESERVED, project / _RESERVED):
         file = place.with_suffix(".py")
         if file.is_file():
-            raise ConfigError(f"{file}: `{_RESERVED}` is the package of dspy-lambda itself; rename the file.")
+            raise ConfigError(f"{file}: `{_RESERVED}` is dspy-lambda's own package name; rename the file.")
         if place.is_dir() and any(place.rglob("*.py")) and not _is_this_package(place):
-            raise ConfigError(f"{place}: `{_RESERVED}` is the package of dspy-lambda itself; rename the folder.")
+            raise ConfigError(f"{place}: `{_RESERVED}` is dspy-lambda's own package name; rename the folder.")
     files = sorted(p for p in source.glob("*/modules/*.py") if not p.name.startswith("_"))
     if not files:
-        raise ConfigError(f"{project}: no programs; put dspy.Module classes into src/<package>/modules/*.py.")
+        raise ConfigError(f"{project}: no programs found; put dspy.Module classes in src/<package>/modules/*.py.")
     return [ProgramFile(path, ".".join(path.relative_to(source).with_suffix("").parts)) for path in files]
 
 
@@ -90,24 +90,24 @@ def load_programs(
     module: str | None = None,
     lm_of: Callable[[str], dspy.BaseLM | None] = lambda _: None,
 ) -> tuple[dict[str, Program], dict[str, FailedProgram]]:
-    """Import a project's programs: all, or only the one named (and then only its module).
+    """Import all programs of a project or, with `only`, one program and only its module.
 
-    A module that fails to import fails its own programs and no other's.
+    A module that fails to import fails only its own programs.
 
     Args:
-        lm_of: the LM of an alias. A program that asks for `dspy.settings.lm` while it is made gets that of its model;
-            one in a module's own code, or later in a thread, that of the default model, or of the only program's.
+        lm_of: returns the LM of an alias. While a program is created, `dspy.settings.lm` is the LM of its model. In
+            module-level code, and later in threads, it is the LM of the default model or of the only program.
 
     Raises:
-        ConfigError: two programs of one name; or, with `only`, no such program or one that cannot be loaded.
+        ConfigError: Two programs have the same name; or, with `only`, the program does not exist or cannot be loaded.
     """
     files = program_files(project)
     _make_importable(project)
     if only is not None:
         files = _files_of(only, files, module)
     default = config.models.default if only is None else config.model_alias(only)
-    place_lm(lm_of(default))
-    # All are imported before any is made: only then is it known which classes are bases of others.
+    set_default_lm(lm_of(default))
+    # Import all before creating any: only then is it known which classes are bases of others.
     classes = [(file, _import(file)) for file in files]
     found: dict[str, tuple[Program | FailedProgram, ProgramFile]] = {}
     for file, imported in classes:
@@ -116,9 +116,11 @@ def load_programs(
                 continue
             if program.name in found:
                 other = found[program.name][1].path
-                raise ConfigError(f"{file.path}: program {program.name} is also in {other}; rename one of them.")
+                raise ConfigError(
+                    f"{file.path}: program {program.name} is also defined in {other}; rename one of them."
+                )
             found[program.name] = (program, file)
-    place_lm(lm_of(default))
+    set_default_lm(lm_of(default))
     programs = {name: p for name, (p, _) in found.items() if isinstance(p, Program)}
     failed = {name: p for name, (p, _) in found.items() if isinstance(p, FailedProgram)}
     if only is not None and only not in programs:
@@ -127,7 +129,7 @@ def load_programs(
 
 
 def _make_importable(project: Path) -> None:
-    """The packages in src/, and then what lies beside it: on Lambda the task root is on the path."""
+    """Make the packages in src/ importable, then those beside it: on Lambda, the task root is on the path."""
     source, root = str(project / "src"), str(project)
     if source not in sys.path:
         sys.path.insert(0, source)
@@ -135,17 +137,17 @@ def _make_importable(project: Path) -> None:
         sys.path.append(root)
 
 
-def place_lm(lm: dspy.BaseLM | None) -> None:
-    """Configure `dspy.settings.lm` for code outside of calls; one that the project has configured itself stays."""
+def set_default_lm(lm: dspy.BaseLM | None) -> None:
+    """Set `dspy.settings.lm` for code outside calls, unless the project has configured an LM itself."""
     global _placed
     if dspy.settings.lm is _placed:
-        with suppress(RuntimeError):  # another thread has configured DSPy before
+        with suppress(RuntimeError):  # another thread has already configured DSPy
             dspy.configure(lm=lm)
             _placed = lm
 
 
-def placed_lm() -> dspy.BaseLM | None:
-    """The LM that was placed last."""
+def default_lm() -> dspy.BaseLM | None:
+    """Return the LM that `set_default_lm` set last."""
     return _placed
 
 
@@ -154,32 +156,32 @@ def _files_of(only: str, files: list[ProgramFile], module: str | None) -> list[P
         chosen = [file for file in files if file.module == module]
         if not chosen:
             known = ", ".join(file.module for file in files)
-            raise ConfigError(f"DSPY_LAMBDA_MODULE: no module {module!r}; the project has: {known}.")
+            raise ConfigError(f"DSPY_LAMBDA_MODULE: there is no module {module!r}; the project has: {known}.")
         return chosen
     named = {file: file.class_names() for file in files}
     chosen = [file for file, names in named.items() if only in names]
     if len(chosen) > 1:
-        raise ConfigError(f"{chosen[1].path}: program {only} is also in {chosen[0].path}; rename one of them.")
+        raise ConfigError(f"{chosen[1].path}: program {only} is also defined in {chosen[0].path}; rename one of them.")
     if not chosen:
         known = ", ".join(sorted(name for names in named.values() for name in names))
-        raise ConfigError(f"DSPY_LAMBDA_PROGRAM: no program {only!r}; the project has: {known}.")
+        raise ConfigError(f"DSPY_LAMBDA_PROGRAM: there is no program {only!r}; the project has: {known}.")
     return chosen
 
 
 def _why_not(only: str, failed: dict[str, FailedProgram], files: list[ProgramFile]) -> str:
     if only in failed:
         return f"program {only} cannot be loaded: {failed[only].error}"
-    return f"DSPY_LAMBDA_PROGRAM: {files[0].path} defines no dspy.Module class named {only!r}."
+    return f"DSPY_LAMBDA_PROGRAM: {files[0].path} does not define a dspy.Module class named {only!r}."
 
 
 def _import(file: ProgramFile) -> list[type[dspy.Module]] | BaseException:
-    """The program classes of a file, or what its import raised."""
+    """Return the program classes of a file, or the exception that its import raised."""
     try:
         members = vars(importlib.import_module(file.module))
-        # By their real classes: a lazy module and a proxy run code of their own, which may raise, when they are asked.
+        # Check the real classes: lazy modules and proxies run code, which may raise, when their attributes are read.
         found = [(name, value) for name, value in sorted(members.items()) if is_a(value, type)]
         return [cls for name, cls in found if name == class_name(cls) and _is_program(cls, file.module)]
-    except KeyboardInterrupt:  # the developer's
+    except KeyboardInterrupt:  # from the developer
         raise
     except BaseException as error:
         return error
@@ -201,7 +203,7 @@ def _load(
     found: list[Program | FailedProgram] = []
     for cls in imported:
         if not _is_only_a_base(cls):
-            place_lm(lm_of(config.model_alias(class_name(cls))))
+            set_default_lm(lm_of(config.model_alias(class_name(cls))))
             found.append(_load_class(cls, file, config))
     return found
 
@@ -220,7 +222,7 @@ def _load_class(cls: type[dspy.Module], file: ProgramFile, config: Config) -> Pr
         entry = choose_entry(instance)
         schemas = schemas_of(instance, entry.method)
         copier = Copier(instance)
-    except KeyboardInterrupt:  # the developer's
+    except KeyboardInterrupt:  # from the developer
         raise
     except BaseException as error:
         return _failed(name, file, config, error)
@@ -231,16 +233,16 @@ def _check_init(cls: type[dspy.Module]) -> None:
     parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
     needed = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if needed:
-        raise TypeError(f"a program's __init__ takes no arguments, and this one needs {', '.join(needed)}")
+        raise TypeError(f"a program's __init__ must not require arguments, but this one requires {', '.join(needed)}")
 
 
 def _check_gateways(cls: type[dspy.Module]) -> None:
-    """Refuse what would be ignored: routes, requests and schedules that only dspy-cli's server gives a program."""
+    """Refuse gateways, which would be ignored: only dspy-cli's server gives programs their routes and schedules."""
     named = getattr(cls, "gateway", None)
     gateways = [g for g in (named if isinstance(named, list | tuple) else [named]) if isinstance(g, type)]
-    # By the base's module: whether dspy-cli is installed is none of the handler's business.
+    # Check the base's module name, so that dspy-cli need not be installed.
     if found := [g.__name__ for g in gateways if any(base.__module__.startswith("dspy_cli.") for base in g.__mro__)]:
-        raise TypeError(f"dspy-cli's gateways do not run on Lambda yet, and {cls.__name__} has {', '.join(found)}")
+        raise TypeError(f"dspy-cli's gateways do not run on Lambda yet, but {cls.__name__} uses {', '.join(found)}")
 
 
 def _failed(name: str, file: ProgramFile, config: Config, error: BaseException) -> FailedProgram:
@@ -256,11 +258,11 @@ def _place(file: ProgramFile, error: BaseException) -> str:
 
 
 def _reason(error: Any, file: ProgramFile) -> str:
-    """The exception's text only where Python, DSPy or this package wrote it: another's may hold what is private."""
+    """Describe an exception; quote its text only if Python, DSPy or this package wrote it, as others may be private."""
     name = class_name(type(error))
     if _raised_by_python(error):
         if is_a(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] == "dspy_cli":
-            return f"{name}: {error}; Lambda takes the place of dspy-cli's server, and its gateways do not run here yet"
+            return f"{name}: {error}; Lambda replaces dspy-cli's server, and its gateways do not run here yet"
         if is_a(error, ImportError) and error.name:
             remedy = _how_to_find(error.name, file.path.parents[2], is_found=not is_a(error, ModuleNotFoundError))
             return f"{name}: {error}{remedy and '; '}{remedy}"
@@ -269,13 +271,15 @@ def _reason(error: Any, file: ProgramFile) -> str:
         if is_a(error, NameError, AttributeError) and error.name:
             return f"{name}: {error.name!r}"
     if name == "PydanticSchemaGenerationError":
-        return "a type hint of its forward or aforward is no type that JSON can fill"
-    return f"{name} while the module was loaded; run it on its own to see the text"
+        return "a type hint of its forward or aforward is not a type that can be created from JSON"
+    return f"{name} while the module was loaded; run the module directly to see the message"
 
 
 def _raised_by_python(error: BaseException) -> bool:
-    """Whether the interpreter, its import system, DSPy or this package raised an exception, not code of a project's or
-    of another library's: that ends in an instruction of its own, which the last frame stands at."""
+    """Whether the interpreter, its import system, DSPy or this package raised an exception.
+
+    Code of a project or another library that raises is at a RAISE_VARARGS instruction in the traceback's last frame.
+    """
     entry = traceback_of(error)
     while entry is not None and entry.tb_next is not None:
         entry = entry.tb_next
@@ -286,20 +290,20 @@ def _raised_by_python(error: BaseException) -> bool:
 
 
 def _how_to_find(module: str, source: Path, *, is_found: bool) -> str:
-    """What to do about a module that was not found, by whose it would be and where this runs; or lacks a name."""
+    """Say what to do about a module that was not found or (`is_found`) lacks a name, depending on where this runs."""
     package = module.partition(".")[0]
     loaded = inspect.getattr_static(sys.modules.get(package), "__file__", None)
     for own in (source / package, source / f"{package}.py"):
         if own.exists() and isinstance(loaded, str) and not Path(loaded).is_relative_to(source):
-            return f"{own} is hidden by a package of that name, {loaded}: rename the project's own"
+            return f"{own} is shadowed by a package of that name, {loaded}: rename the project's module"
         if own.exists() and not is_found:
-            return f"{own} is the project's own and hides any package of that name: rename it if that one is meant"
+            return f"{own} shadows any installed package of that name: rename it if you mean the package"
     if is_found:
         return ""
     if _in_artifact(source):
         return (
-            "it is not in the artifact: list it in the project's own dependencies, since what only other packages "
-            "require may be left out, and build again"
+            "it is not in the artifact: add it to the project's direct dependencies, because packages that only other "
+            "packages require may be left out, and build again"
         )
     known = ("pyproject.toml", "requirements.txt")
     files = [name for name in known if (source.parent / name).is_file()] or known
@@ -307,5 +311,5 @@ def _how_to_find(module: str, source: Path, *, is_found: bool) -> str:
 
 
 def _in_artifact(source: Path) -> bool:
-    """Whether the project and this package lie side by side, as `dspy-lambda build` puts them."""
+    """Whether the project is next to this package, as in an artifact of `dspy-lambda build`."""
     return Path(dspy_lambda.__file__).resolve().parents[1] == source.parent

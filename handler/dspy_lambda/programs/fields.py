@@ -1,4 +1,4 @@
-"""A program's input as a hint for pydantic: from a parameter of its `forward`, or from its signature's field."""
+"""Build pydantic type hints for a program's inputs, from the parameters of `forward` or its signature's fields."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from dspy_lambda.dspy_patches.insides import is_type_undefined
 
 
 def parameter_hint(parameter: inspect.Parameter, hints: dict[str, Any], known: dict[str, FieldInfo]) -> Any:
-    """The hint of a parameter, with its default.
+    """Build the hint of a parameter, including its default.
 
     Args:
-        hints: of the program's method, by parameter.
+        hints: the type hints of the program's method, by parameter.
         known: the input fields of its signatures, for parameters without a hint.
     """
     field = known.get(parameter.name)
@@ -33,13 +33,13 @@ def parameter_hint(parameter: inspect.Parameter, hints: dict[str, Any], known: d
         annotation, metadata = Any, []
     if parameter.default is not parameter.empty:
         return _with_default(annotated(annotation, metadata), parameter.default)
-    if allows_none(hints.get(parameter.name)):  # passed as None where absent
+    if allows_none(hints.get(parameter.name)):  # passed as None if absent
         return _with_default(annotated(annotation, metadata), None)
     return annotated(annotation, metadata)
 
 
 def signature_hint(field: FieldInfo, optional: bool) -> Any:
-    """The hint of a signature's field that `forward` does not name, with its default."""
+    """Build the hint of a signature's field that `forward` does not name, including its default."""
     hint = annotated(_type_of(field), metadata_of(field))
     if not field.is_required():
         return _with_default(hint, field.default)
@@ -47,10 +47,10 @@ def signature_hint(field: FieldInfo, optional: bool) -> Any:
 
 
 def _type_of(field: FieldInfo) -> Any:
-    """The type of an input field, as DSPy takes it."""
+    """Return the type of an input field as DSPy accepts it."""
     extra = field.json_schema_extra
     if isinstance(extra, dict) and is_type_undefined(extra) and not field.metadata:
-        # "context, question -> answer": str is what DSPy puts there, and it is often called with something else.
+        # "context, question -> answer": DSPy assumes str here but accepts anything.
         return Any
     if field.annotation is str:
         return Annotated[str, WrapValidator(_text_or_texts)]
@@ -58,7 +58,7 @@ def _type_of(field: FieldInfo) -> Any:
 
 
 def _text_or_texts(value: Any, validate: Callable[[Any], Any]) -> Any:
-    """DSPy's own rule: a field for a text takes a list of texts, too. Source: dspy/predict/predict.py (DSPy 3.4)."""
+    """Accept a list of strings for a str field, as DSPy does. Source: dspy/predict/predict.py (DSPy 3.4)."""
     is_texts = isinstance(value, list) and all(isinstance(item, str) for item in value)
     return value if is_texts else validate(value)
 
@@ -70,17 +70,17 @@ def _with_default(annotation: Any, default: Any) -> Any:
 
 
 def allows_none(hint: Any) -> bool:
-    """Whether it is a union with None."""
+    """Whether a hint is a union with None."""
     return get_origin(hint) in (Union, types.UnionType) and types.NoneType in get_args(hint)
 
 
 def annotated(annotation: Any, metadata: list[Any]) -> Any:
-    """The hint with constraints and descriptions."""
+    """Add constraints and descriptions to a hint."""
     return Annotated[(annotation, *metadata)] if metadata else annotation
 
 
 def metadata_of(field: FieldInfo) -> list[Any]:
-    """A signature field's constraints (ge, max_length, ...) and its description, without DSPy's own marks."""
+    """Return a signature field's constraints (ge, max_length, ...) and description, without DSPy's own metadata."""
     description = _description(field)
     return [*field.metadata, *([Field(description=description)] if description else [])]
 
@@ -88,20 +88,20 @@ def metadata_of(field: FieldInfo) -> list[Any]:
 def _description(field: FieldInfo) -> str | None:
     extra = field.json_schema_extra
     text = extra.get("desc") if isinstance(extra, dict) else None
-    # DSPy's own placeholder for a field without a description is "${name}".
+    # For a field without a description, DSPy uses the placeholder "${name}".
     return text if isinstance(text, str) and not text.startswith("${") else None
 
 
 def _default(value: Any) -> Any:
-    # Only shown in the schema: an absent field is not passed, so that Python's or DSPy's own default applies.
-    # JSON has no infinity.
+    # For the schema only: an absent field is not passed, so that Python's or DSPy's default applies.
+    # JSON cannot represent infinity.
     if value is None or isinstance(value, str | int | bool) or (isinstance(value, float) and math.isfinite(value)):
         return Field(json_schema_extra={"default": value})
     return Field()
 
 
 def _buildable(annotation: Any) -> Any:
-    """`dspy.Image` and others take a string through their constructor, which pydantic's validation does not call."""
+    """Build `dspy.Image` and similar types from a string by their constructor, which pydantic does not call."""
     from dspy import Type
 
     if not Type.extract_custom_type_from_annotation(annotation):
@@ -128,5 +128,6 @@ def _build(kind: Any, value: Any, validate: Callable[[Any], Any]) -> Any:
     try:
         return validate(kind(value) if isinstance(value, str) and _has_constructor(kind) else value)
     except TypeError:
-        # pydantic lets it out: a constructor that takes no such fields, as dspy.Tool's does not take any JSON.
-        raise ValueError(f"no {kind.__name__} can be made from this") from None
+        # The constructor does not accept these fields (dspy.Tool accepts no JSON at all), and pydantic lets a
+        # TypeError through.
+        raise ValueError(f"cannot create a {kind.__name__} from this") from None

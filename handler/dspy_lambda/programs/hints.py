@@ -1,6 +1,6 @@
-"""Hints that cannot be resolved, or that pydantic cannot read on this Python: they fail no program.
+"""Handle hints that cannot be resolved, or that pydantic cannot read on this Python, without failing the program.
 
-Imported where there is one.
+Imported only if a program has one.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any, NotRequired, Required, Union, get_args, get_origin, get_
 from typing_extensions import TypedDict
 
 _log = logging.getLogger(__name__)
-# Before 3.12 pydantic takes no `typing.TypedDict`, which does not tell all that it needs.
+# Before Python 3.12 pydantic rejects `typing.TypedDict`, which lacks information that pydantic needs.
 _CONVERTS = sys.version_info < (3, 12)
 
 
 def resolvable(entry: Callable[..., Any]) -> dict[str, Any]:
-    """The hints of a program's `forward` or `aforward`, by parameter, and `return`.
+    """Return the hints of a program's `forward` or `aforward`, by parameter, and `return`.
 
-    What cannot be resolved (most often a name that is imported for the type checker alone) is Any, which the log says
-    once; the return hint is left out then, since nothing depends on it.
+    A hint that cannot be resolved (usually a name imported only for the type checker) becomes Any and is logged once.
+    A return hint that cannot be resolved is left out, because nothing depends on it.
     """
     function = inspect.unwrap(entry)
     names = getattr(function, "__globals__", {})
@@ -40,25 +40,25 @@ def resolvable(entry: Callable[..., Any]) -> dict[str, Any]:
 
 
 def unchecked(parameter: str, function: Callable[..., Any], error: Exception) -> None:
-    """Log that the inputs of a parameter are passed as they come."""
+    """Log that a parameter's inputs are passed without validation."""
     place = getattr(function, "__qualname__", "forward")
     _log.warning(
-        "%s: the hint of %s cannot be read (%s), so its inputs are not checked", place, parameter, type(error).__name__
+        "%s: cannot read the hint of %s (%s); its inputs are not validated", place, parameter, type(error).__name__
     )
 
 
 def readable(hint: Any, within: tuple[Any, ...] = ()) -> Any:
-    """The hint with each `typing.TypedDict` in it as one that pydantic takes.
+    """Convert each `typing.TypedDict` in a hint to one that pydantic accepts.
 
     Args:
-        within: the ones that this hint is a part of: one of them again is any dict.
+        within: the TypedDicts that contain this hint; a recursive use of one of them becomes any dict.
     """
     if not _CONVERTS:
         return hint
     if is_typeddict(hint) and type(hint).__module__ == "typing":
         try:
             return dict[str, Any] if hint in within else _converted(hint, (*within, hint))
-        except Exception:  # a field's own hint cannot be resolved
+        except Exception:  # the hint of a field cannot be resolved
             return dict[str, Any]
     return rebuilt(hint, lambda inner: readable(inner, within))
 
@@ -76,7 +76,7 @@ def _converted(kind: Any, within: tuple[Any, ...]) -> Any:
 
 
 def rebuilt(hint: Any, change: Callable[[Any], Any]) -> Any:
-    """A generic or union with its arguments changed; itself where there is nothing to change."""
+    """Rebuild a generic or union with changed arguments; return the hint itself if nothing changes."""
     old = get_args(hint)
     new = tuple(change(argument) for argument in old)
     if all(a is b for a, b in zip(old, new, strict=True)):

@@ -1,4 +1,4 @@
-"""What a program takes: its inputs, checked before every call."""
+"""A program's inputs, validated before every call."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from pydantic.errors import (
 from pydantic.fields import FieldInfo
 from typing_extensions import TypedDict
 
-from dspy_lambda.errors import MISFIT, InvalidInput
+from dspy_lambda.errors import INVALID_INPUTS, InvalidInput
 from dspy_lambda.programs.fields import allows_none, parameter_hint, signature_hint
 
-# A hint within a hint that cannot be resolved; before Python 3.12, a `typing.TypedDict`.
+# Raised for a nested hint that cannot be resolved and, before Python 3.12, for a `typing.TypedDict`.
 _UNREADABLE = (PydanticUserError, PydanticUndefinedAnnotation)
-# What `forward(**kwargs)` is not passed unless it is a field: what DSPy's modules take beside their signatures' fields
-# (a `config` with an `api_base` could send the key elsewhere), and the names that Python calls the program with.
+# Not passed to `forward(**kwargs)` unless it is a field: arguments that DSPy's modules accept besides their signatures'
+# fields (a `config` with an `api_base` could send the key elsewhere), and names that Python itself passes.
 _NOT_FOR_CALLERS = frozenset(
     {"config", "demos", "instance", "interpreter_factory", "lm", "max_iters", "new_signature", "self", "signature"}
 )
@@ -33,13 +33,13 @@ _NOT_FOR_CALLERS = frozenset(
 
 @dataclass(frozen=True)
 class Inputs:
-    """The inputs of one program, checked before every call: DSPy itself does not.
+    """One program's inputs, validated before every call because DSPy does not validate them.
 
     Attributes:
-        fields: their names.
-        optional: parameters without a default whose hint allows None, which is what they are passed where absent.
-        takes_more: whether `forward` has `**kwargs` of its own, which other inputs are passed in as they are.
-        withheld: the names of those that are not.
+        fields: the names of the fields.
+        optional: parameters without a default whose hint allows None; they are passed None if absent.
+        takes_more: whether `forward` has `**kwargs`, in which other inputs are passed unchanged.
+        withheld: the names of inputs that are never passed in `**kwargs`.
     """
 
     adapter: TypeAdapter[dict[str, Any]]
@@ -49,23 +49,22 @@ class Inputs:
     withheld: frozenset[str] = frozenset()
 
     def validate(self, inputs: Any) -> dict[str, Any]:
-        """The keyword arguments for the program; pydantic's lax mode converts.
+        """Validate and convert inputs, in pydantic's lax mode, to the program's keyword arguments.
 
         Raises:
-            InvalidInput: with an entry in `errors` for each field that does not fit, 100 at most; never the value
-                itself.
+            InvalidInput: `errors` has at most 100 validation errors, without the values themselves.
         """
         if not isinstance(inputs, dict):
-            misfit = {"loc": [], "msg": "Input should be a JSON object", "type": "dict_type"}
-            raise InvalidInput("The inputs must be a JSON object.", errors=[misfit])
+            error = {"loc": [], "msg": "Input should be a JSON object", "type": "dict_type"}
+            raise InvalidInput("The inputs must be a JSON object.", errors=[error])
         try:
             values = self.adapter.validate_python(inputs)
             return {**dict.fromkeys(self.optional), **self._more(inputs), **values}
-        except ValidationError as error:
+        except ValidationError as failed:
             from dspy_lambda.programs.validation_errors import entries_of, summary
 
-            misfits = entries_of(error, self._names)
-        raise InvalidInput(f"{MISFIT}{summary(misfits)}.", errors=misfits)
+            errors = entries_of(failed, self._names)
+        raise InvalidInput(f"{INVALID_INPUTS}{summary(errors)}.", errors=errors)
 
     def _more(self, inputs: dict[str, Any]) -> dict[str, Any]:
         if not self.takes_more:
@@ -74,27 +73,27 @@ class Inputs:
 
     @cached_property
     def _names(self) -> set[str]:
-        """The names of all fields, of those within others, too."""
+        """The names of all fields, including nested ones."""
         from dspy_lambda.programs.validation_errors import property_names
 
         return {*self.fields, *property_names(self.json_schema())}
 
     def json_schema(self, ref_template: str = "#/$defs/{model}") -> dict[str, Any]:
-        """The JSON Schema, with references by that template."""
+        """Create the JSON Schema, with references in the format of `ref_template`."""
         from dspy_lambda.programs.json_schema import input_schema
 
         return input_schema(self.adapter, self.takes_more, ref_template)
 
 
 def inputs_of(instance: Any, entry: Callable[..., Any], hints: dict[str, Any], signatures: list[Any]) -> Inputs:
-    """The inputs of a program whose calls go to `entry`.
+    """Create the inputs of a program that is called through `entry`.
 
     Args:
-        hints: of `entry`, by parameter.
-        signatures: of the program's predictors.
+        hints: the type hints of `entry`, by parameter.
+        signatures: the signatures of the program's predictors.
 
     Raises:
-        TypeError, PydanticSchemaGenerationError: a parameter that JSON inputs cannot fill.
+        TypeError, PydanticSchemaGenerationError: A parameter cannot be passed as JSON.
     """
     known = {key: field for signature in reversed(signatures) for key, field in signature.input_fields.items()}
     parameters = [p for key, p in inspect.signature(entry).parameters.items() if key != "self"]
@@ -102,8 +101,8 @@ def inputs_of(instance: Any, entry: Callable[..., Any], hints: dict[str, Any], s
     found = _declared(named, hints, known)
     takes_more = any(p.kind is p.VAR_KEYWORD for p in parameters)
     if takes_more:
-        # forward(**kwargs), as dspy.Predict itself has it. Beside named parameters, and with several predictors, what
-        # a signature asks for may be what forward itself computes.
+        # forward(**kwargs), as in dspy.Predict. If there are named parameters or several predictors, forward may
+        # compute what a signature asks for.
         is_optional = bool(named) or len(signatures) != 1
         more = {key: field for key, field in known.items() if key not in found}
         found |= {key: signature_hint(field, is_optional) for key, field in more.items()}
@@ -127,14 +126,14 @@ def _declared(
                 continue
             raise TypeError(f"parameter {parameter.name} is positional-only, and inputs are passed by name")
         annotation = parameter_hint(parameter, hints, known)
-        # What JSON cannot fill is the program's own affair, if it can do without.
+        # A parameter that cannot be passed as JSON is left out if it has a default.
         if parameter.default is parameter.empty or _has_schema(annotation):
             found[parameter.name] = annotation
     return found
 
 
 def _is_of_dspy(instance: Any, entry: Callable[..., Any]) -> bool:
-    """Whether that method is DSPy's own, which has no use for more than its signature's fields."""
+    """Whether a method is DSPy's own, which uses only its signature's fields."""
     owners = (base for base in type(instance).__mro__ if any(value is entry for value in vars(base).values()))
     return any(owner.__module__.partition(".")[0] == "dspy" for owner in owners)
 
@@ -171,23 +170,23 @@ def _unchecked(hint: Any) -> Any:
 
 def _has_schema(annotation: Any) -> bool:
     try:
-        with warnings.catch_warnings(action="ignore"):  # one would quote a default, which may hold a key
+        with warnings.catch_warnings(action="ignore"):  # a warning would quote a default, which may contain a key
             _complete(_typed_dict("Probe", {"field": annotation})).json_schema()
     except (PydanticSchemaGenerationError, PydanticInvalidForJsonSchema):
         return False
     except _UNREADABLE:
-        return True  # `_adapter` leaves its check out
+        return True  # `_adapter` does not validate it
     return True
 
 
 def _complete(kind: Any) -> TypeAdapter[Any]:
     adapter = TypeAdapter(kind)
-    if not adapter.pydantic_complete:  # or each call would raise what this does
+    if not adapter.pydantic_complete:  # otherwise each call would raise what rebuild raises
         adapter.rebuild()
     return adapter
 
 
 def _typed_dict(name: str, fields: dict[str, Any]) -> Any:
-    """A TypedDict and no model class: a program's field may be called `copy`, `json` or `schema`."""
+    """Create a TypedDict, not a model class: a program's field may be called `copy`, `json` or `schema`."""
     make: Any = TypedDict
     return make(name, fields)

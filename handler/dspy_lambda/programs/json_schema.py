@@ -1,6 +1,6 @@
-"""The JSON Schemas of a program: of its inputs, and of what `payload.to_outputs` makes of its results.
+"""The JSON Schemas of a program's inputs, and of its outputs as `payload.to_outputs` writes them.
 
-Imported when a schema is asked for, or the first inputs do not fit.
+Imported when a schema is requested or the first inputs are invalid.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from typing_extensions import TypedDict
 
 from dspy_lambda.programs.hints import readable, rebuilt
 
-# DSPy's types whose serializers write a text, which they do not say.
+# DSPy types whose serializers write a string but do not declare it.
 _TEXTS = (Audio, Code, File, Image, Reasoning)
-_LEAST_PRIVATE = 8  # characters of a variable's value; no key is shorter, and "1" or "true" is in many a default
+_MIN_PRIVATE = 8  # characters of a variable's value: no key is shorter, and many defaults contain "1" or "true"
 
 
 class LenientJsonSchema(GenerateJsonSchema):
-    """Anything at all where pydantic knows no better: in place of an error, and of a promise that is not kept."""
+    """Describes what pydantic cannot describe as any value, instead of raising or making a false promise."""
 
     def emit_warning(self, kind: JsonSchemaWarningKind, detail: str) -> None:
-        if kind != "non-serializable-default":  # which would quote it
+        if kind != "non-serializable-default":  # its message would quote the default
             super().emit_warning(kind, detail)
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         return _shown(super().default_schema(schema))
 
     def typed_dict_schema(self, schema: core_schema.TypedDictSchema) -> JsonSchemaValue:
-        # The defaults of a program's parameters, which pydantic takes as they are.
+        # Defaults of a program's parameters, which pydantic does not check.
         found = super().typed_dict_schema(schema)
         return {**found, "properties": {key: _shown(field) for key, field in found["properties"].items()}}
 
@@ -48,27 +48,27 @@ class LenientJsonSchema(GenerateJsonSchema):
 
     def ser_schema(self, schema: Any) -> JsonSchemaValue | None:
         found = super().ser_schema(schema)
-        # A serializer without a return hint: the parent describes what is given to it, and not what it writes.
+        # For a serializer without a return hint, the parent describes its input instead of its output.
         return {} if found is None and schema["type"] in ("function-plain", "function-wrap") else found
 
 
 def input_schema(adapter: TypeAdapter[Any], takes_more: bool, ref_template: str) -> dict[str, Any]:
-    """The schema of inputs, which promises nothing where the hints have none.
+    """Create the schema of inputs; any object if the hints have no schema.
 
     Args:
-        takes_more: whether other inputs are passed, too.
+        takes_more: whether additional inputs are passed on.
     """
     try:
         schema = adapter.json_schema(ref_template=ref_template, schema_generator=LenientJsonSchema)
-    except Exception:  # a hint may bring code of its own for this
+    except Exception:  # a hint may run its own code here
         return {"type": "object"}
     return {**schema, "additionalProperties": True} if takes_more else schema
 
 
 def answer_schema(returned: Any, result_field: str, ref_template: str) -> dict[str, Any] | None:
-    """The schema of the answers of a program with that return hint; None where they may be any object.
+    """Create the schema of the outputs of a program with this return hint; None if they may be any object.
 
-    A result that is an object is the answer, any other is answered under `result_field`.
+    A result that is an object is the output itself; any other is the value of `result_field`.
     """
     schema = _json_schema(_as_written(readable(returned)), ref_template)
     definitions = schema.get("$defs", {})
@@ -87,12 +87,12 @@ def answer_schema(returned: Any, result_field: str, ref_template: str) -> dict[s
 
 
 def prediction_schema(name: str, fields: Mapping[str, Any], ref_template: str) -> dict[str, Any]:
-    """The schema of the answers of a program that may return its predictor's prediction, or one that it made itself.
+    """Create the schema of the outputs of a program that returns its predictor's prediction or one of its own.
 
-    Which of the two cannot be known without running it, so that any object fits.
+    Which of the two cannot be known without running the program, so any object is allowed.
 
     Args:
-        name: the program's.
+        name: the program's name.
         fields: the types of the predictor's output fields.
     """
     make: Any = TypedDict
@@ -103,11 +103,11 @@ def prediction_schema(name: str, fields: Mapping[str, Any], ref_template: str) -
 
 
 def _shown(schema: JsonSchemaValue) -> JsonSchemaValue:
-    """The schema without a default that holds the value of a variable, which may be a key."""
+    """Remove a default that contains the value of an environment variable, which may be a key."""
     if "default" not in schema:
         return schema
     text = json.dumps(schema["default"], ensure_ascii=False, default=str)
-    values = (value for value in os.environ.values() if len(value) >= _LEAST_PRIVATE)
+    values = (value for value in os.environ.values() if len(value) >= _MIN_PRIVATE)
     is_private = any(json.dumps(value, ensure_ascii=False)[1:-1] in text for value in values)
     return {key: value for key, value in schema.items() if key != "default"} if is_private else schema
 
@@ -123,9 +123,9 @@ def _json_schema(hint: Any, ref_template: str) -> dict[str, Any]:
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(hint)
     except PydanticSchemaGenerationError:
-        # A prediction in a list, or a class of the program's own.
+        # A prediction in a list, or a class that the program defines.
         adapter = TypeAdapter(hint, config={"arbitrary_types_allowed": True})
-    # By the fields' names, as answers are written, whatever their aliases.
+    # By field name, as outputs are written, not by alias.
     return adapter.json_schema(
         by_alias=False, ref_template=ref_template, mode="serialization", schema_generator=LenientJsonSchema
     )
@@ -140,7 +140,7 @@ def _named(field: str, schema: dict[str, Any]) -> dict[str, Any]:
 def _members(
     schema: dict[str, Any], refs: Mapping[str, Any], seen: tuple[str, ...] = ()
 ) -> Iterator[tuple[dict[str, Any], str | None]]:
-    """What the values may be, one by one, and of which JSON type that is; None where that is not to be known."""
+    """Yield each alternative of a schema with its JSON type, or None if the type is unknown."""
     target, passed = schema, seen
     while "$ref" in target:
         if target["$ref"] in passed:

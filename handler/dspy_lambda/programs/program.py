@@ -1,4 +1,4 @@
-"""A program: a `dspy.Module`, looked at once and called many times."""
+"""A program: a `dspy.Module`, inspected once and called many times."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Entry:
 
     Attributes:
         name: `forward` or `aforward`.
-        method: what its schemas are read from.
-        is_async: whether it is native async.
-        why: what that was told by.
+        method: the function whose hints define the schemas.
+        is_async: whether the program is native async.
+        why: the reason for that decision.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Program:
-    """One loaded program. `instance` is shared and never called: calls run on `copy()`."""
+    """One loaded program. `instance` is shared and never called; calls run on `copy()`."""
 
     name: str
     module: str
@@ -51,14 +51,14 @@ class Program:
     copier: Copier
 
     def copy(self) -> dspy.Module:
-        """A copy for one call: what the call changes on `self` and below stays in it."""
+        """Create a copy for one call, so that what the call changes on `self` and below stays in it."""
         call = CALL.get()
         return self.copier.copy(lambda: CallHistory(call))
 
 
 @dataclass(frozen=True)
 class FailedProgram:
-    """A program that cannot be called, and why: the text of `error` is safe to show, that of its cause is not."""
+    """A program that could not be loaded, and why. The text of `error` is safe to show; that of `cause` is not."""
 
     name: str
     module: str
@@ -68,18 +68,18 @@ class FailedProgram:
 
 
 def choose_entry(instance: dspy.Module) -> Entry:
-    """Which method serves the program's calls: decided once, here.
+    """Choose the method that serves the program's calls.
 
-    A program is native async exactly when the class that defines `aforward` stands at or before the class that
-    defines `forward` in its MRO: `hasattr` would take an inherited `aforward` that the program's own `forward`
-    does not go with, and `cls.__dict__` would miss a subclass of an async program.
+    A program is native async if, in its MRO, the class that defines `aforward` is the same as or precedes the class
+    that defines `forward`. `hasattr` would accept an inherited `aforward` that does not match the program's own
+    `forward`, and `cls.__dict__` would miss a subclass of an async program.
 
     Raises:
-        TypeError: it has neither method, or one that yields.
+        TypeError: The program has neither method, or the method is a generator.
     """
     entry = _find_entry(instance)
     if inspect.isgeneratorfunction(entry.method) or inspect.isasyncgenfunction(entry.method):
-        raise TypeError(f"{entry.name} yields; a program returns its result as a whole")
+        raise TypeError(f"{entry.name} is a generator; a program must return its whole result")
     return entry
 
 
@@ -88,7 +88,7 @@ def _find_entry(instance: dspy.Module) -> Entry:
     sync_at, async_at = defined_at(cls, "forward"), defined_at(cls, "aforward")
     own = vars(instance).get("forward")
     if own is not None:
-        # dspy.syncify puts a synchronous forward(*args, **kwargs) into the instance, in front of its aforward.
+        # dspy.syncify sets a synchronous forward(*args, **kwargs) on the instance, which takes precedence.
         named = [
             p for p in inspect.signature(own).parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
         ]
@@ -109,7 +109,7 @@ def _find_entry(instance: dspy.Module) -> Entry:
 
 
 def _has_sync_lm(instance: dspy.Module) -> bool:
-    """Whether a predictor has an LM of its own that only defines `forward`."""
+    """Whether a predictor has its own LM, and that LM defines only `forward`."""
     lms = [type(predictor.lm) for predictor in instance.predictors()]
     return any(
         issubclass(lm, dspy.BaseLM) and lm.forward is not dspy.BaseLM.forward and lm.aforward is dspy.BaseLM.aforward

@@ -1,4 +1,4 @@
-"""What a program takes and gives: from its type hints, and from its signature where hints are missing."""
+"""A program's inputs and outputs, from its type hints, or from its signature where hints are missing."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _REF = "#/components/schemas/{}.{{model}}"
 
 @dataclass(frozen=True)
 class Schemas:
-    """The inputs of one program, and the JSON Schemas of both ways (made only when asked for).
+    """One program's inputs, and the JSON Schemas of its inputs and outputs, which are created on demand.
 
-    What a schema refers to has the schema's own name before it: two programs may each have a model called Contact, and
-    what a program takes as one may look different from what it gives.
+    Names of nested definitions are prefixed with the schema's name: two programs may each have a model called Contact,
+    and a model may have different input and output schemas.
 
     Attributes:
-        returned: the return hint, if there is one that tells more than that it is a prediction.
-        predicted: the output fields of the program's predictor, if it has one only.
-        result_field: the name under which a result that is not an object is answered.
+        returned: the return hint, unless it only says that the result is a prediction.
+        predicted: the output fields of the program's predictor, if it has exactly one.
+        result_field: the name of a result that is not an object.
     """
 
     name: str
@@ -37,12 +37,12 @@ class Schemas:
 
     @property
     def inputs_name(self) -> str:
-        """What the inputs are called in the OpenAPI document."""
+        """The name of the inputs in the OpenAPI document."""
         return _component(f"{self.name}Inputs")
 
     @property
     def outputs_name(self) -> str:
-        """What the outputs are called in the OpenAPI document."""
+        """The name of the outputs in the OpenAPI document."""
         return _component(f"{self.name}Outputs")
 
     @property
@@ -51,11 +51,11 @@ class Schemas:
 
     @property
     def output_schema(self) -> dict[str, Any]:
-        """Promises no more than the hints do: any object where they do not tell, or cannot be read."""
+        """The schema of the outputs; any object if the hints do not say or cannot be read."""
         title = {"title": f"{self.name}Outputs"}
         try:
             return {**title, **(self._answers() or {"type": "object"})}
-        except Exception:  # a hint may bring code of its own for this
+        except Exception:  # a hint may run its own code here
             return {"type": "object", **title}
 
     def _answers(self) -> dict[str, Any] | None:
@@ -70,15 +70,18 @@ class Schemas:
 
 
 def _component(name: str) -> str:
-    """A class's name as OpenAPI takes it: Python takes letters of every alphabet. https://spec.openapis.org/oas/v3.1.0#components-object"""
+    """Escape a class name for OpenAPI, since Python allows letters of every alphabet.
+
+    https://spec.openapis.org/oas/v3.1.0#components-object
+    """
     return re.sub(r"[^A-Za-z0-9_]", lambda letter: f".{ord(letter[0]):x}", name)
 
 
 def schemas_of(instance: Any, entry: Callable[..., Any]) -> Schemas:
-    """The schemas of a program whose calls go to `entry` (its `forward` or `aforward`).
+    """Create the schemas of a program that is called through `entry` (its `forward` or `aforward`).
 
     Raises:
-        TypeError, PydanticSchemaGenerationError: a parameter that JSON inputs cannot fill.
+        TypeError, PydanticSchemaGenerationError: A parameter cannot be passed as JSON.
     """
     hints = _hints(entry)
     signatures = list(_signatures(instance, set()))
@@ -97,7 +100,7 @@ def _hints(entry: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _result_field(instance: Any) -> str:
-    """The output field of the program's first predictor, if it has one only: as dspy-cli names plain results."""
+    """The only output field of the program's first predictor, as dspy-cli names plain results; else `result`."""
     for value in vars(instance).values():
         for holder in (value, getattr(value, "predict", None)):
             outputs = getattr(getattr(holder, "signature", None), "output_fields", None)
@@ -107,7 +110,7 @@ def _result_field(instance: Any) -> str:
 
 
 def _signatures(module: Any, seen: set[int]) -> Iterator[Any]:
-    """The module's own signature (as dspy.Predict and dspy.ReAct have one), or those of the modules within it."""
+    """Yield the module's own signature (as of dspy.Predict and dspy.ReAct), or those of its submodules."""
     from dspy import Module
 
     seen.add(id(module))
@@ -133,6 +136,6 @@ def _returned(hints: dict[str, Any]) -> Any:
 
 def _predicted(signatures: list[Any]) -> dict[str, Any]:
     if len(signatures) != 1:
-        # Which of several predictors' fields the program returns is not to be known without running it.
+        # Which predictor's fields the program returns cannot be known without running it.
         return {}
     return {key: annotated(field.annotation, metadata_of(field)) for key, field in signatures[0].output_fields.items()}

@@ -1,4 +1,4 @@
-"""The programs that an environment serves: which one an event is for."""
+"""The programs that an environment serves, and the choice of the program for an event."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dspy_lambda.programs.program import FailedProgram, Program
 
 @dataclass(frozen=True)
 class Served:
-    """Programs by name: those that can be called, and those that could not be loaded."""
+    """Programs by name: those that were loaded, and those that could not be."""
 
     loaded: dict[str, Program]
     failed: dict[str, FailedProgram]
 
     def about(self) -> dict[str, Any]:
-        """What the log says of them at the start: how each is called and why, and why others cannot be."""
+        """Describe the programs for the startup log line: how each is called and why, and why others failed."""
         about: dict[str, Any] = {
             "programs": {name: f"{_kind(p)}: {p.entry.why}" for name, p in self.loaded.items()},
             "failed": {name: p.error for name, p in self.failed.items()},
@@ -28,33 +28,33 @@ class Served:
         return about
 
     def only(self) -> Program | FailedProgram | None:
-        """The one program that this function serves, or None if it serves several."""
+        """Return the only program that this function serves, or None if it serves several."""
         known: list[Program | FailedProgram] = [*self.loaded.values(), *self.failed.values()]
         return known[0] if len(known) == 1 else None
 
     def choose(self, name: Any) -> Program | FailedProgram | None:
-        """The program that an event or a record is for; without a name, the one that this function serves."""
+        """Return the program that an event or record names; without a name, the only program served."""
         if name is None:
             return self.only()
         return (self.loaded.get(name) or self.failed.get(name)) if isinstance(name, str) else None
 
     def require(self, name: Any, program: Program | FailedProgram | None) -> Program:
-        """The program, if it can be called.
+        """Return the program if it can be called.
 
         Args:
-            name: what the event calls it, or None.
-            program: the one that was chosen.
+            name: its name in the event, or None.
+            program: the result of `choose`.
 
         Raises:
-            InvalidInput: no such program here, or none named and several served.
-            ProgramFailed: it could not be loaded.
+            InvalidInput: There is no such program, or the event names none and several are served.
+            ProgramFailed: The program could not be loaded.
         """
         if program is None:
             served = ", ".join(sorted([*self.loaded, *self.failed]))
-            wrong = "No program is named" if name is None else "This function serves no program of that name"
-            raise InvalidInput(f"{wrong}; it serves: {served}.", status=404)
+            wrong = "The event names no program" if name is None else "This function serves no program of that name"
+            raise InvalidInput(f"{wrong}; this function serves: {served}.", status=404)
         if isinstance(program, FailedProgram):
-            failed = ProgramFailed("The program could not be loaded; its state is under /programs.", status=503)
+            failed = ProgramFailed("The program could not be loaded; see its state at /programs.", status=503)
             raise failed from program.cause
         return program
 

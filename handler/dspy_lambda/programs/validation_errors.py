@@ -1,6 +1,6 @@
-"""What a caller reads about inputs that do not fit: where and why, and none of their values.
+"""Describe validation errors to the caller: where and why, without any values.
 
-Imported for the first inputs that do not fit.
+Imported when the first inputs are invalid.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-_MOST_ERRORS = 100
-_SUMMARY_LENGTH = 900  # a dead-letter queue's Reason has 1,000
-# Kinds whose text is, or quotes, what a validator or the caller wrote.
+_MAX_ERRORS = 100
+_SUMMARY_LENGTH = 900  # the `Reason` attribute in a dead-letter queue has at most 1,000
+# Types whose message is, or quotes, text from a validator or the caller.
 _QUOTING = {"value_error", "assertion_error", "union_tag_invalid", "is_instance_of"}
 
 
 def entries_of(error: ValidationError, names: Collection[str]) -> list[dict[str, Any]]:
-    """An entry for each field that does not fit, 100 at most; never the value itself.
+    """Return at most 100 validation errors, without the values themselves.
 
     Args:
-        names: the names that a location may have: others are the caller's own.
+        names: the names that a location may contain; any others come from the caller.
     """
-    # A wrong list of 300,000 items would be 300,000 entries: an answer that Lambda does not pass on.
-    found = error.errors(include_url=False, include_input=False)[:_MOST_ERRORS]
+    # A wrong list of 300,000 items would make 300,000 entries, which exceed Lambda's response limit.
+    found = error.errors(include_url=False, include_input=False)[:_MAX_ERRORS]
     return [_entry(item, names) for item in found]
 
 
 def summary(entries: list[dict[str, Any]]) -> str:
-    """The first entries as one line, `field: why; ...`."""
+    """Format the first entries as one line, `field: why; ...`."""
     parts = [": ".join(filter(None, [".".join(map(str, item["loc"])), item["msg"]])) for item in entries]
     text = "; ".join(parts)
     return text if len(text) <= _SUMMARY_LENGTH else f"{text[:_SUMMARY_LENGTH]}..."
@@ -45,7 +45,7 @@ def _entry(item: Any, names: Collection[str]) -> dict[str, Any]:
 
 
 def _declared(location: tuple[int | str, ...], names: Collection[str]) -> Iterator[int | str]:
-    """The location up to the first part that the caller wrote: the keys of a dict are inputs too."""
+    """Yield the location up to the first part that comes from the caller: dict keys are inputs, too."""
     for part in location:
         if isinstance(part, str) and part not in names:
             return
@@ -60,7 +60,7 @@ def _core_errors() -> set[str]:
 
 
 def property_names(schema: Any) -> Iterator[str]:
-    """The names of all fields within a JSON Schema."""
+    """Yield the names of all fields in a JSON Schema."""
     if isinstance(schema, dict):
         yield from schema.get("properties", {})
         for inner in schema.values():

@@ -1,8 +1,8 @@
 """Bounds on a model's provider: how much it may send, how long it may take, and no request after the deadline.
 
-lm15, DSPy's own HTTP client, bounds the wait for each byte and the size of the headers, and nothing else: one byte a
-second is read for ever, and a body of any size, unpacked from gzip or deflate where it comes so, is read into memory.
-The functions in here take one of DSPy's each and return it with a bound; `dspy_patches` puts them in place.
+lm15, DSPy's HTTP client, limits only the wait for each byte and the size of the headers. It would read one byte a
+second forever, and it reads a body of any size into memory, including one decompressed from gzip or deflate. Each
+function here wraps one DSPy function with a bound; `dspy_patches` applies them.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from dataclasses import replace
 from functools import partial
 
 from dspy_lambda.dspy_patches.insides import EXECUTION, HTTP
-from dspy_lambda.dspy_patches.patch import Name, Patch, put_all_in_place
+from dspy_lambda.dspy_patches.patch import Name, Patch, apply_patches
 from dspy_lambda.provider_bounds import attempts, sizes, times
-from dspy_lambda.provider_bounds.bounds import ProviderBounds, use
+from dspy_lambda.provider_bounds.bounds import ProviderBounds, set_bounds
 
-__all__ = ["PATCHES", "ProviderBounds", "bound_provider_calls", "use", "use_share"]
+__all__ = ["PATCHES", "ProviderBounds", "bound_provider_calls", "scale_to_core_share", "set_bounds"]
 
 _http11 = partial(Name, f"{HTTP}._http11")
 _sync = partial(Name, f"{HTTP}._sync")
@@ -29,8 +29,9 @@ _EMBED = "model batch_inputs caching kwargs"
 _ERROR = "exc model provider"
 
 SIZES = Patch(
-    "bounds on answers' sizes",
-    "an answer of 1 MiB unpacks to 1 GiB of memory (measured; 64 MiB with it), and one without an end to all there is",
+    "limits on answer sizes",
+    "without it an answer of 1 MiB decompresses to 1 GiB of memory (measured; 64 MiB with it), and an endless answer "
+    "fills all memory",
     (
         Name(_EXCEPTIONS, "ProtocolError"),
         _http11("ContentDecoder"),
@@ -42,8 +43,8 @@ SIZES = Patch(
     ),
 )
 TIMES = Patch(
-    "bounds on answers' times in all",
-    "a provider that sends a byte a second keeps a thread, and its slot, until Lambda's kill",
+    "limits on total answer times",
+    "without it a provider that sends one byte a second holds a thread and its slot until Lambda's timeout",
     (
         Name(_EXCEPTIONS, "TransportError"),
         _sync("StdlibTransport.__init__", attributes="_read_timeout"),
@@ -56,9 +57,9 @@ TIMES = Patch(
     ),
 )
 ATTEMPTS = Patch(
-    "bounds on LM calls and their attempts",
-    "requests after the deadline, which are paid for and answer nobody; an hour's sleep for a Retry-After of 3600; "
-    "a model's own limits; and the tokens of calls that failed in the end",
+    "limits on LM calls and their attempts",
+    "prevents requests after the deadline, which are billed for nothing, and an hour of sleep for a Retry-After of "
+    "3600; enforces a model's limits; and counts the tokens of calls that finally failed",
     (
         _execution("execute", "lm call", wrap=attempts.bound_call),
         _on_loop("aexecute", "lm call", wrap=attempts.bound_call_on_loop),
@@ -69,16 +70,16 @@ ATTEMPTS = Patch(
         Name("dspy.clients.errors", "wrap_error", _ERROR, wrap=attempts.keep_call_errors),
     ),
 )
-# By itself: DSPy 3.5 is to come without this engine (its own deprecation warnings say so), and all else may stay.
+# A separate patch: DSPy's deprecation warnings announce that 3.5 removes this engine; the rest may stay.
 LEGACY_ERRORS = Patch(
-    "deadlines of LMs with a forward of their own",
-    "a deadline would count as the model's failure there, and be retried",
+    "deadlines of LMs that define forward",
+    "without it a missed deadline would count as a model failure and be retried",
     (Name("dspy.clients.engines.legacy_engine", "wrap_error", _ERROR, wrap=attempts.keep_call_errors),),
 )
-# Python's own, and so with no ground in DSPy.
+# Patches Python itself, so it depends on no DSPy name.
 POOLS = Patch(
     "the call's context in thread pools",
-    "what a call hands to a pool, as dspy.Parallel does, would have neither its LM nor its deadline",
+    "without it work that a call submits to a pool, as dspy.Parallel does, has neither the call's LM nor its deadline",
     (
         Name(
             "concurrent.futures.thread", "ThreadPoolExecutor.submit", "self fn args kwargs", wrap=attempts.carry_context
@@ -87,7 +88,7 @@ POOLS = Patch(
 )
 EMBEDDINGS = Patch(
     "no embeddings after the deadline",
-    "requests that are paid for and answer nobody",
+    "prevents requests that are billed for nothing",
     (
         Name("dspy.clients.embedding", "_compute_embeddings", _EMBED, wrap=attempts.checked),
         Name("dspy.clients.embedding", "_acompute_embeddings", _EMBED, is_async=True, wrap=attempts.achecked),
@@ -96,19 +97,19 @@ EMBEDDINGS = Patch(
 PATCHES = (SIZES, TIMES, ATTEMPTS, LEGACY_ERRORS, POOLS, EMBEDDINGS)
 
 
-def use_share(core_share: float) -> None:
-    """Take the default bounds, for a process that has that share of a core."""
+def scale_to_core_share(core_share: float) -> None:
+    """Use the default bounds, scaled for a process with this share of a core."""
     defaults = ProviderBounds()
-    use(replace(defaults, late_seconds=defaults.late_seconds / core_share))
+    set_bounds(replace(defaults, late_seconds=defaults.late_seconds / core_share))
 
 
 def bound_provider_calls(bounds: ProviderBounds | None = None) -> dict[str, str]:
-    """Bound what every LM of this process asks of its provider: answers' sizes, their time in all, no late request.
+    """Bound the provider requests of every LM in this process: answer sizes, total times, no late request.
 
-    Call it once DSPy is imported, before the first LM call; again to change the bounds.
+    Call it after importing DSPy and before the first LM call; call it again to change the bounds.
 
     Returns:
-        The patches that were left out, each with what DSPy has changed.
+        The patches that were left out, each with the change in DSPy that prevented it.
     """
-    use(bounds or ProviderBounds())
-    return put_all_in_place(PATCHES)
+    set_bounds(bounds or ProviderBounds())
+    return apply_patches(PATCHES)

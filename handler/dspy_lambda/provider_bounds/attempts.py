@@ -1,7 +1,7 @@
-"""LM calls and their requests: none after the deadline, none without a slot, each answer counted. For every LM.
+"""LM calls and their requests: none after the deadline, none without a slot, and every answer counted, for every LM.
 
-An LM call is DSPy's `execute` or `aexecute`; it asks the provider once for each of its `n` candidates, and again where
-that fails for a passing reason. Slots are inside of DSPy's cache: an answer that is remembered waits for nothing.
+An LM call is DSPy's `execute` or `aexecute`. It sends one request for each of its `n` candidates, and retries
+transient failures. Slots are taken behind DSPy's cache, so a cached answer waits for nothing.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from dspy_lambda.errors import CallError, DeadlineExceeded
 from dspy_lambda.limits import aslot_of, slot_of, spend
 from dspy_lambda.provider_bounds.times import Total
 from dspy_lambda.soundness import wait_seconds
-from dspy_lambda.telemetry.exceptions import meet
+from dspy_lambda.telemetry.exceptions import remember_key
 
 Function = Callable[..., Any]
 
-# A program that ignores its failures and asks again would keep a CPU busy, and on the loop everybody else waiting.
+# A program that ignores the error and tries again in a loop would keep a CPU busy and, on the loop, block all others.
 _REFUSAL_SECONDS = 0.05
-_LONGEST_PAUSE_SECONDS = 60.0  # between two attempts, where the provider asks for no longer one; as DSPy has it
+_MAX_PAUSE_SECONDS = 60.0  # between attempts, unless the provider asks for a longer pause; DSPy's own value
 
 
 class _LMCall:
-    """One call of an LM with all of its attempts and pauses: within its program call's deadline.
+    """Keeps one LM call, with all of its attempts and pauses, within its program call's deadline.
 
-    Where the context has no deadline (a thread that a program began), an LM may know its call's.
-    A class, not a generator with `contextmanager`: every LM call pays for it (measured: 1.1 us instead of 3.5).
+    In a thread that a program started, the context has no deadline; the LM may know its call's.
+    A class instead of a `contextmanager` generator because every LM call pays for it (measured: 1.1 us, not 3.5).
     """
 
     __slots__ = ("_call", "_has_context")
 
     def __init__(self, lm: Any) -> None:
-        meet(lm)
+        remember_key(lm)
         self._call = call_of(lm)
         self._has_context = DEADLINE.get() is not None
 
@@ -54,13 +54,13 @@ class _LMCall:
 
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
         if not self._has_context:
-            DEADLINE.set(None)  # not by a token: a coroutine may be closed in another context
+            DEADLINE.set(None)  # no token: a coroutine may be closed in another context
         if isinstance(error, LMError) and isinstance(self._call, Call):
             self._call.lm_error = error
 
 
 def bound_call(execute: Function) -> Function:
-    """`execution.execute`. What it ends in is noted: an error that a retry made good was none."""
+    """Wrap `execution.execute`. Records only the final error: one that a retry recovered from does not count."""
 
     def bounded(lm: Any, call: Any) -> Any:
         with _LMCall(lm):
@@ -71,7 +71,7 @@ def bound_call(execute: Function) -> Function:
 
 
 def bound_call_on_loop(aexecute: Callable[..., Awaitable[Any]]) -> Function:
-    """`execution.aexecute`."""
+    """Wrap `execution.aexecute`."""
 
     async def bounded(lm: Any, call: Any) -> Any:
         with _LMCall(lm):
@@ -99,13 +99,13 @@ def _is_late() -> bool:
 
 
 def _refusal() -> DeadlineExceeded:
-    return DeadlineExceeded("The deadline has passed; no model is asked any more.")
+    return DeadlineExceeded("The deadline has passed; no more model calls are made.")
 
 
 def check_attempt(attempt: Function) -> Function:
-    """`execution._attempt`: each attempt of each LM, whatever engine serves it.
+    """Wrap `execution._attempt`: each attempt of each LM, on any engine.
 
-    It is counted as abandoned where its answer is not read.
+    An attempt whose answer is never read counts as abandoned.
     """
 
     def bounded(lm: Any, *args: Any) -> Any:
@@ -119,7 +119,7 @@ def check_attempt(attempt: Function) -> Function:
 
 
 def bound_attempt_on_loop(attempt: Callable[..., Awaitable[Any]]) -> Function:
-    """`execution._aattempt`: the same, and its time in all, which ends any wait of any engine: it is cancelled."""
+    """Wrap `execution._aattempt`: as `check_attempt`, and cancel the attempt, on any engine, at its total time."""
 
     async def bounded(lm: Any, call: Any, *args: Any) -> Any:
         async with aslot_of(lm, DEADLINE.get()):
@@ -142,22 +142,22 @@ async def _in_time(total: Total, attempt: Callable[[], Awaitable[Any]]) -> Any:
 
 
 def _read_timeout(lm: Any, call: Any) -> float:
-    """An LM's `timeout`: seconds, an `httpx.Timeout`, or nothing."""
+    """Return an LM's read timeout in seconds; `timeout` may be a number, an `httpx.Timeout` or absent."""
     timeout = call.legacy.get("timeout", getattr(lm, "kwargs", {}).get("timeout"))
     timeout = getattr(timeout, "read", timeout)
     return timeout if isinstance(timeout, int | float) and timeout > 0 else default_read_timeout()
 
 
 def bound_delay(_: Function) -> Function:
-    """`execution._delay`: the pause before a retry, during which no slot is held.
+    """Wrap `execution._delay`: the pause before a retry, during which no slot is held.
 
-    DSPy honors any Retry-After: one of 0 would repeat the request at once, an hour's would sleep until Lambda's kill.
-    So it is 1, 2, 4... s at least, with jitter on top, or what failed together would come back together; and one that
-    would outlast the deadline ends in the error itself, at once.
+    DSPy honors any Retry-After: with 0 it would retry at once, and with an hour it would sleep until Lambda's timeout.
+    The pause is therefore at least 1, 2, 4... s plus jitter, so that requests that failed together do not retry
+    together. If the pause would outlast the deadline, the error is raised at once.
     """
 
     def bounded(exc: Exception, attempt: int) -> float:
-        least = min(2.0 ** min(attempt, 6), _LONGEST_PAUSE_SECONDS)
+        least = min(2.0 ** min(attempt, 6), _MAX_PAUSE_SECONDS)
         asked = wait_seconds(getattr(exc, "retry_after", None)) or 0.0
         pause = max(asked, least) * random.uniform(1, 1.5)  # noqa: S311
         left = seconds_left()
@@ -169,9 +169,9 @@ def bound_delay(_: Function) -> Function:
 
 
 def count_failed(account: Function) -> Function:
-    """`execution._account_failed_call`: of an LM call that failed in the end, what was answered until then is paid for.
+    """Wrap `execution._account_failed_call`: count the answers that a failed LM call had received.
 
-    An LM call with `n` candidates fails as a whole where one of them does.
+    An LM call with `n` candidates fails if any of them fails; the answered ones are billed nevertheless.
     """
 
     def counted(lm: Any, results: list[Any], primary: BaseException) -> None:
@@ -179,7 +179,7 @@ def count_failed(account: Function) -> Function:
         usage = usage_of(lm)
         if not results:
             if usage is not None and isinstance(primary, LMUnexpectedError):
-                usage.forget_cost()  # an answer that cannot be read, perhaps for its figures, is on the bill
+                usage.forget_cost()  # an answer was billed, but it could not be parsed, perhaps not even its usage
             return
         if usage is not None:
             usage.add_failed([{"usage": result.usage, "cost": result.cost, "response": None} for result in results])
@@ -189,7 +189,7 @@ def count_failed(account: Function) -> Function:
 
 
 def keep_call_errors(wrap_error: Function) -> Function:
-    """`errors.wrap_error`: DeadlineExceeded stays what it is; DSPy calls what it does not know LMUnexpectedError."""
+    """Wrap `errors.wrap_error`: keep DeadlineExceeded, which DSPy would turn into an LMUnexpectedError."""
 
     def kept(exc: Exception, **details: Any) -> Exception:
         if isinstance(exc, CallError):
@@ -201,10 +201,10 @@ def keep_call_errors(wrap_error: Function) -> Function:
 
 
 def carry_context(submit: Function) -> Function:
-    """`ThreadPoolExecutor.submit`: what a call hands to a pool runs with the call's LM, deadline and log fields.
+    """Wrap `ThreadPoolExecutor.submit`: run what a call submits with the call's LM, deadline and log fields.
 
-    `dspy.Parallel`, `Module.batch` and `Evaluate` use such pools, too. Not so a thread that a program starts itself:
-    it may live on, and work for later calls.
+    `dspy.Parallel`, `Module.batch` and `Evaluate` use such pools. A thread that a program starts directly gets no
+    context: it may outlive the call and work for later ones.
     """
 
     def carried(self: Any, fn: Function, /, *args: Any, **kwargs: Any) -> Any:
@@ -216,7 +216,7 @@ def carry_context(submit: Function) -> Function:
 
 
 def checked(function: Function) -> Function:
-    """What asks a provider for something, by whatever client: not after the deadline."""
+    """Wrap a function that sends a provider request, so that it sends none after the deadline."""
 
     def bounded(*args: Any, **options: Any) -> Any:
         check_deadline()
@@ -226,7 +226,7 @@ def checked(function: Function) -> Function:
 
 
 def achecked(function: Callable[..., Awaitable[Any]]) -> Function:
-    """The same on the loop. Of lm15's `_send_request`, `bound_attempt_on_loop` bounds the waits."""
+    """Wrap a coroutine function as `checked` does. `bound_attempt_on_loop` limits the waits of lm15's requests."""
 
     async def bounded(*args: Any, **options: Any) -> Any:
         check_deadline()

@@ -1,4 +1,4 @@
-"""How much of an answer is read: for lm15's parser of HTTP answers, which its sync and its async client share."""
+"""Limits on the size of an answer, in lm15's HTTP response parser, which its sync and async clients share."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from dspy_lambda.provider_bounds.bounds import current
 
 Function = Callable[..., Any]
 
-# Deflate's best ratio is 1,032 to 1 (zlib.net/zlib_tech.html): a piece unpacks to some 4 MiB at most.
+# Deflate's best ratio is 1,032 to 1 (zlib.net/zlib_tech.html): a piece decompresses to about 4 MiB at most.
 _PIECE_BYTES = 4096
 
 
 class BoundedDecoder:
-    """One of lm15's decoders of a body, up to a number of bytes as sent and as unpacked."""
+    """Wraps one of lm15's body decoders with a limit on the bytes as sent and as decompressed."""
 
     def __init__(self, decoder: Any, limit: int, status: int) -> None:
         self._decoder = decoder
@@ -55,26 +55,26 @@ class BoundedDecoder:
 
 
 def too_large(limit: int, status: int) -> LMProviderError:
-    """Not one of the errors that DSPy retries: the next answer would be as large."""
-    return LMProviderError(f"The provider's answer (HTTP {status}) is over {limit:,} bytes.", status=status)
+    """Return an error that DSPy does not retry: the next answer would be as large."""
+    return LMProviderError(f"The provider's answer (HTTP {status}) exceeds {limit:,} bytes.", status=status)
 
 
 def bound_head(feed: Function) -> Function:
-    """`ResponseHeadParser.feed`: headers over lm15's own 64 KiB are no failure of the network, which is retried."""
+    """Wrap `ResponseHeadParser.feed`: headers over lm15's 64 KiB are not a network failure, which would be retried."""
 
     def bounded(self: Any, data: bytes) -> None:
         try:
             feed(self, data)
         except protocol_error() as error:
             if (most := most_of_head(self)) is not None:
-                raise LMProviderError(f"The provider's headers are over {most:,} bytes.") from error
+                raise LMProviderError(f"The provider's headers exceed {most:,} bytes.") from error
             raise
 
     return bounded
 
 
 def bound_body(body_decoder: Function) -> Function:
-    """`ResponseHeadParser.body_decoder`."""
+    """Wrap `ResponseHeadParser.body_decoder`."""
 
     def bounded(self: Any, request_method: str) -> BoundedDecoder:
         decoder = body_decoder(self, request_method)
@@ -82,9 +82,9 @@ def bound_body(body_decoder: Function) -> Function:
         length = self.header("content-length") or ""
         if length.isdecimal() and (len(length) > 15 or int(length) > limit):
             raise too_large(limit, self.status)
-        # Packed twice, a piece of 4 KiB unpacks to 4 GiB. lm15 asks for no packing at all.
+        # Compressed twice, a piece of 4 KiB decompresses to 4 GiB. lm15 does not ask for compression at all.
         if is_packed_twice(self, decoder):
-            raise LMProviderError("The provider's answer is packed more than once.", status=self.status)
+            raise LMProviderError("The provider's answer is compressed more than once.", status=self.status)
         return BoundedDecoder(decoder, limit, self.status)
 
     return bounded

@@ -1,6 +1,6 @@
-"""How long an answer may take in all, from the wait for a connection to the last byte: for lm15's sync client.
+"""The total time of an answer, from waiting for a connection to the last byte, for lm15's sync client.
 
-On the loop `attempts.bound_attempt_on_loop` does it for every client at once; here only what that leaves behind.
+On the loop `attempts.bound_attempt_on_loop` does this for every client; only its leftover connections are closed here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Function = Callable[..., Any]
 
 
 class Total:
-    """When one request must have its whole answer: by its call's deadline or, outside of a call, after some seconds."""
+    """The time by which a request must be fully answered: its call's deadline or, outside any call, a timeout."""
 
     def __init__(self, timeout: float) -> None:
         deadline = DEADLINE.get()
@@ -34,10 +34,10 @@ class Total:
         self._end = time.monotonic() + self._seconds if deadline is None else deadline + bounds.late_seconds
 
     def left(self) -> float:
-        """Seconds left, more than zero.
+        """Return the seconds left, always more than zero.
 
         Raises:
-            DeadlineExceeded, LMTimeoutError: there are none.
+            DeadlineExceeded, LMTimeoutError: No time is left.
         """
         left = self._end - time.monotonic()
         if left <= 0:
@@ -45,9 +45,9 @@ class Total:
         return left
 
     def expired(self) -> Exception:
-        """The error for an answer that did not come in time."""
+        """Return the error for an answer that did not arrive in time."""
         if self._of_call:
-            late = DeadlineExceeded("The deadline came before the model's answer.")
+            late = DeadlineExceeded("The deadline passed before the model answered.")
             late.request_abandoned = True
             return late
         error: Exception = LMTimeoutError(f"The provider's answer was not complete after {self._seconds:g} s.")
@@ -62,7 +62,7 @@ def _total() -> Total:
 
 
 class BoundedSocket:
-    """A connection's socket. Each of its waits ends at its own timeout or at the request's total, if that is first."""
+    """Wraps a connection's socket: each wait ends at its own timeout or at the request's total, whichever is first."""
 
     __slots__ = ("_socket", "_timeout", "total")
 
@@ -79,7 +79,7 @@ class BoundedSocket:
         return received
 
     def sendall(self, data: bytes) -> None:
-        # Not with the socket's own: of a TLS socket it applies the timeout to each record anew.
+        # The TLS socket's own sendall restarts the timeout for each TLS record.
         rest = memoryview(data)
         while rest:
             rest = rest[self._wait(self._socket.send, rest) :]
@@ -103,7 +103,7 @@ class BoundedSocket:
 
 
 def bound_stream(stream: Function) -> Function:
-    """`StdlibTransport.stream`: a request, from the wait for a free connection to the end of its headers."""
+    """Wrap `StdlibTransport.stream`: a request, from the wait for a free connection to the end of its headers."""
 
     def bounded(self: Any, request: Any) -> Any:
         check_deadline()
@@ -117,7 +117,7 @@ def bound_stream(stream: Function) -> Function:
 
 
 def bound_slot(acquire_slot: Function) -> Function:
-    """`_ConnectionPool.acquire_slot`: the wait for a free connection."""
+    """Wrap `_ConnectionPool.acquire_slot`: the wait for a free connection."""
 
     def bounded(self: Any, timeout: float | None = None) -> None:
         total = _total()
@@ -132,10 +132,10 @@ def bound_slot(acquire_slot: Function) -> Function:
 
 
 def bound_open(open_connection: Function) -> Function:
-    """`StdlibTransport._open`: name resolution, connecting to one address after the other, proxy, TLS handshake.
+    """Wrap `StdlibTransport._open`: name resolution, connecting to each address in turn, proxy, TLS handshake.
 
-    In a thread of its own, since the system's resolver cannot be interrupted. The thread ends by lm15's own timeouts,
-    and closes the connection if nobody waits for it any more.
+    Runs in a separate thread because the system's resolver cannot be interrupted. The thread ends by lm15's own
+    timeouts, and closes the connection if no one is waiting for it any longer.
     """
 
     def bounded(self: Any, *args: Any, **options: Any) -> Any:
@@ -143,7 +143,7 @@ def bound_open(open_connection: Function) -> Function:
         connect = functools.partial(open_connection, self, *args, **options)
         try:
             threading.Thread(target=_settle, args=(opened, connect), name="connect", daemon=True).start()
-        except RuntimeError:  # no thread is left to start: better an unbounded connection than none
+        except RuntimeError:  # no more threads can be started: better an unbounded connection than none
             return connect()
         try:
             return opened.result(total.left())
@@ -169,7 +169,7 @@ def _settle(opened: Future[Any], connect: Function) -> None:
 
 
 def bound_send(send: Function) -> Function:
-    """`StdlibTransport._send_request`: the last moment before a request leaves; the answer comes by the same socket."""
+    """Wrap `StdlibTransport._send_request`: the last step before a request leaves; its socket also gets the answer."""
 
     def bounded(self: Any, conn: Any, request: Any, parsed: Any, **options: Any) -> None:
         check_deadline()
@@ -183,9 +183,9 @@ def bound_send(send: Function) -> Function:
 
 
 def abort_discarded(discard: Callable[..., Awaitable[None]]) -> Function:
-    """`_AsyncConnectionPool.discard`: close the connection at once.
+    """Wrap `_AsyncConnectionPool.discard`: close the connection immediately.
 
-    asyncio says goodbye over TLS first, and waits for the other side's goodbye up to 30 s: through all that it sends.
+    asyncio would first shut TLS down and wait up to 30 s for the peer's reply, reading everything it sends meanwhile.
     """
 
     async def bounded(self: Any, conn: Any) -> None:

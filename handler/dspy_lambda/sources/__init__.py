@@ -1,8 +1,8 @@
-"""Event sources: one module each, told apart by the shape of an event alone, and imported by who needs it.
+"""Event sources: one module each, recognized by the event's shape alone, and imported on demand.
 
-A source is a module with three functions: `begin` makes an event's invocation and `late` answers at the deadline, both
-in the main thread; `handle` answers it, in the runner's thread. One that has something to make ready at init has
-`prepare`, too. A schedule has no file here: it sends the direct event as its input.
+A source is a module with three functions: `begin` creates an event's invocation, `handle` answers the event in the
+runner's thread, and `late` answers it at the deadline. `begin` and `late` run in the main thread. A source with work at
+init also has `prepare`. A schedule sends a direct event as its input and needs no source.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _is_batch(event: dict[str, Any]) -> bool:
 
 
 def _is_direct(event: dict[str, Any]) -> bool:
-    """`inputs`, with or without `program`, and nothing else."""
+    """Whether the only keys are `inputs` and, optionally, `program`."""
     return "inputs" in event and set(event) <= {"program", "inputs"}
 
 
@@ -51,9 +51,9 @@ _TAKEN = "REST API, HTTP API, function URL, ALB, SQS, and direct invocations {'p
 
 
 def prepare(environment: Environment) -> None:
-    """Load the code of the sources that this function is sure to get events from, as its settings say.
+    """Load the code of the sources that the settings name. Other sources are loaded with their first event.
 
-    At init it costs least: a full CPU, and no caller waits. What is not named loads with its first event.
+    Loading is cheapest at init: there is a full CPU, and no caller waits.
     """
     for name in environment.settings.sources:
         source: Any = _load(name)
@@ -61,17 +61,17 @@ def prepare(environment: Environment) -> None:
             source.prepare(environment)
 
 
-def recognise(event: Any) -> Source:
-    """The source that an event is from.
+def recognize(event: Any) -> Source:
+    """Return the source of an event.
 
     Raises:
-        UnknownEvent: none of them is.
+        UnknownEvent: No source recognizes the event.
     """
     if isinstance(event, dict):
         for name, fits in _SHAPES.items():
             if fits(event):
                 return _load(name)
-    raise UnknownEvent(f"{_describe(event)} This function takes events of {_TAKEN}.")
+    raise UnknownEvent(f"{_describe(event)} This function accepts events of {_TAKEN}.")
 
 
 def _load(name: str) -> Source:
@@ -82,8 +82,8 @@ def _describe(event: Any) -> str:
     if not isinstance(event, dict):
         return f"The event is a JSON {type(event).__name__}, not an object."
     if event.get("source") == "aws.events":
-        return "This is a bare EventBridge event; give the rule or schedule a direct event as its constant input."
+        return "This is a bare EventBridge event; set a direct event as the constant input of the rule or schedule."
     keys = ", ".join(sorted(str(key)[:40] for key in event)[:10])
-    # Half a surrogate pair cannot be encoded: the runtime client would end with its environment on the error's text.
+    # The runtime client cannot encode half of a surrogate pair in an error's message, and the environment would end.
     keys = keys.encode(errors="replace").decode()
-    return f"No event source sends an object with the keys: {keys or '(none)'}."
+    return f"No event source matches an object with the keys: {keys or '(none)'}."

@@ -18,7 +18,7 @@ _AROUND_OUTPUTS = 500  # the program's name and the keys
 
 
 def begin(environment: Environment, event: dict[str, Any], context: Any) -> Invocation:
-    """Its invocation."""
+    """Create the event's invocation."""
     limit = AnswerLimit(MAX_ANSWER_BYTES - _AROUND_OUTPUTS, as_text=False)
     return open_invocation(environment, context, "direct", answer_limit=limit)
 
@@ -29,7 +29,7 @@ def handle(
     """Run the call.
 
     Raises:
-        CallError: under the name that Step Functions matches in Retry and Catch.
+        CallError: The call failed. Step Functions matches the class name in Retry and Catch.
     """
     program = environment.served.choose(event.get("program"))
     with _call(environment, event, invocation) as call:
@@ -40,13 +40,13 @@ def handle(
 
 
 def late(environment: Environment, event: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
-    """The answer at the deadline, while the call's own thread stands still.
+    """Answer at the deadline, while the call's own thread is blocked.
 
     Raises:
-        CallError: the call's, which is DeadlineExceeded unless it had ended otherwise.
+        CallError: The call's error, which is DeadlineExceeded unless the call ended before.
     """
     call = _call(environment, event, invocation)
-    call.fail(DeadlineExceeded("The deadline came before the answer."))
+    call.fail(DeadlineExceeded("The deadline passed before the answer was ready."))
     return _answer(call)
 
 

@@ -1,4 +1,4 @@
-"""API Gateway REST (v1) and HTTP API (v2), function URL and ALB events, through Mangum to the FastAPI application."""
+"""Pass API Gateway REST (v1), HTTP API (v2), function URL and ALB events through Mangum to the FastAPI application."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _MEDIA_TYPE = "application/problem+json"
 
 
 def prepare(environment: Environment) -> None:
-    """Import FastAPI and Mangum, and make the application."""
+    """Import FastAPI and Mangum, and create the application."""
     environment.runner.run(lambda: environment.part(_make_app))
 
 
 def begin(environment: Environment, event: dict[str, Any], context: Any) -> Invocation:
-    """Its invocation."""
+    """Create the event's invocation."""
     kind = str(kind_of(event))
     limit = _MAX_ALB_BYTES if kind == "alb" else MAX_ANSWER_BYTES
     return open_invocation(
@@ -51,7 +51,7 @@ def handle(
     """Answer a request.
 
     Raises:
-        UnknownEvent: the event looks like a request but lacks a part that every real one has.
+        UnknownEvent: The event looks like a request but lacks a part that every real one has.
     """
     runner.use_loop()
     app = environment.part(_make_app)
@@ -66,10 +66,10 @@ def _make_app(environment: Environment) -> LambdaApp:
 
 
 def late(environment: Environment, event: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
-    """The answer at the deadline, while the request's own thread stands still; Mangum is in there, too."""
+    """Answer at the deadline, without Mangum, while the request's own thread is blocked."""
     only = environment.served.only()
     call = invocation.call(only.name if only else UNKNOWN, only.model if only else None, position=0)
-    call.fail(DeadlineExceeded("The deadline came before the answer."))
+    call.fail(DeadlineExceeded("The deadline passed before the answer was ready."))
     cors = _cors(environment.config.server.cors_origins, event)
     if call.error is None:
         return _response(event, HTTPStatus.OK, "application/json", call.outputs.decode(), cors)
@@ -77,7 +77,7 @@ def late(environment: Environment, event: dict[str, Any], invocation: Invocation
 
 
 def _cors(allowed: list[str], event: dict[str, Any]) -> dict[str, str]:
-    """What the application's middleware, `api.cors`, adds to all other answers."""
+    """Return the headers that the application's middleware, `api.cors`, adds to other answers."""
     if not allowed or kind_of(event) == "url":
         return {}
     origins = [
@@ -102,7 +102,7 @@ def _problem(event: dict[str, Any], error: CallError, request_id: str, headers: 
 def _response(
     event: dict[str, Any], status: int, media_type: str, body: str, headers: dict[str, str] | None = None
 ) -> dict[str, Any]:
-    """An answer that every kind of gateway takes; an ALB with multi-value headers wants those."""
+    """Build a response that every kind of gateway accepts; an ALB with multi-value headers requires those."""
     sent = {"content-type": media_type, **(headers or {})}
     answer: dict[str, Any] = {"statusCode": int(status), "body": body, "isBase64Encoded": False}
     if "elb" in event["requestContext"] and "multiValueHeaders" in event:

@@ -1,1 +1,1 @@
-"""One log record per program call, and EMF metrics per invocation: exact per call, nothing shared between calls."""
+"""Write one log record per program call, and EMF metrics per invocation; calls share no telemetry state."""

@@ -1,7 +1,7 @@
-"""An exception's kind and place, without a word of its text: that may quote an input, an answer or a key.
+"""Describe an exception by kind and place, without its text, which may quote an input, an answer or a key.
 
-Works in an environment's last moments, on whatever a program raised: no import, no lock, no file is touched, and no
-code of the exception's class runs. The `traceback` module reads source files and takes `linecache` along.
+Works in an environment's last moments and for any exception: it imports nothing, takes no lock, reads no file, and runs
+no code of the exception's class. The `traceback` module would read source files and import `linecache`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _FRAMES = 8
 
 
 def describe(error: BaseException) -> dict[str, Any]:
-    """The fields of an exception's log line: `exception_name`, and `stack`, its last 8 frames. Never raises."""
+    """Return the log fields of an exception: `exception_name`, and `stack`, its last 8 frames. Never raises."""
     try:
         return {"exception_name": class_name(type(error)), "stack": stack_of(traceback_of(error))}
     except BaseException:
@@ -24,7 +24,7 @@ def describe(error: BaseException) -> dict[str, Any]:
 
 
 def stack_of(traceback: TracebackType | None) -> list[str]:
-    """The last 8 frames of a traceback, each as `file:line function`."""
+    """Return the last 8 frames of a traceback, each as `file:line function`."""
     last: deque[TracebackType] = deque(maxlen=_FRAMES)
     while traceback is not None:
         last.append(traceback)

@@ -1,4 +1,4 @@
-"""What is told of an exception: its kind and place always, its text only where a setting asks for that."""
+"""Describe exceptions: always by kind and place, and by their text only if a setting asks for it."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from dspy_lambda.introspection import UNKNOWN, plain_text
 from dspy_lambda.telemetry.describe import describe
 
 _TEXT_LENGTH = 10_000
-_LEAST_KEY_LENGTH = 8
-_MOST_KEYS = 1000  # a program may have one for each of its customers
-# Of the LMs that programs made themselves, oldest first.
-_met: dict[str, None] = {}
+_MIN_KEY_LENGTH = 8
+_MAX_KEYS = 1000  # a program may have one for each of its customers
+# Keys of LMs that programs created themselves, oldest first.
+_seen_keys: dict[str, None] = {}
 
 
-def meet(lm: Any) -> None:
-    """Never show an LM's key in a text from now on: providers repeat one that they refuse."""
+def remember_key(lm: Any) -> None:
+    """Redact an LM's key in all texts from now on: providers quote a key that they reject."""
     options = getattr(lm, "kwargs", None)
     key = options.get("api_key") if type(options) is dict else None
-    if type(key) is str and key not in _met and len(key) >= _LEAST_KEY_LENGTH:
-        while len(_met) >= _MOST_KEYS:
-            _met.pop(next(iter(_met)), None)
-        _met[key] = None
+    if type(key) is str and key not in _seen_keys and len(key) >= _MIN_KEY_LENGTH:
+        while len(_seen_keys) >= _MAX_KEYS:
+            _seen_keys.pop(next(iter(_seen_keys)), None)
+        _seen_keys[key] = None
 
 
 class Exceptions:
-    """Describes exceptions for the log and, where callers are developers, for the answer.
+    """Describes exceptions for the log and, if callers are developers, for the answer.
 
-    The text may quote an input or an answer: `none` keeps it from both, `log` has it in the log alone, `answer` in
-    both. Keys are taken out of it in any case.
+    The text may quote an input or an answer. `none` writes it nowhere, `log` only to the log, and `answer` to both.
+    Keys are always redacted.
     """
 
     def __init__(self, texts: str = "none") -> None:
@@ -43,22 +43,22 @@ class Exceptions:
     def in_log(self) -> bool:
         return self._texts != "none"
 
-    def hide(self, keys: Iterable[object]) -> None:
-        """Never show these in a text."""
-        self._keys.update(key for key in keys if isinstance(key, str) and len(key) >= _LEAST_KEY_LENGTH)
+    def redact(self, keys: Iterable[object]) -> None:
+        """Redact these keys in all texts from now on."""
+        self._keys.update(key for key in keys if isinstance(key, str) and len(key) >= _MIN_KEY_LENGTH)
 
     def fields(self, error: BaseException) -> dict[str, Any]:
-        """An exception's part of a log line."""
+        """Return the fields of a log line that describe an exception."""
         return describe(error) | ({"exception": self.text(error)} if self.in_log else {})
 
     def reason(self, error: CallError | None) -> dict[str, Any]:
-        """Why a call's inputs are invalid: its caller's mistake, which has a text and no traceback."""
+        """Return the field that says why a call's inputs are invalid; such an error has a text but no traceback."""
         if not self.in_log or error is None or error.outcome != InvalidInput.outcome:
             return {}
         return {"exception": self.text(error.detail)}
 
     def explained(self, error: CallError, cause: BaseException) -> CallError:
-        """The error as its caller gets it: with the cause's text and its last frames where that is asked for."""
+        """Return the error for the caller, with the cause's text and last frames if the setting asks for it."""
         if self._texts != "answer":
             return error
         about = describe(cause)
@@ -66,23 +66,23 @@ class Exceptions:
         return with_detail(error, "\n  ".join(lines))
 
     def text(self, value: object) -> str:
-        """An exception's or a warning's text without keys."""
-        keys = sorted({form for key in [*self._keys, *_met] for form in _forms(key)}, key=len, reverse=True)
+        """Return the text of an exception or a warning, with keys redacted."""
+        keys = sorted({form for key in [*self._keys, *_seen_keys] for form in _forms(key)}, key=len, reverse=True)
         longest = len(keys[0]) if keys else 0
         try:
-            # More than is shown, or the beginning of a key across the cut would be shown.
+            # Longer than what is shown, so that a key across the cut is redacted as a whole.
             text = plain_text(str(value), _TEXT_LENGTH + longest)
-        except BaseException:  # its own code
+        except BaseException:  # from the object's own code
             return UNKNOWN
         is_cut = len(text) >= _TEXT_LENGTH + longest
         for key in keys:
             text = text.replace(key, "(a key)")
-        # What was replaced has moved the end of the text forward, perhaps with the beginning of a key.
+        # Replacements have moved the end of the text forward, and it may end with the beginning of a key.
         return text[: max(len(text) - longest, 0) if is_cut else None][:_TEXT_LENGTH]
 
 
 def _forms(key: str) -> Iterator[str]:
-    """A key as it is, and as `repr`, JSON and URLs write one of several lines or with special characters."""
+    """Yield a key as it is, and as `repr`, JSON and URLs write it."""
     yield key
     yield repr(key)[1:-1]
     yield json.dumps(key)[1:-1]

@@ -1,7 +1,7 @@
-"""What CPython would print to standard error becomes one JSON line, by kind and place.
+"""Log what CPython would print to standard error as one JSON line, by kind and place.
 
-A thread that dies, a finalizer that raises and a warning each end as text there, with a traceback or a source line:
-that is no JSON, and the text may quote an input, an answer or a key.
+For a thread that dies, a finalizer that raises or a warning, CPython prints text with a traceback or a source line,
+which is not JSON and may quote an input, an answer or a key.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _LAST_LINE = 2**31
 
 
 class Hooks:
-    """Python's hooks for what no code handles. None of them raises, and what the log itself causes is not logged.
+    """Python's hooks for unhandled exceptions and warnings. They never raise, and never log what logging itself causes.
 
     Args:
         log: called with level (`WARNING` or `ERROR`), message and fields.
-        text: what is logged of a text, as `exception` and `warning`; None where no texts are.
+        text: formats the text for the fields `exception` and `warning`; None to log no texts.
     """
 
     def __init__(self, log: Log, text: Text | None) -> None:
@@ -40,16 +40,16 @@ class Hooks:
         warnings.showwarning = self._on_warning
 
     def restore(self) -> None:
-        """Put back the hooks that these replaced."""
+        """Restore the hooks that these replaced."""
         threading.excepthook, sys.unraisablehook, warnings.showwarning = self._former
 
     def _on_thread(self, dead: threading.ExceptHookArgs, /) -> None:
-        # As CPython does: this is how a thread ends itself.
+        # Like CPython, ignore SystemExit, by which a thread ends itself.
         if dead.exc_type is not SystemExit:
             self._write(lambda: ("ERROR", "unhandled exception in a thread", self._exception(dead)))
 
     def _on_unraisable(self, ignored: sys.UnraisableHookArgs, /) -> None:
-        # Never touches `ignored.object`, which may be in the middle of its finalization.
+        # Never touches `ignored.object`, which may be partly finalized.
         self._write(lambda: ("WARNING", "exception ignored by Python", self._exception(ignored)))
 
     def _on_warning(
@@ -68,7 +68,7 @@ class Hooks:
             finally:
                 self._busy.now = False
         except BaseException:
-            return  # whatever a hook raises, CPython prints, with its text
+            return  # if a hook raised, CPython would print the exception's text
 
     def _exception(self, raised: threading.ExceptHookArgs | sys.UnraisableHookArgs) -> dict[str, Any]:
         error = raised.exc_value
@@ -79,7 +79,7 @@ class Hooks:
     def _warning(
         self, message: Any, category: Any, filename: Any, lineno: Any
     ) -> tuple[str, str, dict[str, Any]] | None:
-        """The line for a warning; None for one from a place that was logged before."""
+        """Return the line for a warning, or None if one from the same place was already logged."""
         name = class_name(category) if is_a(category, type) else UNKNOWN
         place = name, plain_text(filename), lineno if type(lineno) is int and 0 < lineno < _LAST_LINE else 0
         full = len(self._places) >= _PLACES and place not in self._places
@@ -91,7 +91,7 @@ class Hooks:
         return "WARNING", "Python warning", fields | ({"warning": self._text(message)} if self._text else {})
 
     def _is_first(self, place: tuple[str, str, int] | None) -> bool:
-        """Remember a place; whether it was new. Of two threads that warn at once, one is first."""
+        """Remember a place and return whether it was new; safe if two threads warn at once."""
         here = object()
         return self._places.setdefault(place, here) is here
 
@@ -100,18 +100,18 @@ _installed: list[Hooks] = []
 
 
 def install(log: Log, text: Text | None = None) -> None:
-    """Log what CPython would print; replaces an earlier log.
+    """Log what CPython would print; replaces a previously installed log.
 
     Args:
-        log: called with level (`WARNING` or `ERROR`), message and fields, in whatever thread it happens, within a
-            finalizer too: it must not wait for a lock that its own thread may hold.
-        text: what is logged of a text; None: texts are not logged.
+        log: called with level (`WARNING` or `ERROR`), message and fields, in any thread and even in a finalizer, so it
+            must not wait for a lock that its own thread may hold.
+        text: formats logged texts; None to log no texts.
     """
     restore()
     _installed.append(Hooks(log, text))
 
 
 def restore() -> None:
-    """Put back the hooks that `install` replaced."""
+    """Restore the hooks that `install` replaced."""
     while _installed:
         _installed.pop().restore()

@@ -1,4 +1,4 @@
-"""A log line as JSON that every reader takes, whatever a program put into it."""
+"""Serialize a log line to valid JSON, whatever a program put into it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 from dspy_lambda.introspection import UNKNOWN
 
 _LEVELS = 20
-_BITS = 2000  # 603 digits; Python may be set to refuse those with more than 640
+_BITS = 2000  # 603 digits; Python's limit for conversion to text can be set as low as 640
 
 
 class Null:
-    """Written as null. Powertools' formatter leaves out keys whose value is None, and a record has all its fields."""
+    """Written as null. Powertools' formatter drops keys whose value is None, but a record has all of its fields."""
 
 
 NULL = Null()
 
 
 def to_json(value: Any) -> str:
-    """The value as JSON. What JSON has no form for is its text; never raises an Exception."""
+    """Convert a value to JSON; anything JSON cannot represent is converted to text. Never raises an Exception."""
     try:
         return _dump(value)
     except Exception:  # NaN, a cycle, a tuple as key, 5,000 digits, an object's own `__str__`
@@ -40,7 +40,7 @@ def _plain(value: Any, levels: int) -> Any:
         if isinstance(value, float):
             return value if math.isfinite(value) else str(value)
         if isinstance(value, dict | list | tuple) and not levels:
-            return "..."  # where a cycle ends, too
+            return "..."  # also ends a cycle
         if isinstance(value, dict):
             return {key if type(key) is str else _text(key): _plain(item, levels - 1) for key, item in value.items()}
         if isinstance(value, list | tuple):
@@ -55,5 +55,5 @@ def _text(value: object) -> str | None:
         return None
     try:
         return str(value)
-    except Exception:  # its own code
+    except Exception:  # from the object's own code
         return UNKNOWN

@@ -1,4 +1,4 @@
-"""The metrics of one invocation, in as few EMF blobs as fit."""
+"""Collect the metrics of one invocation in as few EMF blobs as possible."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Values = dict[str, list[float]]  # by name
 
 
 def metrics(invocation: Invocation) -> Iterator[tuple[str, Values]]:
-    """Each blob's program and values."""
+    """Yield each blob's program and values."""
     finished: dict[str, list[Call]] = {}
     for call in list(invocation.calls.values()):
         if call.settled:
@@ -32,7 +32,7 @@ def metrics(invocation: Invocation) -> Iterator[tuple[str, Values]]:
 
 
 def _once(invocation: Invocation, program: str, is_first: bool) -> Values:
-    """What a program's first blob has beyond its calls."""
+    """Return the metrics that only a program's first blob has."""
     values: Values = {}
     if invocation.source == "sqs":
         values["RecordsFailed"] = [invocation.records_failed[program]]
@@ -45,7 +45,7 @@ def _once(invocation: Invocation, program: str, is_first: bool) -> Values:
 
 
 def answer_metrics(answer: Answer) -> Values:
-    """The metrics of one answer that no call's own have."""
+    """Return the metrics of an answer that is not counted in any call."""
     values: Values = {
         "LMCalls": [1],
         "InputTokens": [answer.input_tokens],
@@ -57,7 +57,7 @@ def answer_metrics(answer: Answer) -> Values:
 
 
 def _values(calls: list[Call]) -> Values:
-    """The metrics of some calls. Counts travel as their sum, measures as one value per call, for percentiles."""
+    """Return the metrics of some calls: counts as sums, and measurements as one value per call, for percentiles."""
     if not calls:
         return {}
     values: Values = {

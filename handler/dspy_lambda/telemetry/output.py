@@ -1,4 +1,4 @@
-"""Where log lines go: the process's own standard output, whatever programs do to `sys.stdout`."""
+"""Write log lines to the process's standard output, whatever programs do to `sys.stdout`."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ _PATIENCE_SECONDS = 0.05
 
 
 class Output:
-    """Writes whole lines to a file descriptor of its own, so that a program that closes standard output stops nothing.
+    """Writes whole lines to a duplicate of a file descriptor, so that a program can close standard output.
 
     Args:
-        descriptor: what to write to; it is duplicated.
+        descriptor: the file descriptor to duplicate.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = os.dup(descriptor)
-        # Two threads' long lines must not mix. From Python 3.12 on the garbage collector may run a program's finalizer
-        # while it is held: which may log (so it can be taken again), and may never return (so nobody waits for long).
+        # Keeps two threads' long lines apart. Since Python 3.12 the garbage collector may run a program's finalizer
+        # while the lock is held. The finalizer may log, so the lock is reentrant, and may never return, so waits are
+        # short.
         self._lock = threading.RLock()
         self._writing = False
 
     def write(self, text: str) -> int:
-        """Write text that ends in a line end; what cannot be written is lost, and nothing else."""
+        """Write text that ends with a newline. Text that cannot be written is dropped."""
         data = text.encode(errors="replace")
         lock = self._take()
         try:
-            # One that comes back after its lock was given up has lost its line: it would be in another's.
+            # If the lock was replaced meanwhile, drop the rest of the line: it would end up in another line.
             while data and lock is self._lock:
                 self._writing = True
                 try:
@@ -42,7 +43,7 @@ class Output:
         return len(text)
 
     def _take(self) -> Any:
-        """Take the lock. Whoever writes to a slow reader is waited for; whoever keeps it for something else is not."""
+        """Take the lock. Wait for a holder that is writing to a slow reader, but replace a lock held otherwise."""
         while True:
             lock = self._lock
             if lock.acquire(timeout=_PATIENCE_SECONDS):
@@ -53,4 +54,4 @@ class Output:
                 self._lock = threading.RLock()
 
     def flush(self) -> None:
-        """Nothing is kept back."""
+        """Do nothing: writes are not buffered."""

@@ -1,6 +1,6 @@
-"""What programs print, as log lines: one for each `print`, with the call that printed it.
+"""Turn what programs print into log lines: one for each `print`, with the call that printed it.
 
-A line that is a JSON object (EMF, another logger's) keeps its keys, so that CloudWatch still reads it.
+A line that is a JSON object (EMF, or from another logger) keeps its keys, so that CloudWatch can still read it.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any, NoReturn
 
 from dspy_lambda.call import CALL, Call
 
-# One log event may have 1 MB; a text without a line end does not grow for ever.
+# A log event may have 1 MB; this also bounds text without a newline.
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/cloudwatch_limits_cwl.html
-_MOST_CHARACTERS = 100_000
+_MAX_CHARACTERS = 100_000
 
 
 class Printed(io.RawIOBase):
-    """Stands under `sys.stdout` or `sys.stderr`. Nothing closes it.
+    """The raw stream under `sys.stdout` or `sys.stderr`. It cannot be closed.
 
     Args:
-        descriptor: what child processes and native code write to directly: `fileno()`.
-        text: called with what was printed, without its line end.
-        json_object: called with a line that is a JSON object.
+        descriptor: the result of `fileno()`, to which child processes and native code write directly.
+        text: called with printed text, without its final newline.
+        json_object: called with each line that is a JSON object.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Printed(io.RawIOBase):
         self._descriptor = descriptor
         self._text = text
         self._json_object = json_object
-        # `print` writes its arguments and its line end one by one; neither threads nor calls must mix theirs.
+        # `print` writes its arguments and newline separately; keep those of threads and calls apart.
         self._begun: dict[tuple[int, Call | None], str] = {}
 
     def writable(self) -> bool:
@@ -44,23 +44,23 @@ class Printed(io.RawIOBase):
         return self._descriptor
 
     def close(self) -> None:
-        """A program that closes its standard output closes nobody else's."""
+        """Do nothing: a program that closes standard output must not close it for others."""
 
     def write(self, data: Any, /) -> int:
         text = bytes(data).decode(errors="replace")
         whose = threading.get_ident(), CALL.get()
         whole = self._begun.pop(whose, "") + text
-        if whole.endswith("\n") or len(whole) > _MOST_CHARACTERS:
+        if whole.endswith("\n") or len(whole) > _MAX_CHARACTERS:
             self._pass_on(whole)
         else:
             self._begun[whose] = whole
         return len(data)
 
     def finish(self, call: Call | None = None) -> None:
-        """Pass on what was begun and not ended with a line end: by one call, or by all and whatever else runs."""
+        """Pass on text that has no final newline yet, from one call or (None) from everything."""
         for whose in list(self._begun):
             if call is None or whose[1] is call:
-                within = CALL.set(whose[1])  # its line is that call's, whoever finishes it
+                within = CALL.set(whose[1])  # the line belongs to the call that printed it
                 try:
                     self._pass_on(self._begun.pop(whose, ""))
                 finally:
@@ -72,16 +72,16 @@ class Printed(io.RawIOBase):
             for found in objects:
                 self._json_object(found)
         elif text.strip():
-            for start in range(0, len(text), _MOST_CHARACTERS):
-                self._text(text[start : start + _MOST_CHARACTERS])
+            for start in range(0, len(text), _MAX_CHARACTERS):
+                self._text(text[start : start + _MAX_CHARACTERS])
 
 
 def _objects(text: str) -> list[dict[str, Any]]:
-    """The JSON objects that a text has one of on each line; none if any line is something else."""
+    """Return the JSON objects of a text with one on each line; empty if any line is something else."""
     if not text.startswith("{"):
         return []
     try:
-        # Not `splitlines`, which splits at U+2028, too: JSON has that in texts.
+        # Not `splitlines`, which also splits at U+2028, which JSON strings may contain.
         found = [json.loads(line, parse_constant=_refuse) for line in text.split("\n")]
     except (ValueError, RecursionError):
         return []
@@ -93,5 +93,5 @@ def _refuse(constant: str) -> NoReturn:
 
 
 def redirect(name: str, printed: Printed) -> None:
-    """Let `sys.stdout` or `sys.stderr` write there."""
+    """Make `sys.stdout` or `sys.stderr` write to `printed`."""
     setattr(sys, name, io.TextIOWrapper(printed, "utf-8", "backslashreplace", write_through=True))

@@ -8,7 +8,7 @@ from dspy_lambda.call import Call
 
 
 def record(call: Call) -> dict[str, Any]:
-    """The fields of a settled call's record."""
+    """Return the fields of a settled call's log record."""
     invocation, usage = call.invocation, call.usage
     fields = about(call) | {"outcome": call.outcome, "duration_ms": round(call.duration_ms, 3)}
     fields |= usage.fields() | {"cold_start": invocation.cold_start}
@@ -20,5 +20,5 @@ def record(call: Call) -> dict[str, Any]:
 
 
 def about(call: Call) -> dict[str, Any]:
-    """Which call a line is about."""
+    """Return the fields that say which call a line is about."""
     return {"program": call.program, "model": call.model, "source": call.invocation.source, **call.ids()}

@@ -28,14 +28,14 @@ from dspy_lambda.usage import Answer
 
 
 class Stream(Protocol):
-    """Where lines go."""
+    """The output that lines are written to."""
 
     def write(self, text: str, /) -> int: ...
 
     def flush(self) -> None: ...
 
 
-# What they log may quote inputs, answers and keys.
+# Their log messages may quote inputs, answers and keys.
 _LIBRARIES = (
     *("dspy", "lm15", "LiteLLM", "litellm", "openai", "anthropic", "httpx", "httpcore", "urllib3", "boto3", "botocore"),
     *("mangum", "asyncio", "fastapi", "concurrent.futures", "google.genai", "google_genai"),
@@ -45,8 +45,8 @@ _LIBRARIES = (
 _FIELDS = frozenset(logging.makeLogRecord({}).__dict__)
 
 
-class _Wordless(logging.Filter):
-    """Libraries' log lines keep their level and place, and lose their text: DSPy's quote inputs and answers."""
+class RedactMessages(logging.Filter):
+    """Removes the text of libraries' log lines, and keeps level and place: DSPy's messages quote inputs and answers."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         for name in record.__dict__.keys() - _FIELDS:  # of `extra`
@@ -59,13 +59,13 @@ class _Wordless(logging.Filter):
 
 
 class _LineHandler(logging.Handler):
-    """Writes a record as one line, without the lock of `logging.Handler`.
+    """Writes each record as one line, without the lock of `logging.Handler`.
 
-    That one is held while a record is formatted: a program whose argument's `__str__` never returns would keep every
-    other thread from logging, the one that answers at the deadline included.
+    `logging.Handler` holds its lock while it formats a record: an argument whose `__str__` never returns would keep
+    every other thread from logging, including the one that answers at the deadline.
 
     Args:
-        ids: the fields of a line that tell which call it belongs to.
+        ids: returns the fields that say which call a line belongs to.
     """
 
     def __init__(self, output: Stream, ids: Callable[[], dict[str, Any]]) -> None:
@@ -88,17 +88,18 @@ class _LineHandler(logging.Handler):
     def _format(self, record: logging.LogRecord) -> str:
         try:
             return self.format(record)
-        except Exception:  # its text and its arguments do not fit together, or an argument's own code fails
+        except Exception:  # the arguments do not match the message, or an argument's own code fails
             record.msg, record.args = f"a message that cannot be formatted: {record.name}, line {record.lineno}", ()
             return self.format(record)
 
 
 class Telemetry:
-    """Writes JSON lines through Powertools Logger and metrics as EMF. One per execution environment.
+    """Writes JSON lines through Powertools Logger, and metrics as EMF. One per execution environment.
 
     Attributes:
-        current: the invocation under way, where there is one at a time: it is that of threads without a context.
-        exceptions: what is told of exceptions.
+        current: the current invocation, if there is only one at a time; lines of threads without a context belong to
+            it.
+        exceptions: describes exceptions.
     """
 
     def __init__(self, service: str, settings: Settings, output: Stream) -> None:
@@ -107,8 +108,8 @@ class Telemetry:
         self.current: Invocation | None = None
         self.exceptions = Exceptions(settings.exception_texts)
         self._handler = _LineHandler(output, self.ids)
-        # `location` would cost a walk of the stack per line to say that this file wrote it. Of times, Lambda reads
-        # RFC 3339 alone: with others each line counts as INFO.
+        # `location` would walk the stack for each line, only to name this file. Lambda reads only RFC 3339 timestamps;
+        # with other formats it counts each line as INFO.
         # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-logformat.html
         self.logger = Logger(
             service=self.service,
@@ -121,17 +122,17 @@ class Telemetry:
         self._output = output
         self._printed: list[Printed] = []
         self._held: tuple[int, list[str]] | None = None
-        # Python 3.12+: a name such as Task-7 in every line tells nobody anything.
+        # Python 3.12+: names such as Task-7 are of no use in a line.
         logging.logAsyncioTasks = False  # type: ignore[attr-defined,unused-ignore]
         self.log_private = settings.log_private
         self._adopt_library_loggers()
 
     def _adopt_library_loggers(self) -> None:
-        """Warnings of DSPy and the web stack become JSON lines like all others; DSPy's own handler writes text."""
+        """Write warnings of DSPy and the web stack as JSON lines, too; DSPy's own handler writes plain text."""
         handler = _LineHandler(self._output, self.ids)
         handler.setFormatter(self._handler.formatter)
         if not self.log_private:
-            handler.addFilter(_Wordless())
+            handler.addFilter(RedactMessages())
         for name in _LIBRARIES:
             library = logging.getLogger(name)
             library.handlers = [handler]
@@ -139,18 +140,18 @@ class Telemetry:
             library.setLevel(logging.WARNING)
 
     @contextmanager
-    def take_over(self) -> Iterator[None]:
-        """Make JSON lines of whatever the process's code logs or prints, each with its program and request id.
+    def capture_process_output(self) -> Iterator[None]:
+        """Write whatever the process logs or prints as JSON lines, each with its program and request id.
 
-        What is printed to standard output is INFO, to standard error WARNING. If the block fails, the streams are put
-        back for whoever reports that.
+        Standard output is logged as INFO and standard error as WARNING. If the block fails, the streams are restored
+        so that the failure can be reported.
         """
         handler = _LineHandler(self._output, self.ids)
         handler.setFormatter(self._handler.formatter)
         root, streams = logging.getLogger(), (sys.stdout, sys.stderr)
         root.handlers = [handler]
         root.setLevel(self.logger.log_level)
-        logging.getLogger(self.service).propagate = False  # or its lines would come twice
+        logging.getLogger(self.service).propagate = False  # otherwise its lines are written twice
         for descriptor, name, level in ((1, "stdout", "INFO"), (2, "stderr", "WARNING")):
             self._printed.append(Printed(descriptor, partial(self.log_here, level, fields={}), self._write_object))
             redirect(name, self._printed[-1])
@@ -161,12 +162,12 @@ class Telemetry:
             raise
 
     def finish_printed(self, call: Call | None = None) -> None:
-        """Write what was printed without a line end so far: by one call, or by all and whatever else runs."""
+        """Write what was printed without a final newline, by one call or (None) by everything."""
         for printed in self._printed:
             printed.finish(call)
 
     def ids(self) -> dict[str, Any]:
-        """The program and the request that this thread or task works for; empty where nobody knows."""
+        """Return the program and request that this thread or task works for; empty if unknown."""
         call = CALL.get()
         if call is not None:
             return {"program": call.program, **call.ids()}
@@ -178,8 +179,8 @@ class Telemetry:
         self.log(level, message, self.ids() | dict(fields))
 
     def opened(self, invocation: Invocation) -> None:
-        """Lines of threads without a context are this invocation's."""
-        if invocation.source != "serve":  # which runs many at once
+        """Attribute lines of threads without a context to this invocation."""
+        if invocation.source != "serve":  # `serve` runs many at once
             self.current = invocation
 
     def closed(self, invocation: Invocation) -> None:
@@ -191,13 +192,13 @@ class Telemetry:
     def log(self, level: str, message: str, fields: Mapping[str, Any]) -> None:
         """Write one line through Powertools' formatter.
 
-        Past the logging module: its locks, which a program can hold, and its walk of the stack are not needed here.
+        Bypasses the logging module, whose locks a program can hold and which walks the stack.
         """
         number = logging.getLevelName(level)
         if number < self.logger.log_level:
             return
         known = {key: NULL if value is None else value for key, value in fields.items()}
-        # As an argument: Powertools reads a message that is JSON, and one that is nested too deeply fails there.
+        # Passed as an argument: Powertools parses a message that is JSON, and fails if it is nested too deeply.
         record = logging.LogRecord(self.service, number, "", 0, "%s", (message,), None)
         record.__dict__.update(known)
         self._write(self._handler.format(record) + "\n")
@@ -208,28 +209,28 @@ class Telemetry:
         self.log("ERROR" if call.failed else "INFO", "program call", record(call) | why)
 
     def ended(self, call: Call) -> None:
-        """Write what a call printed without a line end."""
+        """Write what a call printed without a final newline."""
         self.finish_printed(call)
 
-    def unforeseen(self, invocation: Invocation, error: BaseException) -> None:
-        """Log what no call could catch, by kind and place."""
-        self.log("ERROR", "unforeseen error", invocation.ids() | self.exceptions.fields(error))
+    def unexpected(self, invocation: Invocation, error: BaseException) -> None:
+        """Log the kind and place of an exception that no call caught."""
+        self.log("ERROR", "unexpected error", invocation.ids() | self.exceptions.fields(error))
 
     def answered_late(self, call: Call, answer: Answer) -> None:
-        """An answer that came after its call had been settled: its record, and its tokens and cost as metrics."""
+        """Write the record of an answer that came after its call was settled, and its tokens and cost as metrics."""
         self.log("INFO", "late model call", about(call) | answer.fields())
         if not answer.abandoned:
             self.emit(call.program, {"LateAnswers": [1], **answer_metrics(answer)})
 
-    def answered_outside(self, answer: Answer) -> None:
-        """An answer that no call has asked for, in the same way: with the program where only one runs."""
+    def answered_outside_calls(self, answer: Answer) -> None:
+        """Write the record and metrics of an answer outside any call, with the program if only one is running."""
         fields = {"program": UNKNOWN, **self.ids()}
-        self.log("INFO", "model call outside of a call", fields | answer.fields())
+        self.log("INFO", "model call outside any program call", fields | answer.fields())
         if not answer.abandoned:
             self.emit(fields["program"], answer_metrics(answer))
 
     def emit(self, program: str, values: Values) -> None:
-        """One EMF blob. Not `Metrics`: that shares state between all its instances, so concurrent calls would mix."""
+        """Write one EMF blob. `Metrics` shares its state among all instances and would mix concurrent calls."""
         metrics = EphemeralMetrics(namespace=self.namespace, service=self.service)
         metrics.add_dimension("program", program)
         named = {name: {"Unit": UNITS[name], "Value": numbers} for name, numbers in values.items()}
@@ -240,9 +241,9 @@ class Telemetry:
 
     @contextmanager
     def held_together(self) -> Iterator[None]:
-        """Write this thread's lines at the end of the block, at once.
+        """Collect this thread's lines, and write them all at the end of the block.
 
-        Each write gives up the interpreter's lock: with a hundred busy threads, getting it back may take 0.5 s.
+        Each write releases the interpreter's lock; with a hundred busy threads, getting it back may take 0.5 s.
         """
         lines: list[str] = []
         self._held = threading.get_ident(), lines
@@ -262,4 +263,4 @@ class Telemetry:
             self._output.write(line)
             self._output.flush()
         except (OSError, ValueError):
-            pass  # nobody reads it any more; a call does not fail for that
+            pass  # the reader is gone; a call must not fail for that

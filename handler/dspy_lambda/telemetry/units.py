@@ -1,6 +1,6 @@
-"""The metrics that a function writes, each with its unit for CloudWatch. What is not here cannot be written."""
+"""The metrics that a function writes, each with its CloudWatch unit. A metric must be listed here to be written."""
 
-# CloudWatch's units: Duration in milliseconds, CostUSD in US dollars. The reference in docs/ is made from this table.
+# CloudWatch has no unit for CostUSD, which is in US dollars. The reference in docs/ is generated from this table.
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricDatum.html
 UNITS = {
     "Calls": "Count",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from dspy_lambda.call import UNKNOWN
-from dspy_lambda.errors import MISFIT, InvalidInput
+from dspy_lambda.errors import INVALID_INPUTS, InvalidInput
 
 _FRAMES = 4
 _HANDLER = re.compile(r"dspy_lambda/|<frozen |importlib/")
@@ -106,7 +106,7 @@ def _platform(name: str, entry: dict[str, Any]) -> Iterator[str]:
 def _call(name: str, entry: dict[str, Any]) -> str:
     program = name if entry["program"] == UNKNOWN else entry["program"]
     if entry["outcome"] == InvalidInput.outcome and "exception" in entry:
-        return f"{program}  {entry['outcome']}: {entry['exception'].removeprefix(MISFIT)}"
+        return f"{program}  {entry['outcome']}: {entry['exception'].removeprefix(INVALID_INPUTS)}"
     parts = [f"{program}  {entry['outcome']} {entry['duration_ms']:.0f} ms"]
     if calls := entry.get("lm_calls"):
         parts += [f"{calls} LM call{'s' if calls > 1 else ''}"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dspy_lambda.sources.sqs.requeue import LEAST_PART, backoff_seconds
+from dspy_lambda.sources.sqs.requeue import MIN_BACKOFF_SHARE, backoff_seconds
 from dspy_lambda_infra.config import FunctionSettings
 from dspy_lambda_infra.project import Function, Project, logical_name
 from dspy_lambda_infra.template.syntax import get_att, ref
@@ -92,7 +92,7 @@ def survived_outage_seconds(settings: FunctionSettings) -> int:
         return 0
     receives = settings.sqs.max_receive_count
     if settings.sqs.backoff_seconds:
-        seconds = sum(LEAST_PART * backoff_seconds(received, settings.sqs) for received in range(1, receives))
+        seconds = sum(MIN_BACKOFF_SHARE * backoff_seconds(received, settings.sqs) for received in range(1, receives))
     else:
         seconds = (receives - 1) * visibility_timeout_seconds(settings)
     return min(int(seconds), RETENTION_SECONDS)

@@ -33,7 +33,7 @@ def app(loop, scopes):
 
 
 @pytest.mark.parametrize("name", ["rest", "http", "url", "alb"])
-def test_a_requests_scope_has_what_the_source_hands_over_and_lambdas_own_context(app, scopes, name):
+def test_a_requests_scope_has_the_sources_values_and_lambdas_context(app, scopes, name):
     event, context = json.loads((EVENTS / f"{name}.json").read_text()), Context()
     assert app.answer(event, context, invocation="mine")["statusCode"] == 200
     (scope,) = scopes
@@ -41,7 +41,7 @@ def test_a_requests_scope_has_what_the_source_hands_over_and_lambdas_own_context
     assert scope["aws.context"] is context
 
 
-def test_nothing_of_a_request_stays_for_the_next_one(app, scopes):
+def test_no_request_state_is_left_for_the_next_request(app, scopes):
     event = json.loads((EVENTS / "rest.json").read_text())
     before = dict(vars(app))
     app.answer(event, Context(), invocation="mine", dispatcher="mine, too")

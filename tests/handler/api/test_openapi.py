@@ -1,4 +1,4 @@
-"""The OpenAPI document: it is valid, says what the application does, and is made only when asked for."""
+"""The OpenAPI document is valid, matches the application, and is created only on demand."""
 
 import dataclasses
 import datetime
@@ -43,7 +43,7 @@ def check(document, schema: str, value: Any) -> None:
 
 
 def program(hint: Any, name: str = "Echoes", **members: Any) -> Program:
-    """A program that returns its one input, and says so in its hints."""
+    """A program that returns its only input, with matching hints."""
 
     def forward(self, value):
         return value
@@ -76,7 +76,7 @@ def test_the_server_is_the_stage_of_the_request(serve, kind, servers):
     assert served(serve, "url").get("servers") is None
 
 
-def test_what_is_answered_fits_the_document(make_project, make_serve):
+def test_responses_match_the_document(make_project, make_serve):
     serve = make_serve(make_project({"echo": ECHO, "broken": "import nothing_of_that_name\n" + AECHO}))
     document = served(serve)
     check(document, "Programs", json.loads(serve.get("/programs").body))
@@ -89,12 +89,12 @@ def test_what_is_answered_fits_the_document(make_project, make_serve):
     check(document, "EchoOutputs", json.loads(serve.post("/Echo", {"question": "q"}).body))
 
 
-def test_a_program_that_cannot_be_called_is_not_in_the_document(make_project, make_serve):
+def test_a_program_that_could_not_be_loaded_is_not_in_the_document(make_project, make_serve):
     serve = make_serve(make_project({"echo": ECHO, "broken": "import nothing_of_that_name\n" + AECHO}))
     assert "/AEcho" not in served(serve)["paths"]
 
 
-def test_the_document_is_made_when_it_is_asked_for_and_once(make_project, make_serve, monkeypatch):
+def test_the_document_is_created_once_on_demand(make_project, make_serve, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "dspy_lambda.api.openapi", None)
         patch.setitem(sys.modules, "dspy_lambda.programs.json_schema", None)
@@ -107,7 +107,7 @@ def test_the_document_is_made_when_it_is_asked_for_and_once(make_project, make_s
 
 @pytest.mark.parametrize("kind", EVENTS)
 def test_a_body_is_read_by_the_handler_and_not_by_fastapi(serve, kind):
-    """FastAPI would answer 422 to what is not JSON, and in a form of its own."""
+    """FastAPI would answer 422 if a body is not JSON, in its own format."""
     answer = serve.http(Request("POST", "/Answer", headers=[("Content-Type", "application/json")], body=b"{"), kind)
     assert (answer.status, json.loads(answer.body)["title"]) == (400, "Invalid input")
 
@@ -116,7 +116,7 @@ def test_a_body_is_read_by_the_handler_and_not_by_fastapi(serve, kind):
     "members", [{"__doc__": "What it does.\n\n    More."}, {"__doc__": None}, {"__doc__": property(lambda self: "x")}]
 )
 @pytest.mark.parametrize("name", ["Größe", "Programs", "Problem", "list_programs_"])
-def test_any_class_may_be_a_program_of_the_document(name, members):
+def test_any_class_name_is_valid_in_the_document(name, members):
     document = describe(CONFIG, {name: program(int, name, **members)})
     OpenAPIV31SpecValidator(json.loads(json.dumps(document))).validate()
     assert f"/{name}" in document["paths"]
@@ -153,7 +153,7 @@ JSON = st.recursive(
     max_leaves=5,
 )
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
-# A hint, and JSON that fits it.
+# A hint, and JSON that matches it.
 LEAVES = [
     (int, st.integers()),
     (float, FLOATS | st.integers(-1000, 1000)),
@@ -206,7 +206,7 @@ HINTS = st.recursive(st.sampled_from(LEAVES), compound, max_leaves=4)
 
 @settings(max_examples=40, deadline=None)
 @given(HINTS, st.data())
-def test_the_document_of_any_hints_is_valid_and_what_fits_it_is_accepted(pair, data):
+def test_the_document_of_any_hints_is_valid_and_inputs_that_match_it_are_accepted(pair, data):
     hint, fitting = pair
     echoes = program(hint)
     document = json.loads(json.dumps(describe(CONFIG, {"Echoes": echoes}), allow_nan=False))

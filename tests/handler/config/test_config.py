@@ -1,4 +1,4 @@
-"""What the handler checks of a config at a cold start: what runs, and nothing of what describes the cloud."""
+"""What the handler validates in a config at a cold start: the parts that run, not those that describe the cloud."""
 
 import textwrap
 
@@ -37,7 +37,7 @@ def write(tmp_path):
     return write
 
 
-def test_what_runs_is_read_as_the_infra_package_reads_it(write):
+def test_handler_and_infra_package_read_the_same_values(write):
     project = write(VALID + CLOUD)
     runs, whole = load_config(project), load_all(project)
     assert (runs.models.default, runs.server) == (whole.models.default, whole.server)
@@ -61,7 +61,7 @@ def test_what_runs_is_read_as_the_infra_package_reads_it(write):
         "lambda: {programs: {A: {sqs: {maximum_concurrency: many}}}}",
     ],
 )
-def test_keys_of_the_cloud_are_left_to_the_infra_package(write, cloud):
+def test_the_handler_ignores_keys_that_only_describe_the_cloud(write, cloud):
     project = write(VALID + cloud)
     assert load_config(project).models.default == "fast"
     with pytest.raises(ConfigError, match=r"dspy.config.yaml: lambda\."):
@@ -82,7 +82,7 @@ def test_keys_of_the_cloud_are_left_to_the_infra_package(write, cloud):
         ("program_models: {A: slow}", "program_models.A: unknown model alias 'slow'; models.registry has: fast"),
     ],
 )
-def test_what_runs_is_refused_with_the_same_words_as_by_the_infra_package(write, text, says):
+def test_handler_and_infra_package_refuse_a_config_with_the_same_message(write, text, says):
     project = write(VALID + text)
     with pytest.raises(ConfigError) as ours:
         load_config(project)

@@ -1,4 +1,4 @@
-"""A function on a DSPy that has changed: run as a script, since each change needs a process of its own.
+"""A function on a changed DSPy, run as a script because each change needs its own process.
 
 Reads cases from standard input, `[[change, module, name], ...]`, and writes a JSON line for each: what the function
 answered and logged. DSPy is imported once, and each case is a fork of that process, at a fifth of the time.
@@ -34,7 +34,7 @@ def caller_is_dspy(frames=2):
 
 
 class Alias:
-    """In a class: instances have the original, and who asks the class sees something else, or nothing."""
+    """For a class attribute: instances keep the original, and lookups on the class see something else, or nothing."""
 
     def __init__(self, original, seen):
         self.original = original
@@ -49,7 +49,7 @@ class Alias:
 
 
 def show(module, name, seen):
-    """Let all but DSPy itself see `seen` under that name, or nothing."""
+    """Make all code except DSPy see `seen` under this name, or nothing."""
     holder, _, attribute = name.rpartition(".")
     if holder:
         owner = functools.reduce(getattr, holder.split("."), module)
@@ -59,7 +59,7 @@ def show(module, name, seen):
             show(owner, attribute, seen)
         return
     original, before = vars(module).pop(attribute), vars(module).get("__getattr__")
-    setattr(builtins, attribute, original)  # where DSPy's code looks after its globals
+    setattr(builtins, attribute, original)  # where DSPy's code looks names up after its globals
 
     def find(wanted):
         if wanted == attribute and (seen is not None or caller_is_dspy()):
@@ -126,7 +126,7 @@ def remove_module(module, _):
 
 
 def rename_attribute(module, attribute):
-    """In all code of a module; DSPy's objects have it by another name then."""
+    """Rename it in all code of a module, including DSPy's objects."""
     for function in gc.get_objects():
         if isinstance(function, types.FunctionType) and function.__globals__ is vars(module):
             function.__code__ = renamed(function.__code__, attribute)

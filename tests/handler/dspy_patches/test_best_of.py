@@ -1,4 +1,4 @@
-"""`dspy.Refine` and `dspy.BestOfN`: one call's attempts are no other's."""
+"""`dspy.Refine` and `dspy.BestOfN` keep the attempts of calls apart."""
 
 import json
 
@@ -32,7 +32,7 @@ def source(module, attempts):
 
 @MODULES
 @pytest.mark.parametrize("attempts", [1, 2])
-def test_a_call_whose_attempts_the_model_all_failed_has_failed(
+def test_a_call_fails_if_the_model_failed_every_attempt(
     make_project, make_serve, models, records, capsys, module, attempts
 ):
     serve = make_serve(make_project({"best": source(module, attempts)}))
@@ -45,7 +45,7 @@ def test_a_call_whose_attempts_the_model_all_failed_has_failed(
 
 
 @MODULES
-def test_failed_attempts_of_one_call_leave_the_others_theirs(make_project, make_serve, records, capsys, module):
+def test_failed_attempts_of_one_call_do_not_count_in_others(make_project, make_serve, records, capsys, module):
     serve = make_serve(make_project({"best": source(module, 3)}))
     for _ in range(8):
         outputs = serve({"program": "Best", "inputs": {"question": "fail once"}})["outputs"]

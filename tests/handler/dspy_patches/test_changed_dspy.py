@@ -1,4 +1,4 @@
-"""A DSPy that has changed what a patch stands on: one warning, DSPy as it comes, and calls that work."""
+"""If DSPy has changed a name that a patch depends on, there is one warning, DSPy is unpatched there, and calls work."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 from dspy_lambda.dspy_patches.table import PATCHES
 from tests.conftest import QUICKSTART, ROOT
 
-# 0.2 s of CPU each. Parameters and kind of one function per patch will do where DSPy is the one of the lock; all of
+# 0.2 s of CPU each. With the locked DSPy, changing the parameters and kind of one function per patch is enough; all of
 # them with `make test-dspy`.
 EVERY_FUNCTION = "TEST_DSPY" in os.environ
 OF_DSPY = sorted({(one.module, one.name) for patch in PATCHES for one in patch.names if one.module.startswith("dspy.")})
@@ -35,7 +35,7 @@ CASES = [
 
 
 def left_out(change, module, name):
-    """The patches that stand on what has changed."""
+    """The patches that depend on the changed name."""
     return {
         patch.name
         for patch in PATCHES
@@ -60,7 +60,7 @@ def prefixes(name):
 
 @pytest.fixture(scope="module")
 def logs(_model_server):
-    """What a function logged and answered, by case."""
+    """The log lines and answers of a function, by case."""
     _model_server.behave()
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith(("DSPY_", "AWS_"))},
@@ -77,7 +77,7 @@ def logs(_model_server):
 
 
 @pytest.mark.parametrize("case", CASES, ids=" ".join)
-def test_a_dspy_without_the_ground_of_a_patch_is_warned_of_once_and_works(logs, case):
+def test_a_dspy_without_a_patched_name_works_with_one_warning(logs, case):
     lines = logs[case]
     assert [line["raised"] for line in lines if "raised" in line] == []
     assert [sorted(answer) for answer in answers(lines)] == [["answer"], ["summary"]]
@@ -88,7 +88,7 @@ def test_a_dspy_without_the_ground_of_a_patch_is_warned_of_once_and_works(logs, 
     assert figures(lines) == figures(logs["nothing", "dspy", ""])
 
 
-def test_without_the_patches_that_only_save_time_calls_are_the_same_and_take_threads_and_lookups(logs):
+def test_without_the_patches_for_speed_calls_give_the_same_results(logs):
     fast, slow = logs["nothing", "dspy", ""], logs["not fast", "dspy", ""]
     assert (fast[-1], slow[-1]) == ({"threads": False, "remembers": True}, {"threads": True, "remembers": False})
     assert figures(fast) == figures(slow)

@@ -1,4 +1,4 @@
-"""What is read of DSPy's insides, on this DSPy."""
+"""Readings of DSPy's internals, on the installed DSPy."""
 
 import sys
 
@@ -18,44 +18,44 @@ from dspy_lambda.dspy_patches import insides
         ("mistral/our-own", False),
     ],
 )
-def test_whether_a_models_price_is_known(model, is_known):
+def test_a_models_price_is_known_if_the_price_map_has_it(model, is_known):
     assert insides.has_price(dspy.LM(model)) == is_known
 
 
 @pytest.fixture
 def changed(monkeypatch):
-    """A DSPy without the ground of any reading."""
-    monkeypatch.setattr(insides, "put_in_place", lambda patch: f"no ground for {patch.name}")
+    """A DSPy that lacks the names of all readings."""
+    monkeypatch.setattr(insides, "apply_patch", lambda patch: f"no ground for {patch.name}")
 
 
-def test_an_artifact_has_litellm_where_dspy_does_not_tell_whether_it_is_needed(changed):
+def test_litellm_counts_as_needed_if_dspy_does_not_reveal_the_engine(changed):
     assert insides.uses_litellm(dspy.LM("openai/gpt-4.1-nano"))
 
 
-def test_no_price_is_missed_where_dspy_does_not_tell(changed):
+def test_a_price_counts_as_known_if_dspy_does_not_reveal_it(changed):
     assert insides.has_price(dspy.LM("openai/our-own"))
 
 
-def test_no_connection_is_opened_ahead_where_dspy_does_not_tell_the_engine(changed):
+def test_no_connection_is_opened_in_advance_if_dspy_does_not_reveal_the_engine(changed):
     with pytest.raises(LookupError, match="no ground for the engine"):
         insides.native_provider(dspy.LM("openai/gpt-4.1-nano"), asynchronous=False)
 
 
-def test_no_setting_is_made_that_dspy_would_refuse(changed):
+def test_no_additional_setting_is_used_if_dspy_would_refuse_it(changed):
     assert insides.usage_setting(1) == {}
     assert insides.usage_of_settings() is None
 
 
-def test_slots_and_types_are_left_to_dspy_where_they_cannot_be_told(changed):
+def test_slots_and_types_are_left_to_dspy_if_their_names_changed(changed):
     insides.renew_asyncify_slots()
     assert not insides.is_type_undefined({"IS_TYPE_UNDEFINED": True})
 
 
-def test_every_reading_has_its_ground_in_this_dspy():
-    assert [patch.name for patch in insides.READINGS if insides.put_in_place(patch) is not None] == []
+def test_every_reading_applies_to_this_dspy():
+    assert [patch.name for patch in insides.READINGS if insides.apply_patch(patch) is not None] == []
 
 
-def test_asyncify_begins_with_free_slots():
+def test_renewing_asyncify_slots_frees_them():
     asyncify = sys.modules["dspy.utils.asyncify"]
     before = asyncify.get_limiter()
     insides.renew_asyncify_slots()

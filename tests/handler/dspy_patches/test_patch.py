@@ -1,11 +1,11 @@
-"""A patch is put in place as a whole, once, or left out with the reason."""
+"""A patch is applied as a whole, once, or left out with the reason."""
 
 import sys
 import types
 
 import pytest
 
-from dspy_lambda.dspy_patches.patch import Name, Patch, put_all_in_place, put_in_place
+from dspy_lambda.dspy_patches.patch import Name, Patch, apply_patch, apply_patches
 
 
 def one(a): ...
@@ -48,15 +48,15 @@ GROUNDS = {
 
 
 @pytest.mark.parametrize(("reason", "differs"), GROUNDS.items(), ids=GROUNDS)
-def test_where_the_ground_differs_nothing_of_a_patch_is_put_in_place(module, reason, differs):
-    assert reason in put_in_place(Patch("p", "", (name("one", "a"), differs)))
+def test_a_patch_is_left_out_as_a_whole_if_a_name_changed(module, reason, differs):
+    assert reason in apply_patch(Patch("p", "", (name("one", "a"), differs)))
     assert module.one is one
 
 
-def test_where_the_ground_holds_all_of_a_patch_is_put_in_place(module):
+def test_a_patch_is_applied_as_a_whole_if_all_names_match(module):
     kept = name("Holder.__init__", attributes="_kept", wrap=None)
     assert (
-        put_in_place(Patch("p", "", (name("one", "a"), name("two", "b"), name("Holder.method", "self a ..."), kept)))
+        apply_patch(Patch("p", "", (name("one", "a"), name("two", "b"), name("Holder.method", "self a ..."), kept)))
         is None
     )
     assert module.one("x") == ("wrapped", None)
@@ -65,29 +65,29 @@ def test_where_the_ground_holds_all_of_a_patch_is_put_in_place(module):
     Holder.method = Holder.method.__wrapped__
 
 
-def test_what_else_a_patch_does_may_refuse_too(module):
+def test_a_patch_is_left_out_if_its_further_work_raises(module):
     def refuse():
         raise TypeError("no such setting")
 
-    assert put_in_place(Patch("p", "", (name("one", "a"),), refuse)) == "TypeError: no such setting"
+    assert apply_patch(Patch("p", "", (name("one", "a"),), refuse)) == "TypeError: no such setting"
     assert module.one is one
 
 
-def test_a_patch_is_put_in_place_once(module):
+def test_a_patch_is_applied_once(module):
     patch = Patch("p", "", (name("one", "a"),))
-    assert put_in_place(patch) is put_in_place(patch) is None
+    assert apply_patch(patch) is apply_patch(patch) is None
     assert module.one.__wrapped__ is one
 
 
-def test_those_left_out_are_named_with_the_reason(module):
+def test_patches_left_out_are_returned_with_the_reason(module):
     good, bad = Patch("good", "", (name("one", "a"),)), Patch("bad", "", (name("four"),))
-    left_out = put_all_in_place([good, bad])
+    left_out = apply_patches([good, bad])
     assert list(left_out) == ["bad"]
     assert "fake_dspy.four" in left_out["bad"]
 
 
-def test_what_stands_in_for_something_that_is_no_function_is_taken_as_it_is(module):
+def test_a_replacement_that_is_not_a_function_is_not_wrapped(module):
     stand_in = types.SimpleNamespace()
-    assert put_in_place(Patch("p", "", (name("number", wrap=lambda _: stand_in),))) is None
+    assert apply_patch(Patch("p", "", (name("number", wrap=lambda _: stand_in),))) is None
     assert module.number is stand_in
     assert vars(stand_in) == {}

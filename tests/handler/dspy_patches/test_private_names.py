@@ -1,4 +1,4 @@
-"""Private names of DSPy are touched in one place, `dspy_lambda.dspy_patches`, where each has its guard."""
+"""Private names of DSPy are used only in `dspy_lambda.dspy_patches`, where each has a guard."""
 
 import ast
 
@@ -11,9 +11,9 @@ HANDLER, INFRA = ROOT / "handler" / "dspy_lambda", ROOT / "infra" / "dspy_lambda
 THE_PLACE = HANDLER / "dspy_patches"
 OF_MOTO = INFRA / "local" / "moto_patches.py"
 FILES = sorted({*HANDLER.rglob("*.py"), *INFRA.rglob("*.py")} - {*THE_PLACE.rglob("*.py"), OF_MOTO})
-# Whose private names are no affair of DSPy's: Python's own (each explained where it is), and an object's own.
+# Owners of private names other than DSPy: Python (each explained where it is used), and an object itself.
 NOT_DSPY = {"asyncio", "cls", "concurrent", "logging", "os", "self", "sys", "threading"}
-# What the patches name, with a leading underscore: of DSPy's whatever it is read of.
+# Names with a leading underscore that the patches use: they count as DSPy's, whatever object they are read from.
 NAMED = {
     part
     for patch in PATCHES
@@ -28,7 +28,7 @@ def is_private(name):
 
 
 def touched(source):
-    """The private names of DSPy's that a file imports, reads or sets, each with its line."""
+    """The private names of DSPy that a file imports, reads or sets, each with its line."""
     tree = ast.parse(source)
     own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
     own |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
@@ -57,7 +57,7 @@ def touched(source):
 
 
 def is_foreign(node, own):
-    """Whether an attribute is a private one of some other object than the file's own."""
+    """Whether an attribute is private and belongs to an object of another file."""
     if not is_private(node.attr):
         return False
     root = node.value
@@ -70,7 +70,7 @@ def is_foreign(node, own):
     return node.attr not in own and not (isinstance(root, ast.Name) and root.id in NOT_DSPY)
 
 
-def test_nothing_else_touches_a_private_name_of_dspy():
+def test_no_other_module_uses_private_names_of_dspy():
     found = [f"{file.relative_to(ROOT)}:{line}: {name}" for file in FILES for line, name in touched(file.read_text())]
     assert found == []
 
@@ -90,7 +90,7 @@ def test_nothing_else_touches_a_private_name_of_dspy():
         "def bounded(engine):\n    return getattr(engine, '_target')",
     ],
 )
-def test_such_a_touch_is_found(source):
+def test_uses_of_private_names_are_found(source):
     assert list(touched(source))
 
 
@@ -104,5 +104,5 @@ def test_such_a_touch_is_found(source):
         "import dspy\ndspy.__version__",
     ],
 )
-def test_what_is_public_or_ones_own_is_none(source):
+def test_public_names_and_own_names_are_allowed(source):
     assert not list(touched(source))

@@ -1,4 +1,4 @@
-"""What takes the place of DSPy's own functions: that it is used, and changes no answer."""
+"""Replacements of DSPy's functions are used, and do not change any answer."""
 
 import asyncio
 import copy
@@ -16,7 +16,7 @@ def threads_of(serve):
     return serve.environment.loop.threads._count
 
 
-FAST = {"DSPY_LAMBDA_FAST": "true"}  # whatever the rest of the run has
+FAST = {"DSPY_LAMBDA_FAST": "true"}  # whatever the rest of the test run uses
 BATCH = sqs(*({"question": f"q{n}"} for n in range(20)))
 
 
@@ -26,7 +26,7 @@ def test_an_async_call_needs_no_thread(make_project, make_serve):
     assert threads_of(serve) == 0
 
 
-def test_it_can_be_switched_off(make_project, make_serve, records):
+def test_the_patches_for_speed_can_be_switched_off(make_project, make_serve, records):
     answers = []
     for value in ("false", "true"):
         serve = make_serve(make_project({"aecho": AECHO}), DSPY_LAMBDA_FAST=value)
@@ -37,7 +37,7 @@ def test_it_can_be_switched_off(make_project, make_serve, records):
     assert answers[0] == answers[1]
 
 
-def test_prices_are_looked_up_once_and_never_changed(make_project, make_serve):
+def test_prices_are_looked_up_once_and_not_modified(make_project, make_serve):
     serve = make_serve(make_project({"aecho": AECHO}), **FAST)
     serve(BATCH)
     assert costs.model_info is capabilities.model_info
@@ -48,7 +48,7 @@ def test_prices_are_looked_up_once_and_never_changed(make_project, make_serve):
     assert costs.model_info.cache_info().misses == misses
 
 
-def test_anything_else_still_runs_in_a_thread(make_project, make_serve):
+def test_other_functions_still_run_in_a_thread(make_project, make_serve):
     loop = make_serve(make_project({"aecho": AECHO}), **FAST).environment.loop
 
     async def threads():
@@ -59,7 +59,7 @@ def test_anything_else_still_runs_in_a_thread(make_project, make_serve):
     assert all(name.startswith("asyncio_") for name in loop.run_until_complete(threads()))
 
 
-def test_what_fails_on_the_loop_fails_its_call(make_project, make_serve, records):
+def test_an_exception_on_the_loop_fails_its_call(make_project, make_serve, records):
     serve = make_serve(make_project({"aecho": AECHO}), **FAST)
     for lm in serve.environment.dispatcher.models.values():
         lm.kwargs["n"] = -1  # refused by `prepare`, which runs on the loop
@@ -80,13 +80,13 @@ class Several(dspy.Module):
 """
 
 
-def test_parallel_calls_show_no_bars_and_do_not_fail_over_them(make_project, make_serve, capfd):
+def test_concurrent_parallel_calls_show_no_progress_bars_and_do_not_fail(make_project, make_serve, capfd):
     serve = make_serve(make_project({"several": PARALLEL}))
     assert failures(serve(BATCH)) == []
     assert "it/s" not in "".join(capfd.readouterr())
 
 
-def test_the_stand_in_for_a_bar_takes_whatever_parallel_asks_of_it():
+def test_the_replacement_bar_accepts_every_call_of_parallel():
     bar = replacements._NoBar(total=3, disable=False)
     assert bar.set_description("x") is bar.update() is bar.close() is bar.anything_new(1, n=2) is None
     replacements._NoBar._instances.clear()

@@ -23,7 +23,7 @@ def test_a_missing_optional_package_still_names_its_place_without_a_search_for_s
 
 
 def test_dspy_still_asks_for_the_stack_of_each_missing_package():
-    """When it no longer does, `quick_stacks` has nothing left to do."""
+    """If it no longer does, `quick_stacks` can be removed."""
     from dspy.utils import lazy_import
 
     assert "inspect.stack()" in inspect.getsource(lazy_import.require)
@@ -39,19 +39,19 @@ def test_an_older_dspy_is_refused_with_what_to_do(monkeypatch, version):
         pass
 
 
-def test_what_an_older_dspy_lacks_is_not_the_message(monkeypatch):
+def test_an_older_dspy_is_reported_by_its_version_and_not_by_a_missing_name(monkeypatch):
     monkeypatch.setattr(dspy, "__version__", "3.3.1")
     with pytest.raises(ConfigError, match=r"needs DSPy 3\.4 or newer"), dspy_import():
         importlib.import_module("dspy.no_such_module")
 
 
 @pytest.mark.parametrize("version", ["3.4.0", "3.5.0rc1", "3.10.0", "4.0", None])
-def test_this_and_newer_ones_are_taken(monkeypatch, version):
+def test_this_dspy_and_newer_versions_are_accepted(monkeypatch, version):
     monkeypatch.setattr(dspy, "__version__", version)
     with dspy_import():
         pass
 
 
-def test_a_failed_import_of_dspy_is_told_as_it_is():
+def test_a_failed_import_of_dspy_raises_the_original_error():
     with pytest.raises(ImportError, match="no_such_module"), dspy_import():
         importlib.import_module("dspy.no_such_module")

@@ -15,7 +15,7 @@ REGISTRY = {
 MODELS = {"default": "fast", "registry": REGISTRY}
 
 
-def test_only_the_models_in_use_are_built_and_need_their_key(make_project, make_serve):
+def test_only_models_in_use_are_created_and_need_their_key(make_project, make_serve):
     project = make_project({"echo": ECHO, "aecho": AECHO}, models=MODELS, program_models={"AEcho": "strong"})
     serve = make_serve(project, DSPY_LAMBDA_PROGRAM="Echo", FAST_KEY="k")
     (lm,) = serve.environment.models.values()
@@ -24,7 +24,7 @@ def test_only_the_models_in_use_are_built_and_need_their_key(make_project, make_
         make_serve(project, FAST_KEY="k")
 
 
-def test_the_timeout_is_the_functions_and_a_literal_key_serves_a_server_of_ones_own(make_project, make_serve):
+def test_the_timeout_is_the_functions_and_a_literal_key_is_used_for_a_local_server(make_project, make_serve):
     settings = {"programs": {"Echo": {"timeout_seconds": 7}}}
     project = make_project({"echo": ECHO}, models={**MODELS, "default": "own"}, **{"lambda": settings})
     serve = make_serve(project, DSPY_LAMBDA_API_BASE="")
@@ -34,7 +34,7 @@ def test_the_timeout_is_the_functions_and_a_literal_key_serves_a_server_of_ones_
 
 
 @pytest.mark.parametrize("limit", [{}, {"max_parallel_requests": 1}])
-def test_a_module_that_is_copied_deeply_keeps_connections_and_limit(make_project, make_serve, models, caplog, limit):
+def test_a_deep_copied_module_keeps_connections_and_limit(make_project, make_serve, models, caplog, limit):
     source = """
     class Copies(dspy.Module):
         def __init__(self):
@@ -65,18 +65,18 @@ def test_settings_that_dspy_refuses_are_a_config_error_with_the_key(make_project
 
 
 @pytest.mark.parametrize("program", ["Echo", "AEcho"])
-def test_a_retry_that_does_not_fit_the_deadline_is_no_retry_but_a_429(make_project, make_serve, models, program):
+def test_a_retry_that_would_miss_the_deadline_becomes_a_429(make_project, make_serve, models, program):
     serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}))
     models.behave(rate_limit_rate=1, retry_after_seconds=200)
     begin = time.monotonic()
     answer = serve.post(f"/{program}", {"question": "q"}, context=Context())
     assert (answer.status, dict(answer.headers)["retry-after"]) == (429, "200")
-    assert time.monotonic() - begin < 20  # and not until the deadline
+    assert time.monotonic() - begin < 20  # instead of at the deadline
     assert models.stats()["requests"] == 1
 
 
 @pytest.mark.parametrize("seconds", ["1e308", "9" * 400])
-def test_a_senseless_retry_after_of_a_provider_is_not_passed_on(make_project, make_serve, models, seconds):
+def test_an_invalid_retry_after_of_a_provider_is_not_passed_on(make_project, make_serve, models, seconds):
     serve = without_retries(make_serve(make_project({"aecho": AECHO})))
     models.behave(rate_limit_rate=1, retry_after_seconds=seconds)
     answer = serve.post("/AEcho", {"question": "q"})
@@ -84,7 +84,7 @@ def test_a_senseless_retry_after_of_a_provider_is_not_passed_on(make_project, ma
 
 
 @pytest.mark.parametrize("program", ["Echo", "AEcho"])
-def test_a_passing_fault_is_retried(make_project, make_serve, models, records, program):
+def test_a_transient_failure_is_retried(make_project, make_serve, models, records, program):
     serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}))
     models.behave(rate_limit_rate=0.5, retry_after_seconds=0, seed=1)  # the first draw is below 0.5, the second above
     assert serve.post(f"/{program}", {"question": "q"}).status == 200
@@ -93,7 +93,7 @@ def test_a_passing_fault_is_retried(make_project, make_serve, models, records, p
 
 @pytest.mark.parametrize("retry_after", [None, 0, 1e308])
 @pytest.mark.parametrize("program", ["Echo", "AEcho"])
-def test_a_retry_waits_for_a_second_at_least(make_project, make_serve, models, program, retry_after):
+def test_a_retry_waits_at_least_a_second(make_project, make_serve, models, program, retry_after):
     serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}))
     for lm in serve.environment.models.values():
         lm.num_retries = 1
@@ -125,7 +125,7 @@ class AMany(dspy.Module):
 
 
 @pytest.mark.parametrize("program", ["Many", "AMany"])
-def test_a_fault_repeats_one_candidate_and_not_all_of_them(make_project, make_serve, models, records, program):
+def test_a_failure_retries_one_candidate_instead_of_all(make_project, make_serve, models, records, program):
     serve = make_serve(make_project({"many": MANY}))
     models.behave(error_rate=0.35, seed=2)  # the third candidate fails twice, and the fourth does not
     answer = serve.post(f"/{program}", {"question": "q"})
@@ -136,7 +136,7 @@ def test_a_fault_repeats_one_candidate_and_not_all_of_them(make_project, make_se
 
 
 @pytest.mark.parametrize("program", ["Many", "AMany"])
-def test_answers_are_paid_for_although_their_call_fails_in_the_end(make_project, make_serve, models, records, program):
+def test_answers_of_an_lm_call_that_finally_fails_are_counted(make_project, make_serve, models, records, program):
     serve = make_serve(make_project({"many": MANY}))
     models.behave(error_rate=0.35, seed=2)
     assert serve.post(f"/{program}", {"question": "q", "retries": 0}).status == 502
@@ -147,7 +147,7 @@ def test_answers_are_paid_for_although_their_call_fails_in_the_end(make_project,
 
 
 @pytest.mark.parametrize("program", ["Many", "AMany"])
-def test_answers_are_paid_for_although_the_deadline_comes_before_the_others(
+def test_answers_before_the_deadline_are_counted_even_if_others_are_missing(
     make_project, make_serve, models, records, program
 ):
     serve = make_serve(make_project({"many": MANY}))
@@ -196,9 +196,7 @@ class Asks(dspy.Module):
         ("one retry", 1, 2, ["start", "end"]),
     ],
 )
-def test_retries_are_those_of_the_lm_and_within_one_call_of_it(
-    make_project, make_serve, models, way, rate, requests, events
-):
+def test_retries_use_the_lms_number_within_one_lm_call(make_project, make_serve, models, way, rate, requests, events):
     serve = make_serve(make_project({"asks": ASKS}))
     models.behave(error_rate=rate, seed=1)
     assert json.loads(serve.post("/Asks", {"way": way}).body) == {"events": events}
@@ -206,7 +204,7 @@ def test_retries_are_those_of_the_lm_and_within_one_call_of_it(
 
 
 @pytest.mark.parametrize("fault", ["unauthorized_rate"])
-def test_a_refusal_is_final(make_project, make_serve, models, fault):
+def test_a_rejected_request_is_not_retried(make_project, make_serve, models, fault):
     serve = make_serve(make_project({"echo": ECHO}))
     models.behave(**{fault: 1})
     assert serve.post("/Echo", {"question": "q"}).status == 502
@@ -226,7 +224,9 @@ class SideBySide(dspy.Module):
 """
 
 
-def test_an_outage_of_a_programs_own_model_within_parallel_is_one(make_project, make_serve, models, monkeypatch):
+def test_an_outage_of_a_programs_own_model_inside_parallel_is_a_model_error(
+    make_project, make_serve, models, monkeypatch
+):
     monkeypatch.setenv("DSPY_LAMBDA_API_BASE", models.url)
     serve = make_serve(make_project({"side_by_side": SIDE_BY_SIDE}))
     models.behave(error_rate=1)
@@ -249,13 +249,13 @@ class Own(dspy.Module):
 """
 
 
-def test_the_api_base_is_that_of_a_programs_own_models_too(make_project, make_serve, models, monkeypatch):
+def test_the_api_base_applies_to_a_programs_own_models(make_project, make_serve, models, monkeypatch):
     monkeypatch.setenv("DSPY_LAMBDA_API_BASE", models.url)
     serve = make_serve(make_project({"own": OWN}))
     answer = serve.post("/Own", {"question": "q"})
     assert json.loads(answer.body) == {"answers": ["judge: q", "made: q"]}
 
 
-def test_without_it_a_programs_own_models_are_left_alone(make_project, make_serve, models, monkeypatch):
+def test_without_an_api_base_a_programs_own_models_are_unchanged(make_project, make_serve, models, monkeypatch):
     monkeypatch.delenv("DSPY_LAMBDA_API_BASE", raising=False)
     assert dspy.LM("openai/made", api_base="http://127.0.0.1:1/v1").kwargs["api_base"] == "http://127.0.0.1:1/v1"

@@ -5,7 +5,7 @@ from collections import Counter, OrderedDict, defaultdict, deque
 import dspy
 import pytest
 
-from dspy_lambda.programs.copies import MOST_ITEMS, Copier
+from dspy_lambda.programs.copies import MAX_ITEMS, Copier
 
 
 class Holds(dspy.Module):
@@ -32,7 +32,7 @@ def copy(module):
     return Copier(module).copy(list)
 
 
-def test_a_tools_method_works_on_the_calls_copy():
+def test_a_tool_made_from_a_method_uses_the_calls_copy():
     program = Holds()
     program.react = dspy.ReAct("question -> answer", tools=[program.save])
     alice, bob = copy(program), copy(program)
@@ -42,7 +42,7 @@ def test_a_tools_method_works_on_the_calls_copy():
     assert (alice.react.tools["save"].func(), alice.note, bob.note) == ("saved", "x", "his")
 
 
-def test_a_copied_tool_keeps_what_it_knows_of_its_function():
+def test_a_copied_tool_keeps_the_description_of_its_function():
     program = Holds()
     program.react = dspy.ReAct("question -> answer", tools=[program.save])
     tool, copied = program.react.tools["save"], copy(program).react.tools["save"]
@@ -85,7 +85,7 @@ def test_a_reward_function_reads_the_calls_copy(kind):
         lambda p: p.inner.history.append("hers"),
     ],
 )
-def test_what_a_call_changes_below_self_is_gone_after_it(change):
+def test_changes_below_self_do_not_outlive_the_call(change):
     def state(module):
         return repr([vars(module), [vars(sub) for _, sub in module.named_sub_modules()]])
 
@@ -109,7 +109,7 @@ def test_what_a_call_changes_below_self_is_gone_after_it(change):
     assert clone.recent.maxlen == 3
 
 
-def test_what_is_the_same_object_twice_is_the_same_in_the_copy():
+def test_an_object_held_twice_is_copied_once():
     predict = dspy.Predict("a -> b")
     program = Holds(first=predict, both=[predict, predict], pair=(predict,), by_name={"p": predict}, bag={predict})
     clone = copy(program)
@@ -135,7 +135,7 @@ def test_partial_objects_and_closures_over_self_work_on_the_copy():
     named = functools.update_wrapper(functools.partial(program.save, text="partly"), program.save)
 
     def tell(*, mark="!"):
-        """Tell it."""
+        """Say it."""
         return str(program.note) + mark
 
     def count(n):
@@ -150,13 +150,13 @@ def test_partial_objects_and_closures_over_self_work_on_the_copy():
     assert (clone.partial.__name__, clone.partial.keywords) == ("save", {"text": "partly"})
     assert (clone.tell(), clone.tell(mark="?")) == ("partly!", "partly?")
     assert (clone.quick(), program.quick()) == ("partly", None)
-    assert (clone.tell.__name__, clone.tell.__doc__, clone.tell.price) == ("tell", "Tell it.", 3)
+    assert (clone.tell.__name__, clone.tell.__doc__, clone.tell.price) == ("tell", "Say it.", 3)
     assert clone.tell.__qualname__ == tell.__qualname__
     assert clone.count(1) == ["partly", 1]
     assert clone.asyncified is not program.asyncified
 
 
-def test_a_closures_list_is_copied_where_it_is_selfs_too_and_shared_where_it_is_a_decorators():
+def test_a_closures_list_is_copied_if_self_holds_it_and_shared_if_it_is_a_decorators():
     def remembered(function):
         answers = {}
 
@@ -177,7 +177,7 @@ def test_a_closures_list_is_copied_where_it_is_selfs_too_and_shared_where_it_is_
     assert clone.remembered is program.remembered
 
 
-def test_all_else_is_shared():
+def test_other_objects_are_shared_with_the_copy():
     class Client:
         pass
 
@@ -207,23 +207,23 @@ def test_all_else_is_shared():
 @pytest.mark.parametrize(
     ("value", "is_large"),
     [
-        (["x"] * MOST_ITEMS, False),
-        (["x"] * (MOST_ITEMS + 1), True),
+        (["x"] * MAX_ITEMS, False),
+        (["x"] * (MAX_ITEMS + 1), True),
         ([{"a": 1, "b": 2}] * 2, False),
-        ([{"a": 1, "b": 2} for _ in range(MOST_ITEMS // 3 + 1)], True),
-        ((["x"] * MOST_ITEMS,), True),
-        ({n: n for n in range(MOST_ITEMS + 1)}, True),
+        ([{"a": 1, "b": 2} for _ in range(MAX_ITEMS // 3 + 1)], True),
+        ((["x"] * MAX_ITEMS,), True),
+        ({n: n for n in range(MAX_ITEMS + 1)}, True),
         (functools.reduce(lambda inner, _: [inner], range(100_000), []), True),
     ],
 )
-def test_large_containers_are_shared_and_named(value, is_large):
+def test_large_containers_are_shared_and_listed(value, is_large):
     program = Holds(inner=Holds(corpus=value))
     copier = Copier(program)
     assert (copier.copy(list).inner.corpus is value) is is_large
     assert copier.too_large == (["self.inner.corpus"] if is_large else [])
 
 
-def test_a_copy_has_what_the_program_has_at_that_moment():
+def test_a_copy_has_the_programs_current_state():
     program = Holds(index=None, steps=[dspy.Predict("a -> b")])
     copier = Copier(program)
     program.index, new = "built by a thread of the program's", dspy.Predict("c -> d")
@@ -232,7 +232,7 @@ def test_a_copy_has_what_the_program_has_at_that_moment():
     assert copier.copy(list).steps[1] is new
 
 
-def test_methods_that_were_put_into_the_instance_are_bound_to_the_copy():
+def test_methods_set_on_the_instance_are_bound_to_the_copy():
     class Async(dspy.Module):
         async def aforward(self):
             return self
@@ -242,7 +242,7 @@ def test_methods_that_were_put_into_the_instance_are_bound_to_the_copy():
     assert clone() is clone
 
 
-def test_callbacks_are_kept():
+def test_a_copy_keeps_the_modules_callbacks():
     program = Holds(inner=Holds())
     program.callbacks, program.inner.callbacks = ["mine"], ["below"]
     clone = copy(program)

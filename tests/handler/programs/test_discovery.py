@@ -28,7 +28,7 @@ def test_public_module_classes_are_programs_and_others_are_not(make_project):
     assert failed == {}
 
 
-def test_one_program_needs_only_its_own_module(make_project):
+def test_a_single_program_imports_only_its_own_module(make_project):
     project = make_project({"good": ECHO, "broken": "import nothing_of_that_name\n" + AECHO})
     programs, failed = load(project, only="Echo")
     assert (list(programs), failed) == (["Echo"], {})
@@ -67,7 +67,7 @@ def test_one_program_needs_only_its_own_module(make_project):
         (ECHO + "dspy.Predict()\n", ["broken.py:", "TypeError: ", "signature"]),
     ],
 )
-def test_a_broken_module_fails_its_own_programs_and_no_others(make_project, source, says):
+def test_a_broken_module_fails_only_its_own_programs(make_project, source, says):
     programs, failed = load(make_project({"good": AECHO, "broken": source}))
     assert (list(programs), list(failed)) == (["AEcho"], ["Echo"])
     for part in says:
@@ -79,34 +79,36 @@ def reason(project, program="Echo"):
     return load(project)[1][program].error
 
 
-def test_a_module_that_hides_a_package_is_named(make_project):
+def test_a_module_that_shadows_a_package_is_named(make_project):
     project = make_project({"good": AECHO, "broken": "import yaml_of_ours.loader\n" + ECHO})
     (project / "src" / "yaml_of_ours.py").write_text("")
-    assert f"{project}/src/yaml_of_ours.py is the project's own and hides any package of that name" in reason(project)
+    assert f"{project}/src/yaml_of_ours.py shadows any installed package of that name" in reason(project)
     (project / "src" / "yaml_of_ours.py").unlink()
     (project / "src" / "yaml_of_ours").mkdir()
     sys.modules.pop("yaml_of_ours")
-    assert f"{project}/src/yaml_of_ours is the project's own and hides any package of that name" in reason(project)
+    assert f"{project}/src/yaml_of_ours shadows any installed package of that name" in reason(project)
 
 
 @pytest.mark.parametrize("imported", ["import yaml.own", "from yaml import own", "from yaml.own import words"])
-def test_a_module_that_a_loaded_package_hides_is_named_with_that_package(make_project, imported):
+def test_a_module_shadowed_by_a_loaded_package_is_named_with_that_package(make_project, imported):
     project = make_project({"good": AECHO, "broken": f"{imported}\n{ECHO}"})
     (project / "src" / "yaml").mkdir()
     (project / "src" / "yaml" / "own.py").write_text("words = 3\n")
-    hidden = f"{project}/src/yaml is hidden by a package of that name, {yaml.__file__}: rename the project's own"
+    hidden = f"{project}/src/yaml is shadowed by a package of that name, {yaml.__file__}: rename the project's module"
     assert hidden in reason(project)
 
 
-def test_programs_in_a_package_that_a_loaded_one_hides_are_named_with_that_package(make_project):
+def test_programs_in_a_shadowed_package_are_named_with_the_loaded_package(make_project):
     project = make_project({"good": AECHO})
     (project / "src" / "logging" / "modules").mkdir(parents=True)
     (project / "src" / "logging" / "modules" / "echo.py").write_text(f"import dspy\n{ECHO}")
-    hidden = f"{project}/src/logging is hidden by a package of that name, {logging.__file__}: rename the project's own"
+    hidden = (
+        f"{project}/src/logging is shadowed by a package of that name, {logging.__file__}: rename the project's module"
+    )
     assert hidden in reason(project)
 
 
-def test_within_an_artifact_the_remedy_is_to_list_the_package(make_project, monkeypatch):
+def test_in_an_artifact_a_missing_package_must_be_added_to_the_dependencies(make_project, monkeypatch):
     project = make_project({"good": AECHO, "broken": "import nothing_of_that_name\n" + ECHO})
     assert reason(project).endswith(
         f"; add it to the project's dependencies in {project}/pyproject.toml or requirements.txt"
@@ -120,10 +122,10 @@ def test_within_an_artifact_the_remedy_is_to_list_the_package(make_project, monk
     (project / "requirements.txt").unlink()
     assert reason(project).endswith(f"; add it to the project's dependencies in {project}/pyproject.toml")
     monkeypatch.setattr(discovery.dspy_lambda, "__file__", f"{project}/dspy_lambda/__init__.py")
-    assert "it is not in the artifact: list it in the project's own dependencies" in reason(project)
+    assert "it is not in the artifact: add it to the project's direct dependencies" in reason(project)
 
 
-def test_a_class_whose_name_raises_fails_nothing_else(make_project):
+def test_a_class_whose_name_raises_does_not_fail_other_programs(make_project):
     source = """
 class Meta(type):
     @property
@@ -137,7 +139,7 @@ class Hostile(metaclass=Meta):
 
 
 @pytest.mark.parametrize("error", ["TypeError", "ImportError", "GeneratorExit", "asyncio.CancelledError"])
-def test_what_a_constructor_raises_fails_its_own_program_and_is_not_quoted(make_project, error):
+def test_an_exception_in_a_constructor_fails_only_its_program_and_is_not_quoted(make_project, error):
     source = ECHO.replace("super().__init__()", f"import asyncio; raise {error}('sk-secret')")
     programs, failed = load(make_project({"good": AECHO, "broken": source}))
     assert (list(programs), list(failed)) == (["AEcho"], ["Echo"])
@@ -150,17 +152,17 @@ def test_what_a_constructor_raises_fails_its_own_program_and_is_not_quoted(make_
     "def __dir__(): return ['Echo', 'lazy']\ndef __getattr__(name): raise ImportError('sk-secret')\n",
     "class Proxy:\n    @property\n    def __class__(self): raise RuntimeError('sk-secret')\nproxy = Proxy()\n",
 ])  # fmt: skip
-def test_a_lazy_name_and_a_proxy_stop_no_program(make_project, beside):
+def test_lazy_names_and_proxies_do_not_fail_programs(make_project, beside):
     programs, failed = load(make_project({"good": AECHO, "odd": ECHO + beside}))
     assert (sorted(programs), failed) == (["AEcho", "Echo"], {})
 
 
-def test_a_developers_interruption_is_one(make_project):
+def test_a_keyboard_interrupt_stops_the_discovery(make_project):
     with pytest.raises(KeyboardInterrupt):
         load(make_project({"good": AECHO, "slow": ECHO + "raise KeyboardInterrupt\n"}))
 
 
-def test_a_broken_module_without_recognisable_classes_goes_by_its_file(make_project):
+def test_a_broken_module_without_recognizable_classes_is_named_after_its_file(make_project):
     _, failed = load(make_project({"good": ECHO, "odd": "make = 1 / 0\n"}))
     assert list(failed) == ["odd"]
 
@@ -170,16 +172,16 @@ def test_a_broken_module_without_recognisable_classes_goes_by_its_file(make_proj
     [
         (
             "class Needy(dspy.Module):\n    def __init__(self, k): ...\n    def forward(self): ...\n",
-            "takes no arguments",
+            "must not require arguments",
         ),
         ("class Empty(dspy.Module):\n    pass\n", "neither forward nor aforward"),
         (
             "import threading\nclass Odd(dspy.Module):\n    def forward(self, x: threading.Thread): ...\n",
-            "no type that JSON can fill",
+            "not a type that can be created from JSON",
         ),
     ],
 )
-def test_a_class_that_is_no_program_is_listed_with_the_reason(make_project, source, says):
+def test_a_class_that_cannot_be_a_program_is_listed_with_the_reason(make_project, source, says):
     programs, failed = load(make_project({"good": ECHO, "bad": source}))
     assert list(programs) == ["Echo"]
     (program,) = failed.values()
@@ -187,10 +189,10 @@ def test_a_class_that_is_no_program_is_listed_with_the_reason(make_project, sour
     assert "bad.py" in program.error
 
 
-def test_two_programs_of_one_name_are_refused_with_both_files(make_project):
+def test_two_programs_with_the_same_name_are_refused_with_both_files(make_project):
     project = make_project({"one": ECHO, "two": ECHO})
     for options in ({}, {"only": "Echo"}):
-        with pytest.raises(ConfigError, match=r"two\.py.*also in .*one\.py"):
+        with pytest.raises(ConfigError, match=r"two\.py.*also defined in .*one\.py"):
             load(project, **options)
 
 
@@ -200,7 +202,7 @@ def test_the_one_program_that_is_broken_missing_or_misplaced_is_a_config_error(m
         load(project, only="AEcho")
     with pytest.raises(ConfigError, match="no program 'Nope'; the project has: AEcho, Echo"):
         load(project, only="Nope")
-    with pytest.raises(ConfigError, match=r"DSPY_LAMBDA_MODULE: no module 'a\.b'"):
+    with pytest.raises(ConfigError, match=r"DSPY_LAMBDA_MODULE: there is no module 'a\.b'"):
         load(project, only="Echo", module="a.b")
 
 
@@ -211,7 +213,7 @@ def test_a_project_without_programs_says_where_they_belong(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["src/dspy_lambda.py", "dspy_lambda.py"])
-def test_a_file_that_would_hide_this_package_is_refused(make_project, place):
+def test_a_file_that_would_shadow_this_package_is_refused(make_project, place):
     project = make_project({"good": ECHO})
     (project / place).touch()
     with pytest.raises(ConfigError, match="rename the file"):
@@ -220,7 +222,7 @@ def test_a_file_that_would_hide_this_package_is_refused(make_project, place):
 
 @pytest.fixture
 def dspy_cli(tmp_path, monkeypatch):
-    """A stand-in of dspy-cli's gateways."""
+    """A replacement of dspy-cli's gateways."""
     folder = tmp_path / "site" / "dspy_cli"
     folder.mkdir(parents=True)
     (folder / "__init__.py").touch()
@@ -237,23 +239,23 @@ def test_a_program_with_gateways_is_refused_by_their_names(make_project, dspy_cl
     program = ECHO.replace("    def __init__", f"    gateway = {gateway}\n    def __init__", 1)
     programs, failed = load(make_project({"good": AECHO, "polled": text + program}))
     assert list(programs) == ["AEcho"]
-    assert "gateways do not run on Lambda yet, and Echo has Hourly" in failed["Echo"].error
+    assert "gateways do not run on Lambda yet, but Echo uses Hourly" in failed["Echo"].error
 
 
-def test_an_attribute_of_that_name_that_is_no_gateway_is_the_programs_own(make_project):
+def test_a_gateway_attribute_that_is_not_a_gateway_is_allowed(make_project):
     program = ECHO.replace("    def __init__", "    gateway = str\n    def __init__", 1)
     programs, failed = load(make_project({"good": program}))
     assert (list(programs), failed) == (["Echo"], {})
 
 
-def test_a_program_that_imports_dspy_cli_hears_that_lambda_replaces_it(make_project):
+def test_a_program_that_imports_dspy_cli_fails_with_the_reason(make_project):
     _, failed = load(make_project({"polled": "import dspy_cli.gateway\n" + ECHO}))
     assert "gateways do not run here yet" in failed["Echo"].error
     assert "dependencies" not in failed["Echo"].error
 
 
 @pytest.mark.parametrize("place", ["src/dspy_lambda", "dspy_lambda"])
-def test_a_folder_that_would_hide_this_package_is_refused(make_project, place):
+def test_a_folder_that_would_shadow_this_package_is_refused(make_project, place):
     project = make_project({"good": ECHO})
     (project / place).mkdir()
     (project / place / "__init__.py").touch()
@@ -261,7 +263,7 @@ def test_a_folder_that_would_hide_this_package_is_refused(make_project, place):
         load(project)
 
 
-def test_an_alias_is_no_second_program_and_a_bare_base_is_none(make_project):
+def test_aliases_and_bare_base_classes_are_not_programs(make_project):
     source = (
         "class Base(dspy.Module):\n    def help(self): ...\n" + ECHO.replace("dspy.Module", "Base") + "Other = Echo\n"
     )
@@ -288,7 +290,7 @@ def test_dspys_own_modules_can_be_programs(make_project):
         assert program.schemas.inputs.validate({"question": "q"}) == {"question": "q"}
 
 
-def test_a_name_in_a_docstring_is_no_definition(make_project):
+def test_a_class_name_in_a_docstring_is_ignored(make_project):
     project = make_project(
         {"echo": ECHO, "other": '"""Not this one:\n\nclass Echo(dspy.Module):\n    ...\n"""\n' + AECHO}
     )

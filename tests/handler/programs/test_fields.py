@@ -50,7 +50,7 @@ def test_missing_hints_come_from_the_signature():
     assert predicted["properties"]["parts"]["items"]["$ref"] == "#/components/schemas/UnhintedOutputs.Item"
 
 
-def test_a_bare_predict_takes_its_signature_with_its_defaults():
+def test_a_bare_predict_uses_its_signature_and_its_defaults():
     found = schemas(dspy.Predict(Sized))
     assert found.inputs.validate({"text": "t", "level": 1}) == {"text": "t", "level": 1}
     assert found.input_schema["properties"]["mood"]["default"] == "good"
@@ -60,7 +60,7 @@ class Picture(dspy.Module):
     async def aforward(self, image: dspy.Image) -> str: ...
 
 
-def test_an_image_is_made_from_its_address():
+def test_an_image_is_created_from_its_url():
     values = schemas(Picture()).inputs.validate({"image": "https://example.com/a.png"})
     assert isinstance(values["image"], dspy.Image)
     assert values["image"].url == "https://example.com/a.png"
@@ -68,7 +68,7 @@ def test_an_image_is_made_from_its_address():
         schemas(Picture()).inputs.validate({"image": "/etc/passwd"})
 
 
-def test_so_is_one_within_a_list_or_an_option():
+def test_images_in_lists_and_optional_fields_are_created_from_urls():
     given = {"images": ["https://example.com/a.png"], "one": "https://example.com/b.png"}
     values = schemas(Album()).inputs.validate(given)
     assert isinstance(values["images"][0], dspy.Image)
@@ -89,7 +89,7 @@ JUNK = [
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_json_that_no_type_of_dspys_can_be_made_from_does_not_fit(kind):
+def test_json_that_does_not_match_a_dspy_type_is_invalid(kind):
     for hint in (kind, list[kind], kind | None, dict[str, kind]):
 
         class Takes(dspy.Module):
@@ -110,7 +110,7 @@ class Texts(dspy.Module):
     def forward(self, code: dspy.Code, why: dspy.Reasoning): ...
 
 
-def test_a_tool_cannot_be_made_from_json_but_code_and_reasoning_can_from_a_text():
+def test_code_and_reasoning_are_created_from_a_string_but_a_tool_is_not():
     with pytest.raises(InvalidInput) as error:
         schemas(Tooled()).inputs.validate({"tools": [{"name": "secret"}]})
     assert [misfit["loc"] for misfit in error.value.errors] == [["tools", 0]]
@@ -133,7 +133,7 @@ class Bounded(dspy.Signature):
     answer = dspy.OutputField()
 
 
-def test_a_type_that_the_signature_leaves_out_is_not_checked():
+def test_a_signature_field_without_a_type_is_not_validated():
     found = schemas(Passages())
     for context in (["a", "b"], {"title": "t"}, "text", None):
         inputs = {"context": context, "question": "q"}
@@ -145,7 +145,7 @@ def test_a_type_that_the_signature_leaves_out_is_not_checked():
         schemas(dspy.Predict(Bounded)).inputs.validate({"text": "long"})
 
 
-def test_a_signatures_text_may_be_several_as_dspy_has_it():
+def test_a_signatures_str_field_accepts_a_list_of_strings_as_in_dspy():
     inputs = schemas(Passages()).inputs
     assert inputs.validate({"context": "c", "question": ["a", "b"]}) == {"context": "c", "question": ["a", "b"]}
     with pytest.raises(InvalidInput) as error:
@@ -161,7 +161,7 @@ class Defaulted(dspy.Module):
     def forward(self, k: int = None, tags: Annotated[list, pydantic.Field(max_length=1)] = None, size=None, n=3): ...  # noqa: RUF013
 
 
-def test_none_is_taken_where_it_is_the_default():
+def test_none_is_accepted_where_it_is_the_default():
     found = schemas(Defaulted())
     nothing = {"k": None, "tags": None, "size": None}
     assert found.inputs.validate(nothing) == nothing
@@ -206,7 +206,7 @@ def test_a_default_that_holds_a_variables_value_is_not_shown(program, monkeypatc
     assert "api_key" not in shown["required"]
 
 
-def test_other_defaults_are_shown_beside_it(monkeypatch):
+def test_other_defaults_are_shown_next_to_a_hidden_one(monkeypatch):
     monkeypatch.setenv("SOME_KEY", "planted-key")
     monkeypatch.setenv("SHORT", "plain")
     shown = schemas(Keyed()).input_schema
@@ -214,7 +214,7 @@ def test_other_defaults_are_shown_beside_it(monkeypatch):
     assert shown["$defs"]["Settings"]["properties"]["mode"]["default"] == "plain"
 
 
-def test_an_answers_default_that_holds_a_variables_value_is_not_shown(monkeypatch):
+def test_an_output_default_that_holds_a_variables_value_is_not_shown(monkeypatch):
     class Answers(dspy.Module):
         def forward(self, q: str) -> Settings: ...
 
@@ -240,11 +240,11 @@ def test_no_warning_quotes_a_default(recwarn):
     assert not [warning for warning in recwarn if "planted-key" in str(warning.message)]
 
 
-def test_a_schema_is_made_only_when_asked_for(monkeypatch):
+def test_a_schema_is_created_only_on_demand(monkeypatch):
     monkeypatch.setitem(sys.modules, "dspy_lambda.programs.json_schema", None)
     assert schemas(Keyed()).inputs.fields == {"q", "settings", "api_key", "tone"}
 
 
-def test_the_text_that_an_image_is_made_from_is_documented():
+def test_an_images_schema_includes_the_string_it_is_created_from():
     kinds = schemas(Picture()).input_schema["properties"]["image"]["anyOf"]
     assert kinds == [{"type": "string"}, {"$ref": "#/components/schemas/PictureInputs.Image"}]

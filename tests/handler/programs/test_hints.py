@@ -22,7 +22,7 @@ class Watched(dspy.Module):
     def forward(self, question: str, needed: Callable, on_event: Callable | None = None) -> Callable: ...
 
 
-def test_a_hint_that_cannot_be_resolved_is_not_checked_and_logged_once(caplog):
+def test_a_hint_that_cannot_be_resolved_is_not_validated_and_logged_once(caplog):
     caplog.set_level(logging.WARNING, "dspy_lambda")
     found = schemas(Watched())
     assert found.inputs.validate({"question": "q", "needed": 5}) == {"question": "q", "needed": 5}
@@ -32,12 +32,12 @@ def test_a_hint_that_cannot_be_resolved_is_not_checked_and_logged_once(caplog):
     assert found.output_schema == {"type": "object", "title": "WatchedOutputs"}
     assert found.result_field == "result"
     assert caplog.messages == [
-        f"Watched.forward: the hint of {name} cannot be read (NameError), so its inputs are not checked"
+        f"Watched.forward: cannot read the hint of {name} (NameError); its inputs are not validated"
         for name in ("needed", "on_event")
     ]
 
 
-def test_hints_of_what_is_no_function_are_none():
+def test_a_callable_that_is_not_a_function_has_no_hints():
     assert resolvable(functools.partial(print)) == {}
 
 
@@ -67,7 +67,7 @@ class Travels(dspy.Module):
     ) -> Place: ...
 
 
-def test_a_typed_dict_of_the_standard_library_is_checked_on_every_python():
+def test_a_standard_library_typed_dict_is_validated_on_every_python():
     found = schemas(Travels())
     given = {"trip": {"start": {"city": "a"}, "stops": [{"city": "b", "street": "c"}]}, "places": [], "by_name": None}
     assert found.inputs.validate(given) == given
@@ -99,14 +99,14 @@ class Hooked(dspy.Module):
         (Hooked, {"half": {"city": "b"}, "hook": {"call": "c"}}),
     ],
 )
-def test_a_hint_that_cannot_be_read_within_another_fails_no_program(program, inputs):
+def test_an_unreadable_nested_hint_does_not_fail_the_program(program, inputs):
     found = schemas(program())
     found.inputs.validate(inputs)
     assert found.input_schema["properties"].keys() >= inputs.keys()
     assert found.output_schema["type"] == "object"
 
 
-def test_a_hint_without_a_typed_dict_is_left_as_it_is():
+def test_a_hint_without_a_typed_dict_is_unchanged():
     for hint in (int, list[int], dict[str, Any], Optional[int], typing.Literal["a"], typing.Callable[[int], str]):  # noqa: UP045
         assert readable(hint) is hint
     assert TypeAdapter(readable(typing.Annotated[Place, "x"])).validate_python({"city": "a"}) == {"city": "a"}

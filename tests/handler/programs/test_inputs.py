@@ -39,12 +39,12 @@ def test_hints_convert_in_lax_mode_and_extra_fields_are_ignored():
     assert values == {"item": Item(name="n", count=2), "colour": Colour.RED, "kind": "a", "tags": [], "size": 4}
 
 
-def test_absent_fields_are_left_to_pythons_own_defaults():
+def test_absent_fields_get_pythons_defaults():
     values = schemas(Hinted()).inputs.validate({"item": {"name": "n"}, "colour": "red", "kind": "b", "tags": ["t"]})
     assert set(values) == {"item", "colour", "kind", "tags"}
 
 
-def test_the_text_of_the_error_says_which_field_and_why_at_a_bounded_length():
+def test_a_validation_message_names_field_and_reason_within_a_length_limit():
     inputs = {"item": {"name": "n"}, "colour": "red", "kind": "secret", "tags": ["t", 5]}
     with pytest.raises(InvalidInput) as error:
         schemas(Hinted()).inputs.validate(inputs)
@@ -56,7 +56,7 @@ def test_the_text_of_the_error_says_which_field_and_why_at_a_bounded_length():
     assert len(error.value.errors) == 100
 
 
-def test_every_misfit_is_named_by_field_without_its_value():
+def test_every_validation_error_names_its_field_but_not_the_value():
     with pytest.raises(InvalidInput) as error:
         schemas(Hinted()).inputs.validate(
             {"item": {}, "colour": "secret", "kind": "secret", "tags": ["t", 5], "size": 0}
@@ -68,7 +68,7 @@ def test_every_misfit_is_named_by_field_without_its_value():
 
 
 @pytest.mark.parametrize("inputs", [None, [], "text", 5, True])
-def test_inputs_that_are_no_object_do_not_fit(inputs):
+def test_inputs_that_are_not_an_object_are_invalid(inputs):
     with pytest.raises(InvalidInput, match="JSON object"):
         schemas(Hinted()).inputs.validate(inputs)
 
@@ -94,7 +94,7 @@ def check(value: str) -> str:
 
 
 @pytest.mark.parametrize("inputs", [{"image": "secret"}, {"table": {"secret": "secret"}}, {"checked": "secret"}])
-def test_no_misfit_quotes_what_the_caller_or_a_validator_wrote(inputs):
+def test_no_validation_error_quotes_the_caller_or_a_validator(inputs):
     with pytest.raises(InvalidInput) as error:
         schemas(Careful()).inputs.validate(inputs)
     assert error.value.errors[0]["loc"][0] in inputs
@@ -109,7 +109,7 @@ class Partly(dspy.Module):
     def forward(self, question, tool: Callable = print, **more): ...
 
 
-def test_fields_beside_named_parameters_are_optional_and_what_json_cannot_fill_is_left_out():
+def test_signature_fields_besides_named_parameters_are_optional_and_parameters_without_json_are_left_out():
     found = schemas(Partly())
     assert found.inputs.validate({"question": "q", "tool": "x"}) == {"question": "q"}
     assert found.inputs.validate({"question": "q", "context": "c"}) == {"question": "q", "context": "c"}
@@ -129,7 +129,7 @@ class Toned(dspy.Module):
     def forward(self, text: str, tone: Optional[str], size: int | None, mood: str = "good"): ...  # noqa: UP045
 
 
-def test_a_parameter_that_may_be_none_may_be_left_out():
+def test_a_parameter_that_allows_none_is_optional():
     found = schemas(Toned())
     assert found.inputs.validate({"text": "t"}) == {"text": "t", "tone": None, "size": None}
     assert found.inputs.validate({"text": "t", "tone": "dry", "size": "3"}) == {"text": "t", "tone": "dry", "size": 3}
@@ -149,7 +149,7 @@ class TakingMore(dspy.Module):
     async def aforward(self, question: str, tool: Callable = print, **more): ...
 
 
-def test_what_forward_takes_as_kwargs_is_passed_as_it_is():
+def test_kwargs_are_passed_to_forward_unchanged():
     found = schemas(Taking())
     assert found.inputs.validate({"a": [1], "b": None}) == {"a": [1], "b": None}
     assert found.input_schema["additionalProperties"] is True
@@ -160,7 +160,7 @@ def test_what_forward_takes_as_kwargs_is_passed_as_it_is():
 
 
 @pytest.mark.parametrize("name", ["config", "lm", "signature", "demos", "interpreter_factory", "max_iters", "self"])
-def test_no_caller_reaches_what_dspys_modules_take_beside_their_fields(name):
+def test_callers_cannot_set_dspy_module_arguments_that_are_not_fields(name):
     assert schemas(Taking()).inputs.validate({name: {"api_base": "http://localhost"}, "a": 1}) == {"a": 1}
 
 
@@ -175,7 +175,7 @@ def test_a_declared_parameter_may_be_called_config():
 @pytest.mark.parametrize(
     "make", [lambda: dspy.Predict(Sized), lambda: dspy.ReAct(Sized, tools=[]), lambda: dspy.ChainOfThought(Sized)]
 )
-def test_dspys_own_modules_take_their_signatures_fields_alone(make):
+def test_dspys_own_modules_accept_only_their_signatures_fields(make):
     found = schemas(make())
     assert found.inputs.validate({"text": "t", "level": 1, "trajectory": "x"}) == {"text": "t", "level": 1}
     assert set(found.input_schema["properties"]) == {"text", "level", "mood"}
@@ -199,7 +199,7 @@ class Agent(dspy.Module):
     def forward(self, **inputs): ...
 
 
-def test_what_one_of_several_predictors_asks_for_is_not_required():
+def test_fields_of_one_of_several_predictors_are_not_required():
     found = schemas(Retrieving())
     assert found.inputs.validate({"question": "q"}) == {"question": "q"}
     assert "required" not in found.input_schema
@@ -207,7 +207,7 @@ def test_what_one_of_several_predictors_asks_for_is_not_required():
         found.inputs.validate({"question": "q", "context": 5})
 
 
-def test_an_agent_is_one_predictor():
+def test_an_agent_counts_as_one_predictor():
     found = schemas(Agent())
     assert found.input_schema["required"] == ["question"]
     assert set(found.input_schema["properties"]) == {"question"}

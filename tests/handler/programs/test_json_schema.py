@@ -1,4 +1,4 @@
-"""Each program's answer fits the schema that /openapi.json has for it, and the schema says no less than it can."""
+"""Each program's outputs match their schema in /openapi.json, and the schema is as specific as possible."""
 
 import dataclasses
 import datetime
@@ -134,9 +134,9 @@ class Predicts(dspy.Signature):
 
 LM = {"answer": "a", "reasoning": "r", "code": "1 + 1", "why": "because", "score": "1.5", "items": '[{"name": "n"}]'}
 
-# A return hint, what forward gives (of its predictor's prediction `p`), the predictor.
+# A return hint, the expression that forward returns (`p` is its predictor's prediction), the predictor.
 ROWS: list[tuple[Any, Any, Any]] = [
-    # Objects are the answer itself.
+    # An object is the output itself.
     (Item, ITEM, None),
     (Node, Node(children=[Node()]), None),
     (Cat | Dog, Dog(), None),
@@ -152,7 +152,7 @@ ROWS: list[tuple[Any, Any, Any]] = [
     (dict[str, Item], {"a": ITEM}, None),
     (Mapping[str, int], OrderedDict(a=1), None),
     (Counter[str], Counter("aab"), None),
-    # Others go by a name.
+    # Other results get a name.
     (str, "a", None),
     (type(None), None, None),
     (list[Place], [PLACE], None),
@@ -182,7 +182,7 @@ ROWS: list[tuple[Any, Any, Any]] = [
     (dspy.Prediction | None, dspy.Prediction(a=1), None),
     (dspy.Prediction | str, "a", None),
     (dspy.Code | Item, CODE, None),
-    # What cannot be known.
+    # Unknown types.
     (Any, {"a": 1}, None),
     (Any, "a", None),
     (object, ["a"], None),
@@ -231,12 +231,12 @@ PROGRAMS = {f"Row{n}": make(f"Row{n}", *row) for n, row in enumerate(ROWS)}
 
 @pytest.fixture(scope="module")
 def document():
-    # As it is sent.
+    # As it is serialized.
     return json.loads(json.dumps(describe(CONFIG, PROGRAMS), allow_nan=False))
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_the_answer_fits_the_schema(document, name):
+def test_outputs_are_valid_against_their_schema(document, name):
     program = PROGRAMS[name]
     with dspy.context(lm=DummyLM([LM])):
         result = program.instance(question="q")
@@ -245,7 +245,7 @@ def test_the_answer_fits_the_schema(document, name):
     jsonschema.Draft202012Validator(schema).validate(answer)
 
 
-def test_a_model_that_a_program_takes_and_gives_is_described_as_it_is_in_each(document):
+def test_a_model_in_inputs_and_outputs_has_a_schema_for_each(document):
     class Reviews(dspy.Module):
         def forward(self, item: Item) -> list[Item]: ...
 
@@ -259,7 +259,7 @@ def test_a_model_that_a_program_takes_and_gives_is_described_as_it_is_in_each(do
     assert set(schemas["ReviewsOutputs.Item"]["properties"]) == {"name", "effort", "long_name"}
 
 
-def test_every_reference_of_the_document_is_in_it(document):
+def test_every_reference_in_the_document_resolves(document):
     text = json.dumps(document)
     references = {part.partition('"')[0] for part in text.split('"$ref": "#/components/schemas/')[1:]}
     assert references <= document["components"]["schemas"].keys()
@@ -287,27 +287,27 @@ ANY = {"type": "object", "title": "POutputs"}
         (Item | None, None),
     ],
 )
-def test_only_what_is_always_there_is_required(hint, required):
+def test_only_outputs_that_are_always_present_are_required(hint, required):
     assert schema_of(hint).get("required") == required
 
 
-def test_what_dspys_types_are_written_as_is_a_text():
+def test_dspys_own_types_are_described_as_strings():
     for hint in (dspy.Code, dspy.Code["java"], dspy.Reasoning, dspy.Image, dspy.Audio, dspy.File):
         assert schema_of(hint)["properties"] == {"result": {"type": "string"}}
 
 
-def test_an_object_or_nothing_is_the_object_or_a_named_null():
+def test_an_optional_object_is_described_as_the_object_or_a_named_null():
     item, nothing = schema_of(Item | None)["anyOf"]
     assert item == {"$ref": "#/components/schemas/POutputs.Item"}
     assert nothing == {"type": "object", "properties": {"result": {"type": "null"}}, "required": ["result"]}
 
 
 @pytest.mark.parametrize("hint", [Any, object, Own, Callable, "Unknown", Item | Any, AsText])
-def test_what_no_hint_tells_is_any_object(hint):
+def test_outputs_without_hints_are_any_object(hint):
     assert schema_of(hint) == ANY
 
 
-def test_a_prediction_is_the_predictors_or_any_other():
+def test_a_predictions_schema_is_the_predictors_or_any_object():
     for hint in (dspy.Prediction, UNHINTED):
         schema = schema_of(hint, Predicts)
         assert "required" not in schema
@@ -335,7 +335,7 @@ class Unsendable(pydantic.BaseModel):
 @pytest.mark.parametrize(
     "hint", [Raises, list[Raises], Unsendable, Annotated[int, pydantic.Field(examples=[float("nan")])]]
 )
-def test_one_programs_odd_hint_leaves_the_others_in_the_document(hint):
+def test_one_programs_odd_hint_does_not_remove_the_others_from_the_document(hint):
     class Takes(dspy.Module):
         def forward(self, value: hint) -> hint: ...
 

@@ -68,7 +68,7 @@ def tool(): ...
         (lambda: dspy.syncify(Async()), False),
     ],
 )
-def test_native_async_is_told_by_the_order_of_definition(make, is_async):
+def test_native_async_depends_on_the_order_of_definition(make, is_async):
     assert choose_entry(make()).is_async is is_async
 
 
@@ -101,11 +101,11 @@ class OwnAforward(dspy.ChainOfThought):
         (lambda: with_lm(OwnAforward("a -> b"), SyncLM("m")), True),
     ],
 )
-def test_a_module_of_dspys_with_an_lm_that_cannot_be_awaited_is_called_in_a_thread(make, is_async):
+def test_a_dspy_module_with_a_sync_lm_is_called_in_a_thread(make, is_async):
     assert choose_entry(make()).is_async is is_async
 
 
-def test_a_program_with_an_lm_that_cannot_be_awaited_answers(make_project, make_serve):
+def test_a_program_with_a_sync_lm_answers(make_project, make_serve):
     source = """
     class Constant(dspy.BaseLM):
         def forward(self, prompt=None, messages=None, **kwargs):
@@ -132,8 +132,8 @@ class AYields(dspy.Module):
 
 
 @pytest.mark.parametrize(("cls", "method"), [(Yields, "forward"), (AYields, "aforward")])
-def test_a_method_that_yields_is_refused(cls, method):
-    with pytest.raises(TypeError, match=f"^{method} yields; a program returns its result as a whole"):
+def test_a_generator_method_is_refused(cls, method):
+    with pytest.raises(TypeError, match=f"^{method} is a generator; a program must return its whole result"):
         choose_entry(cls())
 
 
@@ -156,7 +156,7 @@ def test_a_copy_keeps_callbacks_and_shares_no_attribute_set_later(make_project):
         "@wrap\n    async def forward(self, a: int): return a",
     ],
 )
-def test_methods_behind_other_names_and_decorators_are_called(make_project, make_serve, body):
+def test_aliased_and_decorated_methods_are_called(make_project, make_serve, body):
     source = f"""
 import functools
 def wrap(method):

@@ -31,7 +31,7 @@ class Plain(dspy.Module):
     def forward(self, a: "str") -> list[int]: ...
 
 
-def test_a_plain_result_stands_under_result():
+def test_a_plain_result_is_described_under_result():
     assert schemas(Plain()).output_schema["properties"]["result"]["type"] == "array"
     assert schemas(Making()).output_schema["properties"]["count"]["type"] == "integer"
 
@@ -44,7 +44,7 @@ class Listed(dspy.Module):
     def forward(self, a: int) -> list[dspy.Prediction]: ...
 
 
-def test_a_return_hint_that_has_no_schema_is_any_object():
+def test_a_return_hint_without_a_schema_is_any_object():
     assert schemas(Hopeless()).output_schema == {"type": "object", "title": "HopelessOutputs"}
     assert schemas(Listed()).output_schema["type"] == "object"
 
@@ -77,7 +77,7 @@ class Untyped(Headlines):
     ("program", "field"),
     [(Headlines, "headlines"), (Reasoned, "result"), (Acting, "headlines"), (Untyped, "result"), (Making, "result")],
 )
-def test_a_plain_result_goes_by_the_first_predictors_only_output_field(program, field):
+def test_a_plain_result_is_named_after_the_first_predictors_only_output_field(program, field):
     found = schemas(program())
     assert found.result_field == field
     if program is Headlines:
@@ -92,7 +92,7 @@ class Reviewer(dspy.Module):
     def forward(self, draft: Review) -> Review: ...
 
 
-def test_aliases_are_of_inputs_alone():
+def test_aliases_apply_only_to_inputs():
     found = schemas(Reviewer())
     assert found.inputs.validate({"draft": {"effort_[1-5]": 2}})["draft"].effort == 2
     assert list(found.output_schema["properties"]) == ["effort"]

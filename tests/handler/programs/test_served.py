@@ -1,4 +1,4 @@
-"""Which program an event is for."""
+"""The choice of the program for an event."""
 
 from types import SimpleNamespace
 
@@ -22,23 +22,23 @@ def test_an_event_without_a_name_is_for_the_only_program():
     assert Served({"Echo": ECHO}, {}).choose(None) is ECHO
 
 
-def test_an_event_without_a_name_is_for_none_of_several_programs():
+def test_an_event_without_a_name_chooses_none_of_several_programs():
     assert Served({"Echo": ECHO, "Shout": SHOUT}, {}).choose(None) is None
 
 
 @pytest.mark.parametrize("name", ["Nope", "", 1, [], {"Echo": 1}, True])
-def test_a_name_that_is_no_programs_chooses_none(name):
+def test_an_unknown_name_chooses_no_program(name):
     assert Served({"Echo": ECHO}, {}).choose(name) is None
 
 
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        (None, "No program is named; it serves: Echo, Shout."),
-        ("Nope", "serves no program of that name; it serves: Echo"),
+        (None, "The event names no program; this function serves: Echo, Shout."),
+        ("Nope", "serves no program of that name; this function serves: Echo"),
     ],
 )
-def test_a_program_that_is_not_served_is_a_404_that_lists_those_that_are(name, says):
+def test_a_program_that_is_not_served_is_a_404_that_lists_the_served_ones(name, says):
     with pytest.raises(InvalidInput, match=says) as raised:
         Served({"Echo": ECHO, "Shout": SHOUT}, {}).require(name, None)
     assert raised.value.status == 404

@@ -10,14 +10,14 @@ from dspy_lambda.errors import (
 from tests.support import AECHO, ECHO, Context, without_retries
 
 
-def test_the_sample_event(serve, event):
+def test_the_sample_direct_event_is_answered(serve, event):
     answer = serve(event("direct"))
     assert answer["program"] == "Triage"
     assert answer["outputs"]["queue"] == "billing"
     assert answer["outputs"]["contact"]["name"].startswith("gpt-4.1-mini: My invoice")
 
 
-def test_the_program_may_be_left_out_where_there_is_one(make_project, make_serve):
+def test_the_program_may_be_omitted_if_only_one_is_served(make_project, make_serve):
     serve = make_serve(make_project({"echo": ECHO}))
     answer = {"program": "Echo", "outputs": {"answer": "gpt-4.1-nano: q"}}
     assert serve({"inputs": {"question": "q"}}) == answer
@@ -35,7 +35,7 @@ def test_the_program_may_be_left_out_where_there_is_one(make_project, make_serve
         {"program": "Echo", "inputs": {"question": "\ud800"}},
     ],
 )
-def test_calls_that_do_not_fit_raise_invalid_input(make_project, make_serve, records, event):
+def test_invalid_inputs_raise_invalid_input(make_project, make_serve, records, event):
     serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}))
     records()
     with pytest.raises(InvalidInput):
@@ -44,7 +44,7 @@ def test_calls_that_do_not_fit_raise_invalid_input(make_project, make_serve, rec
     assert call["outcome"] == "invalid_input"
 
 
-def test_endless_nesting_is_invalid_input_and_not_a_crash(make_project, make_serve):
+def test_endless_nesting_is_invalid_input(make_project, make_serve):
     source = "class Any_(dspy.Module):\n    async def aforward(self, x) -> int: return 1\n"
     serve = make_serve(make_project({"any": source}))
     deep: list = []
@@ -65,7 +65,7 @@ def test_endless_nesting_is_invalid_input_and_not_a_crash(make_project, make_ser
     ],
 )
 @pytest.mark.parametrize("program", ["Echo", "AEcho"])
-def test_faults_raise_the_names_that_step_functions_matches(make_project, make_serve, models, fault, error, program):
+def test_failures_raise_the_names_that_step_functions_matches(make_project, make_serve, models, fault, error, program):
     serve = without_retries(make_serve(make_project({"echo": ECHO, "aecho": AECHO})))
     models.behave(**fault)
     context = Context(1000 if error is DeadlineExceeded else 30_000)

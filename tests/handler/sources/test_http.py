@@ -34,7 +34,7 @@ def test_the_shared_routes_answer_equally_through_every_kind(serve, path):
     assert {answer.status for answer in answers} == {200}
     bodies = [json.loads(answer.body) for answer in answers]
     for body in bodies:
-        body.pop("servers", None)  # the stage of a REST API, which the other kinds do not have
+        body.pop("servers", None)  # the stage of a REST API; other kinds have none
     assert bodies == bodies[:1] * len(KINDS)
 
 
@@ -44,7 +44,7 @@ def test_the_sample_events_are_answered(serve, event, name):
     assert json.loads(answer.body) == {"answer": "gpt-4.1-nano: What is the capital of France?"}
 
 
-def test_the_sources_name_is_in_the_log(serve, records):
+def test_the_name_of_the_source_is_logged(serve, records):
     for kind in KINDS:
         serve.post("/Answer", {"question": "q"}, kind)
     assert [call["source"] for call in records().calls] == list(KINDS)
@@ -76,7 +76,9 @@ JSON = {"Content-Type": "application/json"}
         (rb'{"question": "\u0000"}', JSON, 200),
     ],
 )
-def test_bodies_have_the_contracts_status_through_every_kind(serve, records, kind, body, headers, status):
+def test_bodies_are_answered_with_the_status_of_the_contract_through_every_kind(
+    serve, records, kind, body, headers, status
+):
     answer = serve.post("/Answer", body, kind, headers=headers)
     assert answer.status == status
     (call,) = records().calls
@@ -85,7 +87,7 @@ def test_bodies_have_the_contracts_status_through_every_kind(serve, records, kin
         assert problem(answer)["request_id"] == call["function_request_id"]
 
 
-def test_a_misfit_names_field_and_reason_and_never_the_value(serve):
+def test_a_validation_error_names_field_and_reason_but_not_the_value(serve):
     document = problem(serve.post("/Summarise", {"text": 5, "sentences": "secret"}))
     assert document["errors"] == [
         {"loc": ["text"], "msg": "Input should be a valid string", "type": "string_type"},
@@ -128,7 +130,7 @@ class Raises(dspy.Module):
     ],
 )
 @pytest.mark.parametrize("program", ["Echo", "AEcho"])
-def test_the_models_faults_reach_a_rest_client_as_readable_json(
+def test_model_failures_reach_a_rest_client_as_readable_json(
     make_project, make_serve, models, fault, status, title, program
 ):
     serve = without_retries(make_serve(make_project({"echo": ECHO, "aecho": AECHO})))
@@ -141,7 +143,7 @@ def test_the_models_faults_reach_a_rest_client_as_readable_json(
 
 @pytest.mark.parametrize(("what", "status"), [("value", 500), ("exit", 500), ("object", 500), ("rate", 429)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_programs_faults_are_problems_without_their_text(make_project, make_serve, kind, what, status):
+def test_program_failures_are_problems_without_the_exceptions_text(make_project, make_serve, kind, what, status):
     answer = make_serve(make_project({"raises": FAULTS})).post("/Raises", {"what": what}, kind)
     assert problem(answer)["status"] == status
     assert b"secret" not in answer.body
@@ -161,11 +163,11 @@ def test_a_failed_program_is_listed_and_answers_503(make_project, make_serve):
     assert json.loads(serve.get("/health/live").body) == {"status": "alive"}
 
 
-def test_ready_counts_the_programs(serve):
+def test_readiness_counts_the_programs(serve):
     assert json.loads(serve.get("/health/ready").body) == {"status": "ready", "programs": 4}
 
 
-def test_the_stage_is_no_part_of_the_path_but_of_the_links(serve):
+def test_the_stage_is_part_of_links_but_not_of_the_path(serve):
     event = http_event(Request("GET", "/docs"), stage="staging")
     assert "'/staging/openapi.json'" in response("http", json.dumps(serve(event)).encode()).body.decode()
     assert "'/prod/openapi.json'" in serve.get("/docs", "rest").body.decode()
@@ -173,7 +175,7 @@ def test_the_stage_is_no_part_of_the_path_but_of_the_links(serve):
 
 
 def behind_base_path(kind, request, base="/v1"):
-    """The event of a custom domain with a base path: in the path, and not in the route.
+    """The event of a custom domain whose base path is in the path but not in the route.
 
     https://docs.aws.amazon.com/apigateway/latest/developerguide/rest-api-mappings.html
     """
@@ -187,7 +189,7 @@ def behind_base_path(kind, request, base="/v1"):
 
 @pytest.mark.parametrize("base", ["/v1", "/team/answers", "/Answer", "/prod"])
 @pytest.mark.parametrize("kind", ["rest", "http"])
-def test_a_custom_domains_base_path_is_no_part_of_the_route(serve, kind, base):
+def test_a_custom_domains_base_path_is_not_part_of_the_route(serve, kind, base):
     event = behind_base_path(kind, Request("POST", "/Answer", body=b'{"question": "q"}'), base)
     assert response(kind, json.dumps(serve(event)).encode()).status == 200
     page = response(kind, json.dumps(serve(behind_base_path(kind, Request("GET", "/docs"), base))).encode())
@@ -201,7 +203,7 @@ def test_a_base_path_and_a_stage_are_both_left_out_of_the_route(serve):
 
 
 @pytest.mark.parametrize("parameters", [{"proxy": "Answer"}, None, [], {"proxy": 5}, {}], ids=repr)
-def test_a_route_with_parameters_of_someones_own_template_is_followed(serve, parameters):
+def test_a_route_with_parameters_from_a_users_own_template_is_followed(serve, parameters):
     event = EVENTS["rest"](Request("POST", "/Answer", body=b'{"question": "q"}'), resource="/{proxy+}")
     assert serve(event)["statusCode"] == 200
     event = behind_base_path("rest", Request("POST", "/Answer", body=b'{"question": "q"}'))
@@ -210,7 +212,7 @@ def test_a_route_with_parameters_of_someones_own_template_is_followed(serve, par
 
 
 @pytest.mark.parametrize("route", [5, [], None, "", "POST", "$default", "ANY /{proxy+", "POST /Other"], ids=repr)
-def test_a_route_that_says_nothing_of_the_path_leaves_the_path(serve, route):
+def test_a_route_without_a_path_leaves_the_path_unchanged(serve, route):
     event = EVENTS["http"](Request("POST", "/Answer", body=b'{"question": "q"}')) | {"routeKey": route}
     assert serve(event)["statusCode"] == 200
     event = EVENTS["rest"](Request("POST", "/Answer", body=b'{"question": "q"}')) | {"resource": route or ""}
@@ -233,7 +235,7 @@ def test_cors_answers_the_configured_origins_only(make_project, make_serve):
 
 
 @pytest.mark.parametrize(("kind", "times"), [("rest", 1), ("http", 1), ("alb", 1), ("url", 0)])
-def test_cors_headers_come_once_and_from_a_function_url_itself(make_project, make_serve, kind, times):
+def test_cors_headers_are_sent_once_and_by_a_function_url_itself(make_project, make_serve, kind, times):
     serve = make_serve(make_project({"echo": ECHO}, server={"cors_origins": ["https://a.example"]}))
     for body, status in (({"question": "q"}, 200), ({}, 422)):
         answer = serve.post("/Echo", body, kind, headers={"Origin": "https://a.example"})
@@ -244,7 +246,7 @@ def test_cors_headers_come_once_and_from_a_function_url_itself(make_project, mak
 @pytest.mark.parametrize(
     "header", [("host", "a:b:c"), ("host", "[::1]:80"), ("x-forwarded-port", "no"), ("x-forwarded-proto", "ftp")]
 )
-def test_headers_that_a_client_controls_break_nothing(serve, header):
+def test_client_controlled_headers_do_not_cause_errors(serve, header):
     request = Request("POST", "/Answer", headers=[header], body=b'{"question": "q"}')
     for kind in KINDS:
         assert serve.http(request, kind).status == 200
@@ -269,17 +271,17 @@ def test_a_request_without_its_parts_is_an_unknown_event(serve, kind):
 
 @pytest.mark.parametrize("value", [["POST"], 5, {"a": 1}, "PO\ud800ST", "PO ST", [[]]], ids=repr)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_request_whose_method_is_no_method_is_an_unknown_event(serve, records, kind, value):
+def test_a_request_with_an_invalid_method_is_an_unknown_event(serve, records, kind, value):
     event = EVENTS[kind](Request("POST", "/Answer"))
     line = event["requestContext"]["http"] if kind in ("http", "url") else event
     line["method" if line is not event else "httpMethod"] = value
     with pytest.raises(UnknownEvent, match=f"looks like a {kind} request"):
         serve(event)
-    assert not [line for line in records().lines if line.get("message") == "unforeseen error"]
+    assert not [line for line in records().lines if line.get("message") == "unexpected error"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_request_whose_path_is_no_text_is_an_unknown_event(serve, kind):
+def test_a_request_whose_path_is_not_text_is_an_unknown_event(serve, kind):
     nested = []
     for _ in range(900):
         nested = [nested]
@@ -299,19 +301,19 @@ def test_a_request_whose_path_is_no_text_is_an_unknown_event(serve, kind):
 
 @pytest.mark.parametrize("epoch", [10**400, -(10**400), float("nan"), float("inf"), -1, "now", [], None])
 @pytest.mark.parametrize(("kind", "key"), [("rest", "requestTimeEpoch"), ("http", "timeEpoch")])
-def test_a_request_is_answered_whatever_its_epoch(serve, kind, key, epoch):
+def test_a_request_is_answered_whatever_its_timestamp(serve, kind, key, epoch):
     event = EVENTS[kind](Request("POST", "/Answer", body=b'{"question": "q"}'))
     event["requestContext"][key] = epoch
     assert serve(event)["statusCode"] == 200
 
 
-def test_one_programs_function_serves_its_own_path_only(make_serve):
+def test_a_single_programs_function_serves_only_its_own_path(make_serve):
     serve = make_serve(QUICKSTART, DSPY_LAMBDA_PROGRAM="Answer", DSPY_LAMBDA_MODULE="quickstart.modules.answer")
     assert serve.post("/Answer", {"question": "q"}).status == 200
     assert serve.post("/Triage", {"message": "m"}).status == 404
 
 
-def test_a_stage_that_is_named_like_a_path_hides_nothing(serve):
+def test_a_stage_named_like_a_path_does_not_hide_the_path(serve):
     event = EVENTS["rest"](Request("GET", "/health/live"))
     event["requestContext"] |= {"stage": "health", "path": "/health/health/live"}
     assert response("rest", json.dumps(serve(event)).encode()).status == 200
@@ -334,7 +336,7 @@ class Shows(dspy.Module):
 """
 
 
-def test_hints_without_a_schema_do_not_take_the_document_down(make_project, make_serve):
+def test_hints_without_a_schema_do_not_break_the_document(make_project, make_serve):
     source = ODD
     serve = make_serve(make_project({"odd": source, "echo": ECHO}))
     document = json.loads(serve.get("/openapi.json").body)

@@ -1,4 +1,4 @@
-"""Any event at all: the contract's answer, or a named error."""
+"""Any event gets an answer of the contract or a named error."""
 
 import copy
 import json
@@ -42,14 +42,14 @@ VALUES = st.one_of(
         ({"requestContext": {}}, "requestContext"),
     ],
 )
-def test_an_event_of_no_source_is_named_as_such(make_project, make_serve, event, says):
+def test_an_event_from_no_known_source_is_an_unknown_event(make_project, make_serve, event, says):
     serve = make_serve(make_project({"echo": ECHO}))
     with pytest.raises(UnknownEvent, match=says):
         serve(event)
 
 
-def test_what_is_said_of_an_event_can_be_sent(make_project, make_serve):
-    """The runtime client of Python 3.12 and later ends with its environment on half a surrogate pair."""
+def test_the_message_about_an_unknown_event_can_be_encoded(make_project, make_serve):
+    """On Python 3.12 and later, half of a surrogate pair ends the runtime client and its environment."""
     serve = make_serve(make_project({"echo": ECHO}))
     with pytest.raises(UnknownEvent, match="keys: a\\?b") as caught:
         serve({"a\ud800b": 1})
@@ -108,5 +108,5 @@ def test_every_known_source_can_be_prepared(make_serve):
 
 
 def test_an_environment_with_an_unknown_source_is_not_built(make_serve):
-    with pytest.raises(ConfigError, match="no source 'smtp'; there are: http, sqs, direct"):
+    with pytest.raises(ConfigError, match="unknown source 'smtp'; must be among http, sqs, direct"):
         make_serve(QUICKSTART, DSPY_LAMBDA_SOURCES="http,smtp")

@@ -28,7 +28,7 @@ class Program:
         return self.forward(depth - 1) if depth else 1 / 0
 
 
-def test_an_exception_is_its_name_and_its_last_8_frames_without_its_text():
+def test_an_exception_is_described_by_its_name_and_last_8_frames_without_its_text():
     error = raised(lambda: Program().forward(20))
     described = describe(error)
     assert set(described) == {"exception_name", "stack"}
@@ -38,17 +38,17 @@ def test_an_exception_is_its_name_and_its_last_8_frames_without_its_text():
     assert "zero" not in json.dumps(described)
 
 
-def test_the_lines_of_a_described_exception_are_those_of_the_traceback_module():
+def test_described_frames_match_the_traceback_module():
     error = raised(lambda: Program().forward(2))
     expected = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
     assert [frame.rsplit(" ", 1)[0] for frame in describe(error)["stack"]] == expected
 
 
-def test_what_was_never_raised_has_no_stack():
+def test_an_exception_that_was_never_raised_has_no_stack():
     assert describe(ValueError("text")) == {"exception_name": "ValueError", "stack": []}
 
 
-def test_anything_is_described_without_running_its_code():
+def test_any_exception_is_described_without_running_its_code():
     for name, make in hostile.ZOO.items():
         error = make()
         hostile.touched.clear()
@@ -62,7 +62,7 @@ def test_anything_is_described_without_running_its_code():
         assert described["exception_name"] != "unknown", name
 
 
-def test_a_long_traceback_is_a_matter_of_milliseconds():
+def test_a_long_traceback_is_described_quickly():
     error = hostile.ZOO["a traceback of 100,000 frames"]()
     start = time.thread_time()  # which a busy machine does not change
     assert len(describe(error)["stack"]) == 8
@@ -72,7 +72,7 @@ def test_a_long_traceback_is_a_matter_of_milliseconds():
 def test_describing_an_exception_reads_no_file_and_imports_nothing():
     linecache.clearcache()
     error = raised(lambda: Program().forward(1))
-    # An audit hook cannot be removed again: so it is one of a process of its own.
+    # In a separate process, because an audit hook cannot be removed.
     script = """if True:
         import sys
         from dspy_lambda.errors import cause_of
@@ -102,14 +102,14 @@ def test_the_cause_of_a_failed_program_is_what_it_raised():
     assert cause_of(None) is None
 
 
-def test_an_outcome_that_says_it_all_has_no_cause():
+def test_an_error_whose_outcome_is_enough_has_no_cause():
     assert cause_of(InvalidInput("")) is None
     assert cause_of(RateLimited("")) is None
     failed = ProgramFailed("")
     assert cause_of(failed) is failed
 
 
-def test_the_cause_of_anything_is_found_without_running_its_code():
+def test_the_cause_of_any_exception_is_found_without_running_its_code():
     for name, make in hostile.ZOO.items():
         error = make()
         hostile.touched.clear()
@@ -119,7 +119,7 @@ def test_the_cause_of_anything_is_found_without_running_its_code():
 
 
 @given(st.lists(st.integers(0, 5), min_size=6, max_size=6))
-def test_a_cycle_of_causes_comes_to_an_end(causes):
+def test_a_cycle_of_causes_is_followed_only_once(causes):
     errors = [ProgramFailed(""), RateLimited(""), ValueError(), InvalidInput(""), ProgramFailed(""), KeyError()]
     for error, cause in zip(errors, causes, strict=True):
         error.__cause__ = errors[cause]

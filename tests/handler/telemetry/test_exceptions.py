@@ -1,4 +1,4 @@
-"""What is told of an exception, by DSPY_LAMBDA_EXCEPTION_TEXTS."""
+"""The description of an exception, by DSPY_LAMBDA_EXCEPTION_TEXTS."""
 
 import json
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ import pytest
 from dspy_lambda.errors import ConfigError, ModelUnavailable, ProgramFailed
 from dspy_lambda.settings import TEXTS
 from dspy_lambda.telemetry import exceptions
-from dspy_lambda.telemetry.exceptions import Exceptions, meet
+from dspy_lambda.telemetry.exceptions import Exceptions, remember_key
 from tests.conftest import QUICKSTART
 from tests.handler import hostile
 from tests.support import AECHO, failures, problem, sqs
@@ -56,7 +56,7 @@ def serve(make_project, make_serve):
     (None, False, False), ("none", False, False), ("log", True, False), ("answer", True, True),
 ])  # fmt: skip
 @pytest.mark.parametrize("program", ["Raises", "ARaises"])
-def test_the_text_is_where_the_setting_says(serve, records, program, texts, in_log, in_answer):
+def test_an_exceptions_text_is_written_only_where_the_setting_allows(serve, records, program, texts, in_log, in_answer):
     serve = serve(texts)
     document = problem(serve.post(f"/{program}", {"what": "a word"}))
     assert ("ValueError: the reason, with a word" in document["detail"]) is in_answer
@@ -71,7 +71,7 @@ def test_the_text_is_where_the_setting_says(serve, records, program, texts, in_l
 
 
 @pytest.mark.parametrize("texts", ["none", "log", "answer"])
-def test_a_failure_whose_class_has_a_constructor_of_its_own_is_a_failure(serve, records, texts):
+def test_an_error_class_with_its_own_constructor_is_explained(serve, records, texts):
     serve = serve(texts)
     document = problem(serve.post("/Own", {"what": "x"}))
     assert (document["status"], document["title"]) == (418, "Refused")
@@ -80,13 +80,13 @@ def test_a_failure_whose_class_has_a_constructor_of_its_own_is_a_failure(serve, 
     assert [call["outcome"] for call in records().calls] == ["program_error"] * 2
 
 
-def test_a_key_is_in_no_text(serve, records):
+def test_a_key_is_redacted_in_every_text(serve, records):
     document = problem(serve("answer").post("/Raises", {"what": KEY}))
     assert "the reason, with (a key)" in document["detail"]
     assert KEY not in json.dumps([document, records().lines])
 
 
-def test_the_key_of_a_programs_own_lm_is_not_shown_in_an_exceptions_text(serve, records):
+def test_the_key_of_a_programs_own_lm_is_redacted(serve, records):
     document = problem(serve("answer").post("/OwnKey", {"what": "one"}))
     assert "refused: (a key)" in document["detail"]
     assert "sk-one" not in json.dumps([document, records().lines])
@@ -94,7 +94,7 @@ def test_the_key_of_a_programs_own_lm_is_not_shown_in_an_exceptions_text(serve, 
 
 def hiding(*keys):
     hides = Exceptions("log")
-    hides.hide(keys)
+    hides.redact(keys)
     return hides
 
 
@@ -102,14 +102,14 @@ PEM = '-----BEGIN PRIVATE KEY-----\nMIIEvQ/+"é\n-----END PRIVATE KEY-----'
 
 
 @pytest.mark.parametrize("written", [str, repr, json.dumps, quote, quote_plus, lambda key: quote(key, safe="")])
-def test_a_key_of_several_lines_is_hidden_however_it_is_written(written):
+def test_a_multiline_key_is_redacted_in_every_notation(written):
     text = hiding(PEM).text(f"no key: {written(PEM)}!")
     assert text.strip("\"'") in ("no key: (a key)!", "no key: '(a key)'!", 'no key: "(a key)"!')
 
 
 @pytest.mark.parametrize("before", [9_970, 9_999, 10_000, 10_100, 10_140])
 @pytest.mark.parametrize("more", ["", "and more" * 10_000])
-def test_a_key_across_the_cut_is_in_no_part_shown(before, more):
+def test_no_part_of_a_key_across_the_cut_is_shown(before, more):
     key = "sk-" + "".join(chr(65 + n % 26) for n in range(150))
     for front in ("x" * before, (key * (before // len(key) + 1))[-before:]):
         text = hiding(key).text(f"{front}{key}{more}")
@@ -117,23 +117,23 @@ def test_a_key_across_the_cut_is_in_no_part_shown(before, more):
         assert key[:12] not in text
 
 
-def test_a_key_that_begins_another_one_leaves_nothing_of_it():
+def test_a_key_that_is_the_prefix_of_another_does_not_expose_the_rest():
     assert hiding("sk-0123456", "sk-0123456789").text("sk-0123456789") == "(a key)"
 
 
 @pytest.mark.parametrize("lm", [None, SimpleNamespace(kwargs=None), SimpleNamespace(kwargs={"api_key": ["x"]})])
-def test_an_lm_without_a_key_has_none_to_hide(lm):
-    meet(lm)
+def test_an_lm_without_a_key_adds_nothing_to_redact(lm):
+    remember_key(lm)
 
 
-def test_keys_of_many_customers_do_not_grow_for_ever():
+def test_the_number_of_remembered_keys_is_bounded():
     for n in range(1500):
-        meet(SimpleNamespace(kwargs={"api_key": f"sk-customer-{n}"}))
+        remember_key(SimpleNamespace(kwargs={"api_key": f"sk-customer-{n}"}))
     assert "sk-customer-1499" not in hiding().text("sk-customer-1499")
-    assert len(exceptions._met) == 1000
+    assert len(exceptions._seen_keys) == 1000
 
 
-def test_what_the_provider_said_is_told_to_developers(serve, models):
+def test_developers_see_the_providers_message(serve, models):
     serve = serve("answer")
     models.behave(unauthorized_rate=1)
     document = problem(serve.post("/AEcho", {"question": "q"}))
@@ -142,7 +142,7 @@ def test_what_the_provider_said_is_told_to_developers(serve, models):
 
 
 @pytest.mark.parametrize(("texts", "shown"), [("none", False), ("answer", True)])
-def test_why_a_program_could_not_be_loaded_is_told_to_developers(make_project, make_serve, records, texts, shown):
+def test_developers_see_why_a_program_could_not_be_loaded(make_project, make_serve, records, texts, shown):
     project = make_project({"broken": AECHO + 'raise ValueError("the reason")\n', "raises": RAISES})
     document = problem(make_serve(project, **{TEXTS: texts}).post("/AEcho", {"question": "q"}))
     assert document["status"] == 503
@@ -152,7 +152,7 @@ def test_why_a_program_could_not_be_loaded_is_told_to_developers(make_project, m
     assert ("exception" in call) is shown
 
 
-def test_the_callers_own_mistakes_need_no_traceback(serve, records):
+def test_a_callers_mistake_is_answered_without_a_traceback(serve, records):
     document = problem(serve("answer").post("/Raises", {"what": "input"}))
     assert document["detail"] == "not like this"
     (call,) = records().calls
@@ -161,7 +161,7 @@ def test_the_callers_own_mistakes_need_no_traceback(serve, records):
 
 
 @pytest.mark.parametrize(("texts", "shown"), [(None, False), ("none", False), ("log", True), ("answer", True)])
-def test_why_inputs_are_invalid_is_in_the_log_where_the_setting_says(serve, records, texts, shown):
+def test_the_reason_for_invalid_inputs_is_logged_only_if_the_setting_asks_for_it(serve, records, texts, shown):
     bodies = ({"program": "Raises", "inputs": {}}, {"program": "Absent", "inputs": {}}, "no json")
     assert failures(serve(texts)(sqs(*bodies))) == ["m0", "m1", "m2"]
     calls = {call["message_id"]: call for call in records().calls}
@@ -171,17 +171,17 @@ def test_why_inputs_are_invalid_is_in_the_log_where_the_setting_says(serve, reco
         assert reasons == [None] * 3
         return
     assert reasons[0] == "The inputs do not fit the program: what: Field required."
-    assert reasons[1].startswith("This function serves no program of that name; it serves: AEcho, ARaises, ")
+    assert reasons[1].startswith("This function serves no program of that name; this function serves: AEcho, ARaises, ")
     assert reasons[2].startswith("The body is not JSON")
 
 
 @pytest.mark.parametrize("texts", ["none", "log", "answer"])
-def test_whether_a_failure_is_temporary_does_not_depend_on_what_is_told_of_it(texts):
+def test_explaining_an_error_does_not_change_whether_it_is_temporary(texts):
     failed = ModelUnavailable("no answer that could be parsed", temporary=False)
     assert Exceptions(texts).explained(failed, ValueError("x")).temporary is False
 
 
-def test_a_text_that_cannot_be_had_costs_the_text_only():
+def test_an_exception_whose_text_cannot_be_read_is_logged_without_it():
     shown = Exceptions("answer")
     for make in hostile.ZOO.values():
         error = shown.explained(ProgramFailed("It failed."), make())
@@ -200,6 +200,6 @@ def test_without_the_setting_no_code_of_the_exception_runs():
         assert not hostile.touched
 
 
-def test_another_word_is_refused(make_serve):
+def test_an_unknown_word_for_exception_texts_is_refused(make_serve):
     with pytest.raises(ConfigError, match=f"^{TEXTS}: must be one of none, log, answer, not 'all'"):
         make_serve(QUICKSTART, **{TEXTS: "all"})

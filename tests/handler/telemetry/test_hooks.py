@@ -16,7 +16,7 @@ SECRET = hostile.SECRET
 
 
 class Lines(list):
-    """A log, and what it was given."""
+    """A log function, and the lines that it received."""
 
     def __call__(self, level, message, fields):
         self.append({"level": level, "message": message, **fields})
@@ -24,7 +24,7 @@ class Lines(list):
 
 @pytest.fixture
 def make_lines():
-    """Install the hooks with a log; warnings are filtered as by default, and pytest's own hooks come back."""
+    """Install the hooks with a log and Python's default warning filters; restore pytest's hooks afterwards."""
     with warnings.catch_warnings():
         warnings.simplefilter("default")
 
@@ -60,7 +60,7 @@ class Finalized:
 
 
 async def never_awaited():
-    """Nobody awaits it."""
+    """A coroutine that is never awaited."""
 
 
 def test_a_thread_that_dies_is_one_line_by_kind_and_place(lines):
@@ -91,13 +91,13 @@ def test_a_finalizer_that_raises_is_one_line(lines):
     assert SECRET not in json.dumps(line)
 
 
-def test_an_ignored_exception_without_a_value_has_its_kind(lines):
+def test_an_ignored_exception_without_a_value_is_logged_by_its_class(lines):
     about = types.SimpleNamespace(exc_type=KeyError, exc_value=None, exc_traceback=None, err_msg=SECRET, object=lines)
     sys.unraisablehook(about)
     assert [line["exception_name"] for line in lines] == ["KeyError"]
 
 
-def test_a_coroutine_that_nobody_awaited_is_one_line(lines):
+def test_a_coroutine_that_was_never_awaited_is_one_line(lines):
     never_awaited()
     gc.collect()
     (line,) = lines
@@ -107,7 +107,7 @@ def test_a_coroutine_that_nobody_awaited_is_one_line(lines):
     assert int(number) > 0
 
 
-def test_a_warning_that_is_an_error_is_one_line_too(lines):
+def test_a_warning_raised_as_an_error_is_one_line(lines):
     warnings.simplefilter("error")
     never_awaited()
     gc.collect()
@@ -122,7 +122,7 @@ def test_a_warnings_text_stays_private(lines):
     assert SECRET not in json.dumps(line)
 
 
-def test_with_private_texts_the_text_is_a_field(make_lines):
+def test_with_private_logging_the_text_is_a_field(make_lines):
     lines = make_lines(text=Exceptions().text)
     run_in_thread(fail)
     Finalized()
@@ -132,16 +132,16 @@ def test_with_private_texts_the_text_is_a_field(make_lines):
     assert (dead["exception"], ignored["exception"], warned["warning"]) == (SECRET, SECRET, SECRET)
 
 
-def test_a_key_is_in_no_text(make_lines):
+def test_a_key_is_redacted_in_every_text(make_lines):
     exceptions = Exceptions()
-    exceptions.hide([SECRET])
+    exceptions.redact([SECRET])
     lines = make_lines(text=exceptions.text)
     run_in_thread(fail)
     warnings.warn(SECRET, stacklevel=1)
     assert [lines[0]["exception"], lines[1]["warning"]] == ["(a key)"] * 2
 
 
-def test_a_text_that_cannot_be_had_costs_the_text_only(make_lines, capfd):
+def test_an_exception_whose_text_cannot_be_read_is_logged_without_it(make_lines, capfd):
     lines = make_lines(text=Exceptions().text)
     die_of(hostile.ZOO["ValueError with __str__"]())
     (line,) = lines
@@ -211,7 +211,7 @@ def test_threads_that_warn_at_once_log_one_line(lines):
     assert sorted(line["place"] for line in lines) == sorted(f"f.py:{number}" for number in range(200))
 
 
-def test_the_memory_of_places_is_bounded_and_so_are_the_lines(lines):
+def test_the_number_of_remembered_warnings_and_of_their_lines_is_bounded(lines):
     warnings.simplefilter("always")
     for number in range(1500):
         warnings.warn_explicit("text", UserWarning, "generated.py", number)
@@ -228,7 +228,7 @@ def test_the_memory_of_places_is_bounded_and_so_are_the_lines(lines):
     ],
     ids=["hostile", "none", "long"],
 )
-def test_a_senseless_warning_is_one_line(lines, category, file, line):
+def test_a_malformed_warning_is_one_line(lines, category, file, line):
     hostile.touched.clear()
     for _ in range(2):
         warnings.showwarning(hostile.ZOO["ValueError with __str__"](), category, file, line)
@@ -250,7 +250,7 @@ def test_a_log_that_raises_is_silent(make_lines, capfd, fault):
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_a_log_itself_causes_is_not_logged(make_lines, capfd):
+def test_exceptions_caused_by_logging_are_not_logged(make_lines, capfd):
     class Careless(Lines):
         def __call__(self, level, message, fields):
             super().__call__(level, message, fields)
@@ -280,7 +280,7 @@ def test_one_threads_log_does_not_silence_another(make_lines):
     assert len(lines) == 2
 
 
-def test_the_former_hooks_come_back():
+def test_the_previous_hooks_are_restored():
     former = threading.excepthook, sys.unraisablehook, warnings.showwarning
     for _ in range(2):
         hooks.install(Lines())

@@ -29,12 +29,12 @@ CYCLE.append(CYCLE)
         (1.5, 1.5),
     ],
 )
-def test_whatever_a_line_holds_it_is_json(value, written):
+def test_a_line_is_json_whatever_it_holds(value, written):
     def refuse(constant):
         raise AssertionError(constant)
 
     assert json.loads(to_json({"v": value}), parse_constant=refuse) == {"v": written}
 
 
-def test_a_cycle_ends():
+def test_a_cycle_in_a_line_is_cut_off():
     assert "..." in to_json({"v": CYCLE})

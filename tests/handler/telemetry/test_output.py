@@ -15,7 +15,7 @@ def pipe():
     os.close(writing)
 
 
-def test_lines_of_many_threads_are_whole_with_a_slow_reader(pipe):
+def test_lines_of_many_threads_stay_whole_with_a_slow_reader(pipe):
     reading, writing = pipe
     output = Output(writing)
     texts = [letter * 100_000 for letter in "abcdefgh"]
@@ -24,14 +24,14 @@ def test_lines_of_many_threads_are_whole_with_a_slow_reader(pipe):
         thread.start()
     read = b""
     while read.count(b"\n") < len(texts):
-        time.sleep(0.02)  # slower than anyone's patience, line by line
+        time.sleep(0.02)  # each line takes longer than the lock's timeout
         read += os.read(reading, 16_384)
     for thread in threads:
         thread.join()
     assert sorted(read.decode().split()) == texts
 
 
-def test_whoever_never_gives_the_lock_back_stops_nobody(pipe):
+def test_a_lock_that_is_never_released_does_not_stop_logging(pipe):
     reading, writing = pipe
     output, held, release = Output(writing), threading.Event(), threading.Event()
 

@@ -37,18 +37,18 @@ def test_a_line_that_is_a_json_object_is_passed_on_as_one(printed, lines):
 
 
 @pytest.mark.parametrize("text", ['{"a": 1} and more', '{"a": NaN}', '{"a": 1}\nx', "[1]", "{" * 100_000, "\ufffd"])
-def test_what_only_looks_like_json_is_text(printed, lines, text):
+def test_text_that_only_looks_like_json_is_logged_as_text(printed, lines, text):
     printed.write(f"{text}\n".encode())
     assert lines == [text]
 
 
-def test_blank_lines_are_left_out(printed, lines):
+def test_blank_printed_lines_are_dropped(printed, lines):
     printed.write(b"\n")
     printed.write(b"  \n")
     assert lines == []
 
 
-def test_what_has_no_line_end_is_passed_on_at_the_end(printed, lines):
+def test_text_without_a_newline_is_logged_at_the_end(printed, lines):
     printed.write(b"half")
     assert lines == []
     printed.finish()
@@ -56,7 +56,7 @@ def test_what_has_no_line_end_is_passed_on_at_the_end(printed, lines):
     assert lines == ["half"]
 
 
-def test_a_text_without_a_line_end_does_not_grow_for_ever(printed, lines):
+def test_text_without_a_newline_is_bounded(printed, lines):
     for _ in range(5):
         printed.write(b"x" * 60_000)
     assert lines == ["x" * 100_000, "x" * 20_000, "x" * 100_000, "x" * 20_000]
@@ -95,7 +95,7 @@ def test_calls_of_one_thread_do_not_mix_their_lines(lines):
     assert CALL.get() is None
 
 
-def test_closing_the_standard_output_closes_nothing(printed, lines):
+def test_closing_standard_output_has_no_effect(printed, lines):
     printed.close()
     printed.write(b"still there\n")
     assert lines == ["still there"]
@@ -192,7 +192,7 @@ class Context:
 
 @pytest.fixture
 def run(make_project):
-    """The lines that a process writes that calls a program once."""
+    """The lines written by a process that calls a program once."""
 
     def run(program, source=SPEAKS, script=SCRIPT, **variables):
         project = make_project({"speaks": source})
@@ -244,13 +244,13 @@ def test_whatever_a_program_logs_or_prints_is_json_with_program_and_request_id(r
     }
 
 
-def test_the_log_level_holds_for_what_is_printed_too(run):
+def test_the_log_level_applies_to_printed_text(run):
     messages = {line.get("message") for line in run("Sync", POWERTOOLS_LOG_LEVEL="WARNING").lines}
     assert messages >= {"to stderr", "caught"}
     assert not messages & {"printed 1", "root info", "own info", "at import"}
 
 
-def test_times_are_rfc_3339_in_utc(run):
+def test_timestamps_are_rfc_3339_in_utc(run):
     lines = run("Sync", TZ="America/New_York").lines
     # A program's own Powertools logger has its own format.
     stamps = [line["timestamp"] for line in lines if "level" in line and line["message"] != "powertools"]
@@ -262,7 +262,7 @@ def test_times_are_rfc_3339_in_utc(run):
 
 
 @pytest.mark.parametrize("program", ["Streams", "AStreams"])
-def test_what_has_no_line_end_is_its_own_calls_alone(run, program):
+def test_text_without_a_newline_belongs_to_the_call_that_printed_it(run, program):
     lines = run(program, STREAMS, BATCH).lines
     said = {line.get("message", "").strip(): line.get("message_id") for line in lines}
     times = 1 if program == "Streams" else 3

@@ -33,7 +33,7 @@ FIELDS = {
 }
 
 
-def test_one_call_is_one_json_line_with_the_contracts_fields(serve, records):
+def test_a_call_is_one_json_line_with_the_fields_of_the_contract(serve, records):
     records()
     context = Context()
     serve.post("/Answer", {"question": "secret"}, context=context)
@@ -47,7 +47,7 @@ def test_one_call_is_one_json_line_with_the_contracts_fields(serve, records):
     assert "secret" not in json.dumps(logged.lines)
 
 
-def test_the_start_is_logged_with_what_serves_and_why(make_serve, records):
+def test_the_startup_line_lists_the_programs_and_how_they_are_called(make_serve, records):
     make_serve(QUICKSTART)
     (line,) = records().lines
     assert line["message"] == "environment ready"
@@ -82,7 +82,7 @@ def test_ids_lead_from_the_record_to_the_request(serve, event, records):
 
 
 def expected_usage(program: str, inputs: dict[str, str]) -> tuple[int, int]:
-    """What the model server counts for one call of a one-predictor program, from the prompt that DSPy makes."""
+    """The tokens that the model server counts for a call of a one-predictor program, from DSPy's prompt."""
     module = dspy.Predict("question -> answer")
     messages = dspy.ChatAdapter().format(module.signature, [], inputs)
     answer = f"[[ ## answer ## ]]\ngpt-4.1-nano: {inputs['question']}\n\n[[ ## completed ## ]]"
@@ -96,7 +96,7 @@ def test_tokens_and_cost_are_exact_for_every_call_of_a_hundred_at_once(make_proj
     models.behave(delay_seconds=0.5)
     questions = [" ".join(["word"] * n) for n in range(1, 101)]
     assert failures(serve(sqs(*({"program": name, "inputs": {"question": q}} for q in questions)))) == []
-    assert models.stats()["peak_in_flight"] > 10  # fewer than a hundred where the machine is busy
+    assert models.stats()["peak_in_flight"] > 10  # fewer than a hundred on a busy machine
     logged = records()
     for call in logged.calls:
         question = questions[int(call["message_id"][1:])]
@@ -109,7 +109,7 @@ def test_tokens_and_cost_are_exact_for_every_call_of_a_hundred_at_once(make_proj
 
 
 @pytest.mark.parametrize("name", ["Fan", "AFan"])
-def test_calls_that_a_program_fans_out_count_as_its_own(make_project, make_serve, records, name):
+def test_lm_calls_that_a_program_fans_out_are_counted_in_its_call(make_project, make_serve, records, name):
     source = """
     import asyncio
     class Fan(dspy.Module):
@@ -145,7 +145,7 @@ def test_a_cache_hit_costs_nothing_and_is_counted(make_project, make_serve, mode
     assert models.stats()["requests"] == 1
 
 
-def test_an_unknown_price_is_null_and_no_metric(make_project, make_serve, records):
+def test_an_unknown_price_is_null_and_has_no_metric(make_project, make_serve, records):
     registry = {"own": {"model": "openai/no-model-of-this-name", "env": "OPENAI_API_KEY", "cache": False}}
     serve = make_serve(make_project({"echo": ECHO}, models={"default": "own", "registry": registry}))
     serve({"inputs": {"question": "q"}})
@@ -156,7 +156,7 @@ def test_an_unknown_price_is_null_and_no_metric(make_project, make_serve, record
     assert logged.values("InputTokens") == [logged.calls[0]["input_tokens"]]
 
 
-def test_a_failed_answer_is_paid_for_and_logged(make_project, make_serve, models, records):
+def test_the_cost_of_a_failed_call_is_logged(make_project, make_serve, models, records):
     serve = make_serve(make_project({"echo": ECHO}))
     models.behave(malformed_rate=1)
     assert serve.post("/Echo", {"question": "q"}).status == 502
@@ -168,7 +168,7 @@ def test_a_failed_answer_is_paid_for_and_logged(make_project, make_serve, models
 
 
 class Unreadable(BaseHTTPRequestHandler):
-    """Answers with a `usage` that is none."""
+    """Answers with an invalid `usage`."""
 
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -182,7 +182,7 @@ class Unreadable(BaseHTTPRequestHandler):
 
 
 @pytest.mark.parametrize("name", ["Echo", "AEcho"])
-def test_of_an_answer_that_cannot_be_read_the_cost_is_unknown(make_project, make_serve, records, name):
+def test_the_cost_of_an_unreadable_answer_is_unknown(make_project, make_serve, records, name):
     serve = make_serve(make_project({"echo": ECHO + AECHO}))
     with ThreadingHTTPServer(("127.0.0.1", 0), Unreadable) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -194,7 +194,7 @@ def test_of_an_answer_that_cannot_be_read_the_cost_is_unknown(make_project, make
     assert call["cost_usd"] is None
 
 
-def test_an_unforeseen_exception_is_located_without_its_text(make_project, make_serve, records):
+def test_an_unexpected_exception_is_located_without_its_text(make_project, make_serve, records):
     source = "class Bad(dspy.Module):\n    def forward(self, x: str):\n        raise ValueError('sk-secret ' + x)\n"
     serve = make_serve(make_project({"bad": source}))
     serve.post("/Bad", {"x": "private"})
@@ -206,7 +206,7 @@ def test_an_unforeseen_exception_is_located_without_its_text(make_project, make_
     assert "private" not in json.dumps(logged.lines)
 
 
-def test_metrics_of_one_invocation_travel_in_few_blobs_by_program(make_project, make_serve, records):
+def test_metrics_of_an_invocation_are_written_in_few_blobs_by_program(make_project, make_serve, records):
     serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}), POWERTOOLS_METRICS_NAMESPACE="Mine")
     bodies = [{"program": p, "inputs": {"question": "q"}} for p in ("Echo",) * 150 + ("AEcho",) * 20]
     serve(sqs(*bodies, "bad"))
@@ -227,7 +227,7 @@ def test_metrics_of_one_invocation_travel_in_few_blobs_by_program(make_project, 
     assert sum(logged.values("ColdStart")) == 1
 
 
-def test_errors_and_rate_limits_have_their_metrics(make_project, make_serve, models, records):
+def test_errors_and_rate_limits_have_metrics(make_project, make_serve, models, records):
     serve = without_retries(make_serve(make_project({"echo": ECHO})))
     for fault in ("error_rate", "rate_limit_rate"):
         models.behave(**{fault: 1})
@@ -253,7 +253,7 @@ def test_library_warnings_are_json_lines_without_their_text(serve, records):
     assert "secret" not in json.dumps(line)
 
 
-def test_with_private_logging_their_text_is_kept(make_serve, records):
+def test_library_warnings_keep_their_text_with_private_logging(make_serve, records):
     import logging
 
     make_serve(QUICKSTART, DSPY_LAMBDA_LOG_PRIVATE="true")
@@ -263,7 +263,7 @@ def test_with_private_logging_their_text_is_kept(make_serve, records):
     assert (line["level"], line["message"]) == ("WARNING", "something odd")
 
 
-def test_no_history_is_kept_anywhere(serve):
+def test_no_lm_history_outlives_a_call(serve):
     from dspy.clients.base_lm import GLOBAL_HISTORY
 
     before, traced = len(GLOBAL_HISTORY), len(dspy.settings.trace or [])
@@ -274,7 +274,7 @@ def test_no_history_is_kept_anywhere(serve):
     assert len(dspy.settings.trace or []) == traced
 
 
-def test_a_correlation_id_that_utf_8_cannot_encode_loses_no_log_record(models, make_project, tmp_path):
+def test_a_correlation_id_that_utf_8_cannot_encode_is_still_logged(models, make_project, tmp_path):
     settings = {"DSPY_LAMBDA_PROJECT": str(make_project({"echo": ECHO})), "OPENAI_API_KEY": "k"}
     with (tmp_path / "log").open("wb") as log:
         settings |= {"DSPY_LAMBDA_API_BASE": models.url, "POWERTOOLS_SERVICE_NAME": "surrogates"}

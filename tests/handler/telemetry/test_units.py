@@ -7,7 +7,7 @@ from tests.conftest import QUICKSTART
 
 
 def metrics_read(node):
-    """The names of this project's metrics that alarms read, anywhere in a template."""
+    """Yield the names of this project's metrics that alarms in a template use."""
     if isinstance(node, dict):
         if node.get("Namespace") == "DSPy":
             yield node["MetricName"]
@@ -22,7 +22,7 @@ def test_a_metric_without_a_unit_cannot_be_written(serve):
         serve.environment.telemetry.emit("Answer", {"Surprises": [1]})
 
 
-def test_alarms_read_metrics_that_are_written():
+def test_alarms_use_only_metrics_that_are_written():
     read = set(metrics_read(build(load_project(QUICKSTART), QUICKSTART)))
     assert "CostUSD" in read
     assert read <= set(UNITS)

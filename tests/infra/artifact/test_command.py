@@ -54,7 +54,7 @@ def test_without_an_api_there_is_no_catalogue(make_project):
     ("modules", "options", "says"),
     [
         ({"echo": ECHO}, ["--function", "Nope"], "--function: no function 'Nope'; there are: EchoFunction"),
-        ({}, [], "no programs; put dspy.Module classes into src/"),
+        ({}, [], "no programs found; put dspy.Module classes in src/"),
         ({"echo": "import nothing_of_that_name\n" + ECHO}, [], "No module named 'nothing_of_that_name'"),
     ],
     ids=["unknown function", "no programs", "failed program"],

@@ -118,13 +118,13 @@ def test_everything_is_deleted_after_an_interruption_too(deployment, account, sc
 
 
 def test_the_account_s_log_role_is_touched_only_when_asked_and_put_back(deployment, account, scenario):
-    def take_over(stack):
+    def capture_process_output(stack):
         """What a stack with a log role of its own does."""
         patch = {"op": "replace", "path": "/cloudwatchRoleArn", "value": "arn:aws:iam::123456789012:role/new"}
         stack.client("apigateway").update_account(patchOperations=[patch])
         return True, ""
 
-    scenario(checks=(take_over,))
+    scenario(checks=(capture_process_output,))
     assert verify.main([]) == 0
     assert "--api-access-log" not in deployment[0]
     assert verify.main(["--new-logs-role"]) == 0

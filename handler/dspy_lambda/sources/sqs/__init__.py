@@ -1,4 +1,4 @@
-"""SQS batches: every record ends in exactly one of: done, or reported as failed."""
+"""Handle SQS batches: each record is either done or reported as failed."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from dspy_lambda.threads import Threads
 
 _LAST_SECONDS = 0.05  # for the answer itself
 _THREADS = 2
-_MOST_SECONDS = 1.5  # for what a batch that died left to do: boto3's import, and a request
+_MAX_SECONDS = 1.5  # to delete the done records of a batch that died: the import of boto3, and a request
 
 
 class Queues:
     """What an environment keeps for its queues.
 
     Attributes:
-        threads: what talks to SQS runs there: programs may have used up all others.
+        threads: threads for requests to SQS, because programs may occupy all others.
     """
 
     def __init__(self, environment: Environment) -> None:
@@ -43,38 +43,38 @@ class Queues:
         died_with, done = self.suspects.died_with, self.suspects.done
         if died_with or done:
             fields = {"message_ids": died_with[:100], "records": len(died_with), "done": len(done)}
-            environment.telemetry.log("WARNING", "the process before this one died with records in flight", fields)
+            environment.telemetry.log("WARNING", "the previous process died with records in flight", fields)
 
     def renew_threads(self) -> None:
-        """Leave requests that are under way to themselves."""
+        """Abandon requests in progress."""
         self.threads.abandon()
         self.threads = Threads(_THREADS, "requeue")
 
 
 def prepare(environment: Environment) -> None:
-    """See whether the process before this one died."""
+    """Check whether the previous process died."""
     environment.part(Queues)
 
 
 def begin(environment: Environment, event: dict[str, Any], context: Any) -> Invocation:
-    """Its invocation."""
+    """Create the event's invocation."""
     return open_invocation(environment, context, "sqs", records=len(event["Records"]))
 
 
 def handle(
     environment: Environment, runner: Runner, event: dict[str, Any], context: Any, invocation: Invocation
 ) -> dict[str, Any]:
-    """Run all records, and report those that failed. Never raises for a record."""
+    """Run all records and report those that failed. Never raises because of a record."""
     records = [read_record(environment, position, raw) for position, raw in enumerate(event["Records"])]
     try:
         return runner.use_loop().run_until_complete(_run(environment, runner, records, invocation))
-    except BaseException as error:  # a program that settles futures which are not its own
-        invocation.unforeseen(error)
+    except BaseException as error:  # for example, a program settled futures of this package
+        invocation.unexpected(error)
         return late(environment, event, invocation)
 
 
 def late(environment: Environment, event: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
-    """The answer at the deadline, while the records' own thread stands still: done is what was done by then."""
+    """Answer at the deadline, while the records' own thread is blocked: records done by then count as done."""
     queues = environment.part(Queues)
     queues.renew_threads()
     suspects = queues.suspects
@@ -88,9 +88,9 @@ def late(environment: Environment, event: dict[str, Any], invocation: Invocation
         if suspects.is_done(identifier):
             continue
         call = invocation.call(label, model, identifier, position=position)
-        # What is behind a failed record of its message group was not to be started: as in `Batch`, it is no call.
+        # Records after a failed one of their message group must not start, so, as in `Batch`, they are not calls.
         if group not in stopped:
-            call.fail(DeadlineExceeded("The deadline came before the answer."))
+            call.fail(DeadlineExceeded("The deadline passed before the answer was ready."))
         if call.succeeded:
             continue
         if group is not None:
@@ -121,13 +121,13 @@ async def _run(
         deleted: bool | None = await _in_time(queues, until, queues.requeue.delete, raws, until)
         return deleted
 
-    async def delete_of_the_dead() -> None:
-        if await delete(queues.suspects.done, time.monotonic() + _MOST_SECONDS):
+    async def delete_done_of_dead_batch() -> None:
+        if await delete(queues.suspects.done, time.monotonic() + _MAX_SECONDS):
             queues.suspects.note_deleted()
 
     batch = Batch(environment, runner, invocation, queues.suspects, delete)
-    # Side by side: where SQS cannot be reached, a batch waits for it no longer than that.
-    failed, _ = await asyncio.gather(batch.run(records), delete_of_the_dead())
+    # Concurrently, so that an unreachable SQS does not delay the batch.
+    failed, _ = await asyncio.gather(batch.run(records), delete_done_of_dead_batch())
     for failure in failed:
         invocation.records_failed[failure.record.label] += 1
     await _settle(environment, failed, invocation)
@@ -136,7 +136,7 @@ async def _run(
 
 
 async def _settle(environment: Environment, failed: list[Failure], invocation: Invocation) -> None:
-    """Move records to the dead-letter queue, or see to it that they come back in time, as far as time is left."""
+    """Move failed records to the dead-letter queue or set their backoff, as far as time permits."""
     queues = environment.part(Queues)
     requeue = queues.requeue
     if not requeue.has_credentials:
@@ -145,7 +145,7 @@ async def _settle(environment: Environment, failed: list[Failure], invocation: I
     def note_moved(failure: Failure) -> None:
         call, record = invocation.calls[failure.record.position], failure.record
         call.moved = True
-        if environment.telemetry.exceptions.in_log:  # for developers; the queue's alarm tells operators
+        if environment.telemetry.exceptions.in_log:  # for developers; operators have the queue's alarm
             about = {"program": record.label, **call.ids(), "receives": record.receive_count}
             environment.telemetry.log("WARNING", "moved to the dead-letter queue", about)
 
@@ -160,7 +160,7 @@ async def _settle(environment: Environment, failed: list[Failure], invocation: I
 
 
 async def _in_time(queues: Queues, until: float, function: Any, *arguments: Any) -> Any:
-    """What a function that talks to SQS returns; None if there is no time for it."""
+    """Call a function that sends requests to SQS, and return its result; None if there is not enough time."""
     if time.monotonic() >= until:
         return None
     work = asyncio.get_running_loop().run_in_executor(queues.threads, function, *arguments)

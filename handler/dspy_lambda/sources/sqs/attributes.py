@@ -1,6 +1,6 @@
-"""What a record says of itself, whatever it holds.
+"""Read a record's attributes, whatever the record holds.
 
-Only texts are read, and nothing is made a text: a list may be nested too deep for `str`.
+Only strings are read and nothing is converted to a string: a list may be nested too deeply for `str`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ _DIGITS = 10
 
 
 def identifier_of(raw: Any) -> str:
-    """A record's messageId, or an empty text where it has none (in ASCII)."""
+    """Return a record's messageId, or an empty string if it has none in ASCII."""
     identifier = raw.get("messageId") if isinstance(raw, dict) else None
     return identifier if isinstance(identifier, str) and identifier.isascii() else ""
 
 
 def group_of(raw: Any) -> str | None:
-    """The message group whose order a record is in, or None.
+    """Return the message group whose order a record is in, or None.
 
     Standard queues carry MessageGroupId too, for fair queues; order is only promised by FIFO ones.
     """
@@ -26,7 +26,7 @@ def group_of(raw: Any) -> str | None:
 
 
 def receive_count(raw: Any) -> int:
-    """How often SQS has handed a record out, this time included."""
+    """Return how often SQS has delivered a record, including this time."""
     count = _attribute(raw, "ApproximateReceiveCount") or ""
     return int(count) if count.isdecimal() and len(count) < _DIGITS else 1
 

@@ -1,4 +1,4 @@
-"""Run a batch: message groups in their order, and what may be dangerous last."""
+"""Run a batch: message groups in order, and suspect records last."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from dspy_lambda.sources.sqs.suspects import Suspects
 
 
 class Batch:
-    """The records of one invocation, and what becomes of them.
+    """Runs the records of one invocation.
 
     Args:
-        delete: called with records that are done, as they came, before a record is started that may end the process;
-            None if there is no time for that.
+        delete: deletes done records (given as raw records) before a record that may end the process is started;
+            returns None if there is not enough time.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class Batch:
         self._invocation = invocation
         self._suspects = suspects
         self._delete = delete
-        self._done: list[Record] = []  # and not deleted yet
+        self._done: list[Record] = []  # not deleted yet
 
     async def run(self, records: list[Record]) -> list[Failure]:
-        """Run all records; those that failed, in the order of the batch."""
+        """Run all records, and return those that failed, in the order of the batch."""
         mark = self._suspects.begin(records)
         for record in records:
             call = self._call(record)
@@ -56,7 +56,7 @@ class Batch:
         first, behind = self._suspects.split(message_groups(records))
         failed = await self._run_groups(first)
         failed += await self._run_suspects(behind)
-        if self._invocation.over:  # answered by the main thread: the journal is another batch's by now
+        if self._invocation.over:  # the main thread answered it; the journal may already belong to another batch
             return []
         self._suspects.end()
         came_back = sum(record.receive_count > 1 for record in records)
@@ -76,15 +76,15 @@ class Batch:
             left = None if deadline is None else deadline - time.monotonic()
             label = waiting[0][0].label
             usual = self._runner.dispatcher.usual_seconds(label)
-            count = self._suspects.side_by_side(list(waiting), self._batch_size(label), usual, left)
+            count = self._suspects.number_to_start(list(waiting), self._batch_size(label), usual, left)
             failed += await self._run_groups([waiting.popleft() for _ in range(count)], waited=True)
         return failed
 
     async def _delete_done(self) -> bool:
-        """Whether what is done would stay done if the process ended now."""
+        """Delete the done records, and return whether they stay done if the process ends now."""
         done, self._done = self._done, []
         self._suspects.forget(record.identifier for record in done)
-        # Where the function may not delete, records that came back must be run all the same.
+        # If the function is not allowed to delete, records that came back must still be run.
         return not done or await self._delete([r.raw for r in done if is_addressable(r.raw)]) is not None
 
     def _not_started(self, groups: Iterable[list[Record]]) -> list[Failure]:
@@ -96,7 +96,7 @@ class Batch:
         return failed
 
     async def _run_groups(self, groups: list[list[Record]], *, waited: bool = False) -> list[Failure]:
-        """As many tasks as can run, not as there are groups: each takes the next one when it is done with one."""
+        """Run groups in as many tasks as there are slots; each task takes the next group when it is free."""
         by_program: dict[str, list[list[Record]]] = defaultdict(list)
         for group in groups:
             by_program[group[0].label].append(group)
@@ -114,7 +114,7 @@ class Batch:
         return failed
 
     async def _run_group(self, records: list[Record], *, waited: bool) -> list[Failure]:
-        """The failed records, each with its reason. After a failure the rest of a message group is not started.
+        """Run a group, and return the failed records with their reasons. After a failure the rest is not started.
 
         https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html: "your function should stop
         processing messages after the first failure and return all failed and unprocessed messages".
@@ -142,10 +142,10 @@ class Batch:
         return call
 
     def _program_of(self, record: Record) -> Program:
-        """The program to run.
+        """Return the program to run.
 
         Raises:
-            CallError: why the record is not to be run.
+            CallError: The record must not be run.
         """
         if record.error is not None:
             raise record.error
@@ -159,17 +159,17 @@ class Batch:
 
 
 def _stopped_at(group: list[Record], index: int, call: Call, *, is_fatal: bool = False) -> list[Failure]:
-    """The failed record, and those behind it in its message group, which are no calls."""
+    """Return failures for a failed record and for those after it in its message group, which are not calls."""
     error = call.error
     assert error is not None
-    # A program may hide the provider's failure behind an exception of its own.
+    # A program may replace the provider's error with its own exception.
     was_provider = call.lm_error is not None and is_retryable_lm_error(call.lm_error)
     first = Failure(group[index], error, is_own=error.temporary is False and not was_provider, is_fatal=is_fatal)
     return [first, *(Failure(record, error) for record in group[index + 1 :])]
 
 
 def message_groups(records: list[Record]) -> list[list[Record]]:
-    """The records that must run one after the other: a FIFO queue's message groups. Others are on their own."""
+    """Group records that must run in order: the message groups of a FIFO queue. Other records are single groups."""
     groups: dict[int | str, list[Record]] = defaultdict(list)
     for record in records:
         groups[record.position if record.group is None else record.group].append(record)

@@ -1,4 +1,4 @@
-"""A record as the dead-letter queue gets it from the handler: as it came, and why it failed.
+"""Build dead-letter queue entries: the record as it was received, and the reason why it failed.
 
 Limits: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
 """
@@ -13,25 +13,25 @@ from typing import Any
 
 from dspy_lambda.sources.sqs.failure import Failure
 
-MAX_BYTES = 1_048_576  # of a message and of a batch request: bodies, and the attributes' names, types and values
+MAX_BYTES = 1_048_576  # per message and per batch request: bodies, and the attributes' names, types and values
 MAX_ENTRIES = 10
 MAX_ATTRIBUTES = 10
 _REASON_LENGTH = 1000
 _LATER_REASON = "DspyLambdaReason"
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
-# Compiled when it is first used: that takes 7 ms of every cold start.
+# Compiled on first use, because compiling it takes 7 ms, which every cold start would pay.
 _REFUSED = "[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 
 def dead_letter(number: int, failure: Failure) -> dict[str, Any]:
-    """An entry of SendMessageBatch, with the message attributes that the record has and the reason.
+    """Create an entry of SendMessageBatch, with the record's message attributes and the reason.
 
-    The record's own come first: whoever sends it back to its queue needs them. The reason goes along where there is
-    room, and is called `DspyLambdaReason` where the record has a `Reason` of its own (or of a former failure).
+    The record's own attributes come first, because they are needed to send it back to its queue. The reason is added if
+    there is room. It is called `DspyLambdaReason` if the record already has a `Reason`.
     """
     record = failure.record
     own = _own_attributes(record.raw)
-    own.pop(_LATER_REASON, None)  # of a failure before this one
+    own.pop(_LATER_REASON, None)  # from an earlier failure
     added = {_reason_name(own): _string(_sendable(failure.error.detail)), "SourceMessageId": _string(record.identifier)}
     attributes: dict[str, Any] = {}
     entry = {"Id": str(number), "MessageBody": record.raw["body"], "MessageAttributes": attributes}
@@ -48,12 +48,12 @@ def dead_letter(number: int, failure: Failure) -> dict[str, Any]:
 
 
 def has_reason(entry: dict[str, Any], failure: Failure) -> bool:
-    """Whether there was room for the reason."""
+    """Whether the entry had room for the reason."""
     return _reason_name(_own_attributes(failure.record.raw)) in entry["MessageAttributes"]
 
 
 def requests(entries: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """The entries, in as few requests as hold them."""
+    """Split the entries into as few requests as possible."""
     request: list[dict[str, Any]] = []
     room = 0
     for entry in entries:
@@ -70,7 +70,7 @@ def requests(entries: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
 
 
 def size(entry: dict[str, Any]) -> int:
-    """Bytes of an entry, as SQS counts them."""
+    """Return the size of an entry in bytes, as SQS counts it."""
     attributes = entry["MessageAttributes"].items()
     return _bytes(entry["MessageBody"]) + sum(_bytes(name, *value.values()) for name, value in attributes)
 
@@ -92,7 +92,7 @@ def _sendable(text: str) -> str:
 
 
 def _own_attributes(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The record's message attributes: Lambda hands binary values over in Base64, and writes names in another case."""
+    """Convert the record's message attributes: Lambda encodes binary values in base64, and spells keys differently."""
     attributes = record.get("messageAttributes")
     found = {}
     for name, value in attributes.items() if isinstance(attributes, dict) else ():
@@ -103,7 +103,7 @@ def _own_attributes(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
         elif isinstance(value.get("binaryValue"), str):
             try:
                 data = base64.b64decode(value["binaryValue"])
-            except (binascii.Error, ValueError):  # ValueError: it is not ASCII
+            except (binascii.Error, ValueError):  # ValueError: not ASCII
                 continue
             found[name] = {"DataType": value["dataType"], "BinaryValue": data}
     return found

@@ -1,4 +1,4 @@
-"""One record that failed, and what its failure says of running it again."""
+"""A failed record, and whether to run it again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dspy_lambda.config import Sqs
 from dspy_lambda.errors import CallError
 from dspy_lambda.sources.sqs.record import Record
 
-# A queue's maxReceiveCount counts outages, too, and so must be higher. "We recommend setting the maxReceiveCount on
+# A queue's maxReceiveCount also counts outages, so it must be higher. "We recommend setting the maxReceiveCount on
 # your queue's redrive policy to at least 5": https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
 MAX_RUNS = 5
 
@@ -19,9 +19,9 @@ class Failure:
 
     Attributes:
         record: the record.
-        error: why it failed; that of the record before it, if that one stopped its message group.
-        is_own: whether it would fail without an outage, too: for its inputs, its program, or the model's answers.
-        is_fatal: whether it was not run, because it has ended its environment.
+        error: why it failed; the error of an earlier record if that one stopped the message group.
+        is_own: whether it would fail even without an outage, because of its inputs, its program or the model's answers.
+        is_fatal: whether it was not run because it has repeatedly ended its execution environment.
     """
 
     record: Record
@@ -30,10 +30,10 @@ class Failure:
     is_fatal: bool = False
 
     def is_final(self, settings: Sqs) -> bool:
-        """Whether the record is not to be run again.
+        """Whether the record must not be run again.
 
-        At the fifth receive and each fifth one after it: at a higher count the fifth failed for another reason, and
-        what comes back from an outage has some runs left.
+        That is so at every fifth receive, not only at the fifth: if the fifth failed because of an outage, the record
+        gets more runs.
         """
         if self.is_own and self.error.outcome == "invalid_input" and settings.invalid_to_dead_letter_queue:
             return True

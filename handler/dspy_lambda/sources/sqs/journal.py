@@ -1,4 +1,4 @@
-"""What became of a batch's records when its execution environment died, for the process that follows it."""
+"""Keep the state of a batch's records for the next process, in case this execution environment's process dies."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-# More than there is in an event, which has at most 6 MB.
+# Larger than an event, which has at most 6 MB.
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 _SIZE = 8 << 20
-_HEADER = struct.Struct("<II")  # records of the batch under way, bytes of their notes
+_HEADER = struct.Struct("<II")  # number of records in the current batch, size of their notes in bytes
 _STATES = {"waiting": 0, "running": 1, "done": 2}
-# What it takes to delete a record.
+# The fields needed to delete a record.
 Note = dict[str, str]
 _NOTED = ("messageId", "receiptHandle", "eventSourceARN")
 
 
 class Journal:
-    """Notes what runs in a memory-mapped file, which outlives the process for the price of one byte written.
+    """Notes which records run in a memory-mapped file, which outlives the process; a note costs one byte written.
 
     "The reset does not clear the /tmp directory content prior to the next init phase."
     https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
 
     Args:
-        folder: where its two files are.
+        folder: the folder of its two files.
 
     Attributes:
-        died_with: the identifiers of the records that were running when the process before this one died.
-        done: the records that were done by then, and that died with their batch all the same. Noted with each batch
-            from now on, until they are taken off.
+        died_with: the identifiers of the records that were running when the previous process died.
+        done: the records that were done when the previous process died but are still in the queue. They are noted with
+            each batch until they are removed from this list.
 
     Raises:
-        OSError: the folder cannot be written to, or another process has it.
+        OSError: The folder is not writable, or another process uses it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -64,9 +64,10 @@ class Journal:
         return [(state, note) for state, note in zip(states, map(_note, notes), strict=False) if note]
 
     def begin(self, records: list[Any]) -> Callable[[int, str], None] | None:
-        """Note a batch; what to call with a record's position and its state: `running`, then `waiting` or `done`.
+        """Note a batch, and return a function to note a record's state by its position.
 
-        None where the batch is too large to be noted, or a program has removed the file and it cannot be made again.
+        The states are `running`, then `waiting` or `done`. Returns None if the batch is too large, or if a program
+        removed the file and it cannot be created again.
         """
         if self._is_removed():
             try:
@@ -79,12 +80,12 @@ class Journal:
         count, at = len(notes), _HEADER.size
         if at + count + len(text) >= _SIZE:
             return None
-        # First the header: torn, it is read as nothing.
+        # Clear the header first, so that a partial write is read as an empty journal.
         _HEADER.pack_into(self._map, 0, 0, 0)
         self._map[at : at + count + len(text)] = states + text
         _HEADER.pack_into(self._map, 0, count, len(text))
 
-        states_of_batch = self._map  # a late call's is not the next batch's
+        states_of_batch = self._map  # a late call must not write to the next batch's map
 
         def mark(position: int, state: str) -> None:
             states_of_batch[at + position] = _STATES[state]
@@ -92,19 +93,19 @@ class Journal:
         return mark
 
     def _is_removed(self) -> bool:
-        """Whether a program has removed the file, for example with all else that is in the folder."""
+        """Whether a program has removed the file, for example with everything else in the folder."""
         try:
             found = os.fstat(self._file.fileno())
-        except OSError:  # it closed the descriptor: the map holds the file all the same
+        except OSError:  # a program closed the descriptor, but the map keeps the file
             return False
         return found.st_ino == self._inode and not found.st_nlink
 
     def end(self) -> None:
-        """The batch is over. What is still to be taken off stays noted, should the process be replaced now."""
+        """Note the end of the batch. Done records that are not yet deleted stay noted, in case the process is replaced."""
         self.begin([])
 
     def load(self) -> dict[str, int]:
-        """What `keep` kept last."""
+        """Return what `keep` saved last."""
         with contextlib.suppress(OSError, ValueError, TypeError):
             found = json.loads(self._kept.read_bytes())
             if isinstance(found, dict):
@@ -112,7 +113,7 @@ class Journal:
         return {}
 
     def keep(self, suspects: Mapping[str, int]) -> None:
-        """Keep the suspects for a process to come; on a full disk they are not kept."""
+        """Save the suspects for the next process; does nothing if the disk is full."""
         with contextlib.suppress(OSError):
             beside = self._kept.with_suffix(".new")
             beside.write_text(json.dumps(dict(suspects)))
@@ -120,20 +121,20 @@ class Journal:
 
 
 def _open(folder: Path) -> tuple[BinaryIO, mmap.mmap, int]:
-    """The file of the batch under way, its contents, and its inode."""
+    """Open the file of the current batch; return the file, its memory map and its inode."""
     folder.mkdir(parents=True, exist_ok=True)
     file = open(os.open(folder / "running", os.O_RDWR | os.O_CREAT, 0o600), "r+b")  # noqa: SIM115
-    # Of this process alone (flock's would go to its forks as well): gone when it is.
+    # The lock belongs to this process alone (forks would inherit one of flock) and is released when it ends.
     fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    # Not a sparse one: on a full disk a write into a hole of it would end the process.
-    # macOS has none of the kind, and no Lambda function.
+    # Allocate the blocks: on a full disk, writing to a hole of a sparse file would end the process.
+    # macOS does not have posix_fallocate, but no Lambda function runs there.
     allocate = getattr(os, "posix_fallocate", lambda file, _, size: os.truncate(file, size))
     allocate(file.fileno(), 0, _SIZE)
     return file, mmap.mmap(file.fileno(), _SIZE), os.fstat(file.fileno()).st_ino
 
 
 def _note(record: Any) -> Note:
-    """What is noted of a record; nothing where it has no messageId."""
+    """Return the note of a record; empty if the record has no messageId."""
     if not isinstance(record, dict) or not isinstance(record.get("messageId"), str):
         return {}
     return {name: record[name] for name in _NOTED if isinstance(record.get(name), str)}

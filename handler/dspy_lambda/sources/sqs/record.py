@@ -1,4 +1,4 @@
-"""One record of an SQS batch, read."""
+"""Read one record of an SQS batch."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class Record:
     """One record.
 
     Attributes:
-        position: its place in the batch.
-        identifier: its messageId; empty where it has none (in ASCII): reported, that makes Lambda return the whole
+        position: its position in the batch.
+        identifier: its messageId; empty if it has none in ASCII. Reporting an empty one makes Lambda return the whole
             batch, so that nothing is lost.
         group: the FIFO message group whose order it is in, or None.
-        name: the program that its body names, if it does.
-        program: the program that it is for, if this function has it.
+        name: the program that its body names, or None.
+        program: the program that it is for, or None if this function does not serve it.
         error: why its body cannot be read, or None.
-        raw: the record as it came.
+        raw: the record as it was received.
     """
 
     position: int
@@ -39,17 +39,17 @@ class Record:
 
     @property
     def label(self) -> str:
-        """The program's name in log and metrics."""
+        """The program's name in logs and metrics."""
         return self.program.name if self.program else UNKNOWN
 
     @property
     def receive_count(self) -> int:
-        """How often SQS has handed it out, this time included."""
+        """How often SQS has delivered it, including this time."""
         return receive_count(self.raw)
 
 
 def read_record(environment: Environment, position: int, raw: Any) -> Record:
-    """A record of the event, whatever it holds.
+    """Read a record of the event, whatever it holds.
 
     A body with exactly the keys `program` and `inputs` names its program; any other object is the bare inputs.
     """

@@ -1,7 +1,7 @@
-"""What becomes of failed records: when they come back, or that they never do.
+"""Set when failed records come back, or move them to the dead-letter queue.
 
-Without this a failed record is invisible for the queue's whole visibility timeout (six times the function's), however
-soon the provider would have had it back; and one that fails by itself is received until the redrive policy gives up.
+Without this, a failed record stays invisible for the queue's whole visibility timeout (six times the function's), even
+if the provider recovers sooner, and a record that always fails is received until the redrive policy applies.
 """
 
 from __future__ import annotations
@@ -19,42 +19,40 @@ from dspy_lambda.sources.sqs.failure import Failure
 
 # https://docs.aws.amazon.com/lambda/latest/dg/snapstart-activate.html#snapstart-credentials
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
-# Where another SQS stands in, as under `dspy-lambda local`, the SDK finds the developer's own: a profile, for example.
+# Set for a local SQS, as in `dspy-lambda local`; the SDK then finds the developer's credentials, such as a profile.
 # https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
 _ENDPOINT = "AWS_ENDPOINT_URL_SQS"
-# SQS: at most 12 hours from the record's receipt, which is up to 15 minutes ago.
+# SQS allows at most 12 hours after the record's receipt, which was up to 15 minutes ago.
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ChangeMessageVisibility.html
-_LONGEST_SECONDS = 43_200 - 900
-LEAST_PART = 0.5  # of the backoff: the rest is random, or what failed together would come back together
+_MAX_SECONDS = 43_200 - 900
+MIN_BACKOFF_SHARE = 0.5  # the rest is random, so that records that failed together do not come back together
 
 
 class Requeue:
-    """Talks to SQS with the function's own credentials. boto3 is imported with the first failure, not before.
+    """Sends requests to SQS with the function's own credentials. boto3 is imported on the first failure.
 
-    Every request may fail: then the record is as it was, and the visibility timeout and redrive policy hold.
+    Any request may fail; then the queue's visibility timeout and redrive policy apply.
     """
 
     def __init__(self, settings: Settings, warn: Callable[[str, dict[str, Any]], None]) -> None:
-        self._variables = dict(
-            settings.variables
-        )  # what programs change in the process's own is not for these requests
+        self._variables = dict(settings.variables)  # a copy, so that programs' changes do not affect these requests
         self._dead_letter_queue_url = settings.dead_letter_queue_url
         self._warn = warn
         self._client: Any = None
 
     @property
     def has_credentials(self) -> bool:
-        """Whether there are credentials, as Lambda puts them into the environment: with SnapStart, by their address."""
+        """Whether the environment has credentials, or their address with SnapStart, as Lambda sets them."""
         return any(self._variables.get(name) for name in (*_CREDENTIALS, _ENDPOINT))
 
     def settle(
         self, failures: list[Failure], settings: Sqs, until: float, note_moved: Callable[[Failure], None]
     ) -> None:
-        """Send records that are not to be run again to the dead-letter queue; let the others come back in time.
+        """Send records that must not run again to the dead-letter queue, and set the backoff of the others.
 
         Args:
-            until: `time.monotonic()` after which nothing is sent any more.
-            note_moved: called with each failure whose record the dead-letter queue has: it need not be reported.
+            until: `time.monotonic()` after which no request is sent.
+            note_moved: called with each failure whose record was moved and need not be reported.
         """
         moved: list[Failure] = []
         final = [failure for failure in failures if failure.is_final(settings)]
@@ -68,10 +66,10 @@ class Requeue:
             self._apply_backoff(pauses(waiting, unblocked, settings), until)
 
     def delete(self, records: list[dict[str, Any]], until: float) -> bool:
-        """Delete records that are done, whose batch may not live to say so; whether SQS answered, if only to refuse.
+        """Delete done records in case their batch never ends; return whether SQS answered, even with an error.
 
         Args:
-            until: `time.monotonic()` after which nothing is sent any more.
+            until: `time.monotonic()` after which no request is sent.
         """
         answers = []
         for some in _chunks(records):
@@ -82,10 +80,10 @@ class Requeue:
         return all(answers)
 
     def _send_to_dead_letter_queue(self, failures: list[Failure], until: float) -> Iterable[Failure]:
-        """Those that it has."""
+        """Send failures to the dead-letter queue, and yield those that it accepted."""
         url = self._dead_letter_queue_url
         if failures and not url:
-            self._warn("there is no dead-letter queue to move records to", {"missing": DEAD_LETTER_QUEUE})
+            self._warn("no dead-letter queue is configured", {"missing": DEAD_LETTER_QUEUE})
             return
         for entries in requests(dead_letter(n, failure) for n, failure in enumerate(failures)):
             if time.monotonic() >= until:
@@ -96,7 +94,7 @@ class Requeue:
                 failure = failures[int(sent["Id"])]
                 if not has_reason(by_id[sent["Id"]], failure):
                     about = {"message_id": failure.record.identifier, "outcome": failure.error.outcome}
-                    self._warn("a record in the dead-letter queue has no room for its reason", about)
+                    self._warn("a dead-letter record has no room for its failure reason", about)
                 yield failure
 
     def _apply_backoff(self, waits: list[tuple[Failure, int]], until: float) -> None:
@@ -110,7 +108,7 @@ class Requeue:
             self._send("change_message_visibility_batch", some[0][0].record.raw["eventSourceARN"], entries)
 
     def _send(self, method: str, queue: str | None, entries: list[dict[str, Any]]) -> dict[str, Any]:
-        """What SQS answers to a batch request; nothing where it cannot be asked, as without boto3 or a region.
+        """Send a batch request and return SQS's answer; empty if the request fails, as without boto3 or a region.
 
         Args:
             queue: its URL or ARN.
@@ -119,10 +117,10 @@ class Requeue:
             url = self._url(queue) if queue and queue.startswith("arn:") else queue
             answer: dict[str, Any] = getattr(self._sqs(), method)(QueueUrl=url, Entries=entries)
         except Exception as error:
-            self._warn("SQS refused", {"request": method, "exception_name": type(error).__name__})
+            self._warn("SQS request failed", {"request": method, "exception_name": type(error).__name__})
             return {}
         for failed in answer.get("Failed", []):
-            self._warn("SQS refused", {"request": method, "code": failed.get("Code")})
+            self._warn("SQS request failed", {"request": method, "code": failed.get("Code")})
         return answer
 
     def _sqs(self) -> Any:
@@ -144,16 +142,17 @@ class Requeue:
         return self._client
 
     def _url(self, arn: str) -> str:
-        """A queue's URL from its ARN: asking SQS for it would need one more permission."""
+        """Build a queue's URL from its ARN: requesting it from SQS would need another permission."""
         account, name = arn.split(":")[4:6]
         return f"{self._sqs().meta.endpoint_url}/{account}/{name}"
 
 
 def pauses(failures: Iterable[Failure], unblocked: set[str], settings: Sqs) -> list[tuple[Failure, int]]:
-    """Seconds until each record is to be visible again: for a message group those of its first one.
+    """Return each record with the seconds until it becomes visible; in a message group, those of its first record.
 
     Args:
-        unblocked: message groups whose first record has been moved: the next one has waited for it only.
+        unblocked: message groups whose first record was moved; the others only waited for it and become visible at
+            once.
     """
     of_groups: dict[str, int] = dict.fromkeys(unblocked, 0)
     found = []
@@ -164,24 +163,24 @@ def pauses(failures: Iterable[Failure], unblocked: set[str], settings: Sqs) -> l
 
 
 def pause_seconds(failure: Failure, settings: Sqs) -> int:
-    """Seconds until a failed record is to be visible again: the provider's Retry-After or the backoff, if longer.
+    """Return the seconds until a failed record becomes visible: the provider's Retry-After or the backoff, if longer.
 
-    Of the backoff a random part of half to whole, and more than Retry-After by up to half of it: so that what failed
-    together does not come back together.
+    Applies jitter so that records that failed together do not come back together: 50 to 100 % of the backoff, and 100
+    to 150 % of Retry-After.
     """
-    backoff = backoff_seconds(failure.record.receive_count, settings) * random.uniform(LEAST_PART, 1)  # noqa: S311
+    backoff = backoff_seconds(failure.record.receive_count, settings) * random.uniform(MIN_BACKOFF_SHARE, 1)  # noqa: S311
     asked = (failure.error.retry_after or 0.0) * random.uniform(1, 1.5)  # noqa: S311
-    return max(1, min(math.ceil(max(backoff, asked)), _LONGEST_SECONDS))
+    return max(1, min(math.ceil(max(backoff, asked)), _MAX_SECONDS))
 
 
 def backoff_seconds(received: int, settings: Sqs) -> int:
-    """`backoff_seconds` doubled with each receive after the first, at most `backoff_max_seconds`."""
+    """Return `backoff_seconds`, doubled with each receive after the first, at most `backoff_max_seconds`."""
     seconds: int = min(settings.backoff_seconds * 2 ** min(received - 1, 20), settings.backoff_max_seconds)
     return seconds
 
 
 def is_addressable(record: Any) -> bool:
-    """Whether a record has what it takes to be spoken of to SQS."""
+    """Whether a record has the fields that requests to SQS need."""
     return (
         isinstance(record, dict)
         and isinstance(record.get("receiptHandle"), str)

@@ -17,7 +17,7 @@ def letter(body="b", attributes=None, reason="why", suffix="", group=None):
     return dead_letter(3, Failure(Record(0, "m", group, raw=raw), InvalidInput(reason)))
 
 
-def test_in_a_fifo_queue_it_keeps_its_group_and_is_taken_once():
+def test_a_fifo_record_keeps_its_group_and_is_deduplicated_by_its_id():
     found = letter(suffix=".fifo", group="g")
     assert (found["MessageGroupId"], found["MessageDeduplicationId"], found["Id"]) == ("g", "m", "3")
     json.dumps(found)
@@ -30,7 +30,7 @@ def test_a_dead_records_own_attributes_come_before_the_reason(count, added):
 
 
 @pytest.mark.parametrize(("room", "names"), [(0, set()), (20, {"Reason"}), (200, {"Reason", "SourceMessageId"})])
-def test_a_body_without_room_for_the_reason_goes_without(room, names):
+def test_a_body_without_room_for_the_reason_is_sent_without_it(room, names):
     found = letter("é" * ((MAX_BYTES - room) // 2))
     assert set(found["MessageAttributes"]) == names
     assert size(found) <= MAX_BYTES
@@ -39,7 +39,7 @@ def test_a_body_without_room_for_the_reason_goes_without(room, names):
 @pytest.mark.parametrize(
     ("reason", "text"), [("", "unknown"), ("a\0b\ud800c\ufffe", "a?b?c?"), ("x" * 2000, "x" * 1000)]
 )
-def test_a_reason_is_one_that_sqs_takes(reason, text):
+def test_a_reason_has_only_characters_that_sqs_accepts(reason, text):
     assert letter(reason=reason)["MessageAttributes"]["Reason"]["StringValue"] == text
 
 
@@ -47,11 +47,11 @@ def test_a_reason_is_one_that_sqs_takes(reason, text):
     "attributes",
     [None, [], "x", {"a": None}, {"a": {"dataType": "Binary", "binaryValue": "é"}}, {"a": {"dataType": 5}}],
 )
-def test_attributes_of_another_shape_are_left_out(attributes):
+def test_malformed_attributes_are_left_out(attributes):
     assert set(letter(attributes=attributes)["MessageAttributes"]) == {"Reason", "SourceMessageId"}
 
 
-def test_beside_its_own_reason_ours_has_a_name_of_its_own():
+def test_the_reason_gets_another_name_if_the_record_already_has_one():
     own = {name: {"dataType": "String", "stringValue": "own"} for name in ("Reason", "SourceMessageId")}
     former = {"DspyLambdaReason": {"dataType": "String", "stringValue": "former"}}
     found = letter(attributes=own | former)["MessageAttributes"]

@@ -8,11 +8,11 @@ from dspy_lambda.sources.sqs.journal import Journal
 
 
 def note(name):
-    """What is noted of a record."""
+    """The note of a record."""
     return {"messageId": f"m{name}", "receiptHandle": "handle", "eventSourceARN": "arn:aws:sqs:eu-west-1:1:q"}
 
 
-def test_a_successor_learns_what_ran_when_the_process_died(tmp_path):
+def test_the_next_process_learns_which_records_ran_when_the_process_died(tmp_path):
     code = f"""
 import os
 from pathlib import Path
@@ -29,7 +29,7 @@ os._exit(1)
     assert journal.done == [note(4)]
 
 
-def test_what_was_done_is_noted_with_each_batch_until_it_is_taken_off(tmp_path):
+def test_done_records_are_noted_with_each_batch_until_they_are_removed(tmp_path):
     first = Journal(tmp_path)
     first.begin([note(0) | {"body": "x"}])(0, "done")
     del first
@@ -58,7 +58,7 @@ def test_a_journal_outlives_a_process_that_dies_before_its_first_batch(tmp_path)
 
 
 @pytest.mark.parametrize("emptied", ["the folder's files", "the folder"])
-def test_a_file_that_a_program_has_removed_is_made_again_with_the_next_batch(tmp_path, emptied):
+def test_a_removed_journal_file_is_created_again_with_the_next_batch(tmp_path, emptied):
     folder = tmp_path / "journal"
     first = Journal(folder)
     late = first.begin([note(0)])
@@ -74,7 +74,7 @@ def test_a_file_that_a_program_has_removed_is_made_again_with_the_next_batch(tmp
     assert (second.died_with, second.done) == (["m2"], [note(1)])
 
 
-def test_one_that_cannot_be_made_again_costs_the_note_only(tmp_path):
+def test_a_journal_file_that_cannot_be_created_again_does_not_fail_the_batch(tmp_path):
     folder = tmp_path / "journal"
     journal = Journal(folder)
     (folder / "running").unlink()
@@ -86,14 +86,14 @@ def test_one_that_cannot_be_made_again_costs_the_note_only(tmp_path):
 
 
 @pytest.mark.parametrize("record", [None, "x", {}, {"messageId": 1}, {"messageId": "m", "receiptHandle": None}])
-def test_a_record_that_cannot_be_deleted_is_not_done(tmp_path, record):
+def test_a_record_without_the_fields_to_delete_it_is_not_listed_as_done(tmp_path, record):
     first = Journal(tmp_path)
     first.begin([record])(0, "done")
     del first
     assert Journal(tmp_path).done == []
 
 
-def test_a_journal_teaches_nothing_of_a_batch_that_ended(tmp_path):
+def test_a_journal_forgets_a_batch_that_ended(tmp_path):
     journal = Journal(tmp_path)
     journal.begin([note(0), note(1)])(0, "running")
     journal.end()
@@ -112,7 +112,7 @@ def test_what_was_done_stays_noted_after_a_batch_has_ended(tmp_path):
     assert Journal(tmp_path).done == [note(0)]
 
 
-def test_two_processes_do_not_share_one(tmp_path):
+def test_two_processes_cannot_share_a_journal(tmp_path):
     first = Journal(tmp_path)
     code = f"""
 from pathlib import Path
@@ -137,7 +137,7 @@ Journal(Path({str(tmp_path)!r}))
         b"\x01\0\0\0\xff\xff\0\0\x02" + b"[" * 0xFFFF,
     ],
 )
-def test_any_file_can_be_read(tmp_path, content):
+def test_a_journal_file_with_any_content_can_be_read(tmp_path, content):
     (tmp_path / "running").write_bytes(content)
     (tmp_path / "suspects.json").write_bytes(content)
     journal = Journal(tmp_path)
@@ -158,7 +158,7 @@ def test_a_journal_works_without_posix_fallocate_as_on_macos(tmp_path, monkeypat
     assert Journal(tmp_path).done == [note(0)]
 
 
-def test_suspects_are_kept(tmp_path):
+def test_suspects_are_kept_for_the_next_process(tmp_path):
     journal = Journal(tmp_path)
     journal.keep({"a": 2, "b": 0})
     assert journal.load() == {"a": 2, "b": 0}

@@ -1,4 +1,4 @@
-"""Failed records, against real queues of moto's server."""
+"""Failed records, with real queues on moto's server."""
 
 import base64
 import threading
@@ -42,7 +42,7 @@ def queue(server):
 
 @pytest.fixture
 def make_worker(make_project, make_serve, server, queue):
-    """The quickest way to a function that is invoked with what its queue holds."""
+    """Create a function that is invoked with the records in its queue."""
 
     def make(variables=None, modules=None, **sqs):
         project = make_project(modules or {"aecho": AECHO}, **{"lambda": {"defaults": {"sqs": sqs}}})
@@ -62,7 +62,7 @@ def make_worker(make_project, make_serve, server, queue):
 
 
 def receive(server, queue, *bodies, sent=0):
-    """Put bodies into the queue and take them out again, with what had been sent before, as an event."""
+    """Send bodies to the queue, and receive them, with those sent before, as an event."""
     for body in bodies:
         server.client.send_message(QueueUrl=queue.url, MessageBody=body)
     messages = []
@@ -84,7 +84,7 @@ def receive(server, queue, *bodies, sent=0):
 
 
 def receive_dead(server, queue, number):
-    """That many dead letters, and any that are more."""
+    """Wait for this many dead letters, and return them and any more."""
     dead = []
     for _ in range(50):
         found = server.client.receive_message(
@@ -111,7 +111,7 @@ def visible_after(server, queue, seconds=6.0):
     return None
 
 
-def test_a_rate_limited_record_comes_back_when_the_provider_said(server, queue, make_worker, models):
+def test_a_rate_limited_record_comes_back_after_the_providers_retry_after(server, queue, make_worker, models):
     worker = make_worker()
     event = receive(server, queue, '{"question": "q"}')
     models.behave(rate_limit_rate=1, retry_after_seconds=2)
@@ -131,7 +131,7 @@ def test_any_other_record_comes_back_after_a_backoff(server, queue, make_worker,
     assert time.monotonic() - begin > 0.5
 
 
-def test_without_a_backoff_the_visibility_timeout_holds(server, queue, make_worker, models):
+def test_without_a_backoff_the_visibility_timeout_applies(server, queue, make_worker, models):
     worker = make_worker(backoff_seconds=0)
     event = receive(server, queue, '{"question": "q"}')
     models.behave(unauthorized_rate=1)
@@ -140,7 +140,7 @@ def test_without_a_backoff_the_visibility_timeout_holds(server, queue, make_work
 
 
 @pytest.mark.parametrize(("texts", "shown"), [("none", False), ("answer", True)])
-def test_developers_are_told_that_a_record_went_to_the_dead_letter_queue(
+def test_moving_a_record_to_the_dead_letter_queue_is_logged_for_developers(
     server, queue, make_worker, records, texts, shown
 ):
     worker = make_worker({TEXTS: texts}, invalid_to_dead_letter_queue=True)
@@ -151,7 +151,7 @@ def test_developers_are_told_that_a_record_went_to_the_dead_letter_queue(
     assert [(line["program"], line["message_id"], line["receives"]) for line in told] == [("AEcho", bad, 1)] * shown
 
 
-def test_an_invalid_record_is_moved_with_its_reason_and_no_more_reported(server, queue, make_worker, records):
+def test_an_invalid_record_is_moved_with_its_reason_and_not_reported(server, queue, make_worker, records):
     worker = make_worker(invalid_to_dead_letter_queue=True)
     event = receive(server, queue, "no json", '{"question": 5}', '{"question": "good"}')
     assert failures(worker(event)) == []
@@ -167,7 +167,7 @@ def test_an_invalid_record_is_moved_with_its_reason_and_no_more_reported(server,
     assert sum(records().values("RecordsFailed")) == 2
 
 
-def test_a_record_is_not_taken_for_another_of_its_id(server, queue, make_worker, models):
+def test_records_with_the_same_id_are_not_confused(server, queue, make_worker, models):
     worker = make_worker(invalid_to_dead_letter_queue=True)
     event = receive(server, queue, "no json", '{"question": "q"}')
     for record in event["Records"]:
@@ -192,7 +192,7 @@ def test_a_record_is_reported_unless_the_dead_letter_queue_has_it(server, queue,
     assert len(failures(worker(event, Context(remaining_ms=60_000)))) == 1
     assert time.monotonic() - begin < 55
     warnings = {line["message"] for line in records().lines if line.get("level") == "WARNING"}
-    assert warnings in ({"SQS refused"}, {"there is no dead-letter queue to move records to"})
+    assert warnings in ({"SQS request failed"}, {"no dead-letter queue is configured"})
 
 
 @pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_ENDPOINT_URL_SQS"])
@@ -201,7 +201,7 @@ def test_credentials_are_keys_or_with_snap_start_an_address_or_the_developers_ow
     assert not Requeue(Settings(variables={name: ""}), lambda *_: None).has_credentials
 
 
-def test_without_credentials_or_time_nothing_is_asked_of_sqs(server, queue, make_worker, models, records):
+def test_without_credentials_or_time_no_request_is_sent_to_sqs(server, queue, make_worker, models, records):
     event = receive(server, queue, '{"question": "q"}')
     models.behave(unauthorized_rate=1)
     nothing = {"AWS_ACCESS_KEY_ID": "", "AWS_ENDPOINT_URL_SQS": ""}
@@ -212,7 +212,9 @@ def test_without_credentials_or_time_nothing_is_asked_of_sqs(server, queue, make
 
 
 @pytest.mark.parametrize("reason", [ImportError("No module named 'boto3'"), ValueError("You must specify a region.")])
-def test_without_a_client_records_are_reported_and_what_is_done_stays_done(make_worker, records, monkeypatch, reason):
+def test_without_a_client_failed_records_are_reported_and_done_records_stay_done(
+    make_worker, records, monkeypatch, reason
+):
     def client(*_, **__):
         raise reason
 
@@ -224,13 +226,15 @@ def test_without_a_client_records_are_reported_and_what_is_done_stays_done(make_
     records()
     assert failures(worker(event)) == ["m1", "m2"]
     warnings = [line for line in records().lines if line.get("level") in ("WARNING", "ERROR")]
-    assert {(line["message"], line["exception_name"]) for line in warnings} == {("SQS refused", type(reason).__name__)}
+    assert {(line["message"], line["exception_name"]) for line in warnings} == {
+        ("SQS request failed", type(reason).__name__)
+    }
 
 
 @pytest.mark.parametrize("value", [None, 5, [], ["a:b:c:d:e:f"], {"a:b:c:d:e": ":"}, "a:b", "9" * 5000, [[]]], ids=repr)
 @pytest.mark.parametrize("key", ["attributes", "eventSourceARN", "receiptHandle", "MessageGroupId", "messageId"])
 @pytest.mark.parametrize("body", ["not JSON", '{"question": "q"}'])
-def test_a_record_of_another_shape_harms_no_other(make_worker, models, records, key, value, body):
+def test_a_malformed_record_does_not_affect_others(make_worker, models, records, key, value, body):
     worker = make_worker({"AWS_ENDPOINT_URL_SQS": "http://127.0.0.1:9"}, invalid_to_dead_letter_queue=True)
     event = sqs({"question": "good"}, body, fifo="g")
     event["Records"][0]["attributes"] = {"MessageGroupId": "another"}
@@ -241,7 +245,7 @@ def test_a_record_of_another_shape_harms_no_other(make_worker, models, records, 
     models.behave(unauthorized_rate=1)
     records()
     assert len(failures(worker(event))) == 2
-    assert not [line for line in records().lines if line.get("message") == "unforeseen error"]
+    assert not [line for line in records().lines if line.get("message") == "unexpected error"]
 
 
 @given(st.integers(1, 10_000), st.integers(1, 1000), st.integers(1, 5000))
@@ -260,16 +264,16 @@ def test_the_backoff_doubles_within_its_bounds(received, base, longest):
         (1, 1, 5, 10),
         (60, 1, 60, 90),
         (60, 8, 450, 900),
-        (100_000, 1, 42_300, 42_300),  # SQS counts its 43,200 s from the receipt
+        (100_000, 1, 42_300, 42_300),  # SQS counts the 43,200 s from the receipt
         (31 * 86_400, 1, 42_300, 42_300),
     ],
 )
-def test_the_greater_of_retry_after_and_the_backoff_is_the_pause(retry_after, received, least, most):
+def test_the_pause_is_the_longer_of_retry_after_and_backoff(retry_after, received, least, most):
     failed = failure(RateLimited("", retry_after=retry_after), received)
     assert all(least <= pause_seconds(failed, Sqs()) <= most for _ in range(100))
 
 
-def test_what_failed_together_does_not_come_back_together():
+def test_records_that_failed_together_come_back_at_different_times():
     failed = failure(RateLimited("", retry_after=600))
     assert len({pause_seconds(failed, Sqs()) for _ in range(100)}) > 20
 
@@ -288,14 +292,14 @@ def test_a_message_group_waits_for_its_first_failure_and_not_at_all_once_that_wa
     [
         (ProgramFailed(""), 4, False),
         (ProgramFailed(""), 5, True),
-        (ProgramFailed(""), 6, False),  # its fifth receive was an outage's, or it would not be here
+        (ProgramFailed(""), 6, False),  # its fifth receive was in an outage; otherwise it would be gone
         (ProgramFailed(""), 9, False),
         (ProgramFailed(""), 10, True),
         (InvalidInput(""), 4, False),
         (InvalidInput(""), 5, True),
     ],
 )
-def test_what_fails_by_itself_at_each_fifth_receive_is_not_run_again(error, received, is_final):
+def test_a_record_that_fails_without_an_outage_is_moved_at_each_fifth_receive(error, received, is_final):
     assert failure(error, received, is_own=True).is_final(Sqs()) is is_final
     assert failure(error, received, is_fatal=True).is_final(Sqs())
     assert not failure(error, received).is_final(Sqs())
@@ -314,7 +318,7 @@ def test_what_fails_by_itself_at_each_fifth_receive_is_not_run_again(error, rece
     ],
     ids=str,
 )
-def test_outages_are_waited_for_and_what_failed_by_itself_is_moved(
+def test_records_wait_out_outages_but_are_moved_for_other_failures(
     server, queue, make_worker, models, behaviour, body, is_moved
 ):
     worker = make_worker()
@@ -340,9 +344,7 @@ class Hides(dspy.Module):
 
 
 @pytest.mark.parametrize("fault", ["rate_limit_rate", "malformed_rate"])
-def test_an_outage_that_a_program_hides_behind_an_exception_of_its_own_is_one(
-    server, queue, make_worker, models, fault
-):
+def test_an_outage_hidden_by_a_programs_own_exception_counts_as_an_outage(server, queue, make_worker, models, fault):
     worker = make_worker(modules={"hides": HIDES})
     event = receive(server, queue, '{"question": "q"}')
     event["Records"][0]["attributes"]["ApproximateReceiveCount"] = "10"
@@ -364,16 +366,16 @@ class Recovers(dspy.Module):
 
 
 @pytest.mark.parametrize("retried", ["true", "false"])
-def test_an_error_that_a_retry_of_the_same_lm_call_made_good_is_no_outage(server, queue, make_worker, models, retried):
-    """Another LM call's success is not enough: the program may miss what the first one would have answered."""
+def test_an_error_that_a_retry_recovered_from_is_not_an_outage(server, queue, make_worker, models, retried):
+    """The success of another LM call is not enough: the program may lack the first one's answer."""
     worker = make_worker(modules={"recovers": RECOVERS})
     event = receive(server, queue, f'{{"retried": {retried}}}')
     event["Records"][0]["attributes"]["ApproximateReceiveCount"] = "10"
-    models.behave(error_rate=0.2, seed=1)  # the first request fails, and no other
+    models.behave(error_rate=0.2, seed=1)  # only the first request fails
     assert len(failures(worker(event))) == (0 if retried == "true" else 1)
 
 
-def test_what_is_behind_a_record_of_its_group_that_was_moved_comes_back_unrun(make_project, server, make_worker):
+def test_records_after_a_moved_record_of_their_group_come_back_without_having_run(make_project, server, make_worker):
     settings = Sqs(fifo=True)
     fifo = Queue(server.client, "AEcho", settings, 300)
     worker = make_worker({DEAD_LETTER_QUEUE: fifo.dead_letter_url}, fifo=True)
@@ -391,7 +393,7 @@ def test_what_is_behind_a_record_of_its_group_that_was_moved_comes_back_unrun(ma
 
 
 def waiting(server, queue):
-    """Records that the queue still has, in flight or not."""
+    """The number of records still in the queue, including those in flight."""
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     found = server.client.get_queue_attributes(QueueUrl=queue.url, AttributeNames=names)["Attributes"]
     return sum(map(int, found.values()))
@@ -399,7 +401,7 @@ def waiting(server, queue):
 
 @pytest.fixture
 def died(tmp_path):
-    """Let a process die with a batch, of which the records at some positions were done; where its successor looks."""
+    """Let a process die with a batch, some of whose records were done; return the folder for the next process."""
 
     def die(event, done):
         mark = Journal(tmp_path / JOURNAL_FOLDER).begin(event["Records"])
@@ -410,20 +412,18 @@ def died(tmp_path):
     return die
 
 
-def test_what_was_done_when_its_batch_died_is_deleted_beside_the_next_batch(
+def test_records_done_when_their_batch_died_are_deleted_during_the_next_batch(
     server, queue, make_worker, died, models, records
 ):
     died_with = receive(server, queue, *(f'{{"question": "q{n}"}}' for n in range(12)))
     worker = make_worker(died(died_with, done=range(11)))
     assert failures(worker(receive(server, queue, '{"question": "next"}'))) == []
     assert (waiting(server, queue), models.stats()["requests"]) == (2, 1)
-    (died_line,) = (
-        line for line in records().lines if line.get("message", "").startswith("the process before this one died")
-    )
+    (died_line,) = (line for line in records().lines if line.get("message", "").startswith("the previous process died"))
     assert (died_line["message_ids"], died_line["done"]) == ([died_with["Records"][11]["messageId"]], 11)
 
 
-def test_what_was_done_when_its_batch_died_is_not_run_again(server, queue, make_worker, died, models, records):
+def test_records_done_when_their_batch_died_are_not_run_again(server, queue, make_worker, died, models, records):
     came_back = receive(server, queue, '{"question": "a"}', '{"question": "b"}')
     worker = make_worker(died(came_back, done=[0]))
     assert failures(worker(came_back)) == []
@@ -432,7 +432,9 @@ def test_what_was_done_when_its_batch_died_is_not_run_again(server, queue, make_
     assert models.stats()["requests"] == 1
 
 
-def test_what_cannot_be_deleted_in_time_is_noted_for_a_successor(queue, server, make_worker, died, models):
+def test_records_that_cannot_be_deleted_in_time_are_noted_for_the_next_process(
+    queue, server, make_worker, died, models
+):
     died_with = receive(server, queue, '{"question": "a"}')
     worker = make_worker(died(died_with, done=[0]))
     queues = worker.environment.part(Queues)
@@ -446,7 +448,7 @@ def test_what_cannot_be_deleted_in_time_is_noted_for_a_successor(queue, server, 
     assert (waiting(server, queue), queues.suspects.done) == (2, [])
 
 
-def test_what_sqs_could_not_be_asked_to_delete_stays_noted(server, queue, make_worker, died, models):
+def test_records_stay_noted_if_the_delete_request_fails(server, queue, make_worker, died, models):
     worker = make_worker(died(receive(server, queue, '{"question": "a"}'), done=[0]))
     queues = worker.environment.part(Queues)
     queues.requeue._variables["AWS_ENDPOINT_URL_SQS"] = "http://127.0.0.1:9"
@@ -473,7 +475,7 @@ def test_a_moved_record_keeps_its_own_message_attributes(server, queue, make_wor
     assert found["raw"]["BinaryValue"] == b"\0\1"
 
 
-def test_a_reason_that_has_no_room_is_not_lost_silently(server, queue, make_worker, records):
+def test_a_reason_without_room_is_logged(server, queue, make_worker, records):
     worker = make_worker(invalid_to_dead_letter_queue=True)
     event = receive(server, queue, "not JSON")
     own = {f"a{n}": {"stringValue": "v", "dataType": "String"} for n in range(10)}
@@ -481,7 +483,7 @@ def test_a_reason_that_has_no_room_is_not_lost_silently(server, queue, make_work
     assert failures(worker(event)) == []
     (dead,) = receive_dead(server, queue, 1)
     assert set(dead["MessageAttributes"]) == set(own)
-    (line,) = [line for line in records().lines if "no room for its reason" in str(line.get("message"))]
+    (line,) = [line for line in records().lines if "no room for its failure reason" in str(line.get("message"))]
     assert line["message_id"] == event["Records"][0]["messageId"]
 
 
@@ -492,7 +494,7 @@ def test_invalid_records_of_a_megabyte_are_moved(server, queue, make_worker):
     assert {dead["Body"][0] for dead in receive_dead(server, queue, 3)} == {"0", "1", "2"}
 
 
-def test_what_was_moved_when_time_ran_out_is_not_reported_and_nothing_is_sent_after_the_answer(make_worker):
+def test_records_moved_before_the_deadline_are_not_reported_and_nothing_is_sent_after_the_answer(make_worker):
     """Ten requests of 0.3 s each, and no time for all of them."""
     sent = []
 
@@ -508,7 +510,7 @@ def test_what_was_moved_when_time_ran_out_is_not_reported_and_nothing_is_sent_af
     for record in event["Records"]:
         record |= {"receiptHandle": "r", "eventSourceARN": ARN}
     reported = failures(worker(event, Context(remaining_ms=2500)))
-    # Of a request that is under way at the last moment nobody knows.
+    # The result of a request in progress at the last moment is unknown.
     assert 0 < len(reported) < 100
     time.sleep(0.5)
     assert 0 <= sum(sent) - (100 - len(reported)) <= 10

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.conftest import QUICKSTART
 from tests.support import AECHO, ECHO, Context, failures, module_of, sqs
 
-# Fails on demand, and says in which order its calls began.
+# Fails on demand, and records the order in which its calls started.
 PICKY = """
 ORDER = []
 class Picky(dspy.Module):
@@ -19,7 +19,7 @@ class Picky(dspy.Module):
 
 
 @pytest.mark.parametrize(("name", "failed"), [("sqs-one", []), ("sqs-ten", []), ("sqs-one-bad", ["000000000004"])])
-def test_the_sample_batches(make_serve, event, name, failed):
+def test_the_sample_batches_are_answered(make_serve, event, name, failed):
     serve = make_serve(QUICKSTART, DSPY_LAMBDA_PROGRAM="Answer")
     assert [identifier[-12:] for identifier in failures(serve(event(name)))] == failed
 
@@ -43,7 +43,7 @@ def test_the_sample_batches(make_serve, event, name, failed):
         {"program": "Echo", "inputs": []},
     ],
 )
-def test_a_record_that_is_no_call_is_reported_as_invalid_input(make_project, make_serve, records, body):
+def test_a_record_that_cannot_be_a_call_is_reported_as_invalid_input(make_project, make_serve, records, body):
     serve = make_serve(make_project({"echo": ECHO}))
     assert failures(serve(sqs({"question": "good"}, body, {"question": "good"}))) == ["m1"]
     logged = records()
@@ -71,7 +71,7 @@ def test_inputs_called_program_and_inputs_are_bare_inputs_where_types_differ(mak
     assert failures(serve(sqs({"program": 1, "inputs": 2}))) == []
 
 
-def test_records_run_at_once_within_the_programs_width(make_project, make_serve, models):
+def test_records_run_concurrently_within_the_programs_slots(make_project, make_serve, models):
     models.behave(delay_seconds=0.05)
     for name, source in (("Echo", ECHO), ("AEcho", AECHO)):
         serve = make_serve(make_project({"echo": source}, server={"max_concurrent_per_program": 7}))
@@ -82,12 +82,12 @@ def test_records_run_at_once_within_the_programs_width(make_project, make_serve,
 
 
 @pytest.mark.parametrize("source", [ECHO, AECHO])
-def test_what_the_deadline_cuts_off_is_reported_and_what_is_done_counts(
+def test_records_cut_off_by_the_deadline_are_reported_and_done_records_count(
     make_project, make_serve, models, records, source
 ):
     serve = make_serve(make_project({"echo": source}, server={"max_concurrent_per_program": 5}))
     models.behave(delay_seconds=1.1)
-    # Two seconds: the second five have begun, and cannot end.
+    # Two seconds: the second five have started and cannot finish.
     answer = serve(sqs(*({"question": f"q{n}"} for n in range(15))), Context(remaining_ms=2500))
     outcomes = {call["message_id"]: call["outcome"] for call in records().calls}
     done = [identifier for identifier, outcome in outcomes.items() if outcome == "success"]
@@ -110,7 +110,7 @@ def test_a_fifo_group_stops_at_its_first_failure(make_project, make_serve):
     assert sorted(sys.modules[program.module].ORDER) == ["a", "b", "x"]
 
 
-def test_groups_of_a_standard_queue_run_at_once(make_project, make_serve):
+def test_groups_of_a_standard_queue_run_concurrently(make_project, make_serve):
     serve = make_serve(make_project({"picky": PICKY}))
     batch = sqs({"name": "a", "fail": True}, {"name": "b"}, fifo="one")
     for record in batch["Records"]:
@@ -154,7 +154,7 @@ RECORDS = st.lists(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
 @given(batch=RECORDS)
-def test_every_record_is_done_or_reported_never_both_never_neither(picky, records, batch):
+def test_every_record_is_either_done_or_reported(picky, records, batch):
     records()
     failed = failures(picky({"Records": batch}))
     outcomes = {call["message_id"]: call["outcome"] for call in records().calls}
@@ -172,7 +172,7 @@ class Late(dspy.Module):
 """
 
 
-def test_at_the_deadline_what_is_behind_a_failed_record_is_reported_and_no_call(make_project, make_serve, records):
+def test_at_the_deadline_records_after_a_failed_one_are_reported_without_a_call(make_project, make_serve, records):
     serve = make_serve(make_project({"late": LATE}))
     event = sqs(*({"name": name} for name in ("fine", "blocks", "behind", "other", "behind", "behind")), fifo="g")
     event["Records"][3]["attributes"] = {"MessageGroupId": "h"}
@@ -188,7 +188,7 @@ def test_at_the_deadline_what_is_behind_a_failed_record_is_reported_and_no_call(
 
 
 def test_a_message_group_that_was_not_started_is_one_call(make_project, make_serve, records):
-    """Without time to delete what is done, nothing is started that may end the process."""
+    """Without time to delete done records, no record that may end the process is started."""
     variables = {"AWS_ACCESS_KEY_ID": "k", "AWS_ENDPOINT_URL_SQS": "http://127.0.0.1:9", "AWS_REGION": "us-east-1"}
     serve = make_serve(make_project({"late": LATE}), **variables)
     event = sqs(*({"name": name} for name in ("new", "first", "behind", "behind")), fifo="g")

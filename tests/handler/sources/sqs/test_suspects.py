@@ -20,16 +20,16 @@ def names(found):
     return [one.identifier for group in found for one in group]
 
 
-def test_new_records_start_together_and_those_that_came_back_after_them():
+def test_new_records_start_together_and_returned_records_after_them():
     first, behind = Suspects(None).split(groups(record("back", 2), record("new"), record("again", 5)))
     assert (names(first), sorted(names(behind))) == (["new"], ["again", "back"])
 
 
-def test_a_record_without_neighbors_is_kept_from_nobody():
+def test_a_suspect_without_other_records_starts_at_once():
     assert Suspects(None).split(groups(record("back", 3))) == (groups(record("back", 3)), [])
 
 
-def test_who_was_alone_starts_last(tmp_path):
+def test_a_suspect_that_was_running_alone_starts_last(tmp_path):
     suspects = Suspects(None)
     suspects.suspect(["a", "b"], alone=False)
     suspects.suspect(["a"], alone=True)
@@ -37,43 +37,43 @@ def test_who_was_alone_starts_last(tmp_path):
     assert names(behind) == ["c", "b", "a"]
 
 
-def test_those_that_came_back_run_alone_until_a_batch_of_them_has_survived():
+def test_returned_records_run_alone_until_a_batch_of_them_has_survived():
     suspects, waiting = Suspects(None), groups(*(record(f"m{n}", 2) for n in range(10)))
-    assert suspects.side_by_side(waiting, 10, None, None) == 1
-    suspects.survived(came_back=9, records=9)  # as many as one that killed leaves of its batch
-    assert suspects.side_by_side(waiting, 10, None, None) == 1
+    assert suspects.number_to_start(waiting, 10, None, None) == 1
+    suspects.survived(came_back=9, records=9)  # as many as come back from a batch without the record that killed it
+    assert suspects.number_to_start(waiting, 10, None, None) == 1
     suspects.survived(came_back=2, records=3)
-    assert suspects.side_by_side(waiting, 10, None, None) == 10
+    assert suspects.number_to_start(waiting, 10, None, None) == 10
     suspects.survived(came_back=1, records=10)
-    assert suspects.side_by_side(waiting, 10, None, None) == 1
+    assert suspects.number_to_start(waiting, 10, None, None) == 1
 
 
-def test_what_survived_long_ago_is_no_wake(monkeypatch):
+def test_records_that_survived_long_ago_do_not_indicate_an_outage(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr("dspy_lambda.sources.sqs.suspects.time.monotonic", lambda: now[0])
     suspects, waiting = Suspects(None), groups(*(record(f"m{n}", 2) for n in range(10)))
     suspects.survived(came_back=9, records=9)
     now[0] += 100
     suspects.survived(came_back=9, records=9)
-    assert suspects.side_by_side(waiting, 10, None, None) == 1
+    assert suspects.number_to_start(waiting, 10, None, None) == 1
 
 
-def test_suspects_by_name_run_alone_however_many_have_survived():
+def test_known_suspects_run_alone_however_many_records_have_survived():
     suspects = Suspects(None)
     suspects.survived(came_back=10, records=10)
     suspects.suspect(["a", "b"], alone=False)
     waiting = groups(record("a", 2), record("b", 2))
-    assert suspects.side_by_side(waiting, 10, None, None) == 1
-    assert suspects.side_by_side(waiting, 10, usual=10.0, left=1.0) == 1
-    assert suspects.side_by_side([*groups(record("c", 2)), *waiting], 10, usual=10.0, left=1.0) == 1
+    assert suspects.number_to_start(waiting, 10, None, None) == 1
+    assert suspects.number_to_start(waiting, 10, usual=10.0, left=1.0) == 1
+    assert suspects.number_to_start([*groups(record("c", 2)), *waiting], 10, usual=10.0, left=1.0) == 1
 
 
-def test_more_run_at_once_where_one_at_a_time_would_not_fit_into_the_time_left():
+def test_more_records_run_at_once_if_one_at_a_time_would_not_fit_in_the_time_left():
     waiting = groups(*(record(f"m{n}", 2) for n in range(100)))
-    assert Suspects(None).side_by_side(waiting, 10, usual=1.0, left=20.0) == 10
+    assert Suspects(None).number_to_start(waiting, 10, usual=1.0, left=20.0) == 10
 
 
-def test_a_process_that_died_makes_suspects_of_what_it_ran(tmp_path):
+def test_records_running_when_a_process_died_become_suspects(tmp_path):
     journal = Journal(tmp_path)
     mark = journal.begin([record(name).raw for name in "abc"])
     mark(0, "running"), mark(2, "running")
@@ -105,7 +105,7 @@ def test_a_record_is_fatal_once_three_processes_died_while_it_ran_alone_and_it_h
     assert fatal == [[False] * 3] * 3 + [[False, False, True]]
 
 
-def test_who_ran_beside_others_or_is_unknown_is_not_fatal():
+def test_a_record_that_ran_with_others_or_is_unknown_is_not_fatal():
     suspects = Suspects(None)
     suspects.suspect(["a", "b"], alone=False)
     assert not any(suspects.is_fatal(record(name, 19)) for name in "abc")
@@ -115,7 +115,7 @@ def test_who_ran_beside_others_or_is_unknown_is_not_fatal():
     st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(1, 4)), max_size=20),
     st.sets(st.sampled_from("abcdefgh")),
 )
-def test_no_record_is_lost_or_doubled(records, known):
+def test_the_split_neither_loses_nor_duplicates_records(records, known):
     suspects = Suspects(None)
     suspects.suspect(known, alone=False)
     made = groups(*(record(name, received, n) for n, (name, received) in enumerate(records)))

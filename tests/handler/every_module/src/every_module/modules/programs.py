@@ -1,4 +1,4 @@
-"""A program for every module of DSPy, and for the ways to put them together."""
+"""A program for every module of DSPy, and for combinations of them."""
 
 import os
 from typing import Any
@@ -12,10 +12,10 @@ dspy.configure(rm=lambda query, k: [dspy.Example(long_text=f"passage {n} on {que
 
 
 class StubInterpreter:
-    """Whatever a model wrote has the same result; what DSPy itself sets up has none."""
+    """Returns the same result for whatever a model wrote, and nothing for DSPy's own setup code."""
 
     def __init__(self) -> None:
-        self.tools: dict[str, Any] = {}  # dspy.RLM keeps its own in it
+        self.tools: dict[str, Any] = {}  # dspy.RLM stores its own there
 
     def start(self) -> None: ...
 
@@ -48,7 +48,7 @@ def shorter(_: dict[str, Any], prediction: dspy.Prediction) -> float:
 
 
 class _Asks(dspy.Module):
-    """What most programs below have in common: one module that is asked a question."""
+    """Base of most programs below: one module that answers a question."""
 
     inner: dspy.Module
 
@@ -187,7 +187,7 @@ class UsesRLMWithoutInterpreter(_Asks):
 
 
 class UsesFlex(_Asks):
-    """With an interpreter that needs no Deno: another Python process, which is no sandbox."""
+    """Uses an interpreter without Deno: another Python process, which is not a sandbox."""
 
     def __init__(self):
         super().__init__()
@@ -329,7 +329,7 @@ class UsesContext(UsesPredict):
 
 
 class IsCompiled(UsesPredict):
-    """With the state that an optimizer leaves: an instruction and a demo."""
+    """Has the state that an optimizer produces: an instruction and a demo."""
 
     def __init__(self):
         super().__init__()
