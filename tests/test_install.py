@@ -73,7 +73,7 @@ def run(*words, **options):
     return subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False, **options)
 
 
-def test_without_the_extra_there_is_a_version_and_a_line_that_says_what_is_missing(install, tmp_path):
+def test_an_install_without_the_cli_extra_prints_its_version_and_what_is_missing(install, tmp_path):
     commands = install()
     assert run(commands / "dspy-lambda", "--version").stdout.startswith("dspy-lambda ")
     assert run(commands / "python", "-c", "import dspy_lambda.environment", cwd=tmp_path).returncode == 0

@@ -44,12 +44,12 @@ def is_elsewhere(module: str) -> bool:
     return any(module == name or (name.endswith("/") and module.startswith(name)) for name in ELSEWHERE)
 
 
-def test_each_module_has_its_test_file_in_the_mirrored_place():
+def test_each_module_has_a_test_file_at_the_mirrored_path():
     missing = [module for module, test in modules() if not test.exists() and not is_elsewhere(module)]
     assert missing == [], "add a test file for each, or a reason to ELSEWHERE"
 
 
-def test_exceptions_name_what_is_there_and_has_no_test_file():
+def test_mirror_exceptions_name_existing_modules_without_a_test_file():
     there = dict(modules())
     stale = [name for name in ELSEWHERE if not (ROOT / name).exists() or there.get(name, Path("none")).exists()]
     assert stale == []

@@ -39,5 +39,5 @@ def claimed(row):
         ("| 100 users", ("| dspy-lambda serve | sync |", 3), ("| dspy-cli serve | sync |", 3)),
     ],
 )
-def test_a_figure_of_the_readme_is_a_measured_one(row, ours, other):
+def test_readme_figures_match_the_benchmark_results(row, ours, other):
     assert claimed(row) == pytest.approx([measured(*ours), measured(*other)], rel=0.2)

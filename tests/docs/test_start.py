@@ -38,21 +38,21 @@ def address():
             process.terminate()
 
 
-def test_nothing_is_shown_that_these_tests_do_not_run():
+def test_every_console_block_is_run_by_a_test():
     assert len(HTTP) == 2
     assert len(COMMANDS) == 2
     assert {command for command, _ in SESSIONS} - {c for c, _ in HTTP + COMMANDS} == {". .venv/bin/activate"}
 
 
 @pytest.mark.parametrize(("command", "shown"), HTTP)
-def test_a_request_to_make_serve_is_answered_as_shown(command, shown, address):
+def test_documented_requests_to_make_serve_get_the_documented_answers(command, shown, address):
     words = shlex.split(command.replace("localhost:3000", address))
     printed = subprocess.run(words, check=True, capture_output=True, text=True).stdout
     assert re.fullmatch(expected(shown), printed.strip()), printed
 
 
 @pytest.mark.parametrize(("command", "shown"), COMMANDS)
-def test_a_command_prints_what_is_shown(command, shown):
+def test_documented_commands_print_the_documented_output(command, shown):
     words = [*CLI, *shlex.split(command)[1:]]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("DSPY_LAMBDA_")}
     done = subprocess.run(words, cwd=ROOT, env=environ, check=True, capture_output=True, text=True)

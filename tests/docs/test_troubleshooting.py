@@ -20,7 +20,7 @@ def sources():
 
 
 @pytest.mark.parametrize("symptom", ROWS)
-def test_a_quoted_message_is_one_that_the_code_writes(symptom, sources):
+def test_quoted_messages_exist_in_the_code(symptom, sources):
     for quoted in set(re.findall(r"`([^`]+)`", symptom)) - FOREIGN:
         for part in filter(None, (part.strip() for part in quoted.split("..."))):
             known = part in sources or part.partition(" ")[2] in sources  # the first word may be a value

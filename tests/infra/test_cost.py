@@ -21,16 +21,16 @@ def test_an_idle_queue_is_polled_648000_times_a_month(base, fifo, usd):
     assert base(settings) == pytest.approx(DASHBOARD + usd)
 
 
-def test_an_alarm_costs_by_the_metrics_that_it_reads(base):
+def test_an_alarm_is_billed_per_metric_that_it_reads(base):
     # Errors 2, Failures 2, Throttles, Duration, Concurrency, Spend; and the on-failure queue's.
     assert base({}) == pytest.approx(DASHBOARD + 9 * 0.10)
 
 
-def test_the_alarms_of_a_rollout_are_there_without_the_others(base):
+def test_rollout_alarms_are_billed_even_if_other_alarms_are_disabled(base):
     assert base({"alarms": False, "defaults": {"deployment": {}}}) == pytest.approx(DASHBOARD + 4 * 0.10)
 
 
-def test_a_snapshot_costs_by_its_functions_memory(base):
+def test_a_snapshot_is_billed_by_its_functions_memory(base):
     settings = {"alarms": False, "defaults": {"snap_start": True, "memory_mb": 2048}}
     assert base(settings) == pytest.approx(DASHBOARD + 7.80, abs=0.005)
 

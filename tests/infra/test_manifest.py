@@ -31,7 +31,7 @@ def load(make_project, monkeypatch):
     return load
 
 
-def test_a_default_from_a_variable_is_not_in_it(load):
+def test_the_manifest_omits_defaults_that_hold_a_variables_value(load):
     project = load('api_key: str = os.environ["OPENAI_API_KEY"], tone: str = "kind"')
     text = json.dumps(manifest(project))
     assert KEY not in text
@@ -39,7 +39,7 @@ def test_a_default_from_a_variable_is_not_in_it(load):
 
 
 @pytest.mark.parametrize("name", ["OPENAI_API_KEY", "OTHER"])
-def test_a_key_at_any_other_place_is_refused_by_program_and_parameter_and_not_shown(load, name):
+def test_a_key_elsewhere_in_the_manifest_is_refused_without_showing_it(load, name):
     project = load(f'choice: Literal["a", os.environ["{name}"]]', **{"lambda": {"defaults": {"secrets": ["OTHER"]}}})
     with pytest.raises(ConfigError) as error:
         manifest(project)
@@ -48,12 +48,12 @@ def test_a_key_at_any_other_place_is_refused_by_program_and_parameter_and_not_sh
     assert KEY[::-1] not in str(error.value)
 
 
-def test_what_is_no_key_may_be_shown(load):
+def test_values_that_are_not_keys_may_be_in_the_manifest(load):
     project = load('choice: Literal["a", os.environ["OTHER"]]')
     assert KEY[::-1] in json.dumps(manifest(project))
 
 
-def test_a_variable_that_is_called_like_a_key_is_one(load, monkeypatch):
+def test_a_variable_named_like_a_key_counts_as_one(load, monkeypatch):
     monkeypatch.setenv("MAIL_PASSWORD", KEY[::-1])
     with pytest.raises(ConfigError, match="the value of MAIL_PASSWORD"):
         manifest(load('choice: Literal["a", os.environ["OTHER"]]'))

@@ -80,7 +80,7 @@ def file_of(project, name):
 
 
 @pytest.mark.parametrize("command", ["serve", "local"])
-def test_a_changed_program_answers_at_the_same_address(make_project, start, command):
+def test_reload_serves_a_changed_program_at_the_same_address(make_project, start, command):
     project = make_project({"says": SAYS.format(word="before")})
     reloading = start(command, project)
     url = reloading.ready()
@@ -95,7 +95,7 @@ def test_a_changed_program_answers_at_the_same_address(make_project, start, comm
         post(url)
 
 
-def test_a_config_that_cannot_be_used_is_waited_out(make_project, start):
+def test_reload_waits_while_the_config_is_invalid(make_project, start):
     project = make_project({"says": SAYS.format(word="word")})
     config = project / "dspy.config.yaml"
     text = config.read_text()
@@ -119,7 +119,7 @@ def test_no_process_outlives_a_killed_reloader(make_project, start):
     assert not reloading.reader.is_alive()
 
 
-def test_a_folder_without_a_config_is_exit_2(tmp_path):
+def test_reload_in_a_folder_without_a_config_exits_with_2(tmp_path):
     command = [sys.executable, "-m", "dspy_lambda_infra.cli", "serve", "--reload", "--project", str(tmp_path)]
     found = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert found.returncode == 2
@@ -140,7 +140,7 @@ def test_a_folder_without_a_config_is_exit_2(tmp_path):
         ("template.yaml", False),
     ],
 )
-def test_what_a_function_would_hold_counts_as_a_change(tmp_path, name, counts):
+def test_reload_watches_the_files_that_an_artifact_would_contain(tmp_path, name, counts):
     (tmp_path / ".gitignore").write_text("ignored.csv\n.env\n")
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     before = _state(tmp_path)

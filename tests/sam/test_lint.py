@@ -44,15 +44,15 @@ def run(*command):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_cfn_lint(templates):
+def test_cfn_lint_accepts_every_template(templates):
     run(TOOLS / "cfn-lint", "--regions", "us-east-1", "--", *templates)
 
 
-def test_checkov(templates):
+def test_checkov_accepts_every_template(templates):
     files = [argument for template in templates for argument in ("-f", template)]
     run(TOOLS / "checkov", *files, "--config-file", ROOT / "infra" / "dspy_lambda_infra" / "checkov.yaml")
 
 
-def test_sam_validate(templates):
+def test_sam_validate_accepts_every_template(templates):
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda template: run(TOOLS / "sam", "validate", "--lint", "--template", template), templates))

@@ -129,19 +129,19 @@ def client(quickstart, image):
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_a_sample_event_gets_the_same_answer(answered, local, models, name):
+def test_sample_events_get_the_same_answers_from_sam_and_local(answered, local, models, name):
     ours = local.invoke(PROGRAMS[name], (EVENTS / f"{name}.json").read_bytes())
     assert ours.error is None
     assert of_payload(answered[name]) == of_payload(ours.payload)
 
 
 @pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)
-def test_a_request_gets_the_same_answer(api, models, request_):
+def test_http_requests_get_the_same_answers_from_sam_and_local(api, models, request_):
     assert of_http(ask(api.sam, request_)) == of_http(ask(api.local, request_))
 
 
 @pytest.mark.parametrize(("behaviour", "status"), FAILURES.values(), ids=FAILURES)
-def test_a_failing_model_gives_the_same_answer(api, models, behaviour, status):
+def test_a_failing_model_gives_the_same_answer_on_sam_and_local(api, models, behaviour, status):
     answers = []
     for address in (api.sam, api.local):
         models.behave(**behaviour)
@@ -150,7 +150,7 @@ def test_a_failing_model_gives_the_same_answer(api, models, behaviour, status):
     assert answers[0][0] == status
 
 
-def test_the_description_is_the_same_but_for_the_stage(api):
+def test_the_openapi_document_is_the_same_on_sam_and_local_except_for_the_stage(api):
     (status, headers, theirs), ours = (of_http(ask(a, Request("GET", "/openapi.json"))) for a in (api.sam, api.local))
     assert theirs.pop("servers", None) is None
     ours[2].pop("servers", None)
@@ -159,7 +159,7 @@ def test_the_description_is_the_same_but_for_the_stage(api):
 
 
 @pytest.mark.parametrize("host", ["sam", "local"])
-def test_the_docs_page_finds_the_description(api, host):
+def test_the_docs_page_finds_the_openapi_document(api, host):
     address = getattr(api, host)
     status, headers, page = of_http(ask(address, Request("GET", "/docs")))
     assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
@@ -174,18 +174,18 @@ def test_the_docs_page_finds_the_description(api, host):
         pytest.param(post("/programs", {}), id="a shared path, not with GET"),
     ],
 )
-def test_what_no_route_takes_sam_refuses_in_its_own_words(api, request_):
+def test_sam_refuses_unknown_routes_in_its_own_words(api, request_):
     assert of_http(ask(api.sam, request_))[::2] == (403, {"message": "Missing Authentication Token"})
     assert ask(api.local, request_).status == 404
 
 
-def test_head_is_no_route_which_sam_calls_an_internal_error(api):
+def test_sam_answers_head_requests_with_an_internal_error(api):
     head = Request("HEAD", "/programs")
     assert ask(api.sam, head).status == 502
     assert ask(api.local, head).status == 404
 
 
-def test_our_gateway_refuses_with_the_templates_fields(quickstart, local):
+def test_the_local_front_refuses_with_the_templates_gateway_responses(quickstart, local):
     """Which SAM does not do: it has no gateway responses."""
     template = load((quickstart / "template.yaml").read_text())
     said = template["Resources"]["Api"]["Properties"]["GatewayResponses"]["MISSING_AUTHENTICATION_TOKEN"]
@@ -200,7 +200,7 @@ def test_our_gateway_refuses_with_the_templates_fields(quickstart, local):
 
 
 @pytest.mark.parametrize(("program", "event"), DIRECT.values(), ids=DIRECT)
-def test_an_invoke_gets_the_same_answer_or_the_same_named_error(client, local, models, program, event):
+def test_an_invoke_gets_the_same_answer_or_error_type_from_sam_and_local(client, local, models, program, event):
     payload = json.dumps(event).encode()
     theirs = client.invoke(FunctionName=f"{program}Function", Payload=payload)
     answer, ours = of_payload(theirs["Payload"].read()), local.invoke(program, payload)
@@ -212,7 +212,7 @@ def test_an_invoke_gets_the_same_answer_or_the_same_named_error(client, local, m
     assert "FunctionError" not in theirs
 
 
-def test_an_api_whose_clock_stands_still_has_no_deadline_of_its_own(client, models, event):
+def test_rest_events_with_a_fixed_sam_clock_get_no_deadline_from_it(client, models, event):
     """SAM's REST events all have the time when `sam local start-api` was started, here 40 seconds ago."""
     rest = event("rest")
     rest["requestContext"]["requestTimeEpoch"] = int((time.time() - 40) * 1000)

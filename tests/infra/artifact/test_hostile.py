@@ -98,7 +98,7 @@ def hostile(index, root, tmp_path):
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_no_code_of_a_requirement_runs_and_it_is_named(hostile, root, case):
+def test_a_requirement_that_would_run_code_is_refused_by_name(hostile, root, case):
     ran = hostile(HOSTILE[case])
     try:
         with build_lock(root):
@@ -117,7 +117,7 @@ def _of_project(requirements):
 
 
 @pytest.mark.parametrize("requirement", ["hostile", "./hostile"])
-def test_the_stand_ins_would_run(hostile, root, requirement):
+def test_the_hostile_requirements_run_code_when_built_without_protection(hostile, root, requirement):
     ran = hostile({"requirements.txt": requirement})
     with pytest.raises(Exception, match=r"setup\.py|hostile"):
         uv("pip", "compile", "requirements.txt", project=root)

@@ -4,7 +4,7 @@ from collections import Counter
 from dspy_lambda_infra.artifact.size import Size, measure
 
 
-def test_a_folder_has_the_bytes_of_its_files_by_top_level_name_and_of_its_zip(tmp_path):
+def test_measure_counts_bytes_by_top_level_name_and_zipped(tmp_path):
     folder = tmp_path / "artifact"
     (folder / "package" / "part").mkdir(parents=True)
     (folder / "package" / "one.py").write_bytes(b"x" * 1000)
@@ -19,7 +19,7 @@ def test_a_folder_has_the_bytes_of_its_files_by_top_level_name_and_of_its_zip(tm
     assert size.zipped == (tmp_path / "real.zip").stat().st_size + 3 * 16 < size.unzipped
 
 
-def test_the_table_names_the_eight_largest_and_what_is_left_of_the_limit():
+def test_the_size_table_lists_the_eight_largest_parts_and_the_remaining_bytes():
     parts = Counter({f"package{n}": n * 1_000_000 for n in range(1, 11)})
     lines = Size(parts.total(), 20_000_000, parts).table(60_000_000).splitlines()
     assert [line.split()[0] for line in lines[:8]] == [f"package{n}" for n in range(10, 2, -1)]

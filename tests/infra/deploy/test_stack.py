@@ -92,7 +92,7 @@ def test_queues_redrive_into_their_dead_letter_queues_encrypted(aws, stack):
     assert queue["SqsManagedSseEnabled"] == dead["SqsManagedSseEnabled"] == "true"
 
 
-def test_each_queue_is_mapped_to_its_function_with_partial_responses_and_a_width(aws, stack):
+def test_each_queue_is_mapped_to_its_function_with_partial_responses_and_a_maximum_concurrency(aws, stack):
     ids, _ = stack
     mappings = aws("lambda").list_event_source_mappings()["EventSourceMappings"]
     assert len(mappings) == 3
@@ -103,7 +103,7 @@ def test_each_queue_is_mapped_to_its_function_with_partial_responses_and_a_width
         assert mapping["FunctionArn"].endswith(ids[f"{name}Function"])
 
 
-def test_a_role_reaches_its_own_queue_and_secret_only(aws, stack):
+def test_a_role_allows_only_its_own_queue_and_secret(aws, stack):
     ids, _ = stack
     policy = aws("iam").get_role_policy(RoleName=ids["AnswerRole"], PolicyName="function")["PolicyDocument"]
     policy = ast.literal_eval(policy)  # moto gives the text of a Python dict
@@ -113,7 +113,7 @@ def test_a_role_reaches_its_own_queue_and_secret_only(aws, stack):
     assert aws("iam").list_attached_role_policies(RoleName=ids["AnswerRole"])["AttachedPolicies"] == []
 
 
-def test_alarms_are_such_as_cloudwatch_takes(aws, stack):
+def test_cloudwatch_accepts_the_alarms(aws, stack):
     """moto's CloudFormation has no alarms: they go through its CloudWatch, with references resolved from the stack."""
     ids, template = stack
     alarms = {n: r for n, r in template["Resources"].items() if r["Type"] == "AWS::CloudWatch::Alarm"}
@@ -146,7 +146,7 @@ def resolved(value, ids):
     return {key: resolved(item, ids) for key, item in value.items()}
 
 
-def test_the_api_has_every_route_and_asks_for_a_signature(aws, stack):
+def test_the_api_has_every_route_and_requires_signatures(aws, stack):
     _, template = stack
     body = template["Resources"]["Api"]["Properties"]["Body"]
     routes = {(path, method) for path, methods in body["paths"].items() for method in methods}

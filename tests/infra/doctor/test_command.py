@@ -17,7 +17,7 @@ def small_artifact(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("option", [[], ["--json"]], ids=["text", "json"])
-def test_each_functions_start_is_reported_beside_import_dspy(make_project, small_artifact, capsys, option):
+def test_doctor_compares_each_cold_start_with_import_dspy(make_project, small_artifact, capsys, option):
     project = make_project({"echo": ECHO})
     arguments = ["--cold-start", "--project", str(project), "--function", "Echo", "--rounds", "1", *option]
     status = main(["doctor", *arguments])

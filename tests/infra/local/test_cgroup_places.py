@@ -54,7 +54,7 @@ def v1(point, options):
         ),
     ],
 )
-def test_groups_are_made_where_this_process_s_own_are(mounts, own, memory, cpu):
+def test_control_groups_are_created_below_this_processs_own(mounts, own, memory, cpu):
     def place(expected):
         return expected and Place(expected[0], tuple(map(Path, expected[1:])))
 

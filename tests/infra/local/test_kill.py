@@ -70,7 +70,7 @@ def call(url, **inputs):
     bool(sandbox.why_not_read_only((Path("/usr"),))), reason=str(sandbox.why_not_read_only((Path("/usr"),)))
 )
 @pytest.mark.parametrize("when", ["idle", "busy", "init"])
-def test_nothing_is_left_of_a_local_lambda_that_was_killed(make_project, command, monkeypatch, when):
+def test_a_killed_local_lambda_leaves_no_process(make_project, command, monkeypatch, when):
     project = make_project({"forks": FORKS}, **{"lambda": {"defaults": {"sqs": {}}}})
     # The command itself imports the programs, too, to know them.
     if when == "init":
@@ -86,7 +86,7 @@ def test_nothing_is_left_of_a_local_lambda_that_was_killed(make_project, command
         calling.join()
 
 
-def test_the_processes_of_a_test_run_are_found():
+def test_running_functions_are_found_by_the_process_search():
     """The tests above would pass if they looked for the wrong thing."""
     environment = {**os.environ, "TEST_RUN_OF_LOCAL": RUN}
     with subprocess.Popen(["sleep", "777"], env=environment, start_new_session=True) as process:

@@ -36,7 +36,7 @@ class Raises(dspy.Module):
 
 
 @pytest.mark.parametrize(("variables", "shown"), [({}, True), ({"DSPY_LAMBDA_EXCEPTION_TEXTS": "none"}, False)])
-def test_developers_are_shown_the_texts_of_exceptions_unless_they_say_no(
+def test_local_callers_see_exception_texts_unless_disabled(
     make_project, make_local, lines, monkeypatch, variables, shown
 ):
     for name, value in variables.items():
@@ -78,7 +78,7 @@ print(json.dumps({"Version": 1, **keys}))
 
 
 @pytest.mark.parametrize("name", ["AWS_PROFILE", "default", None])
-def test_programs_call_aws_with_the_developers_profile_which_is_renewed(
+def test_local_programs_use_the_developers_profile_and_renew_its_credentials(
     make_project, make_local, tmp_path, monkeypatch, name
 ):
     """And with keys that nobody checks where there is no profile, so that the queues here can be called."""

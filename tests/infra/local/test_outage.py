@@ -111,7 +111,7 @@ async def send(server, queue, *bodies, **fields):
 @pytest.mark.parametrize(
     ("retry_after", "fifo"), [("0", False), ("1", False), ("60", False), ("60", True), ("1e308", False), (None, False)]
 )
-def test_an_outage_of_ten_minutes_costs_no_record_at_the_default_settings(make_project, lines, retry_after, fifo):
+def test_a_ten_minute_outage_loses_no_record_with_default_settings(make_project, lines, retry_after, fifo):
     # Defaults but for this: an invocation's own time is real, and at SCALE would outlast the queue's patience.
     sqs = {"visibility_timeout_seconds": 10_000, "fifo": fifo}
     project = make_project({"aecho": QUICK_SLEEP + AECHO}, **{"lambda": {"defaults": {"sqs": sqs}}})
@@ -160,7 +160,7 @@ def make_faulty(project, lines, tmp_path):
     return LocalLambda(load_project(project), variables, lines)
 
 
-def test_a_record_that_always_raises_is_run_five_times_and_dead_with_the_reason(make_project, lines, tmp_path):
+def test_a_record_that_always_raises_is_dead_lettered_after_five_runs(make_project, lines, tmp_path):
     project = make_project({"faulty": FAULTY}, **{"lambda": {"defaults": {"sqs": {}}}})
 
     async def run():
@@ -178,7 +178,9 @@ def test_a_record_that_always_raises_is_run_five_times_and_dead_with_the_reason(
     assert Counter((tmp_path / "runs").read_text().split()) == {"raise": 5, "none": 1}
 
 
-def test_a_record_that_ends_its_environment_is_run_five_times_and_dead_with_the_reason(make_project, lines, tmp_path):
+def test_a_record_that_kills_its_environment_is_dead_lettered_after_five_runs(
+    make_project, lines, tmp_path
+):
     """By events of its own: an environment that starts anew each time keeps no time with a quick queue."""
     project = make_project({"faulty": FAULTY}, **{"lambda": {"defaults": {"sqs": {}}}})
     record = {"messageId": "m", "receiptHandle": "r", "body": '{"fault": "exit"}', "eventSource": "aws:sqs"}

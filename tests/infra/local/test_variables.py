@@ -8,7 +8,7 @@ from dspy_lambda_infra.template.variables import stack_variables, variables
 from tests.support import AECHO, ECHO
 
 
-def test_functions_that_run_on_another_python_than_their_runtimes_are_told_of(make_project):
+def test_local_reports_a_python_version_that_differs_from_the_runtime(make_project):
     here = "{}.{}".format(*sys.version_info)
     other = "3.14" if here != "3.14" else "3.13"
     found = {}
@@ -18,7 +18,7 @@ def test_functions_that_run_on_another_python_than_their_runtimes_are_told_of(ma
     assert found == {here: None, other: f"Python {here}; on Lambda they have {other}"}
 
 
-def test_a_local_function_has_the_variables_of_its_template(make_project):
+def test_a_local_function_has_the_same_variables_as_in_the_template(make_project):
     settings = {"programs": {"AEcho": {"http": False, "preconnect": True}}}
     project = load_project(make_project({"echo": ECHO, "aecho": AECHO}, **{"lambda": settings}))
     local = LocalLambda(project, limit_resources=False)

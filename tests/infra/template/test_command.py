@@ -35,14 +35,16 @@ from tests.support import AECHO, ECHO
         ({"lambda": {"defaults": {"sqs": {"maximum_concurrency": 20}}}}, {"echo": ECHO}, "raise reserved_concurrency"),
     ],
 )
-def test_a_project_that_has_no_template_is_exit_2_and_writes_nothing(make_project, capsys, config, modules, says):
+def test_an_invalid_project_exits_with_2_and_writes_no_template(
+    make_project, capsys, config, modules, says
+):
     project = make_project(modules, **config)
     assert main(["template", "--project", str(project), "--output", str(project / "template.yaml")]) == 2
     assert says in capsys.readouterr().err
     assert not {"template.yaml", "Makefile", "samconfig.toml"} & {path.name for path in project.iterdir()}
 
 
-def test_the_template_can_go_to_stdout_and_the_worst_case_to_stderr(capsys, monkeypatch):
+def test_template_to_stdout_prints_the_cost_to_stderr(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert main(["template", "--project", str(QUICKSTART), "--output", "-"]) == 0
     captured = capsys.readouterr()

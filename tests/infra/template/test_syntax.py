@@ -16,13 +16,13 @@ TEMPLATE = {
 }
 
 
-def test_the_text_is_yaml_with_short_intrinsics():
+def test_the_dumped_template_is_yaml_without_aliases():
     found = load((ROOT / "template.yaml").read_text())
     mapping = found["Resources"]["AnswerFunction"]["Properties"]["Events"]["Queue"]["Properties"]
     assert mapping["Queue"] == get_att("AnswerQueue.Arn")
 
 
-def test_what_is_written_is_read_back_the_same():
+def test_a_dumped_template_loads_back_unchanged():
     text = dump(TEMPLATE)
     assert load(text) == TEMPLATE
     assert dump(load(text)) == text
@@ -31,7 +31,7 @@ def test_what_is_written_is_read_back_the_same():
     assert "&" not in text  # no aliases, which CloudFormation refuses
 
 
-def test_intrinsics_have_a_long_form_for_what_knows_no_tags():
+def test_intrinsics_are_dumped_in_long_form():
     assert plain(TEMPLATE) == {
         "Ref": {"Ref": "Stage"},
         "Attribute": {"Fn::GetAtt": ["Queue", "Arn"]},
@@ -45,6 +45,6 @@ def test_intrinsics_have_a_long_form_for_what_knows_no_tags():
     assert plain(Intrinsic("!Condition", "Reserve")) == {"Condition": "Reserve"}
 
 
-def test_a_text_that_is_no_yaml_is_refused():
+def test_invalid_template_yaml_is_refused():
     with pytest.raises(yaml.YAMLError):
         load("a: [")

@@ -35,7 +35,7 @@ def version(make_project):
 
 
 @pytest.mark.parametrize("defaults", [{"deployment": {}}, {"snap_start": True}])
-def test_a_rotation_of_keys_publishes_a_version_where_there_are_keys(version, defaults):
+def test_rotating_secrets_publishes_a_version_of_functions_with_secrets(version, defaults):
     """A parameter's value is no part of the function's text, by which SAM goes."""
     assert "${SecretsVersion}" in version(defaults=defaults)[1]["Fn::Sub"]
     assert "Secrets" not in str(version(defaults=defaults, config=NO_KEY)[1])
@@ -53,7 +53,7 @@ def test_a_rotation_of_keys_publishes_a_version_where_there_are_keys(version, de
     ],
     ids=str,
 )
-def test_what_no_version_keeps_publishes_none_which_lambda_would_refuse(version, change):
+def test_settings_outside_versions_publish_no_version(version, change):
     before = {"defaults": {"sqs": {}}} if "sqs" in change.get("defaults", {}) else {}
     assert version(**change) == version(**before)
 
@@ -76,5 +76,5 @@ def test_what_no_version_keeps_publishes_none_which_lambda_would_refuse(version,
     ],
     ids=str,
 )
-def test_what_a_version_keeps_publishes_one(version, change):
+def test_settings_within_versions_publish_a_version(version, change):
     assert version(**change) != version()
