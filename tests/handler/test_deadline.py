@@ -5,9 +5,8 @@ import time
 import pytest
 
 from dspy_lambda.deadline import DEADLINE, check_deadline, seconds_left
-from dspy_lambda.dspy_patches import bound_provider_calls
 from dspy_lambda.errors import DeadlineExceeded
-from dspy_lambda.provider_bounds import ProviderBounds
+from dspy_lambda.provider_bounds import ProviderBounds, bound_provider_calls
 from tests.support import ECHO, Context, Records, failures, sqs, wait_until
 
 PROGRAMS = """

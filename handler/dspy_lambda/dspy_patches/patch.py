@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 Function = Callable[..., Any]
@@ -30,7 +31,8 @@ class Name(NamedTuple):
     wrap: Callable[[Any], Any] | None = None
 
 
-class Patch(NamedTuple):
+@dataclass(frozen=True, eq=False)  # compared and hashed by identity: each LM call asks whether one is in place
+class Patch:
     """One thing that DSPy does not offer. It is put in place as a whole, or left out.
 
     Attributes:

@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 import re
+import string
 
 from pathspec import GitIgnoreSpec
 from pathspec.pattern import RegexPattern
 from pathspec.patterns.gitignore import GitIgnorePatternError
+
+_CLASSES = {
+    "alnum": str.isalnum,
+    "alpha": str.isalpha,
+    "blank": " \t".__contains__,
+    "cntrl": lambda character: character < " " or character == "\x7f",
+    "digit": str.isdigit,
+    "graph": lambda character: "!" <= character <= "~",
+    "lower": str.islower,
+    "print": str.isprintable,
+    "punct": string.punctuation.__contains__,
+    "space": str.isspace,
+    "upper": str.isupper,
+    "xdigit": string.hexdigits.__contains__,
+}
+_ASCII = [chr(number) for number in range(1, 128)]
+_BRACKETS = re.compile(r"(?<!\\)((?:\\\\)*)\[([!^]?)(\]?(?:\[:\w*:\]|\\.|[^\]\\])*)\]")
+_MEMBER = re.compile(r"\[:(\w*):\]|(\\?.)(?:-(\\?[^\]]))?", re.DOTALL)
 
 
 def read_rules(text: str) -> list[RegexPattern]:
@@ -21,10 +40,30 @@ def _rules(line: str) -> list[RegexPattern]:
     line = re.sub(r"/\*\*/$", "/**/*/", line)
     line = re.sub(r"(?<!\\)((?:\\\\)*)\\/", r"\1/", line)
     try:
-        patterns = GitIgnoreSpec.from_lines([line]).patterns
-    except GitIgnorePatternError:
+        patterns = GitIgnoreSpec.from_lines([_BRACKETS.sub(_plain_brackets, line)]).patterns
+    except (GitIgnorePatternError, KeyError):  # such as a class that is unknown: it matches nothing
         return []
     return [rule for rule in patterns if rule.include is not None]
+
+
+def _plain_brackets(found: re.Match[str]) -> str:
+    """Brackets that list what they match: pathspec knows no classes, escapes or backward ranges between them.
+
+    Raises:
+        KeyError: a class is unknown.
+    """
+    listed: set[str] = set()
+    for name, first, last in _MEMBER.findall(found[3]):
+        if name or not first:
+            listed.update(filter(_CLASSES[name], _ASCII))
+        else:
+            low = first[-1]
+            high = max(low, last[-1:])  # of a backward range git takes the first character
+            listed.update([low] if high == low else map(chr, range(ord(low), ord(high) + 1)))
+    listed.discard("/")  # which no brackets match
+    # Characters with a meaning of their own go where they have none; a NUL is in no name.
+    ends = ("]" if "]" in listed else "\0") + "".join(sorted(listed - set("]-")))
+    return f"{found[1]}[{'!' if found[2] else ''}{ends}{'-' if '-' in listed else ''}]"
 
 
 def verdict(rules: list[RegexPattern], path: str, is_folder: bool) -> bool | None:

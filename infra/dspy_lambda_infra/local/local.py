@@ -14,7 +14,7 @@ from typing import Self
 import boto3
 from botocore.exceptions import BotoCoreError
 
-from dspy_lambda.settings import DEAD_LETTER_QUEUE, TEXTS
+from dspy_lambda.settings import DEAD_LETTER_QUEUE, SOURCES, TEXTS
 from dspy_lambda_infra.local import cgroups, sandbox
 from dspy_lambda_infra.local.environment import Settings
 from dspy_lambda_infra.local.front import Front
@@ -146,7 +146,7 @@ class LocalLambda:
         known = self._project.functions.get(name)
         settings = known.settings if known else self._project.config.lambda_.defaults
         logical = logical_id(name)
-        own = known.environment if known else {"DSPY_LAMBDA_SOURCES": "http"}
+        own = known.environment if known else {SOURCES: "http"}
         variables = self._lambda_variables(logical, settings.memory_mb) | own
         return Function(
             Settings(
@@ -184,7 +184,6 @@ class LocalLambda:
             "AWS_REGION": REGION,
             "DSPY_LAMBDA_PROJECT": str(self._project.root),
             "LAMBDA_TASK_ROOT": str(self._project.root),
-            "DSPY_LAMBDA_SOURCES": "http",
             "TZ": ":UTC",
             **shared_variables(self._project.config.app_id),
         }

@@ -3,7 +3,6 @@ import pytest
 from dspy_lambda.telemetry.units import UNITS
 from dspy_lambda_infra.project import load_project
 from dspy_lambda_infra.template import build
-from dspy_lambda_infra.template.syntax import plain
 from tests.conftest import QUICKSTART
 
 
@@ -24,6 +23,6 @@ def test_a_metric_without_a_unit_cannot_be_written(serve):
 
 
 def test_alarms_read_metrics_that_are_written():
-    read = set(metrics_read(plain(build(load_project(QUICKSTART), QUICKSTART))))
+    read = set(metrics_read(build(load_project(QUICKSTART), QUICKSTART)))
     assert "CostUSD" in read
     assert read <= set(UNITS)

@@ -10,13 +10,13 @@ from typing import get_args
 import pytest
 from packaging.requirements import Requirement
 
-from dspy_lambda.config import Lambda
 from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.artifact import distributions
 from dspy_lambda_infra.artifact.distributions import CACHE_FOLDER, build_lock, bytecode, install
 from dspy_lambda_infra.artifact.lock import lock
 from dspy_lambda_infra.artifact.requirements import read_requirements
 from dspy_lambda_infra.artifact.target import Target
+from dspy_lambda_infra.config import Lambda
 from tests.infra.artifact.conftest import HERE
 
 ARM = Target("3.13", "arm64")

@@ -263,7 +263,8 @@ def test_an_older_artifact_within_the_project_is_excluded(project, quick_build):
     assert names(project) == before
 
 
-PARTS = st.sampled_from(["a", "b", "c", "*", "**", "?", "[ab]", "[!a]", "[b-]", "*.txt", "c*", "\\a", "x.txt", "***"])
+BRACKETS = ["[ab]", "[!a]", "[b-]", "[c-a]", "[[:alpha:]]", "[^[:upper:]]", "[\\]a]"]
+PARTS = st.sampled_from(["a", "b", "c", "*", "**", "?", "*.txt", "c*", "\\a", "x.txt", "***", *BRACKETS])
 PATTERNS = st.builds(
     lambda negated, rooted, parts, folder: f"{negated}{rooted}{'/'.join(parts)}{folder}",
     st.sampled_from(["", "", "!"]),

@@ -2,12 +2,11 @@
 
 import pytest
 
-from dspy_lambda_infra.artifact.ignore import read_rules
+from dspy_lambda_infra.artifact.ignore import read_rules, verdict
 
 
 def matches(line, name, is_folder=False):
-    (rule,) = read_rules(line)
-    return rule.matches(name, is_folder)
+    return verdict(read_rules(line), name, is_folder) is True
 
 
 @pytest.mark.parametrize(
@@ -52,7 +51,7 @@ def test_a_trailing_slash_matches_only_folders():
 
 
 def test_an_exclamation_mark_reincludes_a_path():
-    assert [rule.negated for rule in read_rules("a\n!b\n")] == [False, True]
+    assert verdict(read_rules("*\n!b\n"), "b", is_folder=False) is False
 
 
 @pytest.mark.parametrize("line", ["", "# comment", "/", "!", "[a", "a\\"])

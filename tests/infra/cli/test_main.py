@@ -126,7 +126,10 @@ def test_every_command_has_help_for_each_of_its_options(command, capsys):
         (["buidl"], "dspy-lambda: No such command 'buidl'. Did you mean 'build'? (help: dspy-lambda -h)"),
         ([], "dspy-lambda: Missing command. (help: dspy-lambda -h)"),
         (["build", "--outptu", "x"], "dspy-lambda build: No such option: --outptu (Possible options: --output)"),
-        (["build", "--python", "2.7"], "Invalid value for '--python': '2.7' is not one of '3.11', '3.12', '3.13'."),
+        (
+            ["build", "--python", "2.7"],
+            "Invalid value for '--python': '2.7' is not one of '3.11', '3.12', '3.13', '3.14'.",
+        ),
         (["local", "--port", "65536"], "dspy-lambda local: Invalid value for '--port': "),
         (["local", "--visibility-timeout", "0"], "Invalid value for '--visibility-timeout': "),
         (["doctor"], "Invalid value for --cold-start: choose what to examine"),

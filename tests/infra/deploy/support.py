@@ -1,9 +1,8 @@
 """Accounts of the deployment's tests, without AWS."""
 
-import argparse
-
 from dspy_lambda_infra.deploy.account import Account
 from dspy_lambda_infra.deploy.logs_role import LogsRole
+from dspy_lambda_infra.deploy.parameters import Options
 
 ARN = "arn:aws:iam::123456789012:role/team/platform"
 
@@ -22,7 +21,6 @@ def account(role="unset", concurrency=1000, deployed=None, **parameters):
     )
 
 
-def options(parameter=(), **given):
-    """The command's options, where not given as it leaves them."""
-    names = ("stage", "stack_name", "alarm_email", "reserve_concurrency", "api_access_log", "secrets_version")
-    return argparse.Namespace(parameter=list(parameter), **{**dict.fromkeys(names), **given})
+def options(**given):
+    """The command's options; None where not given."""
+    return Options(**given)

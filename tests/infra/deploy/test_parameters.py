@@ -31,7 +31,7 @@ def test_deployed_parameters_persist_until_they_are_changed(project):
     assert choose_parameters(named, project, there) == {**before, "ApiAccessLog": "new-role"}
     asked = options(
         stack_name="mine", reserve_concurrency="true", alarm_email="b@example.com", secrets_version="2",
-        api_access_log="none", parameter=[("Mine", "yes")],
+        api_access_log="none", parameters={"Mine": "yes"},
     )  # fmt: skip
     assert choose_parameters(asked, project, there) == {
         "Stage": "test",
@@ -57,7 +57,7 @@ def test_only_parameters_in_the_template_are_chosen(load):
 
 def test_a_parameter_that_has_its_own_option_is_refused(project):
     with pytest.raises(ConfigError, match=r"--parameter Stage: has an option of its own; use --stage\."):
-        choose_parameters(options(parameter=[("Stage", "test")]), project, None)
+        choose_parameters(options(parameters={"Stage": "test"}), project, None)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_only_the_bad_record_of_a_batch_ends_in_the_dead_letter_queue(make_proje
     project = make_project({"aecho": AECHO}, **{"lambda": settings})
 
     async def run():
-        async with make_local(project) as local, local.mappings(visibility_seconds=2) as server:
+        async with make_local(project) as local, local.mappings(visibility_seconds=60) as server:
             # A cold start may outlast the visibility timeout, and the records would be received twice.
             await local.function("AEcho").invoke(b'{"inputs": {"question": "first"}}')
             queue = local.queues["AEcho"]

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from dspy_lambda.config import Sqs
+from dspy_lambda_infra.config import Sqs
 from dspy_lambda_infra.local.queues import Queue, QueueServer
 
 

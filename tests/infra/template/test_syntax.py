@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from dspy_lambda_infra.template.syntax import Intrinsic, dump, get_att, if_, load, plain, ref, sub
+from dspy_lambda_infra.template.syntax import dump, get_att, if_, is_intrinsic, load, ref, sub
 from tests.conftest import ROOT
 
 TEMPLATE = {
@@ -9,14 +9,13 @@ TEMPLATE = {
     "Attribute": get_att("Queue.Arn"),
     "If": if_("Reserve", 9),
     "Else": if_("Reserve", [1], {"a": "b"}),
-    "Mapping": Intrinsic("!Transform", {"Name": "x"}),
     "Text": "two\nlines\n",
     "Sub": sub("arn:${AWS::Partition}:sqs"),
     "Same": [{"a": 1}] * 2,
 }
 
 
-def test_the_dumped_template_is_yaml_without_aliases():
+def test_the_committed_template_loads_with_its_intrinsics():
     found = load((ROOT / "template.yaml").read_text())
     mapping = found["Resources"]["AnswerFunction"]["Properties"]["Events"]["Queue"]["Properties"]
     assert mapping["Queue"] == get_att("AnswerQueue.Arn")
@@ -26,23 +25,18 @@ def test_a_dumped_template_loads_back_unchanged():
     text = dump(TEMPLATE)
     assert load(text) == TEMPLATE
     assert dump(load(text)) == text
-    assert "Attribute: !GetAtt" in text
     assert "Text: |" in text
     assert "&" not in text  # no aliases, which CloudFormation refuses
 
 
-def test_intrinsics_are_dumped_in_long_form():
-    assert plain(TEMPLATE) == {
-        "Ref": {"Ref": "Stage"},
-        "Attribute": {"Fn::GetAtt": ["Queue", "Arn"]},
-        "If": {"Fn::If": ["Reserve", 9, {"Ref": "AWS::NoValue"}]},
-        "Else": {"Fn::If": ["Reserve", [1], {"a": "b"}]},
-        "Mapping": {"Fn::Transform": {"Name": "x"}},
-        "Text": "two\nlines\n",
-        "Sub": {"Fn::Sub": "arn:${AWS::Partition}:sqs"},
-        "Same": [{"a": 1}] * 2,
-    }
-    assert plain(Intrinsic("!Condition", "Reserve")) == {"Condition": "Reserve"}
+def test_short_and_long_form_intrinsics_load_alike():
+    short = "a: !Ref Stage\nb: !GetAtt Queue.Arn\nc: !If [Reserve, 9, !Ref AWS::NoValue]\n"
+    assert load(short) == {"a": ref("Stage"), "b": get_att("Queue.Arn"), "c": if_("Reserve", 9)}
+
+
+@pytest.mark.parametrize("value", [{"Condition": "Reserve"}, {"Ref": "a", "b": 1}, {}, [], "Ref"])
+def test_an_ordinary_mapping_is_not_an_intrinsic(value):
+    assert not is_intrinsic(value)
 
 
 def test_invalid_template_yaml_is_refused():
