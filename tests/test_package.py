@@ -1,4 +1,4 @@
-"""What a release holds, as its build backend makes it from a copy that a run has left its traces in."""
+"""The content of a release, built from a checkout with generated files in it."""
 
 import shutil
 import subprocess
@@ -24,7 +24,7 @@ TRACES = [
 
 
 def make_release(source: Path) -> Path:
-    """Wheel and sdist of a copy of this checkout that a run has left its traces in; the folder that they are in."""
+    """Build wheel and sdist from a copy of this checkout with generated files; return their folder."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, check=True, capture_output=True, text=True,
@@ -99,7 +99,7 @@ def test_the_sdist_builds_the_same_wheel(built, tmp_path):
 
 @pytest.fixture(scope="module")
 def installed(built, tmp_path_factory):
-    """The folder of an empty environment's commands, with the wheel and what it requires, but no extra."""
+    """The commands folder of a new environment with the wheel and its requirements, but no extra."""
     folder = tmp_path_factory.mktemp("environment") / "venv"
     (wheel,) = built.glob("dspy_lambda-*.whl")
     try:

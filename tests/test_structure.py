@@ -1,4 +1,4 @@
-"""The house: which module imports which, read from the sources."""
+"""Which module imports which, read from the sources."""
 
 import ast
 from pathlib import Path
@@ -13,7 +13,7 @@ def module_name(path, folder):
 
 
 def sources():
-    """Each module of both packages by name, parsed."""
+    """Parse the modules of both packages, by name."""
     return {
         module_name(path, folder): ast.parse(path.read_text(), filename=str(path))
         for package, folder in PACKAGES.items()
@@ -29,7 +29,7 @@ def is_for_hints(node):
 
 
 def import_nodes(tree, *, within_functions):
-    """The imports that run: those of hints never do, those in functions only when these are called."""
+    """Yield the imports that run: those for type hints never do, those in functions only when called."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield node
@@ -40,7 +40,7 @@ def import_nodes(tree, *, within_functions):
 
 
 def imported(name, tree, modules, *, within_functions=False):
-    """The modules of these packages that a module imports. A package's own modules do not count as importing it."""
+    """Return the modules of these packages that a module imports. Modules do not count as importing their own package."""
     found = set()
     for node in import_nodes(tree, within_functions=within_functions):
         if isinstance(node, ast.Import):
@@ -61,7 +61,7 @@ def graph(modules, **options):
 
 
 def find_cycle(imports):
-    """One cycle, as the modules along it; None where there is none."""
+    """Return one import cycle as a list of modules, or None."""
     done, path = set(), []
 
     def visit(name):

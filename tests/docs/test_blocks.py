@@ -19,7 +19,7 @@ SHELL = ("sh", "console")
 LANGUAGES = {"sh", "console", "yaml", "python", "text"}
 TEMPLATE = "template.extra.yaml"
 MODELS = {"default": "fast", "registry": {"fast": {"model": "openai/gpt-4.1-nano", "env": "OPENAI_API_KEY"}}}
-# Programs that are not this project's, and that no test here can know the options of.
+# Third-party programs whose options the tests cannot check.
 FOREIGN = {"curl", "pip", "awscurl", "sam", "."}
 COMMANDS = [(block, line) for block in blocks(*SHELL) for line in commands(block)]
 
@@ -74,7 +74,9 @@ def test_template_blocks_merge_into_the_template(block, tmp_path):
 @named(blocks("python"))
 def test_python_blocks_run_as_projects(block, make_project, make_serve):
     request = re.fullmatch(r"run: POST (/\w+) (\{.*\})", block.mark)
-    assert request is not None, "say above the block how to call it: <!-- run: POST /Program {inputs} -->"
+    assert request is not None, (
+        "add a comment above the block that shows how to call it: <!-- run: POST /Program {inputs} -->"
+    )
     answer = make_serve(make_project({"program": block.text})).post(request[1], json.loads(request[2]))
     assert answer.status == 200, answer.body
 
@@ -105,7 +107,7 @@ def test_an_unknown_documented_command_or_option_fails(line):
 
 
 def simple_commands(line):
-    """The words of each command of a line, without its variables."""
+    """Yield the words of each command in a line, without variable assignments."""
     lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     lexer.commenters = "#"
@@ -119,7 +121,7 @@ def simple_commands(line):
 
 
 def wrong_with(words):
-    """Why a command cannot be run; None if it can."""
+    """Return the reason why a command would fail, or None."""
     name, *rest = words
     if name == "dspy-lambda":
         return wrong_options(rest)
@@ -152,7 +154,7 @@ def wrong_options(words):
 
 
 def wrong_request(words):
-    """Why the AWS CLI would refuse: it takes its commands from these models."""
+    """Return the reason why the AWS CLI would refuse a command: it derives its commands from these models."""
     service, operation, *rest = words
     try:
         model = Session().get_service_model(service)

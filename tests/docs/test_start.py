@@ -1,4 +1,4 @@
-"""What the pages say that commands print is what they print."""
+"""Commands print what the pages show."""
 
 import os
 import re
@@ -12,20 +12,20 @@ from tests.conftest import ROOT
 from tests.docs.pages import blocks, sessions
 
 CLI = [sys.executable, "-c", "import sys; from dspy_lambda_infra.cli import main; sys.exit(main(sys.argv[1:]))"]
-# Equal ones of several pages run once.
+# Identical blocks on several pages run once.
 SESSIONS = sorted({session for block in blocks("console") for session in sessions(block)})
 HTTP = [session for session in SESSIONS if session[0].startswith("curl ")]
 COMMANDS = [session for session in SESSIONS if session[0].startswith("dspy-lambda ")]
 
 
 def expected(shown):
-    """What is shown as a pattern, in which `...` stands for anything."""
+    """Return the shown output as a pattern, in which `...` matches anything."""
     return ".*".join(map(re.escape, shown.strip().split("...")))
 
 
 @pytest.fixture(scope="module")
 def address():
-    """The address of what `make serve` runs, on a free port."""
+    """Run what `make serve` runs on a free port, and yield the address."""
     recipe = re.search(r"dspy-lambda (local .*--port )3000( .*?) \|\|", (ROOT / "Makefile").read_text())
     assert recipe is not None
     arguments = shlex.split(f"{recipe[1]}0{recipe[2]}".replace("$(PROJECT)", "examples/quickstart"))

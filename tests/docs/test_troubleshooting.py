@@ -4,7 +4,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-# What the system, Lambda or CloudFormation says.
+# Messages from the system, Lambda or CloudFormation.
 FOREIGN = {"signal: killed", "Read-only file system", "already exists", "port 3000: Address already in use"}
 ROWS = [
     line.split(" | ")[0].removeprefix("| ")

@@ -12,7 +12,7 @@ from tests.support import ECHO
 
 @pytest.fixture
 def refused(make_project):
-    """What is wrong with a project of one program, by its `lambda` section and other keys of the config."""
+    """Return the problems of a project with one program, given its `lambda` section and other config keys."""
 
     def refuse(settings, module=ECHO, **config):
         with pytest.raises(ConfigError) as error:
@@ -156,7 +156,7 @@ def test_the_location_of_a_secret_is_not_taken_for_a_key(make_project, monkeypat
 
 
 def test_variables_over_lambdas_size_limit_are_refused(refused, make_project):
-    """The template's own count: they have some 500 bytes here."""
+    """The template's own variables count: about 500 bytes here."""
     assert "environment: the function's variables take up to 4," in refused(
         {"defaults": {"environment": {"A": "x" * 3900}}}
     )
@@ -200,7 +200,7 @@ def test_reserving_the_accounts_last_100_is_refused(make_project):
     with pytest.raises(ConfigError, match="reserve 901 together, and an account with 1000 must keep 100"):
         check(project)
     check(project, concurrency=1001)
-    check(project, concurrency=0)  # nothing is to be reserved
+    check(project, concurrency=0)  # nothing is reserved
 
 
 @pytest.mark.parametrize("app_id", ["", "ä", "a b", "x" * 65, "-a", "1a", "aws-app", "SSM"])

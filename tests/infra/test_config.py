@@ -198,7 +198,7 @@ def test_invalid_secret_locations_are_refused(tmp_path, place):
         load(tmp_path, VALID + f'lambda: {{secrets: {{KEY: "{place}"}}}}')
 
 
-# In parts, so that no scanner takes this file for one that holds them.
+# Concatenated, so that scanners do not report this file.
 PASTED = ["gsk_" + "aB3d" * 13, "hf_" + "aB" * 17, "AKIA" + "ABCD1234EFGH5678", "a1b2c3d4" * 5, "sk_live_" + "a1B2" * 6]
 
 

@@ -9,7 +9,7 @@ from tests.support import ECHO
 
 @pytest.fixture
 def warned(make_project):
-    """The warnings of a project of one program, by its `lambda` section and other keys of the config."""
+    """Return the warnings for a project with one program, given its `lambda` section and other config keys."""
 
     def warn(settings, **config):
         project = load_project(make_project({"echo": ECHO}, **{"lambda": settings}, **config))

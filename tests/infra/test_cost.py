@@ -11,7 +11,7 @@ DASHBOARD = 3.00
 
 @pytest.fixture
 def base(make_project):
-    """What a project of one program costs a month without a call, by its `lambda` section."""
+    """Return what a project with one program costs per month without a call, given its `lambda` section."""
     return lambda settings: monthly_base(load_project(make_project({"echo": ECHO}, **{"lambda": settings})))
 
 
@@ -36,7 +36,7 @@ def test_a_snapshot_is_billed_by_its_functions_memory(base):
 
 
 def test_custom_metrics_cost_nothing_before_the_first_call(make_project):
-    """Those of each program, as many as the page on costs says."""
+    """Each program has as many as the page on costs says."""
     assert f"up to {len(UNITS)} custom metrics" in (ROOT / "docs" / "operate.md").read_text()
     project = load_project(make_project({"echo": ECHO, "aecho": AECHO}, **{"lambda": {"alarms": False}}))
     assert monthly_base(project) == DASHBOARD

@@ -39,7 +39,7 @@ def test_limits_compares_possible_concurrent_calls_with_the_quota(make_project, 
         ({}, 100),
         ({"max_receive_count": 5}, 1),
         ({"max_receive_count": 5, "backoff_seconds": 0}, 24),  # four times the visibility timeout, 6 x 60 s
-        ({"max_receive_count": 1000}, 4 * 24 * 60),  # what the queue keeps
+        ({"max_receive_count": 1000}, 4 * 24 * 60),  # the queue's retention
     ],
     ids=str,
 )

@@ -1,4 +1,4 @@
-"""What the catalogue function would show of a project's keys."""
+"""What the catalogue function would expose of a project's keys."""
 
 import json
 
@@ -13,7 +13,7 @@ KEY = "planted-0123456789"
 
 @pytest.fixture
 def load(make_project, monkeypatch):
-    """A loaded project of one program, whose `forward` has this parameter, with a key in its `.env`."""
+    """Load a project with one program, whose `forward` has this parameter, and with a key in its `.env`."""
 
     def load(parameter, **config):
         module = f"""
@@ -23,7 +23,7 @@ def load(make_project, monkeypatch):
             class Keyed(dspy.Module):
                 def forward(self, q: str, {parameter}): ...
         """
-        monkeypatch.delenv("OPENAI_API_KEY", raising=False)  # it would go before .env
+        monkeypatch.delenv("OPENAI_API_KEY", raising=False)  # it would take precedence over .env
         project = make_project({"keyed": module}, **config)
         (project / ".env").write_text(f"OPENAI_API_KEY={KEY}\nOTHER={KEY[::-1]}\n")
         return load_project(project)

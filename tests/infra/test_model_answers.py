@@ -19,7 +19,7 @@ class Inner(pydantic.BaseModel):
 
 
 class Everything(dspy.Signature):
-    """All that a signature can ask for."""
+    """Every kind of field."""
 
     question: str = dspy.InputField()
     text: str = dspy.OutputField()
@@ -61,7 +61,7 @@ class Person(pydantic.BaseModel):
 
 
 class Ticket(dspy.Signature):
-    """Fields whose names say what they hold."""
+    """Fields whose names describe their content."""
 
     message: str = dspy.InputField()
     short_summary: str = dspy.OutputField()
@@ -97,7 +97,7 @@ class Review(pydantic.BaseModel):
 
 
 class Bounded(dspy.Signature):
-    """Bounds of a field itself stand in the prompt's words, those within a model in its schema."""
+    """A field's own bounds are in the prompt's text, those within a model in its schema."""
 
     question: str = dspy.InputField()
     rating: int = dspy.OutputField(ge=1, le=5)

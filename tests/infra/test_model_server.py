@@ -20,13 +20,13 @@ WIRES = {
 
 @pytest.fixture(params=WIRES)
 def wire(request, models):
-    """An LM over each of the wires of DSPy's own providers."""
+    """Return an LM for each wire format of DSPy's own providers."""
     model, model_type = WIRES[request.param]
     return dspy.LM(model, model_type=model_type, api_base=models.url, api_key="k", cache=False)
 
 
 def test_the_model_server_answers_and_counts_every_wire_format(models, wire):
-    # Not from the LM's history, which an environment of another test may have replaced.
+    # Not from the LM's history, which another test's environment may have replaced.
     with dspy.context(lm=wire, track_usage=True):
         made = dspy.Predict("question -> answer, sure: bool")(question="What is it?")
     assert (made.answer, made.sure) == ("own-model: What is it?", True)

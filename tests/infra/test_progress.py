@@ -23,7 +23,7 @@ COLOR = re.compile(rb"\x1b\[[0-9;]*3[0-9]")
 
 
 def work(*, terminal, **variables):
-    """What it writes to standard output, a pipe, and to standard error, a terminal or a pipe."""
+    """Return what it writes to standard output (a pipe) and standard error (a terminal or a pipe)."""
     environment = {**os.environ, "TERM": "xterm-256color", **variables}
     screen, end = pty.openpty() if terminal else os.pipe()
     with subprocess.Popen([sys.executable, "-c", WORK], stdout=-1, stderr=end, env=environment) as process:

@@ -21,7 +21,7 @@ from tests.support import AECHO, ECHO, Records, until
 
 
 class Server:
-    """`dspy-lambda serve` in a process of its own."""
+    """Run `dspy-lambda serve` in a separate process."""
 
     def __init__(self, project, models, *options):
         environment = {**os.environ, "OPENAI_API_KEY": "k", "DSPY_LAMBDA_API_BASE": models.url}
@@ -34,7 +34,7 @@ class Server:
         while not (line := self.process.stdout.readline()).startswith("ready "):
             self.lines.append(line)
         self.url = line.split()[1]
-        # Read on: a full pipe would stop the server.
+        # Keep reading: a full pipe would block the server.
         self._reader = threading.Thread(target=lambda: self.lines.extend(self.process.stdout), daemon=True)
         self._reader.start()
 
@@ -223,7 +223,7 @@ def test_ctrl_c_stops_serve_after_dspy_started_its_own_threads(make_project, sta
     ],
 )
 def test_serve_refuses_web_pages_that_could_use_the_model_key(make_project, start, models, headers):
-    """A page needs nobody's leave for a POST without a Content-Type, which counts as JSON."""
+    """A page needs no permission for a POST without a Content-Type, which counts as JSON."""
     server = start(make_project({"aecho": AECHO}))
     before = models.stats()["requests"]
     status, sent, document = server.post("AEcho", headers, question="q")
@@ -240,7 +240,7 @@ def test_pages_from_configured_origins_may_call_serve(make_project, start):
 
 
 def test_serve_on_a_public_host_accepts_any_host_name(make_project, start):
-    """In a container: what stands in front of it looks after the callers."""
+    """In a container, the proxy in front of it controls access."""
     server = start(make_project({"aecho": AECHO}), "--host", "0.0.0.0")
     server.url = server.url.replace("0.0.0.0", "127.0.0.1")
     headers = {"Host": "my-service", "Content-Type": "application/json"}

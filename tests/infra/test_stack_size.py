@@ -11,7 +11,7 @@ from tests.support import ECHO
 
 @pytest.fixture
 def make(make_project):
-    """A project of so many programs, each with a queue."""
+    """Create a project with that many programs, each with a queue."""
 
     def of(count, alarms=True):
         modules = {"echo": "\n".join(ECHO.replace("class Echo", f"class Echo{n:03}") for n in range(count))}
@@ -28,7 +28,7 @@ def check(root):
 def test_the_stack_size_counts_the_translated_template():
     template = build(load_project(QUICKSTART), QUICKSTART)
     size = measure(template)
-    assert size["resources"] > len(template["Resources"])  # permissions, mappings and the API's parts are SAM's
+    assert size["resources"] > len(template["Resources"])  # SAM adds permissions, mappings and the API's parts
     assert (size["outputs"], size["parameters"]) == (len(template["Outputs"]), len(template["Parameters"]))
 
 

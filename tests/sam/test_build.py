@@ -1,4 +1,4 @@
-"""`sam build` of a user's project: what is in the artifacts, and that they start on the Python they are for."""
+"""`sam build` of a user's project: the artifacts' content, and that they start on their target Python."""
 
 import subprocess
 
@@ -54,7 +54,7 @@ def test_a_sam_artifact_starts_with_only_the_standard_library(artifacts, python,
     words = [python[1], "-S", "-B", "-c", code]
     started = subprocess.run(words, env=variables, cwd="/", capture_output=True, text=True, check=False)
     assert started.returncode == 0, started.stderr
-    # What a function prints is a line of JSON; the catalogue prints as it is.
+    # A function's prints become JSON lines; the catalogue's stay unchanged.
     assert str(folder.joinpath(*module.split("."))) + ".py" in started.stdout.splitlines()[-1]
 
 

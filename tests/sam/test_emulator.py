@@ -30,7 +30,7 @@ def post(artifact, _model_server):
         pytest.skip(str(reason))
     port, runtime_api = free_port(), free_port()
     variables = {
-        "PYTHONPATH": str(artifact),  # before this interpreter's own packages, of which awslambdaric is one
+        "PYTHONPATH": str(artifact),  # before this interpreter's own packages, which include awslambdaric
         "LAMBDA_TASK_ROOT": str(artifact),
         "AWS_LAMBDA_FUNCTION_NAME": "AnswerFunction",
         "AWS_LAMBDA_FUNCTION_TIMEOUT": "30",

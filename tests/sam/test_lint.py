@@ -1,4 +1,4 @@
-"""AWS's and others' linters on the template of every config of the matrix."""
+"""Linters from AWS and others on the template of every config in the matrix."""
 
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not SAM.exists(), reason="needs the SAM CLI, cfn
 
 @pytest.fixture(scope="module")
 def templates(tmp_path_factory):
-    """The templates' files."""
+    """Write the templates and return their files."""
     written = []
     for name, (settings, server) in MATRIX.items():
         root = tmp_path_factory.mktemp(name)

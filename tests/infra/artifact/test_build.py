@@ -1,4 +1,4 @@
-"""Artifacts of stand-ins: quick, because all distributions are empty."""
+"""Artifacts from empty distributions, which are quick to build."""
 
 import sys
 from pathlib import Path
@@ -122,9 +122,7 @@ def test_a_file_at_the_output_path_is_an_error(make_project, quick_build, tmp_pa
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_an_oversized_artifact_error_lists_large_parts_and_suggests_an_image(
-    make_project, quick_build, monkeypatch
-):
+def test_an_oversized_artifact_error_lists_large_parts_and_suggests_an_image(make_project, quick_build, monkeypatch):
     monkeypatch.setattr(build_module, "UNZIPPED_LIMIT", 100_000)
     with pytest.raises(ConfigError) as raised:
         quick_build(make_project({"echo": ECHO}))

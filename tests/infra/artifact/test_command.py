@@ -15,7 +15,7 @@ from tests.support import AECHO, ECHO
 
 
 def run_build(project, *options):
-    """The command's exit status."""
+    """Run the command and return its exit status."""
     target = ["--python", HERE.python, "--architecture", HERE.architecture]
     return main(["build", "--project", str(project), *target, *map(str, options)])
 
@@ -32,7 +32,7 @@ def test_build_writes_all_functions_into_sibling_folders(make_project, stand_ins
 
 
 def test_build_ignores_the_accounts_concurrency(make_project, stand_ins):
-    """`deploy` asks the account, which may have more than the config says; `sam build` must not refuse it then."""
+    """`deploy` reads the account's quota, which may exceed the config's; `sam build` must not refuse it."""
     project = make_project({"echo": ECHO}, **{"lambda": {"defaults": {"reserved_concurrency": 5000}}})
     assert run_build(project, "--function", "Echo", "--output", project / "out") == 0
 

@@ -25,7 +25,7 @@ RUNTIMES = [name.removeprefix("python") for name in get_args(Lambda.model_fields
 
 @pytest.fixture
 def make_tree(root):
-    """Lock requirements, and install them for a target."""
+    """Lock requirements and install them for a target."""
 
     def make(*own, target=HERE, litellm=False):
         requirements = replace(read_requirements(root), own=own)
@@ -80,7 +80,7 @@ def test_environment_markers_are_evaluated_for_the_target(index, make_tree):
 
 
 def test_requirements_for_other_platforms_are_excluded(index, root, make_tree):
-    """It is in the lock file, which is for all targets, and is not installed for this one."""
+    """The lock file, which is for all targets, contains it, but it is not installed for this one."""
     index.add("one")
     index.add("windows")
     (root / "requirements.txt").write_text("one\nwindows ; sys_platform == 'win32'\n")
@@ -217,8 +217,8 @@ def test_a_distribution_without_a_wheel_for_the_target_is_named_with_remedies(in
 @pytest.mark.parametrize(
     ("name", "target"),
     [
-        ("docopt==0.6.2", "Python 3.13"),  # has no wheel at all: uv sees it when it locks
-        ("pywin32==306", "Python 3.13"),  # of Windows, and not of this version
+        ("docopt==0.6.2", "Python 3.13"),  # has no wheel at all: uv fails when it locks
+        ("pywin32==306", "Python 3.13"),  # only for Windows, and not for this version
     ],
 )
 def test_a_real_distribution_without_a_wheel_is_named_in_the_error(root, make_tree, name, target):

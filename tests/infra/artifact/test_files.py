@@ -13,7 +13,7 @@ from tests.support import ECHO
 
 SECRET = "sk-planted-0123456789"
 
-# Where a secret may lie, and the ignore files that name its place.
+# Where a secret may be, and the ignore files that exclude it.
 PLANTED = {
     "dotenv": (".env", {}),
     "dotenv of a stage": (".env.prod", {}),
@@ -104,7 +104,7 @@ PLANTED = {
 
 @pytest.fixture
 def project(make_project, tmp_path):
-    """A project in a repository's folder `apps`."""
+    """A project in the folder `apps` of a repository."""
     root = tmp_path / "repository" / "apps" / "project"
     root.parent.mkdir(parents=True)
     (tmp_path / "repository" / ".git").mkdir()
@@ -272,7 +272,7 @@ PATTERNS = st.builds(
     st.lists(PARTS, min_size=1, max_size=3),
     st.sampled_from(["", "", "/"]),
 )
-# Not ** beside other characters: git itself takes `a**/b` for `a**` + `/b` or not, by the letters before it.
+# Not ** next to other characters: git parses `a**/b` as `a**` + `/b` or not, depending on the letters before it.
 JUNK = st.text("ab!#?[]^-\\ /c.", max_size=6)
 IGNORE = st.lists(PATTERNS | JUNK, max_size=4).map("\n".join)
 FILES = st.sets(
@@ -290,7 +290,7 @@ def repository(tmp_path_factory):
 
 
 def git_ignores(repository, paths):
-    """The paths that git ignores."""
+    """Return the paths that git ignores."""
     call = ["git", "-C", str(repository), "-c", "core.excludesFile=/dev/null", "check-ignore", "--no-index", "-z"]
     done = subprocess.run([*call, "--stdin"], input="\0".join(paths).encode(), capture_output=True, check=False)
     assert done.returncode in (0, 1), done.stderr

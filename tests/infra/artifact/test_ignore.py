@@ -1,4 +1,4 @@
-"""Single rules; that all of them together decide as git does is in test_files.py."""
+"""Single ignore rules; test_files.py compares whole ignore files with git."""
 
 import pytest
 

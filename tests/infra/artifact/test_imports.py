@@ -24,7 +24,7 @@ PROJECT = [Path(name) for name in FILES if not name.startswith(("fast", "shared"
 
 @pytest.fixture
 def missing(tmp_path):
-    """The names that a program misses, by its text."""
+    """Return the missing imports of a program, given its source."""
 
     def names(text, module="app.modules.echo"):
         files = {**FILES, "src/app/modules/echo.py": text}

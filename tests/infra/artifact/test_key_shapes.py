@@ -5,7 +5,7 @@ import pytest
 from dspy_lambda_infra.artifact.key_shapes import find_keys
 from tests.support import ECHO
 
-# In parts, so that no scanner takes this file for one that holds them.
+# Concatenated, so that scanners do not report this file.
 KEYS = {
     "an OpenAI or Anthropic key": ["sk-" + "a1B2" * 12, "sk-proj-" + "a_1-" * 20, "sk-ant-api03-" + "x" * 80],
     "an AWS access key": ["AKIA" + "ABCD1234EFGH5678"],

@@ -12,7 +12,7 @@ from tests.support import ECHO
 
 @pytest.fixture
 def why(make_project):
-    """Why the only program of a project needs LiteLLM."""
+    """Return the reasons why a project's only program needs LiteLLM."""
 
     def ask(module=ECHO, **model):
         registry = {"fast": {"model": "openai/gpt-4.1-nano", "env": "OPENAI_API_KEY", **model}}
@@ -59,7 +59,7 @@ def test_a_configured_model_with_a_native_dspy_engine_does_not_need_litellm(why,
 def test_model_settings_can_require_litellm(why):
     assert why(model_type="text") == ["models.registry.fast: openai/gpt-4.1-nano"]
     assert why(model_type="responses") == []
-    # Of the handler's own, never handed to dspy.LM.
+    # Handler settings, which are never passed to dspy.LM.
     assert why(max_parallel_requests=3, requests_per_minute=60) == []
     assert why(api_base="http://models.internal/v1", max_tokens=20_000, temperature=1.0) == []
 

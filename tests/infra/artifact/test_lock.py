@@ -12,7 +12,7 @@ from dspy_lambda_infra.artifact.uv import uv
 
 @pytest.fixture
 def dspy(index):
-    """A small world: DSPy needs LiteLLM and openai, as it does, and one thing more."""
+    """A small index: DSPy requires LiteLLM and openai, as in reality, and one more distribution."""
     index.add("dspy", "3.4.1", ["litellm", "openai", "figures"])
     index.add("litellm", requires=["tokens"])
     for name in ("openai", "figures", "tokens"):
@@ -140,7 +140,7 @@ def uv_project(root, *dependencies):
 def test_a_uv_lock_with_an_older_dspy_is_refused_with_both_versions_and_the_fix(dspy, root):
     dspy.add("dspy", "2.6")
     uv_project(root, "dspy==2.6")
-    uv_project(root, "dspy>=2")  # uv keeps what it has locked
+    uv_project(root, "dspy>=2")  # uv keeps locked versions
     with pytest.raises(ConfigError) as raised:
         locked(root)
     (line,) = str(raised.value).splitlines()

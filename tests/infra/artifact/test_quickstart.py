@@ -1,4 +1,4 @@
-"""Artifacts of the quickstart with its real distributions, from PyPI, and what they do."""
+"""Artifacts of the quickstart with its real distributions from PyPI."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ from tests.conftest import QUICKSTART
 from tests.infra.artifact.conftest import HERE, contents, copy_quickstart, top
 from tests.support import sqs
 
-UNZIPPED, ZIPPED = 75_000_000, 22_000_000  # what the quickstart may have; measured: 42.4 and 15.2 MB
+UNZIPPED, ZIPPED = 75_000_000, 22_000_000  # size budget of the quickstart; measured: 42.4 and 15.2 MB
 SCRIPT = """
 import importlib, json, sys
 class Context:
@@ -34,7 +34,7 @@ print(json.dumps({"answers": answers, "files": {name: file for name, file in fil
 
 
 def ask(artifact, events, module="dspy_lambda.main", **variables):
-    """Run an artifact as Lambda does: nothing but the standard library and itself can be imported."""
+    """Run an artifact as on Lambda: only the standard library and the artifact itself can be imported."""
     environment = {"PYTHONPATH": str(artifact), "LAMBDA_TASK_ROOT": str(artifact), **variables}
     done = subprocess.run(
         [sys.executable, "-S", "-c", SCRIPT],
@@ -79,7 +79,7 @@ def test_builds_in_different_folders_are_identical(quickstart, tmp_path):
 @pytest.mark.parametrize("architecture", ["x86_64", "arm64"])
 @pytest.mark.parametrize("python", ["3.11", "3.14"])
 def test_everything_locked_has_a_wheel_for_the_oldest_and_newest_runtime(pypi, tmp_path, python, architecture):
-    """Also where this machine has no such Python: resolved, not installed."""
+    """Works without that Python on this machine: requirements are resolved, not installed."""
     target = Target(python, architecture)
     which = ("--python-version", target.python, "--python-platform", target.platform, "--only-binary", ":all:")
     what = ("--target", str(tmp_path), "--dry-run", "--no-deps", "--require-hashes", "-r", str(QUICKSTART / LOCK_FILE))

@@ -15,7 +15,7 @@ def test_measure_counts_bytes_by_top_level_name_and_zipped(tmp_path):
     with zipfile.ZipFile(tmp_path / "real.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             archive.write(path, path.relative_to(folder))
-    # Written as a stream, each of the three files has its sizes behind it, in 16 bytes.
+    # Written as a stream, each of the three files is followed by its sizes, in 16 bytes.
     assert size.zipped == (tmp_path / "real.zip").stat().st_size + 3 * 16 < size.unzipped
 
 

@@ -22,7 +22,7 @@ def test_an_inactive_pyenv_version_is_found_as_the_interpreter(tmp_path, monkeyp
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     assert Target(other, "arm64").interpreter() is None
-    for version, status in (("0", 1), ("1", 0)):  # the first is another's under its name
+    for version, status in (("0", 1), ("1", 0)):  # the first one only has the right name
         python = tmp_path / "versions" / f"{other}.{version}" / "bin" / f"python{other}"
         python.parent.mkdir(parents=True)
         python.write_text(f"#!/bin/sh\nexit {status}\n")

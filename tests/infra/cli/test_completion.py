@@ -23,7 +23,7 @@ class Question(dspy.Signature):
 
 
 def complete(*words):
-    """What bash would offer for the last word."""
+    """Return bash's completions for the last word."""
     line = ["dspy-lambda", *words]
     variables = {
         "_DSPY_LAMBDA_COMPLETE": "complete_bash",

@@ -15,7 +15,7 @@ MAIN = "from dspy_lambda_infra.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
 def run_without(modules, folder, *command):
-    """Run a command where these modules cannot be imported."""
+    """Run a command in a process that cannot import these modules."""
     code = f"import sys; sys.modules |= dict.fromkeys({sorted(modules)}); {MAIN}"
     arguments = [sys.executable, "-c", code, *command, "--project", str(QUICKSTART)]
     return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=60)
@@ -36,7 +36,7 @@ def run_without(modules, folder, *command):
     ids=lambda command: command[0],
 )
 def test_a_command_without_the_cli_extra_prints_one_line_with_the_install_command(command, tmp_path):
-    # A dependency of another package may bring typer.
+    # Another package may depend on typer.
     found = run_without(EXTRA_MODULES - ({"typer"} if command != ["limits"] else set()), tmp_path, *command)
     line = 'dspy-lambda: this command requires the cli extra: pip install "dspy-lambda[cli]"'
     assert (found.returncode, found.stdout, found.stderr.splitlines()) == (2, "", [line])

@@ -6,7 +6,7 @@ from dspy_lambda_infra.deploy.account import AccountUnavailable, fetch_account
 
 @pytest.fixture
 def region_of(monkeypatch):
-    """The region of the account that is read with these variables and this option."""
+    """Return the Region that is used with these variables and this option."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")

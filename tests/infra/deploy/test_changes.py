@@ -32,7 +32,7 @@ def test_added_and_removed_programs_are_shown_in_the_change_set(make_project):
     gone = changes(two, one)
     assert "- AEchoFunction (AWS::Lambda::Function): DELETED" in gone
     assert "- AEchoQueue (AWS::SQS::Queue): stays, outside the stack" in gone
-    # Programs that stay are not touched by one that goes; the dashboard and the queries are over all of them.
+    # Removing a program does not change the others; the dashboard and the queries cover all of them.
     assert {line.split()[1].rstrip(":") for line in gone if line.startswith("~ Echo")} <= {"EchoRole", "EchoFunction"}
 
 

@@ -25,7 +25,7 @@ def deploy(project, tmp_path):
 
 @pytest.fixture
 def limits(monkeypatch):
-    """Lambda's quotas, which moto does not know."""
+    """Lambda's quotas, which moto does not support."""
     found = {"ConcurrentExecutions": 1000, "UnreservedConcurrentExecutions": 1000}
     monkeypatch.setattr("dspy_lambda_infra.deploy.account.account_limits", lambda session: found)
     return found
@@ -47,7 +47,7 @@ def key(account):
 
 @pytest.fixture
 def sam(monkeypatch, tmp_path):
-    """A `sam` that notes what it was called with; its calls."""
+    """A fake `sam` that records its arguments; returns its calls."""
     log = tmp_path / "sam.log"
     program = tmp_path / "bin" / "sam"
     program.parent.mkdir()
@@ -58,7 +58,7 @@ def sam(monkeypatch, tmp_path):
 
 
 def create_stack(name, **parameters):
-    """A stack with one queue, deployed with these parameters."""
+    """Create a stack with one queue, deployed with these parameters."""
     stack = {
         "Parameters": {key: {"Type": "String"} for key in parameters},
         "Resources": {"OldQueue": {"Type": "AWS::SQS::Queue", "Properties": {}}},
@@ -239,9 +239,7 @@ def test_a_dry_run_lists_changed_parameters(deploy, key, capsys):
         ("Stage=test", "use --stage"),
     ],
 )
-def test_a_parameter_that_cloudformation_rejects_exits_with_2(
-    deploy, project, key, sam, capsys, parameter, message
-):
+def test_a_parameter_that_cloudformation_rejects_exits_with_2(deploy, project, key, sam, capsys, parameter, message):
     (project / "template.extra.yaml").write_text("Parameters: {Mine: {Type: String, AllowedValues: [1, 2]}}")
     assert deploy("--yes", "--parameter", parameter) == 2
     assert message in capsys.readouterr().err
@@ -257,7 +255,7 @@ def test_a_template_path_in_a_missing_folder_exits_with_2(project, key, sam, cap
 
 @pytest.fixture
 def logs_role(account):
-    """Set API Gateway's log role, which exists unless `deleted`; its ARN."""
+    """Set API Gateway's log role, which exists unless `deleted`, and return its ARN."""
 
     def set_role(*, deleted=False):
         iam = boto3.client("iam")

@@ -9,7 +9,7 @@ FAST = {"model": "openai/gpt-4.1-nano", "env": "OPENAI_API_KEY"}
 
 
 def config(make_project, model=FAST, **settings):
-    """What a deployed stack's template says of the config."""
+    """Return the config in a deployed stack's template."""
     project = load_project(make_project({"echo": ECHO}, models={"default": "a", "registry": {"a": model}}, **settings))
     return deployed_config(translate(render(project, project.root), {}))
 

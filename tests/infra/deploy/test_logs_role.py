@@ -1,4 +1,4 @@
-"""What an account says of API Gateway's log role."""
+"""An account's setting of API Gateway's log role."""
 
 import boto3
 import pytest
@@ -19,7 +19,7 @@ def session(monkeypatch):
 
 @pytest.fixture
 def arn(session):
-    """A role of the account that API Gateway is set to use."""
+    """Create a role and set API Gateway to use it."""
     iam = session.client("iam")
     arn = iam.create_role(RoleName="platform", Path="/team/", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
     operation = {"op": "replace", "path": "/cloudwatchRoleArn", "value": arn}
@@ -29,7 +29,7 @@ def arn(session):
 
 @pytest.fixture
 def refuse(monkeypatch):
-    """Answer an operation with an error of that code."""
+    """Make an operation fail with that error code."""
     real = BaseClient._make_api_call
 
     def refuse(refused, code):

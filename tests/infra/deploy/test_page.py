@@ -10,7 +10,7 @@ from tests.support import AECHO, ECHO
 
 @pytest.fixture
 def lines(make_project):
-    """A page's lines by their first word."""
+    """Return a page's lines by their first word."""
 
     def lines(there=None, why="", modules=None, parameters=None, **settings):
         project = load_project(make_project(modules or {"echo": ECHO}, app_id="app", **{"lambda": settings}))

@@ -1,4 +1,4 @@
-"""The template's parameters: as asked, else as deployed, else as the account needs them."""
+"""The template's parameters: as given, otherwise as deployed, otherwise as the account requires."""
 
 import pytest
 

@@ -6,7 +6,7 @@ EQUAL = {"Fn::Equals": [{"Ref": "Mode"}, "on"]}
 
 
 def value(value, conditions=None, **parameters):
-    """What becomes of a property's value."""
+    """Return the resolved value of a property."""
     template = {
         "Parameters": {"Mode": {"Type": "String", "Default": "on"}},
         "Conditions": {"On": EQUAL, **(conditions or {})},

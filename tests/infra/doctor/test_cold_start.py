@@ -17,7 +17,7 @@ def runtime(tmp_path_factory):
 
 @pytest.fixture
 def start(tmp_path):
-    """An artifact of one module with that text."""
+    """Write an artifact with one module of that source."""
 
     def make(text):
         (tmp_path / "app.py").write_text(text)

@@ -10,7 +10,7 @@ from tests.support import ECHO
 
 @pytest.fixture
 def small_artifact(tmp_path, monkeypatch):
-    """A module in place of a built function, and a `dspy` to compare it with."""
+    """A module instead of a built function, and a `dspy` to compare it with."""
     (tmp_path / "app.py").write_text("import dspy\ndef handler(event, context): pass\n")
     (tmp_path / "dspy.py").write_text("import time\ntime.sleep(0.05)\n")
     monkeypatch.setattr(command, "start_of", lambda *_: Start(tmp_path, "app.handler"))

@@ -28,12 +28,12 @@ class Counter:
 
 
 def send(port, method, path, headers, body=None):
-    """Send a request with exactly these headers; its status and its answer."""
+    """Send a request with exactly these headers; return status and answer."""
     return exchange(port, method, path, headers, body)[:2]
 
 
 def exchange(port, method, path, headers, body=None):
-    """The same, with the answer's headers."""
+    """Like `send`, but also return the answer's headers."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
     for name, value in [*headers, ("Content-Length", str(len(body or b"")))]:
@@ -44,7 +44,7 @@ def exchange(port, method, path, headers, body=None):
 
 
 def ask_front(method, headers, origins=(), kind="http"):
-    """Send one request to a front; its status, its answer, and how often a function ran."""
+    """Send one request to a front; return status, answer, and how often a function ran."""
     function = Counter()
 
     async def run():
@@ -79,7 +79,7 @@ def test_the_front_accepts_this_machines_host_names(host):
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_the_front_refuses_any_other_host(method, host):
-    """A page can make its own name resolve to 127.0.0.1, and is then of the same origin as the front."""
+    """A page can make its own name resolve to 127.0.0.1, and then has the same origin as the front."""
     status, body, invocations = ask_front(method, [("Host", host)])
     assert (status, invocations) == (403, 0)
     assert "Host" in body["message"]
@@ -170,7 +170,7 @@ def count(server, queue):
 
 
 def send_message(server, queue, method, headers):
-    """Send a message with whatever a page could make up: moto checks no signature."""
+    """Send a message as a page could: moto does not check signatures."""
     port = int(server.address.rpartition(":")[2])
     made_up = {
         "Authorization": "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/sqs/aws4_request, Signature=a",
@@ -209,7 +209,7 @@ def test_the_queue_server_accepts_clients_on_this_machine(server, queue, host):
 
 
 def test_the_queue_server_refuses_requests_from_image_urls(server, queue):
-    """A page's GET has no Origin, and SQS takes messages from the query."""
+    """A page's GET has no Origin, and SQS accepts messages in the query string."""
     before, port = count(server, queue), int(server.address.rpartition(":")[2])
     query = urlencode({"Action": "SendMessage", "QueueUrl": queue.url, "MessageBody": "{}", "Version": "2012-11-05"})
     status, body = send(port, "GET", f"/?{query}", [("Host", f"127.0.0.1:{port}")])
@@ -218,7 +218,7 @@ def test_the_queue_server_refuses_requests_from_image_urls(server, queue):
 
 
 def test_the_queue_server_sends_no_cors_headers(server):
-    """moto says Access-Control-Allow-Origin: * in every answer."""
+    """moto sends Access-Control-Allow-Origin: * with every answer."""
     port = int(server.address.rpartition(":")[2])
     authorization = ("Authorization", "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/sqs/aws4_request, Signature=a")
     status, _, headers = exchange(port, "GET", "/?Action=ListQueues", [("Host", f"127.0.0.1:{port}"), authorization])

@@ -21,7 +21,7 @@ needs_limits = pytest.mark.skipif(bool(cgroups.find().unlimited), reason=str(cgr
 
 
 def read(group, *names):
-    """The first of these files that one of the group's folders has."""
+    """Return the first of these files that exists in one of the group's folders."""
     for folder in group.folders:
         for name in names:
             if (folder / name).exists():
@@ -105,7 +105,7 @@ class Greedy(dspy.Module):
 
 @pytest.fixture
 def invoke_in_turn(make_project, make_local):
-    """The answers of events, one after the other, by one function."""
+    """Run events one after another in one function and return the answers."""
 
     def invoke_in_turn(memory_mb, *events, **options):
         project = make_project({"greedy": GREEDY}, **{"lambda": {"defaults": {"memory_mb": memory_mb}}})

@@ -11,7 +11,7 @@ ORIGIN = "https://a.example"
 
 
 def ask(method, origin, kind="url", origins=(ORIGIN,), asks_first=False):
-    """Send one request to a front; its status, its headers for browsers, and how often a function ran."""
+    """Send one request to a front; return status, CORS headers, and how often a function ran."""
     invocations = []
 
     class Function:

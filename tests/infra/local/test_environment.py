@@ -33,7 +33,7 @@ class Lingers(dspy.Module):
 
 
 def processes_of(make_local, project, inputs):
-    """Which process answered each of the events, one after the other."""
+    """Return which process answered each of the consecutive events."""
 
     async def run():
         async with make_local(project) as local:

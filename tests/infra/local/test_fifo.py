@@ -1,4 +1,4 @@
-"""The event source mapping on FIFO queues, with functions that are coroutines of this process."""
+"""The event source mapping on FIFO queues, with coroutines in this process as functions."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ FAILURES = {"a3": 1, "a4": 2, "b0": 2, "c19": 1, "d7": 1, "d8": 1, "e10": 2}
 
 
 class Stub:
-    """A function that fails some messages some times, and after a failure the rest of a batch's message group.
+    """A function that fails some messages several times, and after a failure the rest of the batch's message group.
 
     Attributes:
         done: bodies in the order of their success, by message group.
@@ -69,7 +69,7 @@ def server():
 
 
 def run_mapping(server, function, settings, bodies, wanted, visibility_seconds=1):
-    """Send bodies by group, poll until so many are done or nothing happens any more; the queue."""
+    """Send bodies by group, poll until that many are processed or the queue is idle, and return the queue."""
     queue = Queue(server.client, "Test", settings, visibility_seconds)
     for n in range(max(map(len, bodies.values()))):
         for group, texts in bodies.items():
@@ -82,7 +82,7 @@ def run_mapping(server, function, settings, bodies, wanted, visibility_seconds=1
             await asyncio.sleep(0.05)
             if sum(map(len, function.done.values())) >= wanted:
                 break
-        await asyncio.sleep(visibility_seconds + 0.3)  # a second delivery would come now
+        await asyncio.sleep(visibility_seconds + 0.3)  # a second delivery would arrive by now
         mapping.cancel()
         await asyncio.gather(mapping, return_exceptions=True)
 
@@ -121,7 +121,7 @@ def test_a_message_group_continues_after_its_head_moves_to_the_dead_letter_queue
 
 
 def test_a_failure_in_a_6_mb_event_holds_back_its_groups_in_the_next_event_of_the_batch(server):
-    """A batch over 6 MB becomes two events, one after the other."""
+    """A batch over 6 MB becomes two consecutive events."""
     large = "x" * 900_000
     bodies = {"a": [f"a{n}{large}" for n in range(5)], "b": [f"b{n}{large}" for n in range(5)]}
     settings = Sqs(fifo=True, batch_size=10, max_receive_count=50, maximum_concurrency=2)

@@ -65,7 +65,7 @@ class Keys(dspy.Module):
 """
 
 
-# As an assumed role's, its keys expire; the SDK renews them 15 minutes before, at each look if they last for less.
+# Like an assumed role's, its keys expire; the SDK renews them 15 minutes before, or on each use if they are shorter-lived.
 EXPIRING = """
 import datetime, json, pathlib
 count = pathlib.Path(__file__).with_suffix(".count")
@@ -81,7 +81,7 @@ print(json.dumps({"Version": 1, **keys}))
 def test_local_programs_use_the_developers_profile_and_renew_its_credentials(
     make_project, make_local, tmp_path, monkeypatch, name
 ):
-    """And with keys that nobody checks where there is no profile, so that the queues here can be called."""
+    """Without a profile, programs get fake keys, so that they can call the local queues."""
     for variable in [variable for variable in os.environ if variable.startswith("AWS_")]:
         monkeypatch.delenv(variable)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

@@ -1,4 +1,4 @@
-"""moto's SQS with and without the patches, each in a server of its own."""
+"""moto's SQS with and without the patches, each in its own server."""
 
 import sys
 import threading
@@ -55,7 +55,7 @@ def receive(server):
 
 @pytest.fixture
 def hurried_threads():
-    """Switch threads so often that an update without a lock is seen to go wrong."""
+    """Switch threads so often that unlocked updates fail visibly."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -79,7 +79,7 @@ def wait_until_visible():
 
 
 def test_unpatched_moto_delivers_a_later_fifo_message_first(make_queue, send, receive, monkeypatch):
-    """The fault that the patch is for. Once moto keeps the order itself, this fails and the patch can go."""
+    """The fault that the patch fixes. Once moto keeps the order, this test fails and the patch can be removed."""
     monkeypatch.setattr(moto_sqs.SQSBackend, "receive_message", moto_patches.receive_as_moto)
     queue = make_queue()
     send(queue, "g", "1", "2")
@@ -181,7 +181,7 @@ def test_concurrent_consumers_receive_each_message_once_and_in_order(server, mak
 
 @pytest.mark.usefixtures("hurried_threads")
 def test_concurrent_deletes_restore_no_message():
-    """moto alone rebuilds a queue's list of messages at each delete, in a thread per request."""
+    """Unpatched moto rebuilds a queue's message list on each delete, in a thread per request."""
     assert moto_patches.keep_order() is None
     queue = moto_sqs.Queue("Test", "us-east-1", "123456789012")
     handles = []

@@ -29,7 +29,7 @@ class Screen(io.StringIO):
 
 
 def shown(line):
-    """What a terminal shows of a line, without the time of day."""
+    """Return what a terminal shows for a line, without the time of day."""
     text = line if isinstance(line, str) else json.dumps(line)
     return [part[9:] for part in readable("TriageFunction", text)]
 

@@ -1,4 +1,4 @@
-"""The Runtime API, called as a runtime client calls it."""
+"""The Runtime API, called as by a runtime client."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ from dspy_lambda_infra.local.runtime_api import RuntimeApi
 
 @pytest.fixture
 def run():
-    """Run a client's coroutine against a Runtime API; what it returns."""
+    """Run a client coroutine against a Runtime API and return its result."""
 
     def run(client):
         async def serve():
@@ -88,7 +88,7 @@ def test_an_error_without_a_type_is_reported_as_unhandled(run, payload):
         {"Host": "localhost:1"},
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
-        {"Sec-Fetch-Site": "cross-site"},  # an image's address: no Origin
+        {"Sec-Fetch-Site": "cross-site"},  # an image URL: no Origin
     ],
 )
 @pytest.mark.parametrize(("method", "path"), [("GET", f"{INVOCATION}/next"), ("POST", f"{INVOCATION}/the-id/response")])

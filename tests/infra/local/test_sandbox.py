@@ -1,4 +1,4 @@
-"""What Lambda does not let a function do."""
+"""The restrictions of a function, as on Lambda."""
 
 import asyncio
 import json

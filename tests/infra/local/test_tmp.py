@@ -19,7 +19,7 @@ class Keeps(dspy.Module):
     async def aforward(self, write: str = "", seconds: float = 0, hold: bool = False, exit: bool = False) -> list[str]:
         if write: (folder / write).write_text("kept")
         if exit: os._exit(3)
-        if hold: re.match("(a+)+$", "a" * 64 + "b")  # keeps the interpreter's lock until the kill
+        if hold: re.match("(a+)+$", "a" * 64 + "b")  # holds the GIL until the kill
         await asyncio.sleep(seconds)
         return [os.environ["TMPDIR"], *FOUND]
 """
@@ -27,7 +27,7 @@ class Keeps(dspy.Module):
 
 @pytest.fixture
 def invoke_in_turn(make_project, make_local):
-    """The outputs of events, one after the other, by one function."""
+    """Run events one after another in one function and return the outputs."""
 
     def invoke_in_turn(*events):
         project = make_project({"keeps": KEEPS}, **{"lambda": {"defaults": {"timeout_seconds": 3}}})

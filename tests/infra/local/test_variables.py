@@ -1,4 +1,4 @@
-"""The variables that the local Lambda gives its functions: those of the template, without starting a process."""
+"""The variables that the local Lambda sets for its functions, compared with the template's."""
 
 import sys
 
@@ -24,7 +24,7 @@ def test_a_local_function_has_the_same_variables_as_in_the_template(make_project
     local = LocalLambda(project, limit_resources=False)
     for name, function in project.functions.items():
         found = local.function(name).settings.variables
-        # Of secrets the template has the places only; here they are this machine's.
+        # The template has only the locations of secrets; here their values come from this machine.
         on_aws = {key for key in {**stack_variables(), **variables(project, function)} if "SECRET" not in key}
         assert on_aws - project.secrets(function).keys() <= found.keys()
         assert {key: found[key] for key in function.environment} == function.environment

@@ -73,7 +73,7 @@ def test_an_api_throttles_and_writes_access_logs(make):
 
 
 def test_an_http_apis_access_log_does_not_use_up_the_accounts_resource_policy(make):
-    """Which API Gateway extends by each log group that has not this prefix, up to 5,120 characters."""
+    """API Gateway extends it, up to 5,120 characters, for each log group without this prefix."""
     group = make({"api": {"kind": "http"}})["ApiLogGroup"]["Properties"]
     assert group["LogGroupName"] == sub("/aws/vendedlogs/${AWS::StackName}/api")
     assert "LogGroupName" not in make()["ApiLogGroup"]["Properties"]
@@ -92,7 +92,7 @@ def test_preflight_routes_need_no_credentials(make):
     assert "ToEchoPreflight" not in is_open["CatalogueFunction"]["Properties"]["Events"]
     url = make({"api": {"kind": "url"}}, server=origins)["EchoFunction"]["Properties"]["FunctionUrlConfig"]
     assert url["Cors"]["AllowOrigins"] == ["https://a", "https://b"]
-    # `*` covers any header but this one.
+    # `*` covers every header except this one.
     assert "Authorization" in url["Cors"]["AllowHeaders"]
     assert "Authorization" in http["HttpApi"]["Properties"]["CorsConfiguration"]["AllowHeaders"]
 

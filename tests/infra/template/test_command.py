@@ -35,9 +35,7 @@ from tests.support import AECHO, ECHO
         ({"lambda": {"defaults": {"sqs": {"maximum_concurrency": 20}}}}, {"echo": ECHO}, "raise reserved_concurrency"),
     ],
 )
-def test_an_invalid_project_exits_with_2_and_writes_no_template(
-    make_project, capsys, config, modules, says
-):
+def test_an_invalid_project_exits_with_2_and_writes_no_template(make_project, capsys, config, modules, says):
     project = make_project(modules, **config)
     assert main(["template", "--project", str(project), "--output", str(project / "template.yaml")]) == 2
     assert says in capsys.readouterr().err

@@ -9,7 +9,7 @@ from tests.support import AECHO, ECHO
 
 @pytest.fixture
 def translated(make_project):
-    """A project of two programs, of which Echo has `deployment`, through AWS's own translator."""
+    """A project of two programs, translated by AWS's own translator; Echo has `deployment`."""
 
     def make(**settings):
         programs = {"Echo": {"deployment": {}, "sqs": {}, "schedule": {"expression": "rate(1 hour)"}}}
@@ -77,7 +77,7 @@ def test_the_latest_version_has_the_same_retries_and_on_failure_queue(make_proje
 
 @pytest.mark.parametrize("settings", [{"deployment": {}}, {"snap_start": True}])
 def test_adding_or_removing_an_alias_keeps_each_invoke_configs_resource(make_project, settings):
-    """Else the update fails: CloudFormation makes a resource before it deletes the one that has the same name."""
+    """Otherwise the update fails: CloudFormation creates a resource before it deletes the one with the same name."""
     owners = {}
     for defaults in ({}, settings):
         project = load_project(make_project({"echo": ECHO}, **{"lambda": {"defaults": defaults}}))

@@ -35,7 +35,7 @@ def test_each_program_has_a_function_with_its_route_queue_and_limits(make):
     assert (mapping["BatchSize"], mapping["MaximumBatchingWindowInSeconds"]) == (20, 3)
     assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
     queue = found["EchoQueue"]["Properties"]
-    assert (queue["VisibilityTimeout"], queue["SqsManagedSseEnabled"]) == (123, True)  # the window counts
+    assert (queue["VisibilityTimeout"], queue["SqsManagedSseEnabled"]) == (123, True)  # includes the window
     assert queue["RedrivePolicy"]["maxReceiveCount"] == 9
     assert queue["MessageRetentionPeriod"] == 4 * 24 * 3600
     assert found["EchoDeadLetterQueue"]["Properties"]["MessageRetentionPeriod"] == 1_209_600

@@ -1,4 +1,4 @@
-"""What two deployments are compared by."""
+"""The template metadata that deployments are compared by."""
 
 import json
 

@@ -12,7 +12,7 @@ def test_the_api_url_output_matches_the_kind_of_api(make_project, kind, address)
 
 
 def test_the_dashboard_link_exists_only_in_the_commercial_partition(make_project):
-    """China's and the government's consoles are elsewhere."""
+    """The consoles for China and GovCloud have other addresses."""
     found = template(make_project({"echo": ECHO}))
     condition = found["Conditions"][found["Outputs"]["DashboardUrl"]["Condition"]]
     assert condition == {"Fn::Equals": [ref("AWS::Partition"), "aws"]}

@@ -38,7 +38,7 @@ def test_a_functions_role_allows_only_its_own_resources(make):
 def test_policies_use_star_resources_only_where_aws_requires_them(make_project, name):
     settings, server = MATRIX[name]
     found = resources(make_project({"echo": ECHO}, server=server, **{"lambda": settings}))
-    managed = ("ApiLogsRole", "DeploymentRole")  # have AWS's own policies
+    managed = ("ApiLogsRole", "DeploymentRole")  # use AWS managed policies
     for role in (r for r in found if r.endswith("Role") and r not in managed):
         wide = [action for action, resource in statements(found, role) if resource == "*"]
         assert all(all(a.startswith(("ec2:", "xray:")) for a in actions) for actions in wide)

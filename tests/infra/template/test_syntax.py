@@ -26,7 +26,7 @@ def test_a_dumped_template_loads_back_unchanged():
     assert load(text) == TEMPLATE
     assert dump(load(text)) == text
     assert "Text: |" in text
-    assert "&" not in text  # no aliases, which CloudFormation refuses
+    assert "&" not in text  # no aliases, which CloudFormation rejects
 
 
 def test_short_and_long_form_intrinsics_load_alike():

@@ -11,7 +11,7 @@ def test_the_committed_template_matches_the_generator():
 
 
 def test_changing_the_api_kind_changes_no_resource_type(make_project):
-    """CloudFormation refuses that, and the whole update."""
+    """CloudFormation would reject the whole update."""
     types = {}
     for name, (settings, server) in MATRIX.items():
         project = load_project(make_project({"echo": ECHO}, server=server, **{"lambda": settings}))

@@ -14,7 +14,7 @@ NO_KEY = {"models": {"default": "fast", "registry": {"fast": {"model": "openai/a
 
 @pytest.fixture
 def version(make_project):
-    """The version of a function with an alias: its logical id, and its description.
+    """Return the logical id and description of the version of a function with an alias.
 
     SAM publishes one when the logical id changes; CloudFormation replaces one whose description changes, and so
     publishes another.
@@ -24,7 +24,7 @@ def version(make_project):
         settings["defaults"] = {"snap_start": True, **(defaults or {})}
         root = make_project({"echo": ECHO}, app_id="app", **{"lambda": settings}, **(config or {}))
         (root / EXTRA_FILE).write_text(yaml.safe_dump(extra))
-        text = render(load_project(root), root).replace(root.name, "project")  # the folder and module of a test
+        text = render(load_project(root), root).replace(root.name, "project")  # the test's folder and module
         found = translate(text, {})["Resources"]
         ((name, properties),) = (
             (name, r["Properties"]) for name, r in found.items() if r["Type"] == "AWS::Lambda::Version"
@@ -36,7 +36,7 @@ def version(make_project):
 
 @pytest.mark.parametrize("defaults", [{"deployment": {}}, {"snap_start": True}])
 def test_rotating_secrets_publishes_a_version_of_functions_with_secrets(version, defaults):
-    """A parameter's value is no part of the function's text, by which SAM goes."""
+    """A parameter's value is not part of the function's text, which SAM compares."""
     assert "${SecretsVersion}" in version(defaults=defaults)[1]["Fn::Sub"]
     assert "Secrets" not in str(version(defaults=defaults, config=NO_KEY)[1])
 

@@ -29,7 +29,7 @@ def test_the_gateways_own_answers_are_distinguished_from_a_functions(kind, statu
 
 
 class Concurrency:
-    """Lambda's API on a function's concurrency."""
+    """Lambda's API for a function's concurrency."""
 
     def __init__(self, before):
         self.now = self.before = before
@@ -49,7 +49,7 @@ class Concurrency:
     ("throttled", "holds"),
     [
         (answer(BUSY.status, BUSY.body("an id"), retry_after="1"), True),
-        (answer(BUSY.status, BUSY.body("an id")), False),  # nothing says when to come back
+        (answer(BUSY.status, BUSY.body("an id")), False),  # no Retry-After
         (answer(429, OWN, retry_after="7"), False),  # the function's
         (answer(500, {"message": "Internal server error"}), False),
     ],

@@ -1,4 +1,4 @@
-"""`make verify-aws` itself, in moto: what is deployed, checked and deleted, and in which order."""
+"""`make verify-aws` itself, in moto: what it deploys, checks and deletes, and in which order."""
 
 import json
 
@@ -17,7 +17,7 @@ STACK = {
 
 @pytest.fixture
 def deployment(account, monkeypatch):
-    """Stands in for `dspy-lambda deploy`: makes a stack with a queue that it keeps; the arguments of each call."""
+    """Replaces `dspy-lambda deploy`: creates a stack with a retained queue; returns the arguments of each call."""
     calls = []
 
     def deploy(arguments):
@@ -32,7 +32,7 @@ def deployment(account, monkeypatch):
 
 @pytest.fixture
 def scenario(monkeypatch):
-    """The only scenario, with these checks."""
+    """Replace all scenarios with one that has these checks."""
 
     def only(**more):
         made = Scenario("rest-iam", lambda _: {}, **more)
@@ -119,7 +119,7 @@ def test_everything_is_deleted_after_an_interruption(deployment, account, scenar
 
 def test_the_accounts_log_role_is_changed_only_on_request_and_restored(deployment, account, scenario):
     def take_over(stack):
-        """What a stack with a log role of its own does."""
+        """Do what a stack with its own log role does."""
         patch = {"op": "replace", "path": "/cloudwatchRoleArn", "value": "arn:aws:iam::123456789012:role/new"}
         stack.client("apigateway").update_account(patchOperations=[patch])
         return True, ""

@@ -21,7 +21,7 @@ def no_waiting(monkeypatch):
 
 
 def test_the_dashboard_check_names_missing_metrics(account, tmp_path):
-    """The generated dashboard's body, in moto's CloudWatch, before and after metrics arrive."""
+    """The generated dashboard in moto's CloudWatch, before and after metrics arrive."""
     scenario = SCENARIOS[0]
     project = load_project(write_project(tmp_path / "project", "dashboard", scenario.config(PLACEHOLDERS), {}))
     template = translate(render(project, project.root), {})
@@ -84,7 +84,7 @@ def test_the_rotation_check_replaces_the_key(account):
 
 
 def update(*, status=200, deployed=0, url="queue", waiting=0):
-    """The check of an update in place; what was deployed with, and whether it holds."""
+    """Run the check of an update in place; return the deployment's arguments and whether the claim holds."""
     options = []
     counts = {"ApproximateNumberOfMessages": "0", "ApproximateNumberOfMessagesNotVisible": str(waiting)}
     sent = [{"Id": str(n), "MessageId": f"m{n}"} for n in range(10)]

@@ -15,7 +15,7 @@ def no_waiting(monkeypatch):
 
 
 def sqs(*bodies):
-    """A queue of these messages."""
+    """Return a queue with these messages."""
     messages = [{"Body": json.dumps(body)} for body in bodies]
     return Client(receive_message=lambda **_: {"Messages": messages} if messages else {})
 
@@ -38,7 +38,7 @@ def test_the_on_failure_check_requires_the_original_event(kept, holds):
 
 
 def backoff(*times):
-    """The check, on a record whose calls ended at those times."""
+    """Run the check on a record whose calls ended at those times."""
     calls = [{"message_id": "m", "at": at} for at in times] + [{"message_id": "other", "at": 5.0}]
     client = Client(
         send_message_batch=lambda **_: {"Successful": [{"Id": "0", "MessageId": "m"}]},

@@ -1,4 +1,4 @@
-"""The runtime client for where AWS's own one cannot be installed."""
+"""The runtime client for machines where AWS's native module cannot be installed."""
 
 import asyncio
 import json
