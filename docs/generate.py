@@ -310,7 +310,7 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return one line; escape what Markdown would read as a tag (outside code) or as the end of the cell."""
+    """Return one line; escape what Markdown would read as a tag (outside code) or as the cell's end."""
     parts = " ".join(text.split()).replace("|", "&#124;").split("`")
     return "`".join(part if n % 2 else part.replace("<", "&lt;") for n, part in enumerate(parts))
 

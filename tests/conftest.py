@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _trace_function_comes_back() -> Iterator[None]:
-    """Restore the trace function that counts branches: Python removes it at the recursion limit, for all later tests."""
+    """Restore the trace function for branch coverage: Python removes it at the recursion limit, for all later tests."""
     usual = sys.gettrace()
     yield
     if sys.gettrace() is not usual:

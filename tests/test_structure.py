@@ -40,7 +40,7 @@ def import_nodes(tree, *, within_functions):
 
 
 def imported(name, tree, modules, *, within_functions=False):
-    """Return the modules of these packages that a module imports. Modules do not count as importing their own package."""
+    """Return the modules of these packages that a module imports, not counting its own package."""
     found = set()
     for node in import_nodes(tree, within_functions=within_functions):
         if isinstance(node, ast.Import):

@@ -197,7 +197,7 @@ def test_a_literal_key_for_any_other_server_is_refused_and_not_shown(refused, ba
 def test_reserving_the_accounts_last_100_is_refused(make_project):
     project = load_project(make_project({"echo": ECHO}, **{"lambda": {"defaults": {"reserved_concurrency": 896}}}))
     assert reserved_total(project) == 901
-    with pytest.raises(ConfigError, match="reserve 901 together, and an account with 1000 must keep 100"):
+    with pytest.raises(ConfigError, match="reserve 901 in total, and an account with 1000 must keep 100"):
         check(project)
     check(project, concurrency=1001)
     check(project, concurrency=0)  # nothing is reserved

@@ -24,7 +24,7 @@ def test_the_quickstart_and_a_plain_project_cause_no_warning(warned):
 
 
 def test_a_low_max_receive_count_causes_a_warning(warned):
-    assert "sqs.max_receive_count: 1: a throttled receive counts" in warned(
+    assert "sqs.max_receive_count: 1: throttled receives count" in warned(
         {"defaults": {"sqs": {"max_receive_count": 1}}}
     )
 
@@ -32,7 +32,7 @@ def test_a_low_max_receive_count_causes_a_warning(warned):
 @pytest.mark.parametrize("http", [True, False])
 def test_a_queue_that_uses_all_reserved_concurrency_causes_a_warning(warned, http):
     settings = {"http": http, "reserved_concurrency": 4, "sqs": {"maximum_concurrency": 4}}
-    assert ("is all of reserved_concurrency" in warned({"defaults": settings})) == http
+    assert ("uses all of reserved_concurrency" in warned({"defaults": settings})) == http
 
 
 def registry(model):
@@ -50,7 +50,9 @@ def registry(model):
     ],
 )
 def test_a_spend_alarm_on_a_model_of_unknown_price_causes_a_warning(warned, model, settings, is_blind):
-    assert ("DSPy knows no price of models.registry.fast" in warned(settings, models=registry(model))) == is_blind
+    assert (
+        "DSPy does not know the price of models.registry.fast" in warned(settings, models=registry(model))
+    ) == is_blind
 
 
 def test_an_lm_in_code_of_unknown_price_causes_a_warning(make_project):
@@ -59,7 +61,7 @@ def test_an_lm_in_code_of_unknown_price_causes_a_warning(make_project):
     )
     project = load_project(make_project({"echo": own}, models=registry("openai/gpt-4.1-nano")))
     (warning,) = config_warnings(project)
-    assert "DSPy knows no price of Echo.judge" in warning
+    assert "DSPy does not know the price of Echo.judge" in warning
 
 
 def test_a_variable_named_like_a_key_causes_a_warning(warned):

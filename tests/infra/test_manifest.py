@@ -43,7 +43,7 @@ def test_a_key_elsewhere_in_the_manifest_is_refused_without_showing_it(load, nam
     project = load(f'choice: Literal["a", os.environ["{name}"]]', **{"lambda": {"defaults": {"secrets": ["OTHER"]}}})
     with pytest.raises(ConfigError) as error:
         manifest(project)
-    assert f"KeyedInputs.properties.choice.enum: /openapi.json would show the value of {name}" in str(error.value)
+    assert f"KeyedInputs.properties.choice.enum: /openapi.json would expose the value of {name}" in str(error.value)
     assert KEY not in str(error.value)
     assert KEY[::-1] not in str(error.value)
 

@@ -34,7 +34,9 @@ def test_the_stack_size_counts_the_translated_template():
 
 def test_29_programs_with_queues_and_alarms_fit_and_one_more_does_not(make):
     check(make(29))
-    with pytest.raises(ConfigError, match=r"30 programs make 503 resources .*first by name\) 29 fit into a stack, 30"):
+    with pytest.raises(
+        ConfigError, match=r"30 programs result in 503 resources .*of their names, 29 fit into a stack, 30"
+    ):
         check(make(30))
 
 
@@ -69,7 +71,7 @@ def test_template_extra_resources_count_toward_the_stack_size(make):
 def test_exceeding_any_cloudformation_limit_is_reported(make, what, extra):
     root = make(1)
     (root / "template.extra.yaml").write_text(extra)
-    with pytest.raises(ConfigError, match=rf"make [0-9,]+ {what} \(CloudFormation takes {LIMITS[what]:,}\)"):
+    with pytest.raises(ConfigError, match=rf"result in [0-9,]+ {what} \(CloudFormation allows {LIMITS[what]:,}\)"):
         check(root)
 
 

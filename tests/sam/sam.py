@@ -54,7 +54,7 @@ def command(folder: Path, *words: str) -> str:
 
 @contextmanager
 def serving(folder: Path, *arguments: str) -> Iterator[str]:
-    """Run `sam local start-api` or `start-lambda` in that folder and yield its address; its output goes to a file there."""
+    """Run `sam local start-api` or `start-lambda` in that folder and yield its address; its output goes to a file."""
     port = free_port()
     words = [str(SAM), "local", *arguments, "--warm-containers", "LAZY", "--port", str(port)]
     with process(words, folder, folder / f"{arguments[0]}.log", variables(), port):

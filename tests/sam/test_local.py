@@ -207,7 +207,7 @@ def test_an_invoke_gets_the_same_answer_or_error_type_from_sam_and_local(client,
     assert theirs["StatusCode"] == 200
     assert answer == of_payload(ours.payload)
     assert answer.get("errorType") == ours.error
-    # AWS reports an error as "Unhandled". SAM recognizes errors by their keys, but not those of the Python runtime, which
+    # AWS reports an error as "Unhandled". SAM recognizes errors by their keys, but not those of Python, which
     # include `requestId` (https://github.com/aws/aws-sam-cli/issues/1148).
     assert "FunctionError" not in theirs
 

@@ -46,14 +46,14 @@ def test_build_accepts_a_program_name_or_a_logical_id(make_project):
 
 def test_a_project_without_an_api_has_no_catalogue_artifact(make_project):
     project = load_project(make_project({"echo": ECHO}, **{"lambda": {"defaults": {"http": False}}}))
-    with pytest.raises(ConfigError, match="there are: EchoFunction"):
+    with pytest.raises(ConfigError, match="choose from: EchoFunction"):
         find_function(project, "CatalogueFunction")
 
 
 @pytest.mark.parametrize(
     ("modules", "options", "says"),
     [
-        ({"echo": ECHO}, ["--function", "Nope"], "--function: no function 'Nope'; there are: EchoFunction"),
+        ({"echo": ECHO}, ["--function", "Nope"], "--function: no function 'Nope'; choose from: EchoFunction"),
         ({}, [], "no programs; put dspy.Module classes into src/"),
         ({"echo": "import nothing_of_that_name\n" + ECHO}, [], "No module named 'nothing_of_that_name'"),
     ],
@@ -104,7 +104,7 @@ def test_commands_announce_that_they_run_the_programs_code(make_project, stand_i
         (project / ".env").write_text("A=1\n")
     run_build(project, "--output", project / "out")
     said = capsys.readouterr().err
-    assert f"importing the programs of {project}/src: their code runs here" in said
+    assert f"importing the programs in {project}/src: their code runs here" in said
     assert ("with the variables of its .env" in said) is dotenv
 
 

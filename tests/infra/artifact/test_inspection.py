@@ -5,10 +5,7 @@ def test_a_program_that_needs_deno_is_warned_if_the_artifact_lacks_it(make_proje
     project = make_project({"calculate": RLM, "echo": ECHO})
     said = []
     quick_build(project, "Calculate", said=said)
-    assert (
-        "warning: Calculate.think (RLM) runs Python in Deno, which the artifact does not contain: add dspy[deno]"
-        in said[0]
-    )
+    assert "warning: Calculate.think (RLM) runs Python in Deno, which the artifact lacks: add dspy[deno]" in said[0]
     stand_ins.add("deno", files={"deno-1.0.data/scripts/deno": "\x7fELF"})
     (project / "requirements.txt").write_text("deno")
     said.clear()

@@ -81,7 +81,7 @@ def test_supported_requirements_txt_lines_are_parsed(tmp_path):
         ("pyproject.toml", b'[project]\ndependencies = ["not a requirement"]', "'not a requirement'"),
         ("requirements.txt", "plain\n".encode("utf-16"), "requirements.txt: cannot be read: it is not UTF-8"),
         ("requirements.txt", b"-r nowhere.txt", "nowhere.txt: cannot be read: No such file"),
-        ("requirements.txt", b"./folder", "'./folder' is no requirement"),
+        ("requirements.txt", b"./folder", "'./folder' does not name a distribution"),
         ("requirements.txt", b"https://example.com/a.whl", "`name @ URL`"),
     ],
 )
@@ -96,7 +96,7 @@ def test_an_unreadable_requirements_file_or_line_is_named(tmp_path, file, data, 
 )
 def test_dynamic_or_foreign_dependency_tables_are_refused(tmp_path, text):
     (tmp_path / "pyproject.toml").write_text(text)
-    with pytest.raises(ConfigError, match=r"export them as requirements\.txt"):
+    with pytest.raises(ConfigError, match=r"export them to requirements\.txt"):
         read_requirements(tmp_path)
     (tmp_path / "requirements.txt").write_text("requests\n")
     assert [requirement.name for requirement in read_requirements(tmp_path).listed] == ["requests"]
@@ -144,7 +144,7 @@ def test_generated_requirements_txt_files_parse_to_their_requirements(tmp_path_f
 @pytest.mark.parametrize("line", ["-e ./own", "--editable=./own", "--no-binary :all:"])
 def test_a_requirement_line_that_would_run_setup_py_is_refused(tmp_path, line):
     (tmp_path / "requirements.txt").write_text(f"plain\n{line}\n")
-    with pytest.raises(ConfigError, match=r"would build a distribution, which runs its setup\.py; name a wheel"):
+    with pytest.raises(ConfigError, match=r"would build a distribution, which runs its setup\.py; use a wheel"):
         read_requirements(tmp_path)
 
 

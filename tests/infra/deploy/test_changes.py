@@ -31,7 +31,7 @@ def test_added_and_removed_programs_are_shown_in_the_change_set(make_project):
     assert "+ AEchoFunction (AWS::Lambda::Function)" in changes(one, two)
     gone = changes(two, one)
     assert "- AEchoFunction (AWS::Lambda::Function): DELETED" in gone
-    assert "- AEchoQueue (AWS::SQS::Queue): stays, outside the stack" in gone
+    assert "- AEchoQueue (AWS::SQS::Queue): kept, outside the stack" in gone
     # Removing a program does not change the others; the dashboard and the queries cover all of them.
     assert {line.split()[1].rstrip(":") for line in gone if line.startswith("~ Echo")} <= {"EchoRole", "EchoFunction"}
 
@@ -40,7 +40,7 @@ def test_a_queue_that_becomes_fifo_is_replaced_and_the_old_one_is_kept(make_proj
     one = translated(make_project, defaults={"sqs": {}})
     lines = changes(one, translated(make_project, defaults={"sqs": {"fifo": True}}))
     queue = next(line for line in lines if line.startswith("~ EchoQueue"))
-    assert queue.endswith("(REPLACED; the old one: stays, outside the stack)")
+    assert queue.endswith("(REPLACED; the old one: kept, outside the stack)")
 
 
 KEY, OTHER_KEY = (f"arn:aws:kms:us-east-1:123456789012:key/{n}" for n in (1, 2))
@@ -71,7 +71,7 @@ def test_changing_a_resource_type_is_shown_as_rejected_by_cloudformation(make_pr
     old = translated(make_project)
     old["Resources"]["EchoRole"] = {"Type": "AWS::SNS::Topic"}
     (line,) = (line for line in changes(old, translated(make_project)) if line.startswith("~ EchoRole"))
-    assert "REFUSED by CloudFormation" in line
+    assert "REJECTED by CloudFormation" in line
     assert "REPLACED" not in line
 
 

@@ -59,7 +59,7 @@ def test_the_page_of_a_project_without_routes_shows_no_api(lines):
         ("none", "deleted", f"off: the account's role {ARN} no longer exists; --api-access-log new-role makes one"),
         ("none", "unset", "off: API Gateway has no log role; --api-access-log new-role makes one"),
         ("none", "ready", "off (--api-access-log account-role)"),
-        ("none", "unknown", "off: whether the account has a log role cannot be seen"),
+        ("none", "unknown", "off: no permission to look up the account's log role"),
     ],
 )
 def test_the_page_explains_the_access_log_from_its_mode_and_the_log_role(lines, mode, role, says):
@@ -67,7 +67,7 @@ def test_the_page_explains_the_access_log_from_its_mode_and_the_log_role(lines, 
 
 
 def test_the_page_without_an_account_makes_no_claim_about_the_log_role(lines):
-    assert "cannot be seen" in lines(parameters={"ApiAccessLog": "none"})["access"]
+    assert "no permission to look up" in lines(parameters={"ApiAccessLog": "none"})["access"]
     assert lines(parameters={"ApiAccessLog": "account-role"})["access"] == "access log  with the account's role"
 
 

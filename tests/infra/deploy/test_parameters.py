@@ -56,7 +56,7 @@ def test_only_parameters_in_the_template_are_chosen(load):
 
 
 def test_a_parameter_that_has_its_own_option_is_refused(project):
-    with pytest.raises(ConfigError, match=r"--parameter Stage: has an option of its own; use --stage\."):
+    with pytest.raises(ConfigError, match=r"--parameter Stage: has its own option; use --stage\."):
         choose_parameters(options(parameters={"Stage": "test"}), project, None)
 
 

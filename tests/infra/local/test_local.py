@@ -65,7 +65,7 @@ class Keys(dspy.Module):
 """
 
 
-# Like an assumed role's, its keys expire; the SDK renews them 15 minutes before, or on each use if they are shorter-lived.
+# Like an assumed role's, its keys expire; the SDK renews them 15 minutes before, or on each use if shorter-lived.
 EXPIRING = """
 import datetime, json, pathlib
 count = pathlib.Path(__file__).with_suffix(".count")

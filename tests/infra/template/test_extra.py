@@ -62,7 +62,7 @@ def test_regenerating_the_template_keeps_the_additions(project):
     ("text", "says"),
     [
         ("- a list", "must be a mapping"),
-        ("Ressources: {}", "there are: Parameters"),
+        ("Ressources: {}", "sections: Parameters"),
         ("Resources: [", "cannot be read"),
     ],
 )
