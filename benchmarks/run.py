@@ -34,7 +34,7 @@ from dspy_lambda_infra.artifact.distributions import CACHE_FOLDER, compile_tree
 from dspy_lambda_infra.artifact.size import measure
 from dspy_lambda_infra.artifact.target import Target
 from dspy_lambda_infra.artifact.uv import uv
-from dspy_lambda_infra.doctor.cold_start import Runtime, Start, side_by_side
+from dspy_lambda_infra.doctor.cold_start import Runtime, Start, median_seconds
 from dspy_lambda_infra.doctor.command import start_of
 from dspy_lambda_infra.model_server import ModelServer
 from dspy_lambda_infra.project import CATALOGUE, Project, load_project
@@ -72,7 +72,7 @@ class Bench:
         result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
         return result
 
-    def side_by_side(self, workers: dict[str, tuple[Any, ...]]) -> dict[str, dict[str, float]]:
+    def alternate(self, workers: dict[str, tuple[Any, ...]]) -> dict[str, dict[str, float]]:
         """Alternate between several measurements for `rounds` rounds; return the median of each figure."""
         found: dict[str, list[dict[str, float]]] = {name: [] for name in workers}
         for _ in range(self.rounds):
@@ -109,7 +109,7 @@ def artifacts(bench: Bench) -> None:
             "`import fastapi`": Start(catalogue.artifact, None, package="fastapi"),
             "the catalogue function": catalogue,
         }
-        seconds = side_by_side(runtime, starts, max(bench.rounds, 9))
+        seconds = median_seconds(runtime, starts, max(bench.rounds, 9))
         sizes = {name: measure(start.artifact) for name, start in starts.items() if start.handler}
     floor, fastapi = seconds["`import dspy`"], seconds["`import fastapi`"]
     rows = []
@@ -147,7 +147,7 @@ def cold_start(bench: Bench) -> None:
     """Measure process start to first answer, relative to the bare import."""
     # As in an artifact: otherwise a fresh clone would be measured including the compilation of its sources.
     compileall.compile_dir(ROOT / "handler", quiet=1)
-    found = bench.side_by_side({who: ("cold", who) for who in ("dspy", "ours-sqs", "ours-http", "plain")})
+    found = bench.alternate({who: ("cold", who) for who in ("dspy", "ours-sqs", "ours-http", "plain")})
     floor = found["dspy"]["seconds"]
     rows = []
     names = {
@@ -167,7 +167,7 @@ def cold_start(bench: Bench) -> None:
 
 def calls(bench: Bench) -> None:
     """Measure CPU and wall time of one warm call."""
-    found = bench.side_by_side(
+    found = bench.alternate(
         {
             "bare, priced": ("bare", "gpt-4.1-nano", 300),
             "dispatch, priced": ("dispatch", "gpt-4.1-nano", 300),
@@ -223,9 +223,7 @@ def batches(bench: Bench) -> None:
                 # Powertools' sync processor handles one record after another: 100 at 500 ms take 50 s.
                 if kind == "async" or size * delay <= 5:
                     workers["powertools"] = ("batch", "powertools", kind, size, runs)
-                found = (
-                    bench.side_by_side(workers) if size == 100 else {k: bench.worker(*w) for k, w in workers.items()}
-                )
+                found = bench.alternate(workers) if size == 100 else {k: bench.worker(*w) for k, w in workers.items()}
                 ours, theirs = found["ours"], found.get("powertools")
                 rows.append(
                     [

@@ -278,8 +278,8 @@ def _telemetry_page(meanings: Meanings) -> str:
         _table(("message", "meaning"), lines),
         "## Metrics",
         "CloudWatch's embedded metric format, in the namespace `POWERTOOLS_METRICS_NAMESPACE`, with the dimensions "
-        "`service` and `program` (`unknown` if there is none). The values of one invocation are written in as few blobs "
-        "as the format allows.",
+        "`service` and `program` (`unknown` if there is none). The values of one invocation are written in as few "
+        "blobs as the format allows.",
         _table(("metric", "unit", "meaning"), units),
     )
 
@@ -310,7 +310,7 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return one line; escape what Markdown would read as a tag (outside code) or as the cell's end."""
+    """Return one line; escape what Markdown would read as a tag (outside code) or a cell's end."""
     parts = " ".join(text.split()).replace("|", "&#124;").split("`")
     return "`".join(part if n % 2 else part.replace("<", "&lt;") for n, part in enumerate(parts))
 

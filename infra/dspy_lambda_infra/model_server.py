@@ -33,7 +33,7 @@ _STARTS_KEPT = 100_000
 
 
 @dataclasses.dataclass
-class Behaviour:
+class Behavior:
     """How the server handles requests. Rates are fractions of all requests, drawn in order from `seed`."""
 
     samples: bool = False  # texts suit the names of their fields instead of quoting the model and the first input
@@ -81,13 +81,13 @@ class Counts:
 class ModelApp:
     """The server's state and handlers."""
 
-    def __init__(self, behaviour: Behaviour) -> None:
-        self.behaviour = behaviour
+    def __init__(self, behavior: Behavior) -> None:
+        self.behavior = behavior
         self.wires = {wire.path: wire for wire in WIRES}
         self.reset()
 
     def reset(self) -> None:
-        self.random = random.Random(self.behaviour.seed)
+        self.random = random.Random(self.behavior.seed)
         self.counts = Counts()
 
     def application(self) -> web.Application:
@@ -96,16 +96,16 @@ class ModelApp:
             app.router.add_post(path, self.complete)
         app.router.add_get("/v1/models", self.models)
         app.router.add_get("/stats", self.stats)
-        app.router.add_post("/behaviour", self.change)
+        app.router.add_post("/behavior", self.change)
         return app
 
     async def stats(self, _: web.Request) -> web.Response:
         return web.json_response(self.counts.fields())
 
     async def change(self, request: web.Request) -> web.Response:
-        self.behaviour = Behaviour(**await request.json())
+        self.behavior = Behavior(**await request.json())
         self.reset()
-        return web.json_response(dataclasses.asdict(self.behaviour))
+        return web.json_response(dataclasses.asdict(self.behavior))
 
     async def models(self, request: web.Request) -> web.Response:
         self._connected(request)
@@ -131,23 +131,23 @@ class ModelApp:
         counts.per_model[body["model"]] = counts.per_model.get(body["model"], 0) + 1
         if fate == "hang":
             await asyncio.sleep(600)
-        if self.behaviour.delay_seconds:
-            await asyncio.sleep(self.behaviour.delay_seconds)
+        if self.behavior.delay_seconds:
+            await asyncio.sleep(self.behavior.delay_seconds)
         if fate == "drop" and request.transport is not None:
             request.transport.close()
         if fate == "reset" and request.transport is not None:
             _reset(request.transport)
         if fate == "error":
             return _error(500, "server_error", "The server had an error")
-        key = self.behaviour.key
+        key = self.behavior.key
         if fate == "unauthorized" or (key and request.headers.get("Authorization") != f"Bearer {key}"):
             return _error(401, "invalid_api_key", "Incorrect API key provided")
         if fate == "rate_limit":
-            after = self.behaviour.retry_after_seconds
+            after = self.behavior.retry_after_seconds
             return _error(
                 429, "rate_limit_exceeded", "Rate limit reached", {} if after is None else {"Retry-After": str(after)}
             )
-        text = "I would rather not say." if fate == "malformed" else answer(body, samples=self.behaviour.samples)
+        text = "I would rather not say." if fate == "malformed" else answer(body, samples=self.behavior.samples)
         document = completion(body, text)
         stream = body.get("stream") or body.get("method") == "streamGenerateContent"
         response = await self._answer(request, document, stream=bool(stream))
@@ -166,12 +166,12 @@ class ModelApp:
     ) -> web.StreamResponse | None:
         """Send an answer; return None if it could not be sent completely."""
         wire = self._wire(request)
-        whole = json.dumps(wire.write(document)).encode().ljust(self.behaviour.answer_bytes)
+        whole = json.dumps(wire.write(document)).encode().ljust(self.behavior.answer_bytes)
         data = wire.stream(document) if stream else whole
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream" if stream else "application/json"})
         response.content_length = len(data)
         try:
-            if self.behaviour.slow_headers_seconds:
+            if self.behavior.slow_headers_seconds:
                 await self._send_slow_headers(request, data)
             else:
                 await self._send(request, response, data)
@@ -181,11 +181,11 @@ class ModelApp:
 
     async def _send(self, request: web.Request, response: web.StreamResponse, data: bytes) -> None:
         await response.prepare(request)
-        if not self.behaviour.trickle_seconds:
+        if not self.behavior.trickle_seconds:
             await response.write(data)
         else:
             for byte in data:
-                await asyncio.sleep(self.behaviour.trickle_seconds)
+                await asyncio.sleep(self.behavior.trickle_seconds)
                 await response.write(bytes([byte]))
         await response.write_eof()
 
@@ -196,7 +196,7 @@ class ModelApp:
             if request.transport is None:
                 raise ConnectionResetError
             request.transport.write(bytes([byte]))
-            await asyncio.sleep(self.behaviour.slow_headers_seconds)
+            await asyncio.sleep(self.behavior.slow_headers_seconds)
         if request.transport is None:
             raise ConnectionResetError
         request.transport.write(data)
@@ -205,7 +205,7 @@ class ModelApp:
     def _fate(self) -> str:
         draw = self.random.random()
         for fate in ("error", "rate_limit", "unauthorized", "malformed", "drop", "hang", "reset"):
-            draw -= getattr(self.behaviour, f"{fate}_rate")
+            draw -= getattr(self.behavior, f"{fate}_rate")
             if draw < 0:
                 return fate
         return "answer"
@@ -247,12 +247,12 @@ class ModelServer:
 
     Args:
         host: the address to listen on; containers can reach only "0.0.0.0". `address` and `url` always name loopback.
-        behaviour: fields of `Behaviour`; change them later with `behave`.
+        behavior: fields of `Behavior`; change them later with `behave`.
     """
 
-    def __init__(self, *, host: str = "127.0.0.1", **behaviour: Any) -> None:
+    def __init__(self, *, host: str = "127.0.0.1", **behavior: Any) -> None:
         self._host = host
-        self._behaviour = Behaviour(**behaviour)
+        self._behaviour = Behavior(**behavior)
         self.address = ""
 
     @property
@@ -307,9 +307,9 @@ class ModelServer:
         """
         return self._call("/stats")
 
-    def behave(self, **behaviour: Any) -> None:
-        """Replace the behaviour (omitted fields return to their defaults) and reset the counts."""
-        self._call("/behaviour", behaviour)
+    def behave(self, **behavior: Any) -> None:
+        """Replace the behavior (omitted fields return to their defaults) and reset the counts."""
+        self._call("/behavior", behavior)
 
     def _call(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         data = None if body is None else json.dumps(body).encode()
@@ -341,7 +341,7 @@ def main() -> None:
     parser.add_argument("--delay", type=float, default=0.0, metavar="SECONDS")
     parser.add_argument("--until-stdin-closes", action="store_true")
     arguments = parser.parse_args()
-    app = ModelApp(Behaviour(delay_seconds=arguments.delay)).application()
+    app = ModelApp(Behavior(delay_seconds=arguments.delay)).application()
     try:
         asyncio.run(serve(app, arguments.host, arguments.port, arguments.until_stdin_closes))
     except KeyboardInterrupt:

@@ -124,7 +124,7 @@ def _forwarding(child: _Child, stop: threading.Event) -> Iterator[None]:
 def _state(root: Path) -> _State:
     """Return the modification time and size of `.env` and of each file that an artifact would contain."""
     found: _State = {}
-    with contextlib.suppress(OSError):  # a folder was deleted in the meantime, which is a change of its own
+    with contextlib.suppress(OSError):  # a folder was deleted in the meantime, which is itself a change
         for path in [Path(".env"), *project_files(root)]:
             with contextlib.suppress(OSError):
                 status = (root / path).stat()

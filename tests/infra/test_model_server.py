@@ -60,7 +60,7 @@ def post(models):
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "status", "retry_after"),
+    ("behavior", "status", "retry_after"),
     [
         ({"error_rate": 1}, 500, None),
         ({"rate_limit_rate": 1, "retry_after_seconds": 7}, 429, "7"),
@@ -68,8 +68,8 @@ def post(models):
         ({"unauthorized_rate": 1}, 401, None),
     ],
 )
-def test_model_server_faults_return_their_status(models, behaviour, status, retry_after):
-    models.behave(**behaviour)
+def test_model_server_faults_return_their_status(models, behavior, status, retry_after):
+    models.behave(**behavior)
     with pytest.raises(urllib.error.HTTPError) as error:
         post(models)
     assert (error.value.code, error.value.headers.get("Retry-After")) == (status, retry_after)

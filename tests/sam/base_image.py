@@ -65,7 +65,7 @@ class NoBaseImage(NoDocker):
 def build(python: str, tag: str | None = None) -> str:
     """Load the image for this Python version ("3.13") into the engine, unless it exists, and return its name.
 
-    Each version has a repository of its own, for SAM names the image it derives `<repository>:rapid-<architecture>`.
+    Each version has its own repository, because SAM names the image it derives `<repository>:rapid-<architecture>`.
     """
     tag = tag or f"local/lambda-python{python}:latest"
     executable, stdlib, certificates = interpreter(python)

@@ -35,7 +35,7 @@ class NoDocker(Exception):
 def engine() -> Iterator[None]:
     """Ensure that `docker`, and every client that reads DOCKER_HOST, finds an engine.
 
-    A server of this machine that containers shall reach listens on 0.0.0.0; they find it as host.docker.internal
+    A server on this machine that containers call must listen on 0.0.0.0; they find it as host.docker.internal
     if started with `--add-host host.docker.internal:host-gateway`, which `sam local` knows as well.
     """
     with ExitStack() as stack:
@@ -57,7 +57,7 @@ def install(program: str, package: str) -> None:
     if shutil.which(program):
         return
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise NoDocker(f"{program} is not installed (package {package}), which only root on Debian does by itself")
+        raise NoDocker(f"{program} is not installed (package {package}); only root on Debian installs it automatically")
     for command in (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", package]):
         run = subprocess.run(
             command,

@@ -65,7 +65,7 @@ REQUESTS = {
     "another media type": post("/Answer", {"question": "q"}, headers=[("Content-Type", "text/plain")]),
     "a body that is too large": post("/Answer", {"question": "a" * 6_100_000}),
 }
-# The answer's status by the models' behaviour.
+# The answer's status by the models' behavior.
 FAILURES = {
     "a rate limit": ({"rate_limit_rate": 1.0, "retry_after_seconds": 100}, 429),
     "a refused key": ({"unauthorized_rate": 1.0}, 502),
@@ -140,11 +140,11 @@ def test_http_requests_get_the_same_answers_from_sam_and_local(api, models, requ
     assert of_http(ask(api.sam, request_)) == of_http(ask(api.local, request_))
 
 
-@pytest.mark.parametrize(("behaviour", "status"), FAILURES.values(), ids=FAILURES)
-def test_a_failing_model_gives_the_same_answer_on_sam_and_local(api, models, behaviour, status):
+@pytest.mark.parametrize(("behavior", "status"), FAILURES.values(), ids=FAILURES)
+def test_a_failing_model_gives_the_same_answer_on_sam_and_local(api, models, behavior, status):
     answers = []
     for address in (api.sam, api.local):
-        models.behave(**behaviour)
+        models.behave(**behavior)
         answers.append(of_http(ask(address, WARM[0])))
     assert answers[0] == answers[1]
     assert answers[0][0] == status

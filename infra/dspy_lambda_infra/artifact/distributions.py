@@ -22,7 +22,7 @@ from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.artifact.lock import SELDOM_USED
 from dspy_lambda_infra.artifact.requirements import NEVER
 from dspy_lambda_infra.artifact.target import TASK_ROOT, Target
-from dspy_lambda_infra.artifact.uv import THIS_PYTHON, UvError, uv, without_wheel
+from dspy_lambda_infra.artifact.uv import THIS_PYTHON, UvError, explain_missing_wheel, uv
 
 CACHE_FOLDER = ".dspy-lambda"
 _LAYOUT = "1"  # change it when this file would install a different tree from the same lock file
@@ -133,7 +133,7 @@ def install(project: Path, lock: Path, target: Target, indexes: tuple[str, ...] 
                 compile_tree(interpreter, Path(folder) / "packages")
             (cache / key).mkdir(exist_ok=True)
             (Path(folder) / "packages").rename(tree.root)
-        _forget_old(cache, key)
+        _delete_old_trees(cache, key)
     return tree
 
 
@@ -143,7 +143,7 @@ def _install(project: Path, lock: Path, target: Target, indexes: tuple[str, ...]
     try:
         uv("pip", "install", "-q", *THIS_PYTHON, *what, *which, *indexes, project=project)
     except UvError as error:
-        no_wheel = without_wheel(str(error), f"Python {target.python} on {target.architecture}")
+        no_wheel = explain_missing_wheel(str(error), f"Python {target.python} on {target.architecture}")
         raise ConfigError(no_wheel or f"the locked requirements cannot be installed: {error}") from None
 
 
@@ -172,7 +172,7 @@ def build_lock(project: Path) -> Iterator[None]:
         yield
 
 
-def _forget_old(cache: Path, key: str) -> None:
+def _delete_old_trees(cache: Path, key: str) -> None:
     """Keep only the newest few trees: one per runtime and architecture in use."""
     trees = sorted((p for p in cache.iterdir() if (p / "packages").is_dir()), key=lambda p: p.stat().st_mtime)
     for old in [p for p in trees if p.name != key][:-3]:

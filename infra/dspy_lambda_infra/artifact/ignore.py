@@ -72,10 +72,10 @@ def verdict(rules: list[RegexPattern], path: str, is_folder: bool) -> bool | Non
     Done by hand, since with GitIgnoreSpec's own verdict re-including a folder (`!config`) re-includes all files below
     it, while git re-includes only the folder: ignored files, including secrets, would enter the artifact.
     """
-    return next((rule.include for rule in reversed(rules) if _is_about(rule, path, is_folder)), None)
+    return next((rule.include for rule in reversed(rules) if _matches_itself(rule, path, is_folder)), None)
 
 
-def _is_about(rule: RegexPattern, path: str, is_folder: bool) -> bool:
+def _matches_itself(rule: RegexPattern, path: str, is_folder: bool) -> bool:
     """Whether a rule matches this path itself, and not only a folder above it.
 
     Where pathspec's expressions match a folder's name, their only group is the slash after it.

@@ -109,7 +109,7 @@ def _needed(node: ast.AST) -> Iterator[ast.AST]:
     """Yield the nodes of a tree except those that may fail to import or need not run."""
     yield node
     children: Iterable[ast.AST] = ast.iter_child_nodes(node)
-    if isinstance(node, ast.Try) and any(map(_forgives, node.handlers)):
+    if isinstance(node, ast.Try) and any(map(_catches_import_error, node.handlers)):
         children = [*node.orelse, *node.finalbody]
     elif isinstance(node, ast.If) and _CONDITIONS & _names(node.test):
         children = []
@@ -117,7 +117,7 @@ def _needed(node: ast.AST) -> Iterator[ast.AST]:
         yield from _needed(child)
 
 
-def _forgives(handler: ast.ExceptHandler) -> bool:
+def _catches_import_error(handler: ast.ExceptHandler) -> bool:
     return handler.type is None or bool(_FORGIVING & _names(handler.type))
 
 

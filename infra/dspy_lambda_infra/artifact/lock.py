@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.artifact.requirements import NEVER, Requirements
-from dspy_lambda_infra.artifact.uv import THIS_PYTHON, UvError, uv, without_wheel
+from dspy_lambda_infra.artifact.uv import THIS_PYTHON, UvError, explain_missing_wheel, uv
 
 LOCK_FILE = "dspy-lambda.lock"
 # DSPy requires both, but imports LiteLLM for models without a native engine only, and openai for Databricks
@@ -125,7 +125,7 @@ def _compile(root: Path, work: Path, python: str, left_out: frozenset[str], *arg
         return uv("pip", "compile", "-q", *THIS_PYTHON, *which, *arguments, project=root)
     except UvError as error:
         contradiction = f"the project's requirements cannot be resolved for Python {python}:\n{error}"
-        raise ConfigError(without_wheel(str(error), f"Python {python}") or contradiction) from None
+        raise ConfigError(explain_missing_wheel(str(error), f"Python {python}") or contradiction) from None
 
 
 def _digest(root: Path, requirements: Requirements, python: str, litellm: bool) -> str:

@@ -41,7 +41,7 @@ def without_user(text: str) -> str:
     return re.sub(r"(?<=://)[^/\s]*@", "", text)
 
 
-def without_wheel(said: str, target: str) -> str | None:
+def explain_missing_wheel(said: str, target: str) -> str | None:
     """Return the message if uv found no wheel for a target; None if uv failed for another reason."""
     if "Building source distributions is disabled" in said:
         return "pyproject.toml computes its dependencies, which runs its build backend; list them all statically"

@@ -16,7 +16,7 @@ from dspy_lambda_infra.config_warnings import config_warnings
 from dspy_lambda_infra.deploy.account import Account, AccountUnavailable, fetch_account
 from dspy_lambda_infra.deploy.changes import changes, parameter_changes
 from dspy_lambda_infra.deploy.configuration import configuration_changes
-from dspy_lambda_infra.deploy.keys import how_to_put
+from dspy_lambda_infra.deploy.keys import store_command
 from dspy_lambda_infra.deploy.page import page, page_document
 from dspy_lambda_infra.deploy.parameters import (
     Options,
@@ -79,7 +79,7 @@ def run_deploy(
     missing = account.missing_keys if account else []
     lines = [page(project, stack, account, why, parameters), *(f"warning: {warning}" for warning in warnings)]
     lines += _comparison(differences, is_read=account is not None)
-    lines += [f"\n{how_to_put(place)}" for place in missing]
+    lines += [f"\n{store_command(place)}" for place in missing]
     document = page_document(project, stack, account, why, parameters)
     found = {**document, "warnings": warnings, "changes": differences, "missing_keys": missing}
     report("\n".join(lines), found, as_json=as_json)

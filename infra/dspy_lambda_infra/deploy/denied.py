@@ -8,5 +8,5 @@ _CODES = ("AccessDenied", "AccessDeniedException")
 
 
 def is_denied(error: ClientError) -> bool:
-    """Whether a permission is missing: whoever deploys need not have those that are only used for lookups."""
+    """Whether a permission is missing: deploying does not require those that are only used for lookups."""
     return error.response["Error"]["Code"] in _CODES

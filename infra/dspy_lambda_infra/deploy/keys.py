@@ -46,7 +46,7 @@ def _has_parameter(session: boto3.Session, name: str) -> bool:
     return any(page["Parameters"] for page in pages.paginate(ParameterFilters=named))
 
 
-def how_to_put(place: str) -> str:
+def store_command(place: str) -> str:
     """Return a message with a shell command that reads the missing value from the keyboard and stores it.
 
     The command avoids echo, shell history and a trailing newline.

@@ -112,7 +112,7 @@ class Runtime:
         return subprocess.Popen([self._interpreter, *arguments], cwd=start.artifact, env=environment, **output)
 
 
-def side_by_side(runtime: Runtime, starts: dict[str, Start], rounds: int) -> dict[str, float]:
+def median_seconds(runtime: Runtime, starts: dict[str, Start], rounds: int) -> dict[str, float]:
     """Return medians in seconds; alternates between all starts in each round, so that noise affects all equally."""
     found: dict[str, list[float]] = {name: [] for name in starts}
     for start in starts.values():

@@ -12,7 +12,7 @@ from dspy_lambda_infra.artifact.build import build
 from dspy_lambda_infra.artifact.command import find_function, target_of
 from dspy_lambda_infra.artifact.distributions import CACHE_FOLDER
 from dspy_lambda_infra.artifact.target import Target
-from dspy_lambda_infra.doctor.cold_start import Runtime, Start, side_by_side
+from dspy_lambda_infra.doctor.cold_start import Runtime, Start, median_seconds
 from dspy_lambda_infra.progress import step, steps
 from dspy_lambda_infra.project import (
     CATALOGUE,
@@ -46,7 +46,7 @@ def run_doctor(root: Path, function: str | None, rounds: int, *, as_json: bool =
         runtime = Runtime(target, project.root / CACHE_FOLDER)
         bare = next((Start(s.artifact, None) for name, s in starts.items() if name != CATALOGUE), None)
         both = {**({"": bare} if bare else {}), **starts}
-        seconds = side_by_side(runtime, both, rounds)
+        seconds = median_seconds(runtime, both, rounds)
         imports = {name: dict(runtime.imports(start).most_common(_LARGEST)) for name, start in starts.items()}
     floor = seconds.pop("", None)
     functions = [

@@ -29,7 +29,7 @@ _NEEDED = {
 }
 
 
-def keep_order() -> str | None:
+def patch_fifo_order() -> str | None:
     """Patch moto in this process; return the reason if this moto version does not match the patches."""
     missing = [
         f"{owner.__name__}.{name}" for owner, names in _NEEDED.items() for name in names if not hasattr(owner, name)

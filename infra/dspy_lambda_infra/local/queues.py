@@ -34,7 +34,7 @@ class QueueServer:
 
     def start(self) -> None:
         """Start the server."""
-        self.unordered = moto_patches.keep_order()
+        self.unordered = moto_patches.patch_fifo_order()
         logging.getLogger("werkzeug").setLevel(logging.ERROR)  # otherwise one line per request
         app = refuse_pages(DomainDispatcherApplication(create_backend_app))
         # Like ThreadedMotoServer, which cannot wrap its application.

@@ -88,7 +88,7 @@ PLANTED = {
     "sample events": ("events/rest.json", {}),
     ".gitignore": ("notes.txt", {".gitignore": "notes.txt"}),
     ".gitignore with byte order mark": ("notes.txt", {".gitignore": "\ufeffnotes.txt\r\n"}),
-    ".gitignore with a line that is no pattern": ("notes.txt", {".gitignore": "!\n[z-a\nnotes.txt"}),
+    ".gitignore with an invalid pattern": ("notes.txt", {".gitignore": "!\n[z-a\nnotes.txt"}),
     ".gitignore of a folder": ("data/notes.txt", {".gitignore": "/data/"}),
     "nested .gitignore": ("src/package/notes.txt", {"src/package/.gitignore": "*.txt"}),
     ".gitignore above": ("data/notes.txt", {"../../.gitignore": "notes.txt"}),

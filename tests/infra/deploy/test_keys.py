@@ -3,7 +3,7 @@ import pytest
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from dspy_lambda_infra.deploy.keys import how_to_put, missing_keys
+from dspy_lambda_infra.deploy.keys import missing_keys, store_command
 
 
 @pytest.fixture
@@ -43,14 +43,14 @@ def test_missing_permission_to_look_up_keys_does_not_block_deployment(session, m
 
 
 def test_the_command_for_a_json_secret_stores_json():
-    assert "create-secret --name app/x" in how_to_put("secretsmanager:app/x#key")
-    assert "key" in how_to_put("secretsmanager:app/x#key")
+    assert "create-secret --name app/x" in store_command("secretsmanager:app/x#key")
+    assert "key" in store_command("secretsmanager:app/x#key")
 
 
 def test_a_missing_secret_arn_asks_to_create_a_secret_and_update_the_config(session):
     place = "secretsmanager:arn:aws:secretsmanager:us-east-1:123456789012:secret:app/x-AbCdEf#key"
     assert missing_keys(session, {place}) == [place]
-    told = how_to_put(place)
+    told = store_command(place)
     assert "no secret has the ARN" in told
     assert "lambda.secrets" in told
     assert "create-secret --region us-east-1 --name app/x --secret-string" in told

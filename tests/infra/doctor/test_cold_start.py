@@ -3,7 +3,7 @@ import pytest
 from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.artifact.target import Target
 from dspy_lambda_infra.cli import main
-from dspy_lambda_infra.doctor.cold_start import Runtime, Start, side_by_side
+from dspy_lambda_infra.doctor.cold_start import Runtime, Start, median_seconds
 from tests.infra.artifact.conftest import HERE
 
 
@@ -33,7 +33,7 @@ def test_a_cold_start_ends_when_the_runtime_client_requests_an_event(runtime, st
 
 def test_importing_one_package_can_be_measured_as_the_baseline(runtime, start, tmp_path):
     (tmp_path / "package.py").write_text("import time\ntime.sleep(0.2)\n")
-    found = side_by_side(
+    found = median_seconds(
         runtime,
         {"floor": Start(tmp_path, None, package="package"), "all": start("import package\ndef handler(e, c): pass\n")},
         rounds=1,

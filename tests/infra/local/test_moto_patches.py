@@ -182,7 +182,7 @@ def test_concurrent_consumers_receive_each_message_once_and_in_order(server, mak
 @pytest.mark.usefixtures("hurried_threads")
 def test_concurrent_deletes_restore_no_message():
     """Unpatched moto rebuilds a queue's message list on each delete, in a thread per request."""
-    assert moto_patches.keep_order() is None
+    assert moto_patches.patch_fifo_order() is None
     queue = moto_sqs.Queue("Test", "us-east-1", "123456789012")
     handles = []
     for n in range(500):
@@ -195,11 +195,11 @@ def test_concurrent_deletes_restore_no_message():
 
 
 def test_the_patches_match_the_installed_moto():
-    assert moto_patches.keep_order() is None
+    assert moto_patches.patch_fifo_order() is None
 
 
 def test_a_moto_without_the_patched_functions_is_not_patched(monkeypatch):
     monkeypatch.setattr(moto_sqs.SQSBackend, "receive_message", moto_patches.receive_as_moto)
     monkeypatch.delattr(moto_sqs.Message, "visible")
-    assert "visible" in moto_patches.keep_order()
+    assert "visible" in moto_patches.patch_fifo_order()
     assert moto_sqs.SQSBackend.receive_message is moto_patches.receive_as_moto

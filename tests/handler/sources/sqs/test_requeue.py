@@ -302,7 +302,7 @@ def test_what_fails_by_itself_at_each_fifth_receive_is_not_run_again(error, rece
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "body", "is_moved"),
+    ("behavior", "body", "is_moved"),
     [
         ({"rate_limit_rate": 1, "retry_after_seconds": 30}, '{"question": "q"}', False),
         ({"error_rate": 1}, '{"question": "q"}', False),
@@ -315,12 +315,12 @@ def test_what_fails_by_itself_at_each_fifth_receive_is_not_run_again(error, rece
     ids=str,
 )
 def test_outages_are_waited_for_and_what_failed_by_itself_is_moved(
-    server, queue, make_worker, models, behaviour, body, is_moved
+    server, queue, make_worker, models, behavior, body, is_moved
 ):
     worker = make_worker()
     event = receive(server, queue, body)
     event["Records"][0]["attributes"]["ApproximateReceiveCount"] = "5"
-    models.behave(**behaviour)
+    models.behave(**behavior)
     assert (failures(worker(event, Context(remaining_ms=3000))) == []) is is_moved
     assert bool(receive_dead(server, queue, 1 if is_moved else 0)) is is_moved
 
