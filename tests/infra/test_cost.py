@@ -43,4 +43,4 @@ def test_custom_metrics_cost_nothing_before_the_first_call(make_project):
     assert monthly_metrics(project) == pytest.approx(2 * len(UNITS) * 0.30)
     table = cost_table(project)
     assert "Without a call, the stack costs up to 3.00 USD a month" in table
-    assert f"custom metrics for up to {monthly_metrics(project):.2f}" in table
+    assert f"custom metrics add up to {monthly_metrics(project):.2f}" in table

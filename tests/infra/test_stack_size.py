@@ -47,7 +47,7 @@ def test_a_templates_size_is_that_of_its_longer_form(make):
         check_size(project, "x" * (LIMITS["bytes"] + 1))
 
 
-def test_more_programs_fit_without_alarms(make):
+def test_more_programs_fit_without_alarms_and_no_error_suggests_disabling_them(make):
     with pytest.raises(ConfigError, match="59 fit into a stack; split the project"):
         check(make(60, alarms=False))
 

@@ -94,7 +94,7 @@ def test_an_unreadable_requirements_file_or_line_is_named(tmp_path, file, data, 
 @pytest.mark.parametrize(
     "text", ['[project]\nname = "x"\ndynamic = ["dependencies"]\n', '[tool.poetry.dependencies]\ndspy = "*"\n']
 )
-def test_dynamic_or_foreign_dependency_tables_are_refused(tmp_path, text):
+def test_a_pyproject_with_dynamic_dependencies_requires_requirements_txt(tmp_path, text):
     (tmp_path / "pyproject.toml").write_text(text)
     with pytest.raises(ConfigError, match=r"export them to requirements\.txt"):
         read_requirements(tmp_path)
@@ -102,7 +102,7 @@ def test_dynamic_or_foreign_dependency_tables_are_refused(tmp_path, text):
     assert [requirement.name for requirement in read_requirements(tmp_path).listed] == ["requests"]
 
 
-def test_a_project_section_for_other_tools_is_not_read_as_dependencies(tmp_path):
+def test_a_project_key_that_is_not_a_table_has_no_dependencies(tmp_path):
     (tmp_path / "pyproject.toml").write_text("project = 3\n")
     assert listed(tmp_path) == []
 

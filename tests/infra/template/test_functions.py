@@ -53,7 +53,7 @@ def test_a_function_can_have_a_fifo_queue_and_a_schedule(make):
     assert schedule["DeadLetterConfig"] == {"Arn": get_att("OnFailureQueue.Arn")}
 
 
-def test_schedule_names_include_the_stack_so_that_two_stacks_do_not_collide(make_project):
+def test_schedules_have_no_fixed_name_so_that_two_stacks_do_not_collide(make_project):
     settings = {"defaults": {"schedule": {"expression": "rate(1 hour)"}}}
     project = load_project(make_project({"echo": ECHO}, **{"lambda": settings}))
     found = translate(render(project, project.root), {})["Resources"]
