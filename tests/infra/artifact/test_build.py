@@ -127,7 +127,7 @@ def test_an_oversized_artifact_error_lists_large_parts_and_suggests_an_image(mak
     with pytest.raises(ConfigError) as raised:
         quick_build(make_project({"echo": ECHO}))
     first, *table, last = str(raised.value).splitlines()
-    assert first.startswith("Echo: the artifact has ")
+    assert first.startswith("Echo: the artifact is ")
     assert first.endswith("Lambda's limit is 100,000.")
     assert table[0].split()[0] == "dspy_lambda"
     assert any(line.split()[0] == "unzipped" for line in table)

@@ -106,7 +106,7 @@ def test_bare_inputs_passed_as_event_are_refused_with_the_right_option(capfd, tm
     assert main(["invoke", "Answer", "--event", str(file), "--project", str(QUICKSTART), "--model-server"]) == 1
     out, err = capfd.readouterr()
     assert json.loads(out)["errorType"] == "UnknownEvent"
-    assert "bare inputs go with --inputs" in err.splitlines()[-1]
+    assert "pass a program's inputs with --inputs" in err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ def test_local_reports_a_python_version_that_differs_from_the_runtime(make_proje
     for version in (here, other):
         project = load_project(make_project({"echo": ECHO}, **{"lambda": {"runtime": f"python{version}"}}))
         found[version] = LocalLambda(project, limit_resources=False).other_python
-    assert found == {here: None, other: f"Python {here}; on Lambda they have {other}"}
+    assert found == {here: None, other: f"Python {here}; on Lambda they run on {other}"}
 
 
 def test_a_local_function_has_the_same_variables_as_in_the_template(make_project):

@@ -148,7 +148,7 @@ def test_a_verification_dry_run_checks_every_config_and_creates_nothing(account,
     for scenario in SCENARIOS:
         assert f"=== {scenario.name}" in said
     assert "api         url; auth: iam" in said
-    assert "would be checked:\n  An authorized call is answered" in said
+    assert "would check:\n  An authorized call is answered" in said
     assert said.count("AWS::Lambda::Function") >= len(SCENARIOS)
     nothing_is_left(account)
 
