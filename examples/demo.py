@@ -42,10 +42,10 @@ counted in words.
 """
 NEXT = """
 Next:
-  make serve                        the same, until you press Ctrl-C: call it with curl
+  make serve                        the same until Ctrl-C; call it with curl
   . .venv/bin/activate              puts dspy-lambda on your PATH
-  dspy-lambda local --project DIR   runs a project of yours; docs/project.md
-                                    says what one looks like
+  dspy-lambda local --project DIR   runs your own project, described in
+                                    docs/project.md
 """
 BATCH, BAD = 10, 4
 WAIT_SECONDS = 60

@@ -112,7 +112,7 @@ def test_bare_inputs_passed_as_event_are_refused_with_the_right_option(capfd, tm
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["invoke", "Answer", "--inputs", "{question", "--project", str(QUICKSTART)], "--inputs: not JSON"),
+        (["invoke", "Answer", "--inputs", "{question", "--project", str(QUICKSTART)], "--inputs: invalid JSON"),
         (["invoke", "Answer", "--inputs", "/nowhere", "--project", str(QUICKSTART)], "/nowhere: No such file"),
         (["invoke", "Answer", "--inputs", "[1]", "--project", str(QUICKSTART)], "--inputs: must be a JSON object"),
         (["invoke", "Answer", "--inputs", '"q"', "--project", str(QUICKSTART)], "--inputs: must be a JSON object"),
@@ -122,7 +122,7 @@ def test_bare_inputs_passed_as_event_are_refused_with_the_right_option(capfd, tm
         ),
         (["invoke", "Nope", "--event", str(EVENTS / "rest.json"), "--project", str(QUICKSTART)], "no program 'Nope'"),
         (["invoke", "--event", "/nowhere.json", "--project", str(QUICKSTART)], "/nowhere.json: No such file"),
-        (["invoke", "--event", str(EVENTS / "README.md"), "--project", str(QUICKSTART)], "not JSON"),
+        (["invoke", "--event", str(EVENTS / "README.md"), "--project", str(QUICKSTART)], "invalid JSON"),
         (["local", "--project", "/nowhere"], "/nowhere/dspy.config.yaml: no such file"),
     ],
 )

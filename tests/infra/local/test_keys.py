@@ -20,7 +20,7 @@ def test_a_missing_model_key_is_reported_before_anything_is_ready(project, capsy
     out, err = capsys.readouterr()
     assert out == ""
     (line,) = err.splitlines()
-    assert "OPENAI_API_KEY (of Echo)" in line
+    assert "OPENAI_API_KEY (for Echo)" in line
     assert f"{project}/.env" in line
     assert "--model-server" in line
 

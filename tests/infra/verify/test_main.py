@@ -159,7 +159,7 @@ def test_a_refused_config_fails_the_verification_dry_run(account, monkeypatch, c
     assert "nonsense" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("script", "why"), [("exit 0", None), ("exit 1", "does not run"), (None, "not installed")])
+@pytest.mark.parametrize(("script", "why"), [("exit 0", None), ("exit 1", "is not running"), (None, "not installed")])
 def test_scenarios_with_images_require_a_running_docker(monkeypatch, tmp_path, script, why):
     if script:
         (tmp_path / "docker").write_text(f"#!/bin/sh\n{script}\n")
