@@ -23,7 +23,8 @@ from dspy_lambda.api.app import create_app
 from dspy_lambda.api.problems import problem
 from dspy_lambda.environment import Environment
 from dspy_lambda.errors import ConfigError
-from dspy_lambda.settings import TEXTS
+from dspy_lambda.secrets import resolve
+from dspy_lambda.settings import TEXTS, Settings
 from dspy_lambda_infra.local.access import is_loopback, refuse_host, refuse_origin
 from dspy_lambda_infra.local.command import model_variables
 from dspy_lambda_infra.local.keys import require_keys
@@ -101,7 +102,10 @@ def _serve(variables: dict[str, str], host: str, port: int, dev: bool) -> int:
         return 1
     output = Terminal(sys.stdout, "serve") if sys.stdout.isatty() else None
     shown = {TEXTS: "answer"} if dev else {}
-    environment = Environment(shown | variables, output, own_process=True)
+    settings = Settings.from_environment(variables)
+    secrets = resolve(settings) if settings.secrets else {}
+    os.environ.update(secrets)  # as on Lambda: programs that make their own LMs look there
+    environment = Environment(variables | secrets | shown, output, own_process=True, secrets=secrets)
     config = uvicorn.Config(
         ServeApp(environment, own_machine=own_machine),
         host=host,

@@ -136,6 +136,39 @@ def test_requests_a_minute_are_spread_and_what_cannot_wait_is_a_rate_limit(monke
     assert slots._pause(now[0] + 1) == 0
 
 
+@pytest.mark.parametrize(("used", "waits"), [((99,), 0), ((100,), 60), ((60, 40), 60), ((41, 60, 40), 61)])
+def test_a_call_waits_while_the_tokens_of_the_last_minute_reach_the_limit(monkeypatch, used, waits):
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    slots = limit(tokens_per_minute=100)
+    for tokens in used:
+        slots.spent(tokens)
+        now += 1
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+    assert slots._pause(None) == waits
+
+
+def test_a_slot_that_is_granted_while_its_waiter_gives_up_goes_to_the_next_one():
+    slots = limit(max_parallel_requests=1)
+    _, generation = slots._enter()
+    first, _ = slots._enter()
+    slots._release(generation)  # grants it to the first in the queue, which has just stopped waiting
+    slots._leave(first, generation)
+    assert slots._enter()[0] is None
+
+
+def test_a_thread_whose_deadline_has_passed_does_not_wait_for_a_slot():
+    slots = limit(max_parallel_requests=1)
+    slots._enter()
+    waited = []
+    queued, generation = slots._enter()
+    queued.result = lambda timeout: waited.append(timeout) or (_ for _ in ()).throw(TimeoutError)
+    with pytest.raises(DeadlineExceeded, match=r"^The deadline came before a slot at the model\.$"):
+        slots._granted(queued, generation, time.monotonic() - 1)
+    assert waited == [0.0]
+    assert not slots._waiting
+
+
 def test_tokens_a_minute_wait_for_old_ones_to_pass(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr("dspy_lambda.limits.time.monotonic", lambda: now[0])

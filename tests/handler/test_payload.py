@@ -237,3 +237,8 @@ def test_what_json_cannot_hold_is_named(make, kind):
 def test_a_result_that_is_no_object_is_answered_under_its_fields_name():
     assert json.loads(to_outputs(["a"], field="headlines")) == {"headlines": ["a"]}
     assert json.loads(to_outputs({"a": 1}, field="headlines")) == {"a": 1}
+
+
+def test_half_a_surrogate_pair_is_refused_in_a_sentence():
+    with pytest.raises(InvalidInput, match=r"^The text holds half of a surrogate pair, which no model can be sent\.$"):
+        read_json(b'{"a": "\\ud800"}')

@@ -227,3 +227,18 @@ def test_a_key_in_place_of_a_name_is_refused_and_not_repeated(tmp_path, key, tex
 def test_long_variable_names_are_accepted(tmp_path, name):
     config = load(tmp_path, f"models: {{default: fast, registry: {{fast: {{model: m, env: {name}}}}}}}")
     assert config.models.registry["fast"].env == name
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("models: {default: a, registry: {function-call: {model: m, nope: 1}}}", "registry.function-call.nope"),
+        ("models: {default: a, registry: {'literal[a]': {model: m, cache: x}}}", "registry.literal[a].cache"),
+        (VALID + "lambda: {programs: {Sqs: {nope: 1}}}", "lambda.programs.Sqs.nope"),
+        (VALID + "lambda: {defaults: {sqs: {nope: 1}}}", "lambda.defaults.sqs.nope"),
+    ],
+)  # fmt: skip
+def test_a_name_that_looks_like_a_type_is_in_its_errors_place(tmp_path, text, says):
+    (tmp_path / "dspy.config.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        load_config(tmp_path)

@@ -14,8 +14,12 @@ import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
+import boto3
 import pytest
+from moto import mock_aws
 
+from dspy_lambda.errors import ConfigError
+from dspy_lambda_infra import serve as serve_module
 from dspy_lambda_infra.cli import main
 from tests.support import AECHO, ECHO, Records, until
 
@@ -302,3 +306,25 @@ def test_serve_refuses_dev_if_other_machines_could_call_it(make_project, capsys)
     (project / ".env").write_text("OPENAI_API_KEY=k\n")
     assert main(["serve", "--project", str(project), "--dev", "--host", "0.0.0.0"]) == 2
     assert "--dev shows the texts of exceptions to every caller" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("options", "texts"), [((), "log"), (("--dev",), "answer")])
+def test_keys_come_from_their_secret_store_and_dev_shows_texts_whatever_is_set(
+    make_project, monkeypatch, options, texts
+):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    monkeypatch.setenv("DSPY_LAMBDA_SECRETS", "OPENAI_API_KEY=ssm:/app/key")
+    monkeypatch.setenv("DSPY_LAMBDA_EXCEPTION_TEXTS", "log")
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    built = []
+
+    def build(variables, *_, secrets, **__):
+        built.append((variables["OPENAI_API_KEY"], variables["DSPY_LAMBDA_EXCEPTION_TEXTS"], secrets))
+        raise ConfigError("far enough")
+
+    monkeypatch.setattr(serve_module, "Environment", build)
+    with mock_aws():
+        boto3.client("ssm").put_parameter(Name="/app/key", Value="from the store", Type="SecureString")
+        assert main(["serve", "--project", str(make_project({"echo": ECHO})), "--port", "0", *options]) == 2
+    assert built == [("from the store", texts, {"OPENAI_API_KEY": "from the store"})]

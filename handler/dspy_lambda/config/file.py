@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -106,8 +107,7 @@ def _explain(error: ValidationError, schema: type[Config]) -> list[str]:
     for item in error.errors(include_url=False, include_input=False, include_context=False):
         if "literal[False]" in item["loc"]:  # a mapping is not False, either: its own lines say what is wrong with it
             continue
-        # Union members show up in the location as class names or literal[...]; they are no keys of the file.
-        keys = [str(part) for part in item["loc"] if not _is_union_tag(part)]
+        keys = _keys(schema, [str(part) for part in item["loc"]])
         places = ".".join(map(shown, keys))
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
@@ -116,8 +116,23 @@ def _explain(error: ValidationError, schema: type[Config]) -> list[str]:
     return lines
 
 
-def _is_union_tag(part: str | int) -> bool:
-    return isinstance(part, str) and (part == "Sqs" or part.startswith(("literal[", "function-")))
+def _keys(schema: type[BaseModel], location: list[str]) -> list[str]:
+    """The keys in a location, without the union members that pydantic puts behind the key of a union."""
+    keys: list[str] = []
+    section: type[BaseModel] | None = schema
+    is_name = is_tag = False
+    for part in location:
+        if is_tag and (part == "Sqs" or part.startswith(("literal[", "function-"))):
+            is_tag = False
+            continue
+        keys.append(part)
+        if is_name or section is None:  # an alias or a program may have any name
+            is_name = False
+            continue
+        annotation = next((f.annotation for n, f in section.model_fields.items() if (f.alias or n) == part), None)
+        is_name, is_tag = get_origin(annotation) is dict, get_origin(annotation) in (Union, UnionType)
+        section = _section_in(annotation)
+    return keys
 
 
 def _allowed(schema: type[BaseModel], keys: list[str]) -> list[str]:

@@ -100,8 +100,8 @@ class Journal:
         return found.st_ino == self._inode and not found.st_nlink
 
     def end(self) -> None:
-        """The batch is over."""
-        _HEADER.pack_into(self._map, 0, 0, 0)
+        """The batch is over. What is still to be taken off stays noted, should the process be replaced now."""
+        self.begin([])
 
     def load(self) -> dict[str, int]:
         """What `keep` kept last."""

@@ -70,16 +70,17 @@ class Suspects:
         """Note a batch in the journal; what to call with a record's position and its state."""
         if self._journal is None:
             return None
-        if not self._is_kept:
-            # Not when they are found: that is in the last moments of an invocation.
-            self._journal.keep(self._known)
-            self._is_kept = True
         return self._journal.begin([record.raw for record in records])
 
     def end(self) -> None:
         """The batch is over."""
-        if self._journal is not None:
-            self._journal.end()
+        if self._journal is None:
+            return
+        self._journal.end()
+        if not self._is_kept:
+            # Not with the next batch: the process may be replaced before that.
+            self._journal.keep(self._known)
+            self._is_kept = True
 
     def split(self, groups: list[list[Record]]) -> tuple[list[list[Record]], list[list[Record]]]:
         """The groups to start at once, and those to start after them, the most suspect last."""

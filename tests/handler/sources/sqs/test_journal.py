@@ -101,6 +101,17 @@ def test_a_journal_teaches_nothing_of_a_batch_that_ended(tmp_path):
     assert Journal(tmp_path).died_with == []
 
 
+def test_what_was_done_stays_noted_after_a_batch_has_ended(tmp_path):
+    first = Journal(tmp_path)
+    first.begin([note(0)])(0, "done")
+    del first
+    second = Journal(tmp_path)
+    second.begin([note(1)])
+    second.end()
+    del second
+    assert Journal(tmp_path).done == [note(0)]
+
+
 def test_two_processes_do_not_share_one(tmp_path):
     first = Journal(tmp_path)
     code = f"""

@@ -85,6 +85,16 @@ def test_a_process_that_died_makes_suspects_of_what_it_ran(tmp_path):
     assert sorted(names(behind)) == ["a", "c"]
 
 
+def test_a_process_that_is_replaced_after_a_batch_hands_its_suspects_on(tmp_path):
+    suspects = Suspects(Journal(tmp_path))
+    suspects.begin([record("a")])
+    suspects.suspect(["a"], alone=True)
+    suspects.end()
+    del suspects
+    _, behind = Suspects(Journal(tmp_path)).split(groups(record("a"), record("b")))
+    assert names(behind) == ["a"]
+
+
 def test_a_record_is_fatal_once_three_processes_died_while_it_ran_alone_and_it_had_its_five_runs(tmp_path):
     fatal = []
     for _ in range(4):
