@@ -6,8 +6,8 @@ HERE := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
 BIN := .venv/bin
 TOOLS := .venv-tools/bin
 PROJECT ?= examples/quickstart
-# Tests whose queues' timeouts do not stand a busy machine, the one that installs a release, and the one that kills for
-# minutes.
+# Tests with queue timeouts that fail on a busy machine, the one that installs a release, and the one that kills
+# processes for minutes.
 ALONE := tests/infra/local/test_fifo.py tests/infra/local/test_moto_patches.py tests/infra/local/test_outage.py \
 	tests/infra/verify/test_local.py tests/test_install.py
 CHAOS := tests/stress/test_chaos.py
@@ -20,7 +20,7 @@ setup: .venv/ready
 tools: .venv-tools/ready
 
 .venv/ready: requirements/dev.txt requirements/uv.txt pyproject.toml
-	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer on PATH; install one, or say make PYTHON=/path/to/python3" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer on PATH; install one, or use make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: this Python has no venv module; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@echo "Installing into .venv (about a minute, once) ..."
 	@rm -rf .venv
@@ -29,7 +29,7 @@ tools: .venv-tools/ready
 	@$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode --require-hashes -r requirements/dev.txt
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
-	@echo "Installed. To have dspy-lambda on your PATH: . .venv/bin/activate"
+	@echo "Installed. To put dspy-lambda on your PATH: . .venv/bin/activate"
 
 .venv-tools/ready: requirements/tools.txt .venv/ready
 	@rm -rf .venv-tools
@@ -44,9 +44,9 @@ demo: setup
 test: setup
 	$(BIN)/python -m $(PYTEST)
 
-# The branches that the tests take; fails below what is reached (see pyproject.toml). On Python 3.11 it takes 1.7 times
-# the CPU: so without what only repeats under load, or takes an artifact of everything.
-# A test that fails is `make test`'s affair, which has run it without that load.
+# Branch coverage; fails below the thresholds (see pyproject.toml). On Python 3.11 it takes 1.7 times the CPU, so tests
+# that only repeat under load, or build a complete artifact, are left out.
+# Ignores failed tests: `make test` reports those, without that load.
 UNCOUNTED := tests/stress tests/examples tests/benchmarks tests/infra/artifact/test_quickstart.py
 coverage: setup
 	@rm -rf .coverage
@@ -56,7 +56,7 @@ coverage: setup
 	@$(BIN)/python -m coverage report --include 'handler/*' --fail-under 94
 
 # The handler's tests against any DSPy, with and without the patches that only save time:
-# make test-dspy (the newest release), VERSION=3.4.0, or PACKAGE=dspy-lite for what else calls itself `dspy`.
+# make test-dspy (the newest release), VERSION=3.4.0, or PACKAGE=dspy-lite for another distribution of `dspy`.
 PACKAGE ?= dspy
 VERSION ?=
 OTHER := .venv-$(PACKAGE)-$(or $(VERSION),newest)
@@ -71,7 +71,7 @@ test-dspy: setup
 	TEST_DSPY=1 $(OTHER)/bin/python -m pytest -q -n 3 --dist loadfile tests/handler
 	DSPY_LAMBDA_FAST=false $(OTHER)/bin/python -m pytest -q -n 3 --dist loadfile tests/handler
 
-# Needs the SAM CLI (make tools) and, for `sam local`, Docker: it installs and starts one where it is root on Debian.
+# Needs the SAM CLI (make tools) and, for `sam local`, Docker: it installs and starts one if it is root on Debian.
 test-sam: setup tools
 	$(BIN)/python -m pytest -q tests/sam
 
@@ -79,7 +79,7 @@ test-sam: setup tools
 verify-aws: setup tools
 	PATH="$(HERE)/$(TOOLS):$(HERE)/$(BIN):$$PATH" $(BIN)/python -m dspy_lambda_infra.verify
 
-# One bad record, one stuck call, one killed process: on the local Lambda, through SQS. STRESS_SCALE=10: all of it.
+# One bad record, one stuck call, one killed process: on the local Lambda, through SQS. STRESS_SCALE=10 runs everything.
 isolation: setup
 	$(BIN)/python -m pytest -q tests/isolation $(ALONE)
 
@@ -89,7 +89,7 @@ chaos: setup
 stress: setup
 	STRESS_SCALE=10 $(BIN)/python -m pytest -q tests/stress
 
-# Ctrl-C ends it, which is no error.
+# Ctrl-C stops it and is not an error.
 serve: setup
 	@trap : INT; $(BIN)/dspy-lambda local --project $(PROJECT) --port 3000 --model-server || test $$? -eq 130
 
@@ -120,11 +120,11 @@ template: setup
 	$(BIN)/uv pip install -q --python .venv-docs/bin/python --require-hashes -r requirements/docs.txt
 	@touch $@
 
-# The site, into site/. A link or an anchor that leads nowhere fails the build.
+# Builds the site into site/. A broken link or anchor fails the build.
 docs: setup .venv-docs/ready
 	.venv-docs/bin/zensical build --clean --strict
 
-# The pages of docs/reference/, from the code; tests/docs fails where one is out of date.
+# Writes docs/reference/ from the code; tests/docs fails if a page is out of date.
 reference: setup
 	$(BIN)/python docs/generate.py
 
@@ -144,7 +144,7 @@ lock:
 	$(BIN)/$(LOCK) --group docs -o requirements/docs.txt
 	echo uv | $(BIN)/$(LOCK) - -o requirements/uv.txt
 
-# Wheel and sdist, as they would be uploaded.
+# Builds the wheel and sdist for upload.
 package: setup tools
 	rm -rf dist
 	$(BIN)/uv build -q

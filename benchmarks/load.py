@@ -1,7 +1,7 @@
-"""A load generator: users that each send their next request when they have their last answer.
+"""A load generator: each user sends the next request after receiving the last answer.
 
-Raw asyncio streams with keep-alive: client libraries cost more per request than the server that is measured. Only
-loopback addresses are accepted, and it stops by itself.
+Uses raw asyncio streams with keep-alive: client libraries would cost more per request than the measured server.
+Accepts only loopback addresses, and stops on its own.
 
     python benchmarks/load.py --url http://127.0.0.1:8000 --target '/Answer={"question": "q"}' --users 100
 """
@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 @dataclass
 class Load:
-    """What the answers were: statuses, and seconds per request, within the measured time."""
+    """The answers within the measured time: statuses, and seconds per request."""
 
     seconds: float
     statuses: dict[int, int] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class Load:
     failed: int = 0
 
     def summary(self) -> dict[str, object]:
-        """Requests a second and latencies."""
+        """Return requests per second and latencies."""
         ordered = sorted(self.latencies) or [float("nan")]
         return {
             "requests_per_second": round(len(self.latencies) / self.seconds, 2),
@@ -44,7 +44,7 @@ class Load:
 async def user(
     host: str, port: int, requests: list[bytes], number: int, load: Load, starts: float, ends: float
 ) -> None:
-    """One user: a connection, and one request after the other until the time is over."""
+    """Run one user: one connection, and one request after another until the time is over."""
     reader = writer = None
     turn = number
     while time.perf_counter() < ends:
@@ -76,7 +76,7 @@ async def run(url: str, targets: list[tuple[str, str]], users: int, seconds: flo
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or 80
     if not ipaddress.ip_address(host).is_loopback:
-        raise SystemExit("load goes to loopback addresses only")
+        raise SystemExit("load is sent only to loopback addresses")
     requests = [
         f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n{body}"

@@ -1,9 +1,9 @@
-"""Side by side with its peers, in one run, on one model server; writes RESULTS.md, a plot, and checks for relapses.
+"""Compares dspy-lambda with its peers in one run, on one model server; writes RESULTS.md and a plot; finds regressions.
 
     make bench
 
-Each measurement is a process of its own, repeated in turn with its peers, so that a drift of the machine meets all of
-them; the medians are compared as ratios. Load goes to loopback only.
+Each measurement runs in its own process and alternates with its peers, so that drift of the machine affects all of
+them; medians are compared as ratios. Load is sent only to loopback.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from dspy_lambda_infra.artifact.distributions import CACHE_FOLDER, compile_tree
 from dspy_lambda_infra.artifact.size import measure
 from dspy_lambda_infra.artifact.target import Target
 from dspy_lambda_infra.artifact.uv import uv
-from dspy_lambda_infra.doctor.cold_start import Runtime, Start, side_by_side
+from dspy_lambda_infra.doctor.cold_start import Runtime, Start, median_seconds
 from dspy_lambda_infra.doctor.command import start_of
 from dspy_lambda_infra.model_server import ModelServer
 from dspy_lambda_infra.project import CATALOGUE, Project, load_project
@@ -53,13 +53,13 @@ TARGETS = {
 
 
 class Bench:
-    """Runs workers against one model server and collects what they say."""
+    """Runs workers against one model server and collects their results."""
 
     def __init__(self, models: ModelServer, rounds: int, bench_python: Path | None) -> None:
         self.models = models
         self.rounds = rounds
         self.bench_python = bench_python
-        self.ratios: dict[str, float] = {}  # lower is better, each against a floor or an ideal of this run
+        self.ratios: dict[str, float] = {}  # lower is better; relative to a baseline or an ideal in the same run
         self.sections: list[str] = []
 
     def worker(self, name: str, *arguments: Any) -> dict[str, float]:
@@ -72,8 +72,8 @@ class Bench:
         result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
         return result
 
-    def side_by_side(self, workers: dict[str, tuple[Any, ...]]) -> dict[str, dict[str, float]]:
-        """Several measurements in turn, `rounds` times over: the median of each figure."""
+    def alternate(self, workers: dict[str, tuple[Any, ...]]) -> dict[str, dict[str, float]]:
+        """Alternate between several measurements for `rounds` rounds; return the median of each figure."""
         found: dict[str, list[dict[str, float]]] = {name: [] for name in workers}
         for _ in range(self.rounds):
             for name, (worker, *arguments) in workers.items():
@@ -92,7 +92,7 @@ class Bench:
 
 
 def artifacts(bench: Bench) -> None:
-    """Process start to the first request for work, from built artifacts under the real runtime client; and sizes."""
+    """Measure process start to first poll, from built artifacts under the real runtime client; and artifact sizes."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         project = copy_of_the_quickstart(work / "http")
@@ -109,7 +109,7 @@ def artifacts(bench: Bench) -> None:
             "`import fastapi`": Start(catalogue.artifact, None, package="fastapi"),
             "the catalogue function": catalogue,
         }
-        seconds = side_by_side(runtime, starts, max(bench.rounds, 9))
+        seconds = median_seconds(runtime, starts, max(bench.rounds, 9))
         sizes = {name: measure(start.artifact) for name, start in starts.items() if start.handler}
     floor, fastapi = seconds["`import dspy`"], seconds["`import fastapi`"]
     rows = []
@@ -126,7 +126,7 @@ def artifacts(bench: Bench) -> None:
 
 
 def copy_of_the_quickstart(folder: Path, http: bool = True) -> Project:
-    """The quickstart under another name, called over HTTP or only through its queues."""
+    """Copy the quickstart under another name, called over HTTP or only through its queues."""
     shutil.copytree(QUICKSTART, folder, ignore=shutil.ignore_patterns(".*"))
     config = yaml.safe_load((folder / "dspy.config.yaml").read_text())
     config["lambda"]["defaults"]["http"] = http
@@ -135,7 +135,7 @@ def copy_of_the_quickstart(folder: Path, http: bool = True) -> Project:
 
 
 def plain_installation(target: Target, folder: Path) -> Path:
-    """DSPy as pip would install it."""
+    """Install DSPy as pip would."""
     interpreter = target.interpreter()
     assert interpreter
     uv("pip", "install", "-q", "--target", str(folder), "--python", interpreter, f"dspy=={version('dspy')}")
@@ -144,10 +144,10 @@ def plain_installation(target: Target, folder: Path) -> Path:
 
 
 def cold_start(bench: Bench) -> None:
-    """Process start to first answer, against the bare import."""
-    # As in an artifact: or a tree that was cloned a moment ago would be measured with the compilation of its sources.
+    """Measure process start to first answer, relative to the bare import."""
+    # As in an artifact: otherwise a fresh clone would be measured including the compilation of its sources.
     compileall.compile_dir(ROOT / "handler", quiet=1)
-    found = bench.side_by_side({who: ("cold", who) for who in ("dspy", "ours-sqs", "ours-http", "plain")})
+    found = bench.alternate({who: ("cold", who) for who in ("dspy", "ours-sqs", "ours-http", "plain")})
     floor = found["dspy"]["seconds"]
     rows = []
     names = {
@@ -166,8 +166,8 @@ def cold_start(bench: Bench) -> None:
 
 
 def calls(bench: Bench) -> None:
-    """CPU and wall time of one warm call."""
-    found = bench.side_by_side(
+    """Measure CPU and wall time of one warm call."""
+    found = bench.alternate(
         {
             "bare, priced": ("bare", "gpt-4.1-nano", 300),
             "dispatch, priced": ("dispatch", "gpt-4.1-nano", 300),
@@ -211,7 +211,7 @@ def calls(bench: Bench) -> None:
 
 
 def batches(bench: Bench) -> None:
-    """SQS batches of every size and delay."""
+    """Measure SQS batches of every size and delay."""
     rows = []
     for delay in (0.0, 0.05, 0.5):
         bench.models.behave(delay_seconds=delay)
@@ -220,12 +220,10 @@ def batches(bench: Bench) -> None:
                 ideal = delay * max(1, size / 100)
                 runs = 3 if size < 1000 else 2
                 workers: dict[str, tuple[Any, ...]] = {"ours": ("batch", "ours", kind, size, runs)}
-                # Powertools' sync processor takes one record after the other: 100 at 500 ms are 50 s.
+                # Powertools' sync processor handles one record after another: 100 at 500 ms take 50 s.
                 if kind == "async" or size * delay <= 5:
                     workers["powertools"] = ("batch", "powertools", kind, size, runs)
-                found = (
-                    bench.side_by_side(workers) if size == 100 else {k: bench.worker(*w) for k, w in workers.items()}
-                )
+                found = bench.alternate(workers) if size == 100 else {k: bench.worker(*w) for k, w in workers.items()}
                 ours, theirs = found["ours"], found.get("powertools")
                 rows.append(
                     [
@@ -260,7 +258,7 @@ AsyncBatchProcessor for the async program, BatchProcessor for the sync one; 100 
 
 
 def fan_out_and_answering(bench: Bench) -> None:
-    """A fan-out of six, and what answering takes once the deadline has come."""
+    """Measure a fan-out of six, and how long answering takes after the deadline."""
     bench.models.behave(delay_seconds=0.5)
     fan = bench.worker("fan-out", 8)
     bench.ratios["fan-out of 6"] = fan["median_ms"] / 1000
@@ -276,7 +274,7 @@ def fan_out_and_answering(bench: Bench) -> None:
 
 @contextlib.contextmanager
 def server(command: list[str], environment: dict[str, str], folder: Path, port: int) -> Iterator[str]:
-    """A server in a process of its own, once it answers."""
+    """Start a server in its own process and wait until it answers."""
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             command, env={**os.environ, **environment}, cwd=folder, stdout=log, stderr=log, start_new_session=True
@@ -301,7 +299,7 @@ def server(command: list[str], environment: dict[str, str], folder: Path, port: 
 
 
 def load(url: str, targets: list[str], users: int = USERS, seconds: float = 5.0) -> dict[str, Any]:
-    """The load generator's summary."""
+    """Run the load generator and return its summary."""
     options = [option for target in targets for option in ("--target", target)]
     command = [sys.executable, str(HERE / "load.py"), "--url", url, *options]
     command += ["--users", str(users), "--seconds", str(seconds)]
@@ -311,7 +309,7 @@ def load(url: str, targets: list[str], users: int = USERS, seconds: float = 5.0)
 
 
 def users(bench: Bench) -> None:
-    """100 users at 500 ms, and the local Lambda's warm call."""
+    """Measure 100 users at 500 ms, and the local Lambda's warm call."""
     bench.models.behave(delay_seconds=0.5)
     rows = []
     common = {"OPENAI_API_KEY": "none", "DSPY_LAMBDA_API_BASE": bench.models.url}
@@ -360,7 +358,7 @@ def _user_row(name: str, kind: str, found: dict[str, Any]) -> list[Any]:
 
 
 def stress(bench: Bench) -> None:
-    """The stress suite's figures."""
+    """Collect the stress suite's figures."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "figures.json"
         environment = {**os.environ, "STRESS_REPORT": str(path), "STRESS_SCALE": "3"}
@@ -378,7 +376,7 @@ def stress(bench: Bench) -> None:
 
 
 def plot(bench: Bench) -> str:
-    """The ratios as bars, in SVG; the line is the ideal or the floor."""
+    """Plot the ratios as bars, in SVG; the line is the ideal or the baseline."""
     width, left, height = 760, 300, 22
     most = max(2.0, *bench.ratios.values())
     scale = (width - left - 60) / most
@@ -395,8 +393,8 @@ def plot(bench: Bench) -> str:
     return f'{head} font-size="12">\n' + "\n".join(body) + "\n</svg>\n"
 
 
-def relapses(ratios: dict[str, float], baseline: dict[str, float]) -> list[str]:
-    """The ratios that are more than 15 % worse than the baseline's; a ratio that is gone is a relapse too."""
+def regressions(ratios: dict[str, float], baseline: dict[str, float]) -> list[str]:
+    """Return the ratios that are more than 15 % worse than the baseline's; a missing ratio is a regression too."""
     return [
         f"{name}: {ratios.get(name, float('nan')):.2f}, was {before:.2f}"
         for name, before in baseline.items()
@@ -405,11 +403,11 @@ def relapses(ratios: dict[str, float], baseline: dict[str, float]) -> list[str]:
 
 
 def main() -> int:
-    """Run everything; 1 on a relapse."""
+    """Run everything; return 1 on a regression."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--bench-python", type=Path, help="a Python that has dspy-cli")
-    parser.add_argument("--new-baseline", action="store_true", help="keep this run's ratios as the ones to hold")
+    parser.add_argument("--bench-python", type=Path, help="a Python with dspy-cli installed")
+    parser.add_argument("--new-baseline", action="store_true", help="store this run's ratios as the new baseline")
     given = parser.parse_args()
     with ModelServer() as models:
         bench = Bench(models, given.rounds, given.bench_python)
@@ -427,7 +425,7 @@ def main() -> int:
     (HERE / "ratios.svg").write_text(plot(bench))
     if given.new_baseline or not BASELINE.exists():
         BASELINE.write_text(json.dumps({k: round(v, 3) for k, v in bench.ratios.items()}, indent=1) + "\n")
-    worse = relapses(bench.ratios, json.loads(BASELINE.read_text()))
+    worse = regressions(bench.ratios, json.loads(BASELINE.read_text()))
     for line in worse:
         print(f"RELAPSE {line}", file=sys.stderr)
     return 1 if worse else 0

@@ -1,4 +1,4 @@
-"""One measurement in a process of its own; prints a JSON object. `run.py` starts these."""
+"""Runs one measurement in its own process and prints a JSON object. `run.py` starts these."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Context:
 
 
 def batch(kind: str, size: int) -> dict[str, Any]:
-    """An SQS event."""
+    """Return an SQS event."""
     program, field = PROGRAMS[kind]
     bodies = (json.dumps({"program": program, "inputs": {field: f"record {n}"}}) for n in range(size))
     return {"Records": [_record(n, body) for n, body in enumerate(bodies)]}
@@ -55,7 +55,7 @@ def _record(number: int, body: str) -> dict[str, Any]:
 
 
 def http_event() -> dict[str, Any]:
-    """A REST API event for Summarise."""
+    """Return a REST API event for Summarise."""
     from dspy_lambda_infra.local.events import Request, rest_event
 
     body = json.dumps({"text": "a text", "sentences": 2}).encode()
@@ -63,7 +63,7 @@ def http_event() -> dict[str, Any]:
 
 
 def our_handler() -> Callable[[Any, Any], Any]:
-    """This project's handler over the quickstart."""
+    """Return this project's handler for the quickstart."""
     os.environ |= {"DSPY_LAMBDA_PROJECT": str(ROOT / "examples" / "quickstart"), "OPENAI_API_KEY": "none"}
     os.environ["DSPY_LAMBDA_API_BASE"] = os.environ["MODEL_URL"]
     from dspy_lambda.main import lambda_handler
@@ -72,7 +72,7 @@ def our_handler() -> Callable[[Any, Any], Any]:
 
 
 def powertools_handler(kind: str) -> Callable[[Any, Any], Any]:
-    """Powertools' batch processors around the same programs."""
+    """Return Powertools' batch processors for the same programs."""
     os.environ["LAMBDA_TASK_ROOT"] = "/tmp"  # noqa: S108 - makes its async processor keep to one loop
     import dspy
     from aws_lambda_powertools.utilities import batch as powertools
@@ -97,15 +97,15 @@ def powertools_handler(kind: str) -> Callable[[Any, Any], Any]:
 
 
 def quiet() -> Any:
-    """Send what handlers print to nowhere; returns the real standard output."""
+    """Discard what handlers print; return the real standard output."""
     output = os.fdopen(os.dup(1), "w")
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    os.dup2(sys.stdout.fileno(), 1)  # the handler writes there, whatever `sys.stdout` is
+    os.dup2(sys.stdout.fileno(), 1)  # the handler writes to this descriptor, whatever `sys.stdout` is
     return output
 
 
 def measure_batch(who: str, kind: str, size: int, runs: int) -> dict[str, Any]:
-    """Seconds per batch, CPU per record (ms), and memory."""
+    """Measure seconds per batch, CPU per record (ms), and memory."""
     handler = our_handler() if who == "ours" else powertools_handler(kind)
     event = batch(kind, size)
     handler(batch(kind, min(size, 100)), Context())
@@ -136,7 +136,7 @@ def _times(run: Callable[[], Any], count: int) -> dict[str, float]:
 
 
 def measure_bare(model: str, count: int) -> dict[str, float]:
-    """`await program.acall(...)` under DSPy's defaults."""
+    """Measure `await program.acall(...)` with DSPy's defaults."""
     import dspy
 
     program = dspy.Predict("text: str, sentences: int -> summary: str")
@@ -157,7 +157,7 @@ def _measured(run: Callable[[], Any], count: int) -> dict[str, float]:
 
 
 def measure_dispatch(model: str, count: int) -> dict[str, float]:
-    """The same call through the dispatcher, with its log record and its metrics."""
+    """Measure the same call through the dispatcher, with its log record and metrics."""
     our_handler()
     from dspy_lambda.main import environment
 
@@ -178,7 +178,7 @@ def measure_dispatch(model: str, count: int) -> dict[str, float]:
 
 
 def measure_hop(count: int) -> dict[str, float]:
-    """From the main thread to the runner's and back, with nothing to do there: what each invocation pays for it."""
+    """Measure an empty hop from the main thread to the runner's and back: the overhead per invocation."""
     our_handler()
     from dspy_lambda.main import environment
 
@@ -192,7 +192,7 @@ def measure_hop(count: int) -> dict[str, float]:
 
 
 def measure_http(who: str, count: int) -> dict[str, float]:
-    """A warm HTTP event, from the handler's call to its answer."""
+    """Measure a warm HTTP event, from the handler's call to its answer."""
     if who == "ours":
         handler = our_handler()
     else:
@@ -206,7 +206,7 @@ def measure_http(who: str, count: int) -> dict[str, float]:
 
 
 def measure_cold(who: str) -> dict[str, float]:
-    """Seconds from the process's start to its first answer (`dspy`: to the end of the import)."""
+    """Measure seconds from process start to first answer (`dspy`: to the end of the import)."""
     if who == "dspy":
         import dspy  # noqa: F401
 
@@ -222,7 +222,7 @@ def measure_cold(who: str) -> dict[str, float]:
 
 
 def measure_fan_out(count: int) -> dict[str, float]:
-    """Perspectives with six views: two LM calls one after the other, of which the first is six at once."""
+    """Measure Perspectives with six views: two consecutive rounds of LM calls, the first with six concurrent calls."""
     handler = our_handler()
     event = {"program": "Perspectives", "inputs": {"question": "q", "perspectives": list("abcdef")}}
     handler(event, Context())
@@ -230,7 +230,7 @@ def measure_fan_out(count: int) -> dict[str, float]:
 
 
 def measure_answering(size: int) -> dict[str, float]:
-    """Seconds from the deadline to the answer, when a whole batch is cut off by it: what the reserve is for."""
+    """Measure seconds from the deadline to the answer when it cuts off a whole batch: what the reserve is for."""
     handler = our_handler()
     from dspy_lambda.invocation import reserve_seconds
     from dspy_lambda.main import environment
@@ -266,7 +266,7 @@ def main() -> None:
     result = MEASURES[sys.argv[1]](*json.loads(sys.argv[2]))
     output.write(json.dumps(result) + "\n")
     output.flush()
-    os._exit(0)  # threads of cut-off calls shall not be waited for
+    os._exit(0)  # do not wait for threads of cut-off calls
 
 
 if __name__ == "__main__":

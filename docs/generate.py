@@ -1,7 +1,7 @@
 """Write the pages of `docs/reference/` from the code: `make reference`.
 
-Names, types, limits, defaults and units come from the code; `docs/meanings.yaml` has what the code does not say. Each
-function below reads one part of the code, and is the only place to change when that part moves.
+Names, types, limits, defaults and units come from the code; `docs/meanings.yaml` has what the code does not express.
+Each function below reads one part of the code, and is the only place to change when that part moves.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ Meanings = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Option:
-    """An option, or an argument when its flags begin with no hyphen."""
+    """An option, or an argument if its name has no leading hyphen."""
 
     flags: tuple[str, ...]
-    value: str  # what follows it; empty for a switch
+    value: str  # the metavariable; empty for a switch
     choices: tuple[str, ...]
     default: str
     help: str
@@ -43,7 +43,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Command:
-    """A subcommand; the one without a name is `dspy-lambda` itself."""
+    """A subcommand, or `dspy-lambda` itself if the name is empty."""
 
     name: str
     help: str
@@ -51,19 +51,19 @@ class Command:
 
 
 def config_module() -> ModuleType:
-    """The module that has the whole `Config` and `load_config`: the infra package's, where it has one of its own."""
+    """Return the module with the whole `Config` and `load_config`: the infra package's if it has its own."""
     name = "dspy_lambda_infra.config"
     return importlib.import_module(name if find_spec(name) else "dspy_lambda.config")
 
 
 def config_schema() -> dict[str, Any]:
-    """The JSON Schema of a whole `dspy.config.yaml`."""
+    """Return the JSON Schema of a whole `dspy.config.yaml`."""
     schema: dict[str, Any] = config_module().Config.model_json_schema(by_alias=True)
     return schema
 
 
 def variables(meanings: Meanings) -> Rows:
-    """Each environment variable with its default and meaning: the settings, and what Powertools itself reads."""
+    """Return each environment variable with default and meaning: the settings, and what Powertools itself reads."""
     from dspy_lambda.settings import TABLE
 
     own = [
@@ -74,14 +74,14 @@ def variables(meanings: Meanings) -> Rows:
 
 
 def routes() -> Rows:
-    """Method and path of every route; tests/docs/test_reference.py compares them with the application's."""
+    """Return method and path of every route; tests/docs/test_reference.py compares them with the application's."""
     from dspy_lambda.api.shared import SHARED_PATHS
 
     return [("POST", "/{Program}"), *(("GET", path) for path in SHARED_PATHS)]
 
 
 def errors() -> Rows:
-    """Every way a call can fail: name, HTTP status, outcome, what it means."""
+    """Return every way a call can fail: name, HTTP status, outcome, meaning."""
     from dspy_lambda import errors
 
     known = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.CallError)]
@@ -93,14 +93,14 @@ def errors() -> Rows:
 
 
 def metrics() -> Rows:
-    """Each metric's name and unit."""
+    """Return each metric's name and unit."""
     from dspy_lambda.telemetry.units import UNITS
 
     return list(UNITS.items())
 
 
 def log_messages() -> list[str]:
-    """The messages of the handler's own log lines, other than a call's record."""
+    """Return the messages of the handler's own log lines, except a call's record."""
     found: set[str] = set()
     for path in HANDLER.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -113,7 +113,7 @@ def log_messages() -> list[str]:
 
 
 def command_line() -> list[Command]:
-    """The `dspy-lambda` command, and its subcommands."""
+    """Return the `dspy-lambda` command and its subcommands."""
     from typer.main import get_command
 
     from dspy_lambda_infra.cli import app
@@ -137,7 +137,7 @@ def _of_typer(name: str, command: Any) -> Command:
 
 
 def _literals(annotation: Any) -> Iterator[str]:
-    """The words of a `Literal` or an enumeration, also within an option that may be left out."""
+    """Yield the values of a `Literal` or an enumeration, even within an optional type."""
     if get_origin(annotation) is Literal:
         yield from map(str, get_args(annotation))
     elif isinstance(annotation, type) and issubclass(annotation, Enum):
@@ -148,7 +148,7 @@ def _literals(annotation: Any) -> Iterator[str]:
 
 
 def pages() -> dict[str, str]:
-    """The text of each page by its file's name."""
+    """Return the text of each page by file name."""
     meanings: Meanings = yaml.safe_load(MEANINGS.read_text(encoding="utf-8"))
     return {
         "config.md": _config_page(meanings),
@@ -174,13 +174,13 @@ def _config_page(meanings: Meanings) -> str:
 
 
 def config_keys() -> list[str]:
-    """Every key of a config, with dots between its parts."""
+    """Return every dotted config key."""
     schema = config_schema()
     return [row[0] for _, rows in _sections(schema, schema, "") for row in rows]
 
 
 def _sections(root: dict[str, Any], section: dict[str, Any], path: str) -> Iterator[tuple[str, Rows]]:
-    """A section's rows (path, key, value, default), then those of the sections in it."""
+    """Yield a section's rows (path, key, value, default), then those of its subsections."""
     rows: Rows = []
     below: list[tuple[dict[str, Any], str]] = []
     for key, about in section["properties"].items():
@@ -208,7 +208,7 @@ def _resolve(root: dict[str, Any], kind: Any) -> dict[str, Any]:
 
 
 def _kind(kind: dict[str, Any]) -> str:
-    """What a value may be, in words."""
+    """Describe the allowed values."""
     if "const" in kind or "enum" in kind:
         return ", ".join(f"`{_word(value)}`" for value in kind.get("enum", [kind.get("const")]))
     name = kind.get("type", "")
@@ -235,7 +235,7 @@ def _default(about: dict[str, Any]) -> str:
 
 
 def _word(value: Any) -> str:
-    """A value as YAML has it."""
+    """Return a value in YAML syntax."""
     return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n...\n").strip()
 
 
@@ -243,8 +243,8 @@ def _variables_page(meanings: Meanings) -> str:
     rows = [(f"`{name}`", default, meaning) for name, default, meaning in variables(meanings)]
     return _page(
         "# Environment variables",
-        "Read once, at init. An empty variable counts as not set. Switches take `true`, `1`, `yes`, `on` or `false`, "
-        "`0`, `no`, `off`; any other word ends the init with an error that names the variable.",
+        "Read once, at init. An empty variable counts as not set. Switches accept `true`, `1`, `yes`, `on` or `false`, "
+        "`0`, `no`, `off`; any other value fails the init with an error that names the variable.",
         _table(("variable", "default", "meaning"), rows),
     )
 
@@ -254,7 +254,7 @@ def _http_page(meanings: Meanings) -> str:
     failures = [(f"`{name}`", status, f"`{outcome}`", meaning) for name, status, outcome, meaning in errors()]
     return _page(
         "# Routes and errors",
-        "[Calling a program](../calling.md) says what to send and what comes back.",
+        "[Calling a program](../calling.md) describes requests and answers.",
         "## Routes",
         _table(("method", "path", "what it does"), known),
         "## Named errors",
@@ -274,12 +274,12 @@ def _telemetry_page(meanings: Meanings) -> str:
         'Each program call writes one JSON line with `"message": "program call"`.',
         _table(("field", "meaning"), record),
         "## Other lines",
-        "Lines that the handler writes beside the log records, by their `message`.",
+        "Other lines that the handler writes, by their `message`.",
         _table(("message", "meaning"), lines),
         "## Metrics",
         "CloudWatch's embedded metric format, in the namespace `POWERTOOLS_METRICS_NAMESPACE`, with the dimensions "
-        "`service` and `program` (`unknown` where there is none). Values of one invocation travel in as few blobs as "
-        "the format allows.",
+        "`service` and `program` (`unknown` if there is none). The values of one invocation are written in as few "
+        "blobs as the format allows.",
         _table(("metric", "unit", "meaning"), units),
     )
 
@@ -291,7 +291,7 @@ def _cli_page() -> str:
         rows = [(_code(*o.flags), _code(*(o.choices or [o.value])), _code(o.default), o.help) for o in command.options]
         if rows:
             parts.append(_table(("option", "value", "default", "meaning"), rows))
-    exits = "Every command exits with 0 when done, 1 on failure, 2 on wrong usage or configuration, 130 on Ctrl-C."
+    exits = "Every command exits with 0 on success, 1 on failure, 2 on a usage or configuration error, 130 on Ctrl-C."
     return _page(parts[0], exits, *(part.replace("..", ".") for part in parts[1:]))
 
 
@@ -300,7 +300,7 @@ def _code(*words: str) -> str:
 
 
 def _meaning(meanings: Meanings, part: str, name: str) -> str:
-    """What `docs/meanings.yaml` says; the test fails where that is nothing."""
+    """Return the text from `docs/meanings.yaml`; a test fails if it is missing."""
     return str(meanings[part].get(name, ""))
 
 
@@ -310,7 +310,7 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """One line; what Markdown would take for a tag or the end of the cell is escaped, outside of code for tags."""
+    """Return one line; escape what Markdown would read as a tag (outside code) or a cell's end."""
     parts = " ".join(text.split()).replace("|", "&#124;").split("`")
     return "`".join(part if n % 2 else part.replace("<", "&lt;") for n, part in enumerate(parts))
 

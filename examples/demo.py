@@ -1,7 +1,7 @@
-"""`make demo`: the quickstart as Lambda functions on this machine, end to end, without account, key or Docker.
+"""`make demo`: runs the quickstart as Lambda functions on this machine, end to end, without account, key or Docker.
 
 Runs the local Lambda with an embedded model server, calls each program over HTTP, sends a batch with one bad record
-through SQS, and shows what came back. Exits 1 if anything is not as it should be.
+through SQS, and shows the answers. Exits with 1 if anything is not as expected.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dspy_lambda_infra.project import load_project
 QUICKSTART = Path(__file__).parent / "quickstart"
 WIDTH = 80
 MODEL_SECONDS = 0.3
-# Each program's inputs, and the outputs that it must have.
+# Each program's inputs and expected output fields.
 REQUESTS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "Answer": ({"question": "Why is the sky blue?"}, {"answer"}),
     "Summarise": ({"text": "A long text about a short thing.", "sentences": 1}, {"summary"}),
@@ -36,16 +36,16 @@ REQUESTS: dict[str, tuple[dict[str, Any], set[str]]] = {
 INTRODUCTION = f"""\
 The four programs of examples/quickstart as Lambda functions on this machine: in
 processes of AWS's runtime client, behind a local API Gateway and SQS. No key:
-an embedded server answers for the model, with samples after {MODEL_SECONDS} s. Tokens and
-USD are what the model itself would have reported for such prompts and answers,
+an embedded server replaces the model, with samples after {MODEL_SECONDS} s. Tokens and
+USD are what the model would have reported for these prompts and answers,
 counted in words.
 """
 NEXT = """
 Next:
-  make serve                        the same, left running: call it with curl
+  make serve                        the same until Ctrl-C; call it with curl
   . .venv/bin/activate              puts dspy-lambda on your PATH
-  dspy-lambda local --project DIR   runs a project of yours; docs/project.md
-                                    says what one looks like
+  dspy-lambda local --project DIR   runs your own project, described in
+                                    docs/project.md
 """
 BATCH, BAD = 10, 4
 WAIT_SECONDS = 60
@@ -77,7 +77,7 @@ def main() -> int:
 
 
 async def run(local: LocalLambda, log: Log) -> list[str]:
-    """HTTP, then SQS, then the logs of one call; what was not as expected."""
+    """Run HTTP, then SQS, then show the logs of one call; return what was not as expected."""
     async with local, local.mappings(visibility_seconds=2) as server, local.front("rest", 0) as address:
         problems = await over_http(address, log)
         problems += await through_sqs(local, server, log)
@@ -87,12 +87,12 @@ async def run(local: LocalLambda, log: Log) -> list[str]:
 
 
 async def over_http(address: str, log: Log) -> list[str]:
-    """Each program twice: the first call starts its function, the second finds it warm."""
+    """Call each program twice: the first call starts its function, the second one finds it warm."""
     problems = []
     print("\nOver HTTP, each program twice: the first call starts its function.\n")
     print(f"{'program':<14}{'first ms':>9}{'second ms':>11}{'tokens in':>11}{'out':>5}{'USD':>11}")
     for program, (inputs, fields) in REQUESTS.items():
-        print(f"{program:<14}", end="", flush=True)  # a cold start takes seconds: the line fills up as it goes
+        print(f"{program:<14}", end="", flush=True)  # a cold start takes seconds: print the line in steps
         _, _, first = await asyncio.to_thread(post, f"{address}/{program}", inputs)
         print(f"{first * 1000:>9.0f}", end="", flush=True)
         status, outputs, second = await asyncio.to_thread(post, f"{address}/{program}", inputs)
@@ -109,7 +109,7 @@ async def over_http(address: str, log: Log) -> list[str]:
 
 
 async def through_sqs(local: LocalLambda, server: QueueServer, log: Log) -> list[str]:
-    """Ten records of which one is no JSON: nine are done, that one ends in the dead-letter queue."""
+    """Send ten records, one of which is not JSON: nine succeed, and that one ends in the dead-letter queue."""
     queue, before = local.queues["Answer"], len(records(log, "Answer"))
     bodies = [json.dumps({"question": f"What is {n} squared?"}) for n in range(1, BATCH + 1)]
     bodies[BAD - 1] = "What is 4 squared?"
@@ -136,7 +136,7 @@ async def through_sqs(local: LocalLambda, server: QueueServer, log: Log) -> list
 
 
 def show_one_call(log: Log) -> list[str]:
-    """The log record and the metrics of the last HTTP call of Triage."""
+    """Show the log record and the metrics of the last HTTP call of Triage."""
     lines = [line for name, line in log if name == "TriageFunction"]
     record = next((line for line in reversed(lines) if "program call" in line), None)
     metrics = next((line for line in reversed(lines) if '"_aws"' in line), None)
@@ -153,13 +153,13 @@ def show_one_call(log: Log) -> list[str]:
 
 
 def records(log: Log, program: str) -> list[dict[str, Any]]:
-    """The log records of a program's calls so far."""
+    """Return the log records of a program's calls so far."""
     found = [json.loads(line) for _, line in log if '"program call"' in line]
     return [record for record in found if record["program"] == program]
 
 
 def post(url: str, body: dict[str, Any]) -> tuple[int, Any, float]:
-    """POST JSON: status, the answer's JSON, seconds."""
+    """POST JSON; return the status, the answer's JSON, and the seconds."""
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     begin = time.perf_counter()
     try:
@@ -170,7 +170,7 @@ def post(url: str, body: dict[str, Any]) -> tuple[int, Any, float]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait, but not for ever."""
+    """Wait for a condition, with a time limit."""
     begin = time.perf_counter()
     while not condition() and time.perf_counter() - begin < WAIT_SECONDS:  # noqa: ASYNC110
         await asyncio.sleep(0.02)
@@ -185,7 +185,7 @@ def _is_json(line: str) -> bool:
 
 
 def print_wrapped(text: str, indent: int = 0) -> None:
-    """Print text in lines that fit a terminal of 80 columns; what follows the first one is indented."""
+    """Print text wrapped to 80 columns, with all lines after the first one indented."""
     first, others = " " * indent, " " * (indent + 2)
     print(textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=others, break_on_hyphens=False))
 

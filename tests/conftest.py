@@ -1,4 +1,4 @@
-"""What the tests share: a model server, projects made on the spot, environments of the real handler."""
+"""Shared fixtures: a model server, generated projects, environments of the real handler."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-# Before anything imports DSPy: no test reaches for the network or the developer's cache.
+# Before anything imports DSPy: no test may use the network or the developer's cache.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "true"
 os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
 
@@ -27,10 +27,10 @@ from dspy_lambda_infra.artifact.uv import UvError, uv
 from dspy_lambda_infra.model_server import ModelServer
 from tests.support import Records, Serve
 
-# Each session of boto3 reads and parses the descriptions of its services again: half of what tests with moto took.
+# Each boto3 session parses its service descriptions again, which took half the time of tests with moto.
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
-# An example may take as long as a busy machine needs for it.
+# No deadline per example: the machine may be busy.
 hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("patient")
 
@@ -45,13 +45,13 @@ MakeServe = Callable[..., Serve]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Load and processes first: a long file that came last would keep one worker busy and the others waiting."""
+    """Run load and process tests first: a long file at the end would keep one worker busy and the others idle."""
     items.sort(key=lambda item: item.path.relative_to(ROOT / "tests").parts[0] not in ("stress", "infra"))
 
 
 @pytest.fixture(autouse=True)
 def _trace_function_comes_back() -> Iterator[None]:
-    """At the recursion limit Python takes off the function that counts branches, for all tests to come."""
+    """Restore the trace function for branch coverage: Python removes it at the recursion limit, for all later tests."""
     usual = sys.gettrace()
     yield
     if sys.gettrace() is not usual:
@@ -66,14 +66,14 @@ def _model_server() -> Iterator[ModelServer]:
 
 @pytest.fixture
 def models(_model_server: ModelServer) -> ModelServer:
-    """The model server, answering at once and without faults, with its counts at zero."""
+    """The model server, answering immediately and without faults, with its counts at zero."""
     _model_server.behave()
     return _model_server
 
 
 @pytest.fixture(scope="session")
 def pypi(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Skip, aloud, where PyPI cannot be reached."""
+    """Skip, with the reason, if PyPI cannot be reached."""
     wanted = tmp_path_factory.mktemp("pypi") / "wanted.in"
     wanted.write_text("docopt==0.6.2\n")
     try:
@@ -84,7 +84,7 @@ def pypi(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture
 def make_project(tmp_path: Path) -> MakeProject:
-    """Write a DSPy project: modules by file name (their text may lack the imports of dspy), and config keys."""
+    """Write a DSPy project from modules by file name (imports of dspy are optional) and config keys."""
 
     def make(modules: dict[str, str], **config: Any) -> Path:
         package = f"project_{next(_packages)}"  # sys.modules outlives a test
@@ -103,13 +103,13 @@ def make_project(tmp_path: Path) -> MakeProject:
 
 @pytest.fixture
 def output() -> io.StringIO:
-    """Where the handler writes its log lines and metrics."""
+    """The stream for the handler's log lines and metrics."""
     return io.StringIO()
 
 
 @pytest.fixture
 def make_serve(models: ModelServer, output: io.StringIO) -> Iterator[MakeServe]:
-    """An environment of the real handler over a project, and a way to send it events; its log goes to `records`."""
+    """Create environments of the real handler for a project and send them events; `records` returns their log."""
 
     made: list[Serve] = []
 
@@ -118,7 +118,7 @@ def make_serve(models: ModelServer, output: io.StringIO) -> Iterator[MakeServe]:
             "DSPY_LAMBDA_PROJECT": str(project),
             "DSPY_LAMBDA_API_BASE": models.url,
             "OPENAI_API_KEY": "test-key",
-            # `make test-dspy` runs all without the patches that only save time, too.
+            # `make test-dspy` also runs everything without the patches that only save time.
             **({"DSPY_LAMBDA_FAST": FAST} if FAST else {}),
             "POWERTOOLS_SERVICE_NAME": f"service-{next(_packages)}",  # loggers are per service and outlive a test
             **variables,
@@ -139,7 +139,7 @@ def serve(make_serve: MakeServe) -> Serve:
 
 @pytest.fixture
 def records(output: io.StringIO) -> Callable[[], Records]:
-    """All that was logged since the last call, line by line."""
+    """Return what was logged since the last call, line by line."""
 
     def read() -> Records:
         lines = output.getvalue().splitlines()

@@ -1,4 +1,4 @@
-"""Helpers of the tests that are no fixtures."""
+"""Test helpers that are not fixtures."""
 
 from __future__ import annotations
 
@@ -71,22 +71,22 @@ class Serve:
 
     def __call__(self, event: Any, context: Context | None = None) -> Any:
         self.environment.process.note(["PYTEST_CURRENT_TEST"])
-        # Through JSON, as the runtime client does it.
+        # Through JSON, like the runtime client.
         answer = invoke(self.environment, event, context or Context())
         return json.loads(json.dumps(answer, ensure_ascii=False).encode())
 
     def close(self) -> None:
-        """Give back what an environment holds until its process ends: connections, threads, the loop."""
+        """Release what an environment holds until its process ends: connections, threads, the loop."""
         environment = self.environment
         for lm in environment.models.values():
             lm.close()
         environment.runner.abandon()
-        # Two for each of some thousand environments: DSPy's transport selects, which ends at descriptor 1,024.
+        # Two descriptors for each of some thousand environments: DSPy's transport uses select, limited to 1,024.
         for _, copy in environment.process._descriptors:
             os.close(copy)
 
     def http(self, request: Request, kind: str = "rest", context: Context | None = None) -> Response:
-        """The HTTP answer, as a client behind that kind of gateway gets it."""
+        """Return the HTTP answer as a client behind that kind of gateway gets it."""
         return response(kind, json.dumps(self(EVENTS[kind](request), context)).encode())
 
     def post(
@@ -110,17 +110,17 @@ class Records:
         self.metrics = [line for line in lines if "_aws" in line]
 
     def values(self, metric: str, program: str | None = None) -> list[float]:
-        """All values of a metric, in order."""
+        """Return all values of a metric, in order."""
         blobs = [blob for blob in self.metrics if program in (None, blob["program"])]
         return [value for blob in blobs for value in blob.get(metric, [])]
 
 
-# How long a test waits for what must happen: a busy machine is slow, not wrong.
+# How long a test waits for an expected condition: a busy machine is slow, not broken.
 PATIENCE_SECONDS = 60.0
 
 
 def wait_until(condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
-    """Wait for a condition that must come true; there is no telling how soon."""
+    """Wait until a condition becomes true."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -128,7 +128,7 @@ def wait_until(condition: Callable[[], object], seconds: float = PATIENCE_SECOND
 
 
 async def until(condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
-    """`wait_until`, on a loop that goes on."""
+    """Like `wait_until`, without blocking the event loop."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -136,29 +136,29 @@ async def until(condition: Callable[[], object], seconds: float = PATIENCE_SECON
 
 
 def unmeasured() -> dict[str, str]:
-    """This process's variables without those that count branches: where memory is refused, that fails first."""
+    """Return this process's variables without those for coverage, which would fail first when memory is limited."""
     return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
 
 
 def without_retries(serve: Serve) -> Serve:
-    """A failed model call is the call's end at once: no pause that a deadline would have to cut short."""
+    """Make a failed model call fail its call immediately, without pauses for retries."""
     for lm in serve.environment.models.values():
         lm.num_retries = 0
     return serve
 
 
 def module_of(serve: Serve, program: str) -> Any:
-    """The module that defines a program: its events, and its notes of what ran."""
+    """Return the module that defines a program, with its events and its notes of what ran."""
     return sys.modules[serve.environment.programs[program].module]
 
 
 def schemas(program: dspy.Module) -> Schemas:
-    """The schemas of a program."""
+    """Return the schemas of a program."""
     return schemas_of(program, choose_entry(program).method)
 
 
 def sqs(*bodies: Any, fifo: str | None = None) -> dict[str, Any]:
-    """A batch whose records have these bodies (strings as they are) and the ids m0, m1, ..."""
+    """Return a batch whose records have these bodies (strings unchanged) and the ids m0, m1, ..."""
     arn = f"arn:aws:sqs:us-east-1:123456789012:Queue{'.fifo' if fifo else ''}"
     return {
         "Records": [
@@ -175,12 +175,12 @@ def sqs(*bodies: Any, fifo: str | None = None) -> dict[str, Any]:
 
 
 def failures(answer: dict[str, Any]) -> list[str]:
-    """The ids that a batch's answer reports."""
+    """Return the ids that a batch's answer reports as failed."""
     return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
 
 
 def problem(answer: Response) -> dict[str, Any]:
-    """The problem document of an answer, which must be readable JSON of its media type."""
+    """Return the problem document of an answer, which must be JSON with its media type."""
     assert dict(answer.headers)["content-type"] == "application/problem+json"
     document: dict[str, Any] = json.loads(answer.body)
     assert document["status"] == answer.status

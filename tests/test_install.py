@@ -1,4 +1,4 @@
-"""A release in an empty environment, as a user installs it: minutes, so that `make isolation` runs it."""
+"""A release in an empty environment, as a user installs it. Takes minutes, so `make isolation` runs it."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ OWN = "import dspy\nfrom utils.words import LOUD\n" + ECHO.replace(
     "return self.predict(question=question)",
     "return dspy.Prediction(answer=self.predict(question=question).answer + LOUD)",
 )
-# What projects for AWS are called: Lambda's own tutorials say handler/, CDK's and SAM's infra/.
+# Common folder names in AWS projects: Lambda's tutorials use handler/, CDK's and SAM's use infra/.
 FILES = {
     "handler/__init__.py": "",
     "handler/app.py": "def handler(event, context): ...\n",
@@ -28,7 +28,7 @@ FILES = {
     "src/utils/words.py": "LOUD = '!'\n",
     "src/handler/__init__.py": "",
 }
-# As Lambda runs an artifact: nothing but the standard library and itself can be imported.
+# As on Lambda: only the standard library and the artifact itself can be imported.
 CALL = """
 class Context:
     aws_request_id = "request"
@@ -49,7 +49,7 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture
 def install(wheel, tmp_path):
-    """Make an environment that holds the wheel alone, with these extras; its folder of commands."""
+    """Create an environment with only the wheel and these extras; return its folder of commands."""
 
     def make(extras: str = "") -> Path:
         folder = tmp_path / "environment"
@@ -73,7 +73,7 @@ def run(*words, **options):
     return subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False, **options)
 
 
-def test_without_the_extra_there_is_a_version_and_a_line_that_says_what_is_missing(install, tmp_path):
+def test_an_install_without_the_cli_extra_prints_its_version_and_what_is_missing(install, tmp_path):
     commands = install()
     assert run(commands / "dspy-lambda", "--version").stdout.startswith("dspy-lambda ")
     assert run(commands / "python", "-c", "import dspy_lambda.environment", cwd=tmp_path).returncode == 0
@@ -109,7 +109,7 @@ def test_a_project_with_folders_called_handler_and_infra_builds_runs_locally_and
 
 
 def answer_of_local(commands, project, variables):
-    """What `dspy-lambda local` answers over HTTP."""
+    """Return the answer of `dspy-lambda local` over HTTP."""
     words = [str(word) for word in (commands / "dspy-lambda", "local", "--project", project, "--port", "0")]
     with subprocess.Popen(words, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as local:
         try:

@@ -1,17 +1,17 @@
-"""Tests mirror the tree: who changes a module finds its tests by its path alone."""
+"""Tests mirror the tree: the path of a module leads to its tests."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = {"handler/dspy_lambda": "tests/handler", "infra/dspy_lambda_infra": "tests/infra"}
-# Modules (or folders of them) without a test file of their own, and why.
+# Modules (or folders) without their own test file, and why.
 ELSEWHERE = {
     "handler/dspy_lambda/api/": "an application: asked over each gateway's events in handler/sources/test_http.py",
     "handler/dspy_lambda/config/": "one file as its models: handler/config/test_config.py, infra/test_config.py",
     "handler/dspy_lambda/dspy_patches/table.py": "each patch with its ground gone: dspy_patches/test_changed_dspy.py",
     "handler/dspy_lambda/models/pool.py": "which LM code outside of calls has: handler/test_environment.py",
-    "handler/dspy_lambda/quotas.py": "AWS's figures, without code",
+    "handler/dspy_lambda/quotas.py": "AWS's figures, no code",
     "handler/dspy_lambda/runners.py": "left behind and replaced in handler/test_invoke.py, handler/test_runner.py",
     "handler/dspy_lambda/telemetry/metrics.py": "read back from the log: handler/telemetry/test_telemetry.py",
     "handler/dspy_lambda/telemetry/records.py": "read back from the log: handler/telemetry/test_telemetry.py",
@@ -25,14 +25,14 @@ ELSEWHERE = {
     "handler/dspy_lambda/sources/sqs/batch.py": "the source itself: handler/sources/sqs/test_sqs.py",
     "handler/dspy_lambda/sources/sqs/failure.py": "decides what requeue does: handler/sources/sqs/test_requeue.py",
     "handler/dspy_lambda/sources/sqs/record.py": "the source's part: handler/sources/sqs/test_sqs.py",
-    "infra/dspy_lambda_infra/cli/": "options only: infra/cli/test_main.py, and beside the work that each command calls",
+    "infra/dspy_lambda_infra/cli/": "options only: infra/cli/test_main.py, and the tests of what each command calls",
     "infra/dspy_lambda_infra/model_wires.py": "the model server's: infra/test_model_server.py",
-    "infra/dspy_lambda_infra/verify/": "needs an account; what can be checked without is in tests/infra/verify",
+    "infra/dspy_lambda_infra/verify/": "requires an account; what can be checked without one is in tests/infra/verify",
 }
 
 
 def modules() -> Iterator[tuple[str, Path]]:
-    """Each module, and the file where its tests belong."""
+    """Yield each module and the file where its tests belong."""
     for package, tests in PACKAGES.items():
         for path in sorted((ROOT / package).rglob("*.py")):
             if path.name != "__init__.py":
@@ -44,12 +44,12 @@ def is_elsewhere(module: str) -> bool:
     return any(module == name or (name.endswith("/") and module.startswith(name)) for name in ELSEWHERE)
 
 
-def test_each_module_has_its_test_file_in_the_mirrored_place():
+def test_each_module_has_a_test_file_at_the_mirrored_path():
     missing = [module for module, test in modules() if not test.exists() and not is_elsewhere(module)]
     assert missing == [], "add a test file for each, or a reason to ELSEWHERE"
 
 
-def test_exceptions_name_what_is_there_and_has_no_test_file():
+def test_mirror_exceptions_name_existing_modules_without_a_test_file():
     there = dict(modules())
     stale = [name for name in ELSEWHERE if not (ROOT / name).exists() or there.get(name, Path("none")).exists()]
     assert stale == []

@@ -1,4 +1,4 @@
-"""What a release holds, as its build backend makes it from a copy that a run has left its traces in."""
+"""The content of a release, built from a checkout with generated files in it."""
 
 import shutil
 import subprocess
@@ -24,7 +24,7 @@ TRACES = [
 
 
 def make_release(source: Path) -> Path:
-    """Wheel and sdist of a copy of this checkout that a run has left its traces in; the folder that they are in."""
+    """Build wheel and sdist from a copy of this checkout with generated files; return their folder."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, check=True, capture_output=True, text=True,
@@ -64,7 +64,7 @@ def test_the_wheel_puts_two_packages_and_its_metadata_into_site_packages(built):
     assert metadata.endswith((ROOT / "README.md").read_text())
 
 
-def test_the_sdist_holds_the_sources_and_nothing_that_a_run_made(built):
+def test_the_sdist_contains_the_sources_and_no_generated_files(built):
     (path,) = built.glob("dspy_lambda-*.tar.gz")
     with tarfile.open(path) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
@@ -84,7 +84,7 @@ def test_the_sdist_holds_the_sources_and_nothing_that_a_run_made(built):
     assert not [name for name in names if "__pycache__" in name]
 
 
-def test_the_sdist_makes_the_same_wheel(built, tmp_path):
+def test_the_sdist_builds_the_same_wheel(built, tmp_path):
     (path,) = built.glob("dspy_lambda-*.tar.gz")
     with tarfile.open(path) as sdist:
         sdist.extractall(tmp_path, filter="data")
@@ -99,7 +99,7 @@ def test_the_sdist_makes_the_same_wheel(built, tmp_path):
 
 @pytest.fixture(scope="module")
 def installed(built, tmp_path_factory):
-    """The folder of an empty environment's commands, with the wheel and what it requires, but no extra."""
+    """The commands folder of a new environment with the wheel and its requirements, but no extra."""
     folder = tmp_path_factory.mktemp("environment") / "venv"
     (wheel,) = built.glob("dspy_lambda-*.whl")
     try:
@@ -118,19 +118,19 @@ def run(installed, *words):
     return found.returncode, found.stdout, found.stderr
 
 
-def test_without_the_extra_the_version_is_printed(installed):
+def test_version_works_without_the_cli_extra(installed):
     status, out, err = run(installed, "--version")
     assert (status, err) == (0, "")
     assert out.startswith(f"dspy-lambda {dspy_lambda.__version__} (DSPy 3.")
 
 
 @pytest.mark.parametrize("command", ["local", "invoke", "serve", "template", "build", "deploy", "limits", "doctor"])
-def test_without_the_extra_a_command_says_in_one_line_what_to_install(installed, command):
-    line = 'dspy-lambda: this needs the extra: pip install "dspy-lambda[cli]"\n'
+def test_a_command_without_the_cli_extra_names_it_in_one_line(installed, command):
+    line = 'dspy-lambda: this command requires the cli extra: pip install "dspy-lambda[cli]"\n'
     assert run(installed, command) == (2, "", line)
 
 
-def test_without_the_extra_the_environment_holds_the_two_packages_and_what_they_require(installed):
+def test_an_environment_without_the_cli_extra_contains_only_the_packages_and_their_requirements(installed):
     (site,) = (installed.parent / "lib").glob("python3*/site-packages")
     names = {path.name for path in site.iterdir()}
     assert {"dspy_lambda", "dspy_lambda_infra", f"dspy_lambda-{dspy_lambda.__version__}.dist-info"} <= names

@@ -1,4 +1,4 @@
-"""The house: which module imports which, read from the sources."""
+"""Which module imports which, read from the sources."""
 
 import ast
 from pathlib import Path
@@ -13,7 +13,7 @@ def module_name(path, folder):
 
 
 def sources():
-    """Each module of both packages by name, parsed."""
+    """Parse the modules of both packages, by name."""
     return {
         module_name(path, folder): ast.parse(path.read_text(), filename=str(path))
         for package, folder in PACKAGES.items()
@@ -29,7 +29,7 @@ def is_for_hints(node):
 
 
 def import_nodes(tree, *, within_functions):
-    """The imports that run: those of hints never do, those in functions only when these are called."""
+    """Yield the imports that run: those for type hints never do, those in functions only when called."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield node
@@ -40,7 +40,7 @@ def import_nodes(tree, *, within_functions):
 
 
 def imported(name, tree, modules, *, within_functions=False):
-    """The modules of these packages that a module imports. A package's own modules do not count as importing it."""
+    """Return the modules of these packages that a module imports, not counting its own package."""
     found = set()
     for node in import_nodes(tree, within_functions=within_functions):
         if isinstance(node, ast.Import):
@@ -61,7 +61,7 @@ def graph(modules, **options):
 
 
 def find_cycle(imports):
-    """One cycle, as the modules along it; None where there is none."""
+    """Return one import cycle as a list of modules, or None."""
     done, path = set(), []
 
     def visit(name):
@@ -80,7 +80,7 @@ def find_cycle(imports):
     return next((cycle for name in sorted(imports) if (cycle := visit(name))), None)
 
 
-def test_a_cycle_is_found_and_named():
+def test_an_import_cycle_is_found_and_named():
     modules = {
         "a": ast.parse("import b"),
         "b": ast.parse("from c import x"),
@@ -91,25 +91,25 @@ def test_a_cycle_is_found_and_named():
     assert find_cycle({"a": {"b"}, "b": set()}) is None
 
 
-def test_imports_for_hints_and_within_functions_are_told_apart():
+def test_type_checking_and_function_level_imports_are_distinguished():
     text = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import b\ndef f():\n    import c\n"
     modules = {"a": ast.parse(text), "b": ast.parse(""), "c": ast.parse("")}
     assert graph(modules)["a"] == set()
     assert graph(modules, within_functions=True)["a"] == {"c"}
 
 
-def test_no_modules_import_each_other_in_a_circle():
+def test_modules_have_no_import_cycle():
     cycle = find_cycle(graph(MODULES))
     assert cycle is None, " -> ".join(cycle)
 
 
-def test_no_import_within_a_function_closes_a_circle():
+def test_function_level_imports_close_no_import_cycle():
     imports = graph(MODULES, within_functions=True)
     cycle = find_cycle(imports)
     assert cycle is None, " -> ".join(cycle)
 
 
-def test_what_runs_in_lambda_never_imports_what_describes_the_cloud():
+def test_the_handler_never_imports_the_infra_package():
     found = [
         f"{name} -> {target}"
         for name, targets in graph(MODULES, within_functions=True).items()
@@ -119,7 +119,7 @@ def test_what_runs_in_lambda_never_imports_what_describes_the_cloud():
     assert found == []
 
 
-def test_what_runs_in_lambda_prints_nothing():
+def test_the_handler_never_calls_print():
     found = [
         f"{name}:{node.lineno}"
         for name, tree in MODULES.items()

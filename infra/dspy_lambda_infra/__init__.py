@@ -1,1 +1,1 @@
-"""What describes, builds and imitates the cloud. Never imported inside Lambda."""
+"""Describes, builds and emulates the cloud side of a project. Never imported inside Lambda."""

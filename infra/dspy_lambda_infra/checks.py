@@ -1,4 +1,4 @@
-"""What the linters do not see: configs that deploy, and then lose records, leak keys or fail at the first load."""
+"""Checks that linters cannot make: configs that deploy but then lose records, leak keys or fail under load."""
 
 from __future__ import annotations
 
@@ -30,14 +30,13 @@ _ENVIRONMENT_BYTES = 4096
 
 
 def check(project: Project, concurrency: int | None = None) -> None:
-    """Refuse what can be deployed and should not be.
+    """Refuse a project that could be deployed but should not be.
 
     Args:
-        concurrency: what the account has for the project, where it was asked; else what the config says. 0 where
-            nothing is to be reserved.
+        concurrency: the account's concurrency quota; None takes it from the config. 0 if nothing is reserved.
 
     Raises:
-        ConfigError: all that is wrong, each with its fix, one a line.
+        ConfigError: every problem with its fix, one per line.
     """
     project.require_loaded()
     concurrency = project.config.lambda_.account_concurrency if concurrency is None else concurrency
@@ -53,35 +52,35 @@ def check(project: Project, concurrency: int | None = None) -> None:
 def _project(project: Project) -> list[str]:
     found = []
     if (size := len(project.config.description.encode())) > _DESCRIPTION_BYTES:
-        found.append(f"description: has {size:,} bytes; CloudFormation takes {_DESCRIPTION_BYTES:,}")
+        found.append(f"description: has {size:,} bytes; CloudFormation allows {_DESCRIPTION_BYTES:,}")
     if not re.fullmatch(r"(?!aws|ssm)[A-Za-z][A-Za-z0-9_.-]{0,63}", project.config.app_id, re.I):
         found.append(
-            "app_id: names secrets and the stack; use 1 to 64 of A-Z, a-z, 0-9, hyphen, dot and underscore, "
-            "beginning with a letter, and not with aws or ssm"
+            "app_id: becomes part of secret names and the stack name; use 1 to 64 of A-Z, a-z, 0-9, hyphen, dot and "
+            "underscore, starting with a letter, but not with aws or ssm"
         )
     for alias, model in project.config.models.registry.items():
         if model.api_key is not None and not _is_loopback(model.api_base):
             found.append(
-                f"models.registry.{alias}.api_key: a key in a file would be part of the artifact; write "
+                f"models.registry.{alias}.api_key: a key in this file would end up in the artifact; write "
                 f"env: {alias.upper()}_API_KEY and put the key into SSM or Secrets Manager (lambda.secrets)"
             )
     return [*found, *_keys(project)]
 
 
 def _keys(project: Project) -> list[str]:
-    """Keys anywhere else than where they are named or refused by themselves: the file enters every artifact."""
+    """Find keys in the config outside the fields that have their own check: the file is part of every artifact."""
     return [
-        f"{place}: holds a key, or what looks like one, which would be part of the artifact and of the template; "
-        "leave it out, or have the program read it from a variable that lambda.defaults.secrets names"
+        f"{place}: contains a key, or what looks like one, which would end up in the artifact and the template; "
+        "remove it, or have the program read it from a variable listed in lambda.defaults.secrets"
         for place in _places_of_keys(project, project.config.model_dump(by_alias=True))
     ]
 
 
 def _extra(project: Project) -> list[str]:
-    """Keys in what the user adds to the template."""
+    """Find keys in the user's additions to the template."""
     return [
-        f"{place}: holds a key, or what looks like one, which everyone who may see the stack could read; put it into "
-        "SSM or Secrets Manager and write {{resolve:...}}, or have a program read it from a variable that "
+        f"{place}: contains a key, or what looks like one, which everyone with access to the stack could read; put it "
+        "into SSM or Secrets Manager and write {{resolve:...}}, or have a program read it from a variable that "
         "lambda.defaults.secrets names"
         for place in _places_of_keys(project, read_extra(project))
     ]
@@ -103,9 +102,9 @@ def _concurrency(project: Project, account_concurrency: int) -> list[str]:
     if total + UNRESERVED <= account_concurrency:
         return []
     return [
-        f"reserved_concurrency: the functions reserve {total} together, and an account with {account_concurrency} "
+        f"reserved_concurrency: the functions reserve {total} in total, and an account with {account_concurrency} "
         f"must keep {UNRESERVED} unreserved: lower them to {max(0, account_concurrency - UNRESERVED)} in all, set some "
-        "to null, or have the quota raised and say so in lambda.account_concurrency"
+        "to null, or request a higher quota and set lambda.account_concurrency to it"
     ]
 
 
@@ -113,35 +112,35 @@ def _function(project: Project, function: Function) -> list[str]:
     settings, sqs = function.settings, function.settings.sqs
     found = []
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,199}", function.name):
-        found.append("AWS takes up to 200 ASCII letters, digits and underscores in a name; rename the class")
+        found.append("AWS allows names of up to 200 ASCII letters, digits and underscores; rename the class")
     if sqs and settings.reserved_concurrency is not None and sqs.maximum_concurrency > settings.reserved_concurrency:
         found.append(
             f"sqs.maximum_concurrency: {sqs.maximum_concurrency} is above reserved_concurrency "
-            f"{settings.reserved_concurrency}: throttled records would use up their receives and end in the DLQ; "
+            f"{settings.reserved_concurrency}: throttled records would exhaust their receives and land in the DLQ; "
             f"raise reserved_concurrency to {sqs.maximum_concurrency} or more"
         )
     visibility, least = visibility_timeout_seconds(settings), least_visibility_timeout_seconds(settings)
     if sqs and visibility < least:
         found.append(
             f"sqs.visibility_timeout_seconds: {visibility} is below {VISIBILITY_FACTOR} x timeout_seconds + "
-            f"window_seconds: a record would come back while it is worked on; set {least} or leave it out"
+            f"window_seconds: a record would be delivered again while in progress; set {least} or remove the key"
         )
     if settings.snap_start:
         found += _snap_start(project, function)
     if project.config.lambda_.layers and project.config.lambda_.package_type == "Image":
-        found.append("lambda.layers: a container image takes none; put their files into the image")
+        found.append("lambda.layers: container images do not support layers; put their files into the image")
     if project.config.lambda_.tracing == "otel" and not project.config.lambda_.layers:
-        found.append("lambda.tracing: otel needs the layer of the AWS Distro for OpenTelemetry in lambda.layers")
+        found.append("lambda.tracing: otel requires the AWS Distro for OpenTelemetry layer in lambda.layers")
     found += [
-        f"environment.{name}: looks like a key, which everyone who may see the function could read; put it into SSM or "
-        f"Secrets Manager and write secrets: [{name}]"
+        f"environment.{name}: looks like a key, which everyone with access to the function could read; put it into SSM "
+        f"or Secrets Manager and write secrets: [{name}]"
         for name, value in settings.environment.items()
         if value and (name in project.secrets(function) or _is_key(value))
     ]
     if (size := environment_bytes(project, function)) > _ENVIRONMENT_BYTES:
         found.append(
-            f"environment: the function's variables have up to {size:,} bytes with those that the template sets (the "
-            f"places of its secrets among them); Lambda takes {_ENVIRONMENT_BYTES:,}"
+            f"environment: the function's variables take up to {size:,} bytes, including those that the "
+            f"template sets (such as the locations of its secrets); Lambda allows {_ENVIRONMENT_BYTES:,}"
         )
     return found
 
@@ -150,11 +149,11 @@ def _snap_start(project: Project, function: Function) -> list[str]:
     """https://docs.aws.amazon.com/lambda/latest/dg/snapstart.html"""
     found = []
     if function.settings.ephemeral_storage_mb > 512:
-        found.append("snap_start: goes with at most 512 MB of /tmp; set ephemeral_storage_mb: 512 or snap_start: false")
+        found.append("snap_start: supports at most 512 MB of /tmp; set ephemeral_storage_mb: 512 or snap_start: false")
     if project.config.lambda_.runtime == "python3.11":
-        found.append("snap_start: needs Python 3.12 or newer; set lambda.runtime: python3.13")
+        found.append("snap_start: requires Python 3.12 or later; set lambda.runtime: python3.13")
     if project.config.lambda_.package_type == "Image":
-        found.append("snap_start: not for container images; set lambda.package_type: Zip or snap_start: false")
+        found.append("snap_start: does not support container images; set lambda.package_type: Zip or snap_start: false")
     return found
 
 

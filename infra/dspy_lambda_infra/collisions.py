@@ -1,4 +1,4 @@
-"""A project's own packages and modules that have the name of one that its functions, or this command, import."""
+"""Name collisions between a project's modules and those that its functions, or this command, import."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from packaging.utils import canonicalize_name
 from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.artifact.requirements import read_requirements
 
-_UNUSED = frozenset({"test"})  # CPython's own tests: no program imports them, and the runtimes are without them
+_UNUSED = frozenset({"test"})  # CPython's own tests: no program imports them, and the runtimes do not ship them
 
 
 def own_modules(root: Path) -> Iterator[tuple[Path, str]]:
-    """What Python can import by its first name from a project, as path and name: from `src`, and from the root.
+    """Yield path and name of each top-level module or package that Python can import from a project's `src` or root.
 
-    Without folders that lack an `__init__.py` in the root, which hide nothing; in `src` such a folder is imported, or
-    hidden itself.
+    Folders without an `__init__.py` are skipped in the root, where they hide nothing; in `src` they can be imported, or
+    hidden by another module.
     """
     for folder in (root / "src", root):
         for path in sorted(folder.iterdir()) if folder.is_dir() else []:
@@ -31,13 +31,13 @@ def own_modules(root: Path) -> Iterator[tuple[Path, str]]:
 
 
 def check_names(root: Path) -> None:
-    """Refuse a project with a module that has the name of one of Python's, or of an installed one that is needed.
+    """Refuse a project with a module named like one of Python's, or like an installed one that is needed.
 
-    Whichever of the two Python finds first hides the other one. An installed distribution that neither the functions
-    nor this command need is no reason: the project's own module comes first.
+    Whichever of the two Python finds first hides the other. An installed distribution that neither the functions nor
+    this command need does not matter: the project's own module comes first.
 
     Raises:
-        ConfigError: naming each, what else is called so, and what to do.
+        ConfigError: names each module, what it collides with, and the remedy.
     """
     root = root.resolve()
     elsewhere = [entry for entry in sys.path if entry and not Path(entry).resolve().is_relative_to(root)]
@@ -58,7 +58,7 @@ def check_names(root: Path) -> None:
 
 
 def collision(path: Path, owner: str) -> str:
-    """What to say of a project's package or module whose name is another's."""
+    """Return the message for a project's package or module whose name collides with its owner's."""
     kind = "folder" if path.is_dir() else "file"
     return f"{path}: {owner} has a module `{path.stem}`, and one would hide the other; rename the {kind}"
 
@@ -70,7 +70,7 @@ def _is_found(name: str, elsewhere: list[str]) -> bool:
 
 
 def _needed(root: Path) -> set[str]:
-    """The names of all distributions that the functions or this command may import, as far as they are installed."""
+    """Return the names of all installed distributions that the functions or this command may import."""
     waiting: list[tuple[Requirement, Iterable[str]]] = [(Requirement("dspy-lambda[cli]"), ())]
     waiting += [(listed, ()) for listed in read_requirements(root).listed]
     found: set[tuple[str, frozenset[str]]] = set()

@@ -1,6 +1,6 @@
-"""`dspy.config.yaml` as a whole: what runs, which the handler checks, too, and what describes the cloud.
+"""The whole `dspy.config.yaml`: what runs (the handler validates this part too), and what describes the cloud.
 
-Inherited keys stand here once more where the order of the keys that messages list would change without them.
+Some inherited keys are repeated here to keep the order in which messages list the keys.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dspy_lambda.config.schema import Section
 from dspy_lambda.settings import PREFIX
 
 __all__ = ["CONFIG_FILE", "Config", "FunctionSettings", "ModelSettings", "Sqs", "load_config"]
-# A blank ends a place in DSPY_LAMBDA_SECRETS.
+# Whitespace separates locations in DSPY_LAMBDA_SECRETS.
 _PARAMETER = (
     r"^(ssm:(arn:aws[a-z-]*:ssm:[a-z0-9-]+:[0-9]{12}:parameter)?"
     r"|secretsmanager:(arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:)?)"
@@ -29,7 +29,7 @@ _PARAMETER = (
 
 
 class Quota(Section):
-    """What the provider grants the account, over all processes; `dspy-lambda limits` holds the project against it."""
+    """The account's quota at the provider, across all processes; `dspy-lambda limits` checks the project against it."""
 
     parallel_requests: Annotated[int, Field(ge=1)] | None = None
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
@@ -47,7 +47,7 @@ class Models(schema.Models):
 
 
 class Sqs(schema.Sqs):
-    """A program's queue and event source mapping.
+    """A program's queue and its event source mapping.
 
     Limits: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-parameters.html
     """
@@ -57,14 +57,15 @@ class Sqs(schema.Sqs):
     batch_size: Annotated[int, Field(ge=1, le=10_000)] = 10
     window_seconds: Annotated[int, Field(ge=0, le=300)] = 0
     maximum_concurrency: Annotated[int, Field(ge=2, le=1000)] = 5
-    # With the backoff below: survives an outage of 100 minutes, or of an hour and five receives for other reasons.
+    # With the backoff below, enough for an outage of 100 minutes, or of an hour plus five receives for other reasons.
     max_receive_count: Annotated[int, Field(ge=1, le=1000)] = 20
     visibility_timeout_seconds: Annotated[int, Field(ge=1, le=43_200)] | None = None  # 6 x timeout_seconds
     fifo: bool = False
-    # When a failed record comes back: doubled with each receive; 0 leaves it to the visibility timeout.
+    # Seconds until a failed record is delivered again, doubled with each receive; 0 uses the visibility timeout.
     backoff_seconds: schema.BackoffSeconds = 10
     backoff_max_seconds: schema.BackoffMaxSeconds = 900
-    # Invalid records go to the dead-letter queue at once, with the reason; else after five runs, as program errors do.
+    # Send invalid records to the dead-letter queue at once, with the reason; otherwise after five runs, as for program
+    # errors.
     invalid_to_dead_letter_queue: bool = False
 
     @model_validator(mode="after")
@@ -72,9 +73,9 @@ class Sqs(schema.Sqs):
         if self.fifo and self.batch_size > 10:
             raise ValueError("a FIFO queue's batch_size is at most 10")
         if self.fifo and self.window_seconds:
-            raise ValueError("a FIFO queue has no window_seconds")
+            raise ValueError("a FIFO queue does not support window_seconds")
         if self.batch_size > 10 and self.window_seconds == 0:
-            raise ValueError("a batch_size above 10 needs window_seconds of at least 1")
+            raise ValueError("a batch_size above 10 requires window_seconds of at least 1")
         return self
 
 
@@ -82,7 +83,7 @@ def _json(value: Any) -> Any:
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
-        raise ValueError("must be JSON: put quotes around dates, and leave out .inf and .nan") from None
+        raise ValueError("must be JSON: quote dates, and remove .inf and .nan") from None
     return value
 
 
@@ -92,7 +93,7 @@ class Schedule(Section):
 
 
 class Deployment(Section):
-    """How calls move to a new version; an alarm of the rollout moves them all back.
+    """How traffic shifts to a new version; an alarm during the rollout rolls it back.
 
     https://docs.aws.amazon.com/serverless-application-model/latest/developerguide/automating-updates-to-serverless-apps.html
     """
@@ -113,15 +114,15 @@ class Deployment(Section):
 def _key_arn(value: str) -> str:
     if not re.fullmatch(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+", value):
         raise ValueError(
-            "must be a key's own ARN, arn:aws:kms:REGION:ACCOUNT:key/ID (`aws kms describe-key` shows it): IAM grants "
-            "nothing on the ARN of an alias"
+            "must be a key ARN, arn:aws:kms:REGION:ACCOUNT:key/ID (`aws kms describe-key` shows it): IAM grants "
+            "nothing on an alias ARN"
         )
     return value
 
 
 Architecture = Literal["x86_64", "arm64"]
 _KeyArn = Annotated[str, AfterValidator(_key_arn)]
-# The template sets them, and its alarms and dashboard read the metrics under these names.
+# The template sets these; its alarms and dashboard read the metrics by these names.
 _METRIC_NAMES = ("POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE")
 
 
@@ -140,12 +141,12 @@ class FunctionSettings(schema.FunctionSettings):
     preconnect: bool = False  # open a connection to the provider during init
     environment: dict[Variable, str] = {}
     secrets: list[Variable] = []  # beyond its model's key
-    # Of asynchronous invocations and schedules; what fails after that goes to the on-failure queue.
+    # For asynchronous invocations and schedules; events that still fail go to the on-failure queue.
     retry_attempts: Annotated[int, Field(ge=0, le=2)] = 2
     maximum_event_age_seconds: Annotated[int, Field(ge=60, le=21_600)] = 21_600
-    # The spend alarm: the estimated cost of a day's model calls.
+    # The threshold of the spend alarm: the estimated cost of a day's model calls.
     daily_cost_usd: Annotated[float, Field(gt=0)] | None = 10.0
-    # The same on tokens, for models without a known price: input and output tokens of a day together.
+    # The same in tokens, for models without a known price: a day's input and output tokens together.
     daily_tokens: Annotated[int, Field(ge=1)] | None = None
     sqs: Annotated[Literal[False] | Sqs, BeforeValidator(schema.false_or_mapping)] = False
     schedule: Schedule | None = None
@@ -156,17 +157,17 @@ class FunctionSettings(schema.FunctionSettings):
         for name in self.environment:
             # https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime
             if name.startswith(("AWS_", "LAMBDA_", "_")):
-                raise ValueError(f"environment: {name} is Lambda's own; take another name")
+                raise ValueError(f"environment: {name} is reserved by Lambda; choose another name")
             if name in _METRIC_NAMES:
-                raise ValueError(f"environment: {name} names the metrics that the alarms read; leave it out")
+                raise ValueError(f"environment: {name} names the metrics that the alarms read; remove it")
         for name in self.secrets:
             if name.startswith(("AWS_", "LAMBDA_", "_", PREFIX)):
-                raise ValueError(f"secrets: {name} is read before secrets are; write it under environment")
+                raise ValueError(f"secrets: {name} is read before secrets are; set it under environment")
         return self
 
 
 class Throttle(Section):
-    """Requests a second, and bursts above it, of each method (REST) or route (HTTP) by itself.
+    """Requests per second, and the burst above that, for each method (REST) or route (HTTP) separately.
 
     https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-request-throttling.html
     https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-throttling.html
@@ -180,8 +181,8 @@ class Api(Section):
     kind: Literal["rest", "http", "url"] = "rest"
     auth: Literal["iam", "api_key", "jwt", "none"] = "iam"
     throttle: Throttle = Throttle()
-    requests_per_day: Annotated[int, Field(ge=1)] | None = None  # of each API key
-    # auth: jwt on kind http takes issuer and audience; on kind rest it is a Cognito user pool.
+    requests_per_day: Annotated[int, Field(ge=1)] | None = None  # per API key
+    # auth: jwt uses issuer and audience with kind: http, and a Cognito user pool with kind: rest.
     issuer: Annotated[str, Field(pattern=r"^https://")] | None = None
     audience: list[str] = []
     user_pool_arn: Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:cognito-idp:")] | None = None
@@ -189,14 +190,14 @@ class Api(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.auth == "api_key" and self.kind != "rest":
-            raise ValueError("auth: api_key is of REST APIs only; take kind: rest, or auth: iam")
+            raise ValueError("auth: api_key requires kind: rest; or use auth: iam")
         if self.auth == "jwt":
             if self.kind == "url":
-                raise ValueError("a function URL has no auth: jwt; take kind: http, or auth: iam")
+                raise ValueError("a function URL does not support auth: jwt; use kind: http, or auth: iam")
             if self.kind == "http" and not (self.issuer and self.audience):
-                raise ValueError("auth: jwt needs issuer (https://...) and audience ([...])")
+                raise ValueError("auth: jwt requires issuer (https://...) and audience ([...])")
             if self.kind == "rest" and not self.user_pool_arn:
-                raise ValueError("auth: jwt on kind: rest needs user_pool_arn; other issuers need kind: http")
+                raise ValueError("auth: jwt with kind: rest requires user_pool_arn; other issuers require kind: http")
         return self
 
 
@@ -206,7 +207,7 @@ class Vpc(Section):
 
 
 class Lambda(schema.Lambda):
-    """What becomes of the programs on AWS."""
+    """How the programs run on AWS."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -218,10 +219,10 @@ class Lambda(schema.Lambda):
     secrets: dict[Variable, Annotated[str, Field(pattern=_PARAMETER)]] = {}
     log_retention_days: Literal[1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 3653] = 30
     tracing: Literal["xray", "otel"] | None = None
-    account_concurrency: Annotated[int, Field(ge=10)] = 1000  # Lambda's quota in the account, if it was raised
+    account_concurrency: Annotated[int, Field(ge=10)] = 1000  # the account's Lambda quota, if it was raised
     layers: list[Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:lambda:")]] = []
     kms_key_arn: _KeyArn | None = None
-    secrets_kms_key_arns: list[_KeyArn] = []  # of secrets that are encrypted with keys of their own
+    secrets_kms_key_arns: list[_KeyArn] = []  # for secrets encrypted with customer managed keys
     permissions_boundary_arn: Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:iam::(\d{12}|aws):policy/.+$")] | None = (
         None
     )
@@ -231,7 +232,7 @@ class Lambda(schema.Lambda):
     programs: dict[str, FunctionSettings] = {}  # type: ignore[assignment]
 
     def function(self, program: str) -> FunctionSettings:
-        """The settings of one program's function."""
+        """Return the settings of one program's function."""
         return self.programs.get(program, self.defaults)
 
 
@@ -243,9 +244,9 @@ class Config(schema.Config):
 
 
 def load_config(project: Path) -> Config:
-    """Read and check a project's config.
+    """Read and validate a project's config.
 
     Raises:
-        ConfigError: naming the file, the key and what is allowed there.
+        ConfigError: names the file, the key and what is allowed there.
     """
     return load_as(Config, project)

@@ -1,4 +1,4 @@
-"""What a config may well mean, and what costs records, callers or an alarm where it does not."""
+"""Settings that may be intended, but otherwise cost records, throttle callers or disable an alarm."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ADVISED_RECEIVES = 5
 
 
 def config_warnings(project: Project) -> list[str]:
-    """One line for each, with its fix; none of them stops a deployment."""
+    """Return one line per warning, with its fix; none of them stops a deployment."""
     found = []
     for function in project.functions.values():
         warnings = [*_queue(function), *_variables(function), *_spend_alarm(project, function)]
@@ -26,21 +26,21 @@ def _queue(function: Function) -> list[str]:
     found = []
     if sqs and settings.http and sqs.maximum_concurrency == settings.reserved_concurrency:
         found.append(
-            f"sqs.maximum_concurrency: {sqs.maximum_concurrency} is all of reserved_concurrency: while the queue is "
-            "full, HTTP callers are throttled; raise reserved_concurrency"
+            f"sqs.maximum_concurrency: {sqs.maximum_concurrency} uses all of reserved_concurrency: while the queue "
+            "is busy, HTTP callers are throttled; raise reserved_concurrency"
         )
     if sqs and sqs.max_receive_count < _ADVISED_RECEIVES:
         found.append(
-            f"sqs.max_receive_count: {sqs.max_receive_count}: a throttled receive counts, too, and takes a record to "
-            f"the dead-letter queue; AWS advises {_ADVISED_RECEIVES} or more"
+            f"sqs.max_receive_count: {sqs.max_receive_count}: throttled receives count too and can send a record to "
+            f"the dead-letter queue; AWS recommends {_ADVISED_RECEIVES} or more"
         )
     return found
 
 
 def _variables(function: Function) -> list[str]:
     return [
-        f"environment.{name}: if its value is a key, everyone who may see the function can read it; put it into SSM or "
-        f"Secrets Manager and write secrets: [{name}]"
+        f"environment.{name}: if its value is a key, everyone with access to the function can read it; put it into SSM "
+        f"or Secrets Manager and write secrets: [{name}]"
         for name, value in function.settings.environment.items()
         if value and KEY_NAME.search(name)
     ]
@@ -51,14 +51,14 @@ def _spend_alarm(project: Project, function: Function) -> list[str]:
     if not project.config.lambda_.alarms or not settings.daily_cost_usd or settings.daily_tokens:
         return []
     return [
-        f"daily_cost_usd: DSPy knows no price of {place}, and the spend alarm does not see calls whose cost is not "
-        "known; set daily_tokens for an alarm on tokens"
+        f"daily_cost_usd: DSPy does not know the price of {place}, and the spend alarm ignores calls of unknown cost; "
+        "set daily_tokens for an alarm on tokens"
         for place in _unpriced(project, function)
     ]
 
 
 def _unpriced(project: Project, function: Function) -> list[str]:
-    """The places of a program's models without a known price: an alias of the config, or an attribute."""
+    """Return where a program's models without a known price are: an alias in the config, or an attribute."""
     alias = project.config.model_alias(function.name)
     lms = [(f"models.registry.{alias}", dspy.LM(project.config.models.registry[alias].model))]
     lms += [(place, lm) for place, lm in held_lms(function) if isinstance(lm, dspy.LM)]

@@ -1,4 +1,4 @@
-"""What a project may cost at worst, so that nobody learns it from a bill."""
+"""A project's worst-case cost, so that nobody first sees it on a bill."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from dspy_lambda_infra.template.deployment import deployment_resources
 # USD in us-east-1, first tier. https://aws.amazon.com/lambda/pricing/
 _PER_GB_SECOND = {"x86_64": 0.0000166667, "arm64": 0.0000133334}
 _PER_REQUEST = 0.20 / 1_000_000
-# "Duration snapshot is cached", of both architectures, while its version is there.
+# "Duration snapshot is cached", for both architectures, as long as its version exists.
 _PER_CACHED_GB_SECOND = 0.0000015046
 # https://aws.amazon.com/cloudwatch/pricing/
 _PER_ALARM, _PER_DASHBOARD, _PER_METRIC = 0.10, 3.00, 0.30
 _MONTH_SECONDS = 30 * 24 * 3600
-# Lambda polls an idle queue with five requests of 20 s each, and with a maximum concurrency never with fewer.
+# Lambda polls an idle queue with five long polls of 20 s each, and never with fewer if a maximum concurrency is set.
 # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
 _IDLE_POLLS = 5 * _MONTH_SECONDS // 20
-# By whether the queue is FIFO. https://aws.amazon.com/sqs/pricing/
+# USD per request, by whether the queue is FIFO. https://aws.amazon.com/sqs/pricing/
 _PER_POLL = {False: 0.40 / 1_000_000, True: 0.50 / 1_000_000}
 
 
 @dataclass(frozen=True)
 class WorstCase:
-    """One function with every environment busy for a whole month, each invocation up to its timeout."""
+    """One function with every environment busy for a whole month, each invocation running to its timeout."""
 
     function: Function
     concurrency: int
@@ -36,7 +36,7 @@ class WorstCase:
 
 
 def worst_case(project: Project) -> list[WorstCase]:
-    """memory x timeout x concurrency, each program's function without a pause for 30 days."""
+    """Return memory x timeout x concurrency for each program's function, without a pause for 30 days."""
     found, account = [], project.config.lambda_.account_concurrency
     for function in project.functions.values():
         settings = function.settings
@@ -50,17 +50,17 @@ def worst_case(project: Project) -> list[WorstCase]:
 
 
 def monthly_base(project: Project) -> float:
-    """What the stack costs a month without a single call, in USD, beyond what is free in each account.
+    """Return what the stack costs per month without a single call, in USD, beyond each account's free tier.
 
-    Alarms, the dashboard, the polling of queues, and SnapStart's cached snapshots: one for each function that has it,
-    because a version is deleted when the next one is there.
+    Counts alarms, the dashboard, queue polling, and SnapStart's cached snapshots: one per function that uses it, since
+    a version is deleted once the next one exists.
     """
     functions = project.functions.values()
     resources = [deployment_resources(project)]
     if project.config.lambda_.alarms:
         resources += [alarm_topic(project), *(alarm_resources(project, function) for function in functions)]
     alarms = [r["Properties"] for part in resources for r in part.values() if r["Type"] == "AWS::CloudWatch::Alarm"]
-    # An alarm is billed for each metric that it reads.
+    # An alarm is billed per metric that it reads.
     read = sum(max(1, sum("MetricStat" in query for query in alarm.get("Metrics", []))) for alarm in alarms)
     polling = sum(
         _IDLE_POLLS * _PER_POLL[function.settings.sqs.fifo] for function in functions if function.settings.sqs
@@ -71,12 +71,12 @@ def monthly_base(project: Project) -> float:
 
 
 def monthly_metrics(project: Project) -> float:
-    """What the custom metrics cost a month at most, in USD: they begin with the first calls."""
+    """Return what the custom metrics cost per month at most, in USD; they start with the first calls."""
     return len(UNITS) * len(project.functions) * _PER_METRIC
 
 
 def cost_document(project: Project) -> dict[str, Any]:
-    """The worst case, program by program, and what the stack costs without a call, in USD a month."""
+    """Return the worst case per program, and what the stack costs without a call, in USD per month."""
     return {
         "programs": [
             {
@@ -94,18 +94,18 @@ def cost_document(project: Project) -> dict[str, Any]:
 
 
 def cost_table(project: Project) -> str:
-    """The worst case, program by program, in words."""
+    """Return the worst case per program as a table with an explanation."""
     rows = worst_case(project)
-    cells = [["program", "memory MB", "timeout s", "at once", "USD a month at worst"]]
+    cells = [["program", "memory MB", "timeout s", "concurrency", "USD a month at worst"]]
     for row in rows:
         settings = row.function.settings
         figures = (settings.memory_mb, settings.timeout_seconds, row.concurrency)
         cells.append([row.function.name, *map(str, figures), f"{row.usd:,.0f}"])
-    lines = table([*cells, ["together", "", "", "", f"{sum(row.usd for row in rows):,.0f}"]])
+    lines = table([*cells, ["total", "", "", "", f"{sum(row.usd for row in rows):,.0f}"]])
     lines.append(
-        f"That is Lambda alone, every environment busy for 30 days at us-east-1 prices. The provider's bill for model "
-        f"calls comes on top (the spend alarms watch it). Without a call the stack costs up to "
-        f"{monthly_base(project):.2f} USD a month for alarms, the dashboard, Lambda's polling of queues and "
-        f"SnapStart's cache; with the first calls come custom metrics for up to {monthly_metrics(project):.2f}."
+        f"This covers Lambda only, with every environment busy for 30 days at us-east-1 prices. The provider's bill "
+        f"for model calls is extra (the spend alarms watch it). Without a call, the stack costs up to "
+        f"{monthly_base(project):.2f} USD a month for alarms, the dashboard, queue polling and SnapStart's cache; "
+        f"once calls come in, custom metrics add up to {monthly_metrics(project):.2f}."
     )
     return "\n".join(lines)

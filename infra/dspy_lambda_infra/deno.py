@@ -1,4 +1,4 @@
-"""Which programs run Python in Deno, as `dspy.RLM`, `dspy.ProgramOfThought` and `dspy.CodeAct` do by default."""
+"""Finds programs that run Python in Deno, as `dspy.RLM`, `dspy.ProgramOfThought` and `dspy.CodeAct` do by default."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dspy.primitives.python_interpreter import PythonInterpreter
 
 from dspy_lambda.programs.program import Program
 
-# Where Deno puts what it fetches at its first call, the imports of DSPy's runner.js: only /tmp can be written to.
+# Where Deno caches the imports of DSPy's runner.js, which it fetches on the first call: only /tmp is writable.
 VARIABLES = {"DENO_DIR": "/tmp/deno"}  # noqa: S108
 
 
 def why_deno(program: Program) -> str | None:
-    """The part of a program that DSPy's `PythonInterpreter` runs for; None if there is none to be seen from here."""
+    """Return the part of a program that uses DSPy's `PythonInterpreter`; None if no use is visible from here."""
     for path, module in program.instance.named_sub_modules():
         for value in vars(module).values():
             if value is PythonInterpreter or isinstance(value, PythonInterpreter):

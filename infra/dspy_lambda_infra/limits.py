@@ -1,14 +1,14 @@
-"""`dspy-lambda limits`: how many model calls the project can have under way, against each model's quota.
+"""`dspy-lambda limits`: compare how many model calls the project can have in flight with each model's quota.
 
-    calls at once = sum over programs of reserved_concurrency x calls per environment
+    concurrent calls = sum over programs of reserved_concurrency x calls per environment
     calls per environment = 1 over HTTP; with a queue the lesser of batch_size and max_concurrent_per_program;
                             at most the model's max_parallel_requests
-    requests a minute     = sum of reserved_concurrency x the model's requests_per_minute
+    requests per minute   = sum of reserved_concurrency x the model's requests_per_minute
 
-and how long an outage of a provider each queue survives: after that its records are in the dead-letter queue.
+and how long a provider outage each queue survives: after that, its records are in the dead-letter queue.
 
-The limits of one process (`models.registry.*.max_parallel_requests` and the rest) hold within one environment each:
-Lambda's environments know nothing of each other. What holds all of them is reserved concurrency.
+The per-process limits (`models.registry.*.max_parallel_requests` and the rest) apply within one execution
+environment, because Lambda's environments do not know of each other. Reserved concurrency bounds all of them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dspy_lambda_infra.project import Function, Project, load_project, say_what_runs
+from dspy_lambda_infra.project import Function, Project, announce_imports, load_project
 from dspy_lambda_infra.report import report
 from dspy_lambda_infra.table import table
 from dspy_lambda_infra.template.queues import survived_outage_seconds
@@ -25,7 +25,7 @@ from dspy_lambda_infra.template.queues import survived_outage_seconds
 
 @dataclass(frozen=True)
 class Use:
-    """How many calls a program can have under way at a model."""
+    """How many calls a program can have in flight at a model."""
 
     model: str
     program: str
@@ -34,13 +34,13 @@ class Use:
 
     @property
     def calls_at_once(self) -> int:
-        """Of all its environments."""
+        """Calls across all its environments."""
         return self.environments * self.calls_each
 
 
 @dataclass(frozen=True)
 class QuotaCheck:
-    """What a model's programs can reach together (None: there is no limit), and what its provider grants."""
+    """What a model's programs can reach together (None: unlimited), and the provider's quota."""
 
     model: str
     what: str
@@ -60,7 +60,7 @@ class QuotaCheck:
 
 @dataclass(frozen=True)
 class Limits:
-    """A project's concurrency beside its models' quotas, and how many seconds of an outage each queue survives."""
+    """A project's concurrency, its models' quotas, and how many seconds of an outage each queue survives."""
 
     uses: list[Use]
     quotas: list[QuotaCheck]
@@ -73,8 +73,8 @@ class Limits:
 
     @property
     def text(self) -> str:
-        """The table, and what follows from it."""
-        cells = [["model", "program", "environments", "calls each", "calls at once"]]
+        """Return the table and the conclusions from it."""
+        cells = [["model", "program", "environments", "calls each", "concurrent calls"]]
         for use in self.uses:
             cells.append([use.model, use.program, *map(str, (use.environments, use.calls_each, use.calls_at_once))])
         lines = [*table(cells, words=2), *map(str, self.quotas)]
@@ -82,13 +82,13 @@ class Limits:
             lines.append(f"{name}: the queue survives an outage of {seconds // 60} minutes")
         if not self.quotas:
             lines.append(
-                "No model in use has a quota: write models.registry.<alias>.quota to hold these figures against it."
+                "No model in use has a quota: set models.registry.<alias>.quota to compare these figures with it."
             )
         return "\n".join(lines)
 
     @property
     def document(self) -> dict[str, Any]:
-        """The same as JSON takes it."""
+        """Return the same as a JSON-serializable dict."""
         return {
             "uses": [{**asdict(use), "calls_at_once": use.calls_at_once} for use in self.uses],
             "quotas": [{**asdict(check), "exceeded": check.exceeded} for check in self.quotas],
@@ -100,9 +100,9 @@ def run_limits(root: Path, *, as_json: bool = False) -> int:
     """Print the limits of a project's programs; 1 if a quota can be exceeded.
 
     Raises:
-        ConfigError: a program cannot be loaded; the others' limits are printed before.
+        ConfigError: a program cannot be loaded; the limits of the others are printed first.
     """
-    say_what_runs(root)
+    announce_imports(root)
     project = load_project(root)
     limits = find_limits(project)
     report(limits.text, {**limits.document, "failed": project.failed}, as_json=as_json)
@@ -111,7 +111,7 @@ def run_limits(root: Path, *, as_json: bool = False) -> int:
 
 
 def find_limits(project: Project) -> Limits:
-    """What the config lets the project reach."""
+    """Compute the limits that follow from the config."""
     uses: list[Use] = []
     quotas: list[QuotaCheck] = []
     for alias, model in project.config.models.registry.items():
@@ -129,7 +129,7 @@ def find_limits(project: Project) -> Limits:
         quotas += [
             QuotaCheck(alias, what, reached, quota)
             for what, reached, quota in (
-                ("calls at once", sum(use.calls_at_once for use in own), model.quota.parallel_requests),
+                ("concurrent calls", sum(use.calls_at_once for use in own), model.quota.parallel_requests),
                 ("requests a minute", minute, model.quota.requests_per_minute),
                 ("tokens a minute", tokens, model.quota.tokens_per_minute),
             )

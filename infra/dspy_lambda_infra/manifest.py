@@ -1,4 +1,4 @@
-"""The catalogue function's manifest: what it answers with, made where DSPy is at hand."""
+"""The catalogue function's manifest: its responses, generated where DSPy is installed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _SCHEMAS = "openapi.components.schemas."
 
 
 def manifest(project: Project) -> dict[str, Any]:
-    """What `dspy_lambda.catalogue` reads. The same project always gives the same.
+    """Return what `dspy_lambda.catalogue` reads. The same project always gives the same manifest.
 
     Raises:
-        ConfigError: it would show a key, naming the place and the variable.
+        ConfigError: it would expose a key; names the location and the variable.
     """
     programs = {name: function.program for name, function in project.functions.items() if function.program is not None}
     config = project.config
-    # Programs were imported with these variables, and may hold the values of some.
+    # Programs were imported with these variables set and may contain their values.
     with project_variables(project.root):
         made = {
             "title": config.app_id,
@@ -35,8 +35,8 @@ def manifest(project: Project) -> dict[str, Any]:
 
 def _refuse_keys(made: dict[str, Any], keys: dict[str, str]) -> None:
     found = [
-        f"{place.replace(value, '...')}: /openapi.json would show the value of {name}; read the variable where the "
-        "program uses it"
+        f"{place.replace(value, '...')}: /openapi.json would expose the value of {name}; read the variable where "
+        "the program uses it"
         for place, text in ((".".join(keys_to).removeprefix(_SCHEMAS), text) for keys_to, text in texts(made))
         for name, value in keys.items()
         if value in text

@@ -1,6 +1,6 @@
-"""What the embedded model server answers: a value for each output field that DSPy's prompt asks for.
+"""Generates the embedded model server's answers: a value for each output field that DSPy's prompt asks for.
 
-The values fit the field's type and the bounds of its schema, and its name where that says something.
+The values match the field's type, its schema's bounds and, where it is telling, its name.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-# A schema may refer to itself; below this depth, lists are as short and choices as simple as they may be.
+# A schema may refer to itself; below this depth, lists are as short and choices as simple as the schema allows.
 _DEEPEST = 4
-# As DSPy writes a field's bounds into its prompt. Source: dspy/signatures/field.py, PYDANTIC_CONSTRAINT_MAP (DSPy 3.4).
+# How DSPy phrases a field's bounds in its prompt. Source: dspy/signatures/field.py, PYDANTIC_CONSTRAINT_MAP (DSPy 3.4).
 _CONSTRAINTS = {
     "greater than": "exclusiveMinimum",
     "greater than or equal to": "minimum",
@@ -35,7 +35,7 @@ _FORMATS = {
     "ipv6": "2001:db8::1",
     "binary": "c2FtcGxl",
 }
-# By the last word of a field's name.
+# Keyed by the last word of a field's name.
 _NAMES = {
     "name": "Ada Lovelace",
     "email": _FORMATS["email"],
@@ -60,17 +60,17 @@ _NUMBERS = {
 }
 _PATTERN_SAMPLES = ("sample", "Sample", "SAMPLE", "a", "A", "1", "12", "123", "1234", "12345", "A1", "AB-123", "1.0.0")
 
-# A text for a field by its name; with True, as one of several in a list.
+# Returns a text for a field name; True means that it is one of several in a list.
 Text = Callable[[str, bool], str]
 
 
 def answer(body: dict[str, Any], *, samples: bool) -> str:
-    """Values for all output fields that a chat completion's prompt asks for, in the format that it asks for.
+    """Return values for all output fields of a chat completion's prompt, in the format that the prompt asks for.
 
     Args:
         body: the request.
-        samples: whether a text is a sample for its field. Otherwise it is `<model>: <first input>`, so that a
-            misrouted call shows.
+        samples: whether texts are samples that suit their field. Otherwise they are `<model>: <first input>`, which
+            exposes misrouted calls.
     """
     system = "\n".join(text_of(m) for m in body["messages"] if m["role"] == "system")
     as_json = "Outputs will be a JSON object" in system
@@ -92,7 +92,7 @@ def answer(body: dict[str, Any], *, samples: bool) -> str:
 
 
 def text_of(message: dict[str, Any]) -> str:
-    """A chat message's text."""
+    """Return a chat message's text."""
     content = message.get("content") or ""
     if isinstance(content, list):
         return "\n".join(part.get("text", "") for part in content)
@@ -105,7 +105,7 @@ def _first_input(user: str) -> str:
 
 
 def _output_fields(system: str) -> list[tuple[str, str, dict[str, Any]]]:
-    """Name, type and bounds of each."""
+    """Return the name, type and bounds of each output field."""
     _, _, listed = system.partition("Your output fields are:")
     listed = listed.partition("All interactions will be structured")[0]
     parts = re.split(r"^\d+\. `(\w+)` \((.*?)\):", listed, flags=re.MULTILINE)[1:]
@@ -113,7 +113,7 @@ def _output_fields(system: str) -> list[tuple[str, str, dict[str, Any]]]:
 
 
 def _bounds(about: str) -> dict[str, Any]:
-    """A field's bounds, as JSON Schema's keywords."""
+    """Return a field's bounds as JSON Schema keywords."""
     listed = re.search(r"^Constraints: (.*)$", about, re.MULTILINE)
     pairs = re.findall(r"([a-z ]+): (-?[\d.e+-]+)", listed.group(1)) if listed else []
     known = ((_CONSTRAINTS.get(words.strip()), json.loads(number)) for words, number in pairs)
@@ -122,14 +122,14 @@ def _bounds(about: str) -> dict[str, Any]:
 
 def _notes(system: str, as_json: bool) -> dict[str, str]:
     if as_json:
-        # In the JSON format a note stands inside a JSON string, escaped as one.
+        # In the JSON format, a note is part of a JSON string and escaped accordingly.
         found = re.findall(r'"\{(\w+)\} +# note: the value you produce ((?:[^"\\]|\\.)*)"', system)
         return {name: json.loads(f'"{note}"') for name, note in found}
     return dict(re.findall(r"^\{(\w+)\} +# note: the value you produce (.*)$", system, re.MULTILINE))
 
 
 def _call_of_last_tool(user: str, text: Text) -> dict[str, Any] | None:
-    """A call of the last tool that a prompt lists: for dspy.ReActV2 its own `submit`."""
+    """Return a call of the last tool that a prompt lists: for dspy.ReActV2 its own `submit`."""
     listed = re.findall(
         r"(\w+), whose description is <desc>.*?</desc>\. It takes arguments (\{.*?\})\.", user, re.DOTALL
     )
@@ -143,7 +143,7 @@ def _call_of_last_tool(user: str, text: Text) -> dict[str, Any] | None:
 def _value(name: str, kind: str, note: str, bounds: dict[str, Any], text: Text) -> Any:
     if "one of: " in note:
         choices = note.partition("one of: ")[2].split("; ")
-        # ReAct's choice of a tool: an agent that never finishes shows nobody anything.
+        # ReAct's choice of a tool: an agent that never finishes would be a useless sample.
         return "finish" if "finish" in choices and text is _sample_text else choices[0]
     if "JSON schema: " in note:
         schema = json.loads(note.partition("JSON schema: ")[2])
@@ -155,10 +155,10 @@ def _value(name: str, kind: str, note: str, bounds: dict[str, Any], text: Text) 
 
 
 class _Example:
-    """Makes values that fit JSON Schemas.
+    """Generates values that match JSON Schemas.
 
     Args:
-        definitions: what the schemas refer to.
+        definitions: the schemas' `$defs`.
     """
 
     def __init__(self, definitions: dict[str, Any], text: Text) -> None:
@@ -166,7 +166,7 @@ class _Example:
         self._text = text
 
     def make(self, schema: dict[str, Any], name: str, depth: int = 0, *, listed: bool = False) -> Any:
-        """A value for the field of that name; `listed` where it is one of several."""
+        """Return a value for the field with that name; `listed` if it is one of several."""
         if "$ref" in schema:
             schema = {**self._definitions[schema["$ref"].rpartition("/")[2]], **schema}
             del schema["$ref"]
@@ -210,12 +210,12 @@ class _Example:
 
 
 def _choose(options: list[dict[str, Any]], *, simple: bool) -> dict[str, Any]:
-    """The first that is not null; null, where a simple one is wanted and allowed."""
+    """Return the first option that is not null; or null if a simple one is wanted and null is allowed."""
     return min(options, key=lambda option: (option.get("type") == "null") != simple)
 
 
 def _number(schema: dict[str, Any], name: str) -> float:
-    """A number that suits the name if it is within the bounds, else one that is."""
+    """Return a number that suits the name if it is within the bounds, otherwise any number within them."""
     whole = schema["type"] == "integer"
     step = schema.get("multipleOf", 1)
     bounds = [schema[key] for key in ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum") if key in schema]
@@ -238,7 +238,7 @@ def _fits(schema: dict[str, Any], number: float, whole: bool) -> bool:
 
 
 def _string(schema: dict[str, Any], text: str) -> str:
-    """The text if it is within the bounds, else one that is. Of a pattern, only some simple ones are known."""
+    """Return the text if it is within the bounds, otherwise one that is. Supports only some simple patterns."""
     text = _FORMATS.get(schema.get("format", ""), text)
     if pattern := schema.get("pattern"):
         return next((sample for sample in (text, *_PATTERN_SAMPLES) if re.search(pattern, sample)), text)

@@ -1,7 +1,7 @@
-"""A model server for demo, tests and benchmarks: it answers any DSPy program, over the wires of DSPy's own providers.
+"""A mock model server for demos, tests and benchmarks: answers any DSPy program in the providers' wire formats.
 
-Every text answer is `<model>: <first input>`, so that a misrouted call shows; with `samples`, one that fits the field's
-name. It listens on loopback by default.
+Every text answer is `<model>: <first input>`, which exposes misrouted calls; with `samples`, it suits the field's
+name. The server listens on loopback by default.
 
     with ModelServer(delay_seconds=0.5) as server:
         dspy.LM("openai/any-name", api_base=server.url, api_key="none")
@@ -33,20 +33,20 @@ _STARTS_KEPT = 100_000
 
 
 @dataclasses.dataclass
-class Behaviour:
-    """How the server treats requests. Rates are shares of all requests, drawn in order from `seed`."""
+class Behavior:
+    """How the server handles requests. Rates are fractions of all requests, drawn in order from `seed`."""
 
-    samples: bool = False  # texts fit the names of their fields, instead of quoting the model and the first input
+    samples: bool = False  # texts suit the names of their fields instead of quoting the model and the first input
     delay_seconds: float = 0.0
-    trickle_seconds: float = 0.0  # between any two bytes of an answer's body; its headers come at once
-    slow_headers_seconds: float = 0.0  # between any two bytes of an answer's headers; its body comes at once
-    answer_bytes: int = 0  # a body is padded with spaces to that size; the values in it stay what they are
+    trickle_seconds: float = 0.0  # pause between any two bytes of an answer's body; its headers come at once
+    slow_headers_seconds: float = 0.0  # pause between any two bytes of an answer's headers; its body comes at once
+    answer_bytes: int = 0  # pads a body with spaces to this size; its values do not change
     error_rate: float = 0.0  # 500
     rate_limit_rate: float = 0.0  # 429
     retry_after_seconds: float | None = None  # the 429's header
     unauthorized_rate: float = 0.0  # 401
-    key: str | None = None  # requests with another one get a 401, too
-    malformed_rate: float = 0.0  # 200 with a text that fits no adapter
+    key: str | None = None  # requests with any other key get a 401 too
+    malformed_rate: float = 0.0  # 200 with a text that no adapter can parse
     drop_rate: float = 0.0  # the connection is closed without an answer
     hang_rate: float = 0.0  # no answer within 10 minutes
     reset_rate: float = 0.0  # the connection is reset (RST) without an answer
@@ -54,7 +54,7 @@ class Behaviour:
 
 
 class Counts:
-    """What happened since the last `behave`; a request that began before it does not count afterwards."""
+    """Counts since the last `behave`; requests that began earlier are not counted."""
 
     def __init__(self) -> None:
         self.requests = self.in_flight = self.peak_in_flight = 0
@@ -81,13 +81,13 @@ class Counts:
 class ModelApp:
     """The server's state and handlers."""
 
-    def __init__(self, behaviour: Behaviour) -> None:
-        self.behaviour = behaviour
+    def __init__(self, behavior: Behavior) -> None:
+        self.behavior = behavior
         self.wires = {wire.path: wire for wire in WIRES}
         self.reset()
 
     def reset(self) -> None:
-        self.random = random.Random(self.behaviour.seed)
+        self.random = random.Random(self.behavior.seed)
         self.counts = Counts()
 
     def application(self) -> web.Application:
@@ -96,16 +96,16 @@ class ModelApp:
             app.router.add_post(path, self.complete)
         app.router.add_get("/v1/models", self.models)
         app.router.add_get("/stats", self.stats)
-        app.router.add_post("/behaviour", self.change)
+        app.router.add_post("/behavior", self.change)
         return app
 
     async def stats(self, _: web.Request) -> web.Response:
         return web.json_response(self.counts.fields())
 
     async def change(self, request: web.Request) -> web.Response:
-        self.behaviour = Behaviour(**await request.json())
+        self.behavior = Behavior(**await request.json())
         self.reset()
-        return web.json_response(dataclasses.asdict(self.behaviour))
+        return web.json_response(dataclasses.asdict(self.behavior))
 
     async def models(self, request: web.Request) -> web.Response:
         self._connected(request)
@@ -131,27 +131,27 @@ class ModelApp:
         counts.per_model[body["model"]] = counts.per_model.get(body["model"], 0) + 1
         if fate == "hang":
             await asyncio.sleep(600)
-        if self.behaviour.delay_seconds:
-            await asyncio.sleep(self.behaviour.delay_seconds)
+        if self.behavior.delay_seconds:
+            await asyncio.sleep(self.behavior.delay_seconds)
         if fate == "drop" and request.transport is not None:
             request.transport.close()
         if fate == "reset" and request.transport is not None:
             _reset(request.transport)
         if fate == "error":
             return _error(500, "server_error", "The server had an error")
-        key = self.behaviour.key
+        key = self.behavior.key
         if fate == "unauthorized" or (key and request.headers.get("Authorization") != f"Bearer {key}"):
             return _error(401, "invalid_api_key", "Incorrect API key provided")
         if fate == "rate_limit":
-            after = self.behaviour.retry_after_seconds
+            after = self.behavior.retry_after_seconds
             return _error(
                 429, "rate_limit_exceeded", "Rate limit reached", {} if after is None else {"Retry-After": str(after)}
             )
-        text = "I would rather not say." if fate == "malformed" else answer(body, samples=self.behaviour.samples)
+        text = "I would rather not say." if fate == "malformed" else answer(body, samples=self.behavior.samples)
         document = completion(body, text)
         stream = body.get("stream") or body.get("method") == "streamGenerateContent"
         response = await self._answer(request, document, stream=bool(stream))
-        if response is None:  # the client has gone
+        if response is None:  # the client is gone
             return web.Response()
         counts.answer(document["usage"])
         return response
@@ -164,14 +164,14 @@ class ModelApp:
     async def _answer(
         self, request: web.Request, document: dict[str, Any], *, stream: bool
     ) -> web.StreamResponse | None:
-        """Send an answer; None if not all of it could be sent."""
+        """Send an answer; return None if it could not be sent completely."""
         wire = self._wire(request)
-        whole = json.dumps(wire.write(document)).encode().ljust(self.behaviour.answer_bytes)
+        whole = json.dumps(wire.write(document)).encode().ljust(self.behavior.answer_bytes)
         data = wire.stream(document) if stream else whole
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream" if stream else "application/json"})
         response.content_length = len(data)
         try:
-            if self.behaviour.slow_headers_seconds:
+            if self.behavior.slow_headers_seconds:
                 await self._send_slow_headers(request, data)
             else:
                 await self._send(request, response, data)
@@ -181,22 +181,22 @@ class ModelApp:
 
     async def _send(self, request: web.Request, response: web.StreamResponse, data: bytes) -> None:
         await response.prepare(request)
-        if not self.behaviour.trickle_seconds:
+        if not self.behavior.trickle_seconds:
             await response.write(data)
         else:
             for byte in data:
-                await asyncio.sleep(self.behaviour.trickle_seconds)
+                await asyncio.sleep(self.behavior.trickle_seconds)
                 await response.write(bytes([byte]))
         await response.write_eof()
 
     async def _send_slow_headers(self, request: web.Request, data: bytes) -> None:
-        """Write past aiohttp, which sends headers as one piece; the connection is closed afterwards."""
+        """Bypass aiohttp, which sends the headers in one piece; then close the connection."""
         head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n".encode()
         for byte in head:
             if request.transport is None:
                 raise ConnectionResetError
             request.transport.write(bytes([byte]))
-            await asyncio.sleep(self.behaviour.slow_headers_seconds)
+            await asyncio.sleep(self.behavior.slow_headers_seconds)
         if request.transport is None:
             raise ConnectionResetError
         request.transport.write(data)
@@ -205,7 +205,7 @@ class ModelApp:
     def _fate(self) -> str:
         draw = self.random.random()
         for fate in ("error", "rate_limit", "unauthorized", "malformed", "drop", "hang", "reset"):
-            draw -= getattr(self.behaviour, f"{fate}_rate")
+            draw -= getattr(self.behavior, f"{fate}_rate")
             if draw < 0:
                 return fate
         return "answer"
@@ -224,12 +224,12 @@ def _error(status: int, code: str, message: str, headers: dict[str, str] | None 
 
 
 def count_tokens(text: str) -> int:
-    """This server's tokens: words."""
+    """Count tokens the way this server does: one per word."""
     return len(text.split())
 
 
 def completion(body: dict[str, Any], text: str) -> dict[str, Any]:
-    """A chat completion with that text, whose usage counts words."""
+    """Return a chat completion with that text; its usage counts words."""
     prompt = sum(count_tokens(text_of(message)) for message in body["messages"])
     output = count_tokens(text)
     return {
@@ -243,25 +243,25 @@ def completion(body: dict[str, Any], text: str) -> dict[str, Any]:
 
 
 class ModelServer:
-    """A model server in a process of its own, on a free port, for the length of a `with` block.
+    """Runs a model server in a separate process, on a free port, for the duration of a `with` block.
 
     Args:
-        host: where it listens; containers reach it with "0.0.0.0" only. `address` and `url` name loopback all the same.
-        behaviour: fields of `Behaviour`; change them later with `behave`.
+        host: the address to listen on; containers can reach only "0.0.0.0". `address` and `url` always name loopback.
+        behavior: fields of `Behavior`; change them later with `behave`.
     """
 
-    def __init__(self, *, host: str = "127.0.0.1", **behaviour: Any) -> None:
+    def __init__(self, *, host: str = "127.0.0.1", **behavior: Any) -> None:
         self._host = host
-        self._behaviour = Behaviour(**behaviour)
+        self._behaviour = Behavior(**behavior)
         self.address = ""
 
     @property
     def url(self) -> str:
-        """The base address for `api_base`."""
+        """Return the base URL for `api_base`."""
         return f"{self.address}/v1"
 
     def __enter__(self) -> Self:
-        # Its standard input is a pipe from here: should this process die, the server reads its end and stops too.
+        # The server's standard input is a pipe from this process: when this one dies, the server reads EOF and stops.
         self._process = subprocess.Popen(
             [
                 sys.executable,
@@ -298,18 +298,18 @@ class ModelServer:
             self._process.wait()
 
     def stats(self) -> dict[str, Any]:
-        """What was counted since `behave`.
+        """Return the counts since the last `behave`.
 
-        `requests`, `connections` (distinct ones), `in_flight`, `peak_in_flight`, `per_model` (requests of each model);
+        `requests`, `connections` (distinct ones), `in_flight`, `peak_in_flight`, `per_model` (requests per model);
         `started`: when the last 100,000 requests arrived, by `time.monotonic()`, which all processes of a machine
-        share; `answered`: completions that were sent in full, malformed ones too, and `prompt_tokens` and
-        `completion_tokens`: what these say they used.
+        share; `answered`: completions that were sent in full, including malformed ones; `prompt_tokens` and
+        `completion_tokens`: the usage that these report.
         """
         return self._call("/stats")
 
-    def behave(self, **behaviour: Any) -> None:
-        """Take a new behaviour (fields left out go back to their defaults) and start counting anew."""
-        self._call("/behaviour", behaviour)
+    def behave(self, **behavior: Any) -> None:
+        """Replace the behavior (omitted fields return to their defaults) and reset the counts."""
+        self._call("/behavior", behavior)
 
     def _call(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         data = None if body is None else json.dumps(body).encode()
@@ -319,12 +319,12 @@ class ModelServer:
 
 
 async def serve(app: web.Application, host: str, port: int, until_stdin_closes: bool) -> None:
-    """Serve until told to stop; print the address once it can be called."""
+    """Serve until stopped; print the address once the server accepts calls."""
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, host, port, backlog=2048)
     await site.start()
-    with contextlib.suppress(BrokenPipeError):  # who asked for it is gone already; standard input tells
+    with contextlib.suppress(BrokenPipeError):  # the parent process is already gone; standard input will report that
         print(f"model server http://127.0.0.1:{runner.addresses[0][1]}/v1", flush=True)
     if until_stdin_closes:
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.buffer.read)
@@ -336,12 +336,12 @@ async def serve(app: web.Application, host: str, port: int, until_stdin_closes: 
 def main() -> None:
     """Run a model server in the foreground."""
     parser = argparse.ArgumentParser(prog="python -m dspy_lambda_infra.model_server", description=main.__doc__)
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 to be reached from containers")
+    parser.add_argument("--host", default="127.0.0.1", help="use 0.0.0.0 to accept calls from containers")
     parser.add_argument("--port", type=int, default=8001)
     parser.add_argument("--delay", type=float, default=0.0, metavar="SECONDS")
     parser.add_argument("--until-stdin-closes", action="store_true")
     arguments = parser.parse_args()
-    app = ModelApp(Behaviour(delay_seconds=arguments.delay)).application()
+    app = ModelApp(Behavior(delay_seconds=arguments.delay)).application()
     try:
         asyncio.run(serve(app, arguments.host, arguments.port, arguments.until_stdin_closes))
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""The providers' wire formats that the embedded model speaks: their requests as chat's, chat's answers as theirs."""
+"""The providers' wire formats: converts their requests to chat completion requests, and completions to answers."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Wire:
     """One format.
 
     Attributes:
-        path: where it is served.
-        read: a request as one of chat completions.
-        write: a chat completion as this format's answer.
-        events: the same as the data of server-sent events, a word of the text each.
+        path: the route.
+        read: converts a request to a chat completion request.
+        write: converts a chat completion to an answer in this format.
+        events: converts it to the data of server-sent events, one per word of the text.
     """
 
     path: str
@@ -28,7 +28,7 @@ class Wire:
     events: Callable[[Document], Iterable[Document | str]]
 
     def stream(self, document: Document) -> bytes:
-        """A completion as server-sent events."""
+        """Return a completion as server-sent events."""
         return b"".join(map(_event, self.events(document)))
 
 
@@ -62,7 +62,7 @@ def _read_responses(body: Document) -> Document:
     given = body["input"]
     messages = [{"role": "user", "content": given}] if isinstance(given, str) else given
     system = [{"role": "system", "content": body["instructions"]}] if body.get("instructions") else []
-    # Some say "developer" where chat completions say "system".
+    # Some clients send "developer" where chat completions use "system".
     return {**body, "messages": system + [{**m, "role": _role(m)} for m in messages if m.get("content")]}
 
 

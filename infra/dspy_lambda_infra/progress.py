@@ -1,4 +1,4 @@
-"""What takes a while, shown to whoever watches: on standard error, if that is a terminal."""
+"""Shows progress on standard error if that is a terminal."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 
-_show: Callable[[str, bool], None] | None = None  # what is on the screen
+_show: Callable[[str, bool], None] | None = None  # updates the active bar
 
 
 def progress(text: str) -> None:
-    """Say what is being done: beside the bar where there is one, else in a line of its own."""
+    """Show what is being done: next to the bar if there is one, otherwise on a separate line."""
     if _show:
         _show(text, False)
     elif sys.stderr.isatty():
@@ -19,7 +19,7 @@ def progress(text: str) -> None:
 
 
 def step(text: str) -> None:
-    """Begin the next of the steps that `steps` was told of."""
+    """Begin the next of the steps announced to `steps`."""
     if _show:
         _show(text, True)
     else:
@@ -28,11 +28,11 @@ def step(text: str) -> None:
 
 @contextlib.contextmanager
 def steps(total: int) -> Iterator[None]:
-    """Show a bar for as long as the block lasts; a terminal that cannot move its cursor gets lines."""
+    """Show a bar for the duration of the block; print lines on a terminal that cannot move its cursor."""
     if not sys.stderr.isatty() or os.environ.get("TERM") in (None, "", "dumb"):
         yield
         return
-    # 0.1 s of CPU, which the commands' `--help` and pipes do without.
+    # Imported late: it takes 0.1 s of CPU that `--help` and pipes do not need.
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -41,7 +41,7 @@ def steps(total: int) -> Iterator[None]:
         *(SpinnerColumn(), TextColumn("{task.description}", markup=False)),
         *(BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn()),
     )
-    # Results on standard output may go elsewhere: rich must not put them onto this terminal.
+    # Standard output may be redirected: rich must not print results to this terminal.
     with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
         task = bar.add_task("", total=total)
         begun, title = 0, ""

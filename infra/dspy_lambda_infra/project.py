@@ -1,4 +1,4 @@
-"""A DSPy project as the list of functions that it becomes: what template, local Lambda and invoke all start from."""
+"""A DSPy project as a list of functions: the common basis of template, local Lambda and invoke."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from dspy_lambda_infra.deno import VARIABLES, why_deno
 
 HANDLER = "dspy_lambda.main.lambda_handler"
 CATALOGUE_HANDLER = "dspy_lambda.catalogue.lambda_handler"
-CATALOGUE = "*"  # no program can be called that
+CATALOGUE = "*"  # not a valid program name
 KEY_NAME = re.compile(r"(API_?KEY|ACCESS_?KEY|SECRET|TOKEN|PASSWORD|CREDENTIALS?)$", re.I)
-_LEAST_KEY = 12  # characters: no provider's key is shorter, but words are, which a schema may well hold
+_LEAST_KEY = 12  # characters: no provider's key is shorter, but ordinary words, which a schema may contain, are
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Function:
     """One program's Lambda function.
 
     Attributes:
-        name: the program's name, and its logical id's stem.
+        name: the program's name, and the stem of its logical id.
         program: the loaded program, or None.
         failed: why it cannot be loaded, or None.
     """
@@ -53,7 +53,7 @@ class Function:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Its variables wherever it runs: its own, and those that make the handler serve this program as configured."""
+        """Return its environment variables on any host: its own, and those that make the handler serve this program."""
         narrowed = {"DSPY_LAMBDA_PROGRAM": self.name, "DSPY_LAMBDA_MODULE": self.module}
         names = [name for name, is_used in (("http", self.settings.http), ("sqs", self.settings.sqs)) if is_used]
         sources = {SOURCES: ",".join(names)} if names else {}
@@ -63,13 +63,13 @@ class Function:
 
     @property
     def has_alias(self) -> bool:
-        """Whether versions are published behind an alias, which then has the retries and the on-failure queue."""
+        """Whether versions are published behind an alias, which then owns the retries and the on-failure queue."""
         return self.settings.snap_start or self.settings.deployment is not None
 
 
 @dataclass(frozen=True)
 class Project:
-    """A project's folder, its config and its functions, by program name."""
+    """A project's folder, its config and its functions by program name."""
 
     root: Path
     config: Config
@@ -81,10 +81,10 @@ class Project:
         return any(function.settings.http for function in self.functions.values())
 
     def loaded(self) -> Project:
-        """The project without the programs that cannot be loaded.
+        """Return the project without the programs that cannot be loaded.
 
         Raises:
-            ConfigError: none can.
+            ConfigError: no program can be loaded.
         """
         loaded = {name: function for name, function in self.functions.items() if name not in self.failed}
         if not loaded:
@@ -95,22 +95,22 @@ class Project:
         """Refuse a project with programs that cannot be loaded.
 
         Raises:
-            ConfigError: naming them, and why.
+            ConfigError: names them, with the reasons.
         """
         if self.failed:
             reasons = "; ".join(f"{name}: {why}" for name, why in self.failed.items())
-            raise ConfigError(f"programs that cannot be loaded have no function: {reasons}")
+            raise ConfigError(f"some programs cannot be loaded: {reasons}")
 
     @property
     def function_names(self) -> list[str]:
-        """Every function that the template has: of programs that load, and the catalogue's where there is an API."""
+        """Return all functions in the template: those of programs that load, and the catalogue's if there is an API."""
         return [*(name for name in self.functions if name not in self.failed), *([CATALOGUE] if self.has_api else [])]
 
     def secrets(self, function: Function) -> dict[str, str]:
-        """Variable -> where a function finds its value: its model's key, and what its own settings name.
+        """Map each secret variable of a function (its model's key, those in its settings) to the location of its value.
 
-        A place is `ssm:NAME` or `secretsmanager:NAME[#KEY]`, with ${Stage} in it; what `lambda.secrets` does not name
-        is a SecureString in SSM, which costs nothing.
+        A location is `ssm:NAME` or `secretsmanager:NAME[#KEY]` and contains ${Stage}; variables not listed in
+        `lambda.secrets` use an SSM SecureString, which is free.
         """
         settings = self.config.lambda_
         key = self.config.models.registry[self.config.model_alias(function.name)].env
@@ -121,42 +121,42 @@ class Project:
 
     @property
     def failed(self) -> dict[str, str]:
-        """Why programs cannot be loaded, by name."""
+        """Return the reasons why programs cannot be loaded, by name."""
         return {name: f.failed for name, f in self.functions.items() if f.failed}
 
 
 def shared_variables(service: Any) -> dict[str, Any]:
-    """What every function has among its variables.
+    """Return the variables that every function has.
 
     Args:
-        service: what tells its metrics from those of other stacks: a name, or what CloudFormation makes one of.
+        service: separates its metrics from those of other stacks: a name, or an intrinsic that yields one.
     """
     return {"POWERTOOLS_SERVICE_NAME": service, "POWERTOOLS_METRICS_NAMESPACE": METRICS_NAMESPACE}
 
 
-def say_what_runs(root: Path) -> None:
-    """For commands that do not look as if they ran anything: importing a program runs its code.
+def announce_imports(root: Path) -> None:
+    """Announce that importing a program runs its code, for commands that do not look as if they ran anything.
 
     Raises:
-        ConfigError: nothing will run, since the config cannot be used.
+        ConfigError: the config cannot be used, so nothing will run.
     """
     load_config(root.resolve())
     variables = ", with the variables of its .env" if (root / ".env").is_file() else ""
-    print(f"importing the programs of {root.resolve() / 'src'}: their code runs here{variables}", file=sys.stderr)
+    print(f"importing the programs in {root.resolve() / 'src'}: their code runs here{variables}", file=sys.stderr)
 
 
 def load_project(root: Path) -> Project:
     """Read a project's config and import its programs.
 
     Raises:
-        ConfigError: it cannot be served; or the config names a program that it does not have.
+        ConfigError: the project cannot be served, or the config names an unknown program.
     """
     root = root.resolve()
     config = load_config(root)
     check_names(root)
-    _say_nested(root)
-    # What a module prints belongs to nobody's standard output; what it reads from `.env` it shall find, as dspy-cli's.
-    # So shall it find the project's files: on Lambda the working directory is where they are.
+    _warn_nested(root)
+    # Keep what a module prints out of standard output, and provide `.env` as dspy-cli does. Modules also find the
+    # project's files: on Lambda they are in the working directory.
     with project_variables(root), contextlib.chdir(root), contextlib.redirect_stdout(sys.stderr):
         programs, failed = load_programs(root, config, lm_of=partial(_lm_of, config))
     found: dict[str, Program | FailedProgram] = {**programs, **failed}
@@ -175,7 +175,7 @@ def load_project(root: Path) -> Project:
 
 
 def _lm_of(config: Config, alias: str) -> dspy.LM | None:
-    """An alias's LM for programs that look at it when they are made; it may have no key here."""
+    """Return an alias's LM for programs that inspect it when they are constructed; it may have no key here."""
     settings = config.models.registry[alias]
     try:
         return dspy.LM(settings.model, model_type=settings.model_type)
@@ -183,11 +183,11 @@ def _lm_of(config: Config, alias: str) -> dspy.LM | None:
         return None
 
 
-def _say_nested(root: Path) -> None:
-    """Modules further down, which dspy-cli does not look at either: nobody should wait for their routes."""
+def _warn_nested(root: Path) -> None:
+    """Report modules in subfolders, which are not searched (nor does dspy-cli), so that nobody expects their routes."""
     for path in sorted(root.glob("src/*/modules/*/**/*.py")):
         if "dspy.Module)" in path.read_text(encoding="utf-8", errors="replace"):
-            print(f"{path}: not searched for programs; those are in files directly in modules/", file=sys.stderr)
+            print(f"{path}: not searched for programs; put them directly into modules/", file=sys.stderr)
 
 
 def _check_names(config: Config, functions: dict[str, Function], root: Path) -> None:
@@ -205,21 +205,21 @@ def _check_names(config: Config, functions: dict[str, Function], root: Path) -> 
 
 
 def logical_ids(program: str, has_queue: bool) -> list[str]:
-    """The logical ids of a program's resources."""
+    """Return the logical ids of a program's resources."""
     stem = logical_name(program)
     return [f"{stem}Function", *([f"{stem}Queue", f"{stem}DeadLetterQueue"] if has_queue else [])]
 
 
 def read_dotenv(root: Path) -> dict[str, str]:
-    """The project's `.env`, which dspy-cli reads too. Only on this machine: it never goes into an artifact."""
+    """Read the project's `.env`, as dspy-cli does. It is used on this machine only and never part of an artifact."""
     return {key: value for key, value in dotenv_values(root / ".env").items() if value is not None}
 
 
 def key_values(project: Project, *, by_name: bool = False) -> dict[str, str]:
-    """The keys among this process's variables: those that the config says are some.
+    """Return the keys among this process's variables: those that the config declares as such.
 
     Args:
-        by_name: whether those that are called like one are, too; a few hold only the place of a secret.
+        by_name: whether to include variables that are named like keys; a few hold only the location of a secret.
     """
     settings = project.config.lambda_
     named = {*settings.secrets, *(model.env for model in project.config.models.registry.values())}
@@ -233,7 +233,7 @@ def key_values(project: Project, *, by_name: bool = False) -> dict[str, str]:
 
 @contextlib.contextmanager
 def project_variables(root: Path) -> Iterator[None]:
-    """The project's `.env` under this process's own environment, for as long as the block lasts."""
+    """Add the project's `.env` to this process's environment for the duration of the block; existing variables win."""
     before = dict(os.environ)
     os.environ.update({**read_dotenv(root), **before})
     try:
@@ -244,10 +244,10 @@ def project_variables(root: Path) -> Iterator[None]:
 
 
 def logical_id(name: str) -> str:
-    """A function's logical id in the template, by its program's name or as `CATALOGUE`."""
+    """Return a function's logical id in the template; `name` is its program's name or `CATALOGUE`."""
     return f"{'Catalogue' if name == CATALOGUE else logical_name(name)}Function"
 
 
 def logical_name(program: str) -> str:
-    """A program's name as the stem of CloudFormation logical ids, which are alphanumeric."""
+    """Return a program's name as a stem for CloudFormation logical ids, which are alphanumeric."""
     return re.sub(r"[^A-Za-z0-9]", "", program)

@@ -1,4 +1,4 @@
-"""`--reload`: a command in a process of its own, started again when a file of the project changes."""
+"""`--reload`: run a command in a child process and restart it when a file of the project changes."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.artifact.files import project_files
 from dspy_lambda_infra.local.sandbox import die_with_parent
 
-_LOOK_MS = 500  # how often it is seen whether the process has ended by itself
-_GRACE_SECONDS = 15  # `serve` lets calls end for 5 s
+_LOOK_MS = 500  # how often to check whether the process has exited
+_GRACE_SECONDS = 15  # `serve` gives calls 5 s to finish
 _State = dict[Path, tuple[int, int]]
 
 
 def run_reloading(words: Sequence[str], root: Path, host: str, port: int) -> int:
-    """Run a command until Ctrl-C or SIGTERM, again at each change; the status is the last process's.
+    """Run a command until Ctrl-C or SIGTERM, restarting it at each change; return the last process's status.
 
     Args:
-        words: its command line, with `--reload`.
-        port: where it serves; 0 for a free one, which stays the same.
+        words: its command line, including `--reload`.
+        port: the port to serve on; 0 picks a free one, which then stays the same.
 
     Raises:
         ConfigError: the project has no config.
@@ -44,7 +44,7 @@ def run_reloading(words: Sequence[str], root: Path, host: str, port: int) -> int
     with _forwarding(child, stop):
         before = _state(root)
         child.start()
-        # Hidden files, caches and virtual environments are left out. The first look is for changes before it.
+        # Hidden files, caches and virtual environments are left out. The first comparison catches earlier changes.
         for look, events in enumerate(watch(root, stop_event=stop, rust_timeout=_LOOK_MS, yield_on_timeout=True)):
             child.report_end()
             now = _state(root) if events or look == 0 else before
@@ -69,26 +69,26 @@ class _Child:
         self._reported = False
 
     def start(self) -> None:
-        # A session of its own: Ctrl-C reaches it once, from here, and not from the terminal, too.
+        # In its own session, so that Ctrl-C reaches it once, from here, and not also from the terminal.
         self._process = subprocess.Popen(self._command, start_new_session=True)
         self._reported = False
-        if self._number is not None:  # which came meanwhile
+        if self._number is not None:  # which arrived in the meantime
             self._process.send_signal(self._number)
 
     def forward(self, number: int) -> None:
-        """Pass a signal on, also to the process that is just being started."""
+        """Forward a signal, even to a process that is just being started."""
         self._number = number
         if self._process:
             self._process.send_signal(number)
 
     def stop(self) -> None:
-        """End it, to start it again."""
+        """End the process so that it can be restarted."""
         if self._process:
             self._process.terminate()
             self.wait()
 
     def wait(self) -> int:
-        """Its exit status, as a shell tells it; it is killed if it does not end."""
+        """Return its exit status as a shell reports it; kill it if it does not end."""
         if self._process is None:
             return 0
         try:
@@ -99,7 +99,7 @@ class _Child:
         return status if status >= 0 else 128 - status
 
     def report_end(self) -> None:
-        """Say that it has ended by itself, once: its own message is above."""
+        """Report once that it has exited; its own message has been printed above."""
         if self._process and self._process.poll() is not None and not self._reported:
             self._reported = True
             print(f"ended with status {self._process.returncode}; waiting for a change", file=sys.stderr, flush=True)
@@ -107,7 +107,7 @@ class _Child:
 
 @contextlib.contextmanager
 def _forwarding(child: _Child, stop: threading.Event) -> Iterator[None]:
-    """Pass Ctrl-C and SIGTERM on to the child, and end the watch."""
+    """Forward Ctrl-C and SIGTERM to the child, and stop watching."""
 
     def forward(number: int, _: FrameType | None) -> None:
         stop.set()
@@ -122,9 +122,9 @@ def _forwarding(child: _Child, stop: threading.Event) -> Iterator[None]:
 
 
 def _state(root: Path) -> _State:
-    """When each file that an artifact would hold, and `.env`, was changed, and its size."""
+    """Return the modification time and size of `.env` and of each file that an artifact would contain."""
     found: _State = {}
-    with contextlib.suppress(OSError):  # a folder was deleted meanwhile, which is another event
+    with contextlib.suppress(OSError):  # a folder was deleted in the meantime, which is itself a change
         for path in [Path(".env"), *project_files(root)]:
             with contextlib.suppress(OSError):
                 status = (root / path).stat()

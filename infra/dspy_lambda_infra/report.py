@@ -1,4 +1,4 @@
-"""What a command found, on standard output: text for people, or one JSON document for programs."""
+"""Prints a command's results to standard output: text for people, or one JSON document for programs."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from typing import Any
 
 
 def report(text: str, document: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print the one or the other."""
+    """Print the text, or the document as JSON."""
     print(json.dumps(document, indent=2, ensure_ascii=False) if as_json else text)

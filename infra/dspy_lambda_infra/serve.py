@@ -1,6 +1,6 @@
-"""`dspy-lambda serve`: the same application under uvicorn, with many requests at once in one process.
+"""`dspy-lambda serve`: the same application under uvicorn, with concurrent requests in one process.
 
-For development, containers, and environments that take more than one request; same dispatch, same limits.
+For development, containers, and environments that accept concurrent requests; same dispatch, same limits.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from dspy_lambda_infra.local.readable import Terminal
 from dspy_lambda_infra.project import load_project, read_dotenv
 
 Scope = MutableMapping[str, Any]
-# How long calls may go on after Ctrl-C or SIGTERM; a container is killed 10 s after it (docker stop).
+# How long calls may continue after Ctrl-C or SIGTERM; `docker stop` kills a container after 10 s.
 _GRACE_SECONDS = 5
-_BACKLOG = 2048  # uvicorn's own
+_BACKLOG = 2048  # uvicorn's default
 
 
 class ServeApp:
-    """Gives each request an invocation of its own: its id, its deadline (the program's timeout), its metrics.
+    """Gives each request its own invocation: an id, a deadline (the program's timeout) and metrics.
 
     Args:
-        own_machine: whether only programs of this machine may call it, and no web page that its browser shows.
+        own_machine: whether only programs on this machine may call it, and no web pages in its browser.
     """
 
     def __init__(self, environment: Environment, *, own_machine: bool) -> None:
@@ -71,21 +71,21 @@ class ServeApp:
 
 
 def run_serve(root: Path, *, host: str, port: int, dev: bool, model_server: bool) -> int:
-    """Serve until Ctrl-C or SIGTERM; calls that run then have 5 s to end. 1 where the port cannot be had.
+    """Serve until Ctrl-C or SIGTERM, then give running calls 5 s to finish. Return 1 if the port is not available.
 
     Args:
         port: 0 for a free one.
-        dev: whether callers are shown the texts of exceptions.
+        dev: whether to show callers the texts of exceptions.
         model_server: whether an embedded server answers for the models.
 
     Raises:
-        ConfigError: `dev` where other machines could call it, or a model's key is missing.
+        ConfigError: `dev` although other machines could call it, or a model's key is missing.
     """
     project = load_project(root)
     for name, why in project.failed.items():
         print(f"program {name} cannot be loaded: {why}", file=sys.stderr)
     own = {**read_dotenv(project.root), **os.environ, "DSPY_LAMBDA_PROJECT": str(project.root)}
-    os.environ.update(own)  # programs read theirs when they are called, too
+    os.environ.update(own)  # programs may read their variables during calls, too
     with model_variables(model_server, project) as variables:
         require_keys(project, project.functions, variables)
         os.environ.update(variables)
@@ -129,13 +129,13 @@ def _serve(variables: dict[str, str], host: str, port: int, dev: bool) -> int:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """The socket to serve on: uvicorn's own would end the process, and say no more than the error's number."""
+    """Open the socket to serve on: uvicorn would exit and report only the error's number."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=_BACKLOG)
 
 
 def _leave_threads(code: int) -> None:
-    """End the process if a program's thread would keep it: those of dspy.asyncify and its like are no daemons."""
+    """Exit now if a program's thread would keep the process alive: those of dspy.asyncify are not daemon threads."""
     if all(thread.daemon or thread is threading.main_thread() for thread in threading.enumerate()):
         return
     sys.stdout.flush()
@@ -144,10 +144,10 @@ def _leave_threads(code: int) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens, once it does.
+    """Prints the addresses once it listens.
 
     Args:
-        shown: the programs to name with it.
+        shown: the programs to list.
     """
 
     def __init__(self, config: uvicorn.Config, shown: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Whether a project fits into one CloudFormation stack, counted in the template as AWS translates it."""
+"""Checks whether a project fits into one CloudFormation stack, based on the template as AWS translates it."""
 
 from __future__ import annotations
 
@@ -21,42 +21,44 @@ Size = dict[str, int]
 
 
 def check_size(project: Project, text: str) -> None:
-    """Refuse a template that CloudFormation would refuse for its size.
+    """Refuse a template that CloudFormation would reject for its size.
 
     Args:
-        text: the project's SAM template, which is uploaded: it may be longer than what AWS makes of it.
+        text: the project's SAM template, which is what gets uploaded: it may be longer than its translation.
 
     Raises:
-        ConfigError: the stack is too large; says which limit, and how many of the programs fit.
+        ConfigError: the stack is too large; names the limit and how many of the programs fit.
     """
     whole = measure(build(project, project.root))
     whole["bytes"] = max(whole["bytes"], len(text.encode()))
     over = [
-        f"{whole[what]:,} {what} (CloudFormation takes {most:,})" for what, most in LIMITS.items() if whole[what] > most
+        f"{whole[what]:,} {what} (CloudFormation allows {most:,})"
+        for what, most in LIMITS.items()
+        if whole[what] > most
     ]
     if not over:
         return
     generated = measure(generate(project, project.root))
-    # What template.extra.yaml adds stays, however many programs there are.
+    # Additions from template.extra.yaml stay, however many programs there are.
     room = {what: most - (whole[what] - generated[what]) for what, most in LIMITS.items()}
     fits = f"{_fitting(project, room)} fit into a stack"
     if project.config.lambda_.alarms:
         fits += f", {_fitting(_without_alarms(project), room)} with lambda.alarms: false"
     raise ConfigError(
-        f"{project.root / CONFIG_FILE}: {len(project.functions)} programs make {', '.join(over)}. Of these programs "
-        f"(the first by name) {fits}; split the project."
+        f"{project.root / CONFIG_FILE}: {len(project.functions)} programs result in {', '.join(over)}. Of these "
+        f"programs, in the order of their names, {fits}; split the project."
     )
 
 
 def measure(template: dict[str, Any]) -> Size:
-    """What CloudFormation counts of a SAM template, after its translation."""
+    """Return what CloudFormation counts in a SAM template, after translation."""
     translated = translate_mapping(deepcopy(template), {})
     counts = {what: len(translated.get(what.capitalize(), ())) for what in LIMITS if what != "bytes"}
     return {**counts, "bytes": len(json.dumps(translated, separators=(",", ":")).encode())}
 
 
 def _fitting(project: Project, room: Size) -> int:
-    """How many of a project's programs, the first by name, fit."""
+    """Return how many of a project's programs fit, in the order of their names."""
 
     def is_too_much(count: int) -> bool:
         part = replace(project, functions=dict(islice(project.functions.items(), count)))

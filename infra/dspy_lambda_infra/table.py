@@ -1,4 +1,4 @@
-"""Tables of text, as wide as what is in them."""
+"""Text tables with columns as wide as their content."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 
 def table(rows: Sequence[Sequence[str]], words: int = 1) -> list[str]:
-    """One line for each row, the header's first.
+    """Return one line per row, the header first.
 
     Args:
-        words: how many of the first columns are aligned to the left; figures are to the right.
+        words: the number of leading columns to align left; figures are aligned right.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []

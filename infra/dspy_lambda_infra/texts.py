@@ -1,4 +1,4 @@
-"""Every text of a nested value, for who looks for keys in it."""
+"""Iterates over the texts in a nested value, to search them for keys."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def texts(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Every text with its place; the names in mappings are texts of their own, and lists are no places."""
+    """Yield every text with its location. Keys of mappings are yielded as texts too; list indexes are not recorded."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield (*place, str(key)), str(key)

@@ -19,7 +19,7 @@ SHELL = ("sh", "console")
 LANGUAGES = {"sh", "console", "yaml", "python", "text"}
 TEMPLATE = "template.extra.yaml"
 MODELS = {"default": "fast", "registry": {"fast": {"model": "openai/gpt-4.1-nano", "env": "OPENAI_API_KEY"}}}
-# Programs that are not this project's, and that no test here can know the options of.
+# Third-party programs whose options the tests cannot check.
 FOREIGN = {"curl", "pip", "awscurl", "sam", "."}
 COMMANDS = [(block, line) for block in blocks(*SHELL) for line in commands(block)]
 
@@ -28,14 +28,14 @@ def named(values):
     return pytest.mark.parametrize("block", values, ids=str)
 
 
-def test_every_fence_is_closed_and_says_its_language():
+def test_every_code_fence_is_closed_and_names_its_language():
     for path in PAGES:
         assert path.read_text().count("\n```") == 2 * len(list(blocks_of(path))), path
     assert {block.language for block in blocks()} == LANGUAGES
 
 
 @named([block for block in blocks("yaml") if block.mark != TEMPLATE])
-def test_a_config_block_is_a_valid_config(block, tmp_path):
+def test_config_blocks_are_valid_configs(block, tmp_path):
     assert block.mark == ""
     raw = yaml.safe_load(block.text)
     (tmp_path / "dspy.config.yaml").write_text(
@@ -44,7 +44,7 @@ def test_a_config_block_is_a_valid_config(block, tmp_path):
     assert load_config(tmp_path).models.registry
 
 
-def test_the_longer_config_holds_the_defaults(tmp_path):
+def test_the_longer_config_block_shows_the_defaults(tmp_path):
     block = next(block for block in blocks("yaml") if "max_receive_count" in block.text)
     (tmp_path / "dspy.config.yaml").write_text(block.text)
     config = load_config(tmp_path)
@@ -55,7 +55,7 @@ def test_the_longer_config_holds_the_defaults(tmp_path):
     assert config.lambda_.model_copy(update={"defaults": type(functions)()}) == type(config.lambda_)()
 
 
-def test_a_config_block_with_a_wrong_key_would_be_noticed(tmp_path):
+def test_a_config_block_with_an_unknown_key_fails(tmp_path):
     block = next(block for block in blocks("yaml") if "max_receive_count" in block.text)
     (tmp_path / "dspy.config.yaml").write_text(block.text.replace("max_receive_count", "max_receives"))
     with pytest.raises(Exception, match="max_receives: unknown key"):
@@ -63,7 +63,7 @@ def test_a_config_block_with_a_wrong_key_would_be_noticed(tmp_path):
 
 
 @named([block for block in blocks("yaml") if block.mark == TEMPLATE])
-def test_a_template_block_is_merged_into_the_template(block, tmp_path):
+def test_template_blocks_merge_into_the_template(block, tmp_path):
     root = shutil.copytree(QUICKSTART, tmp_path / "quickstart", ignore=shutil.ignore_patterns(".*"))
     (root / TEMPLATE).write_text(block.text)
     resources = build(load_project(root), root)["Resources"]
@@ -72,15 +72,17 @@ def test_a_template_block_is_merged_into_the_template(block, tmp_path):
 
 
 @named(blocks("python"))
-def test_a_python_block_runs_as_a_project(block, make_project, make_serve):
+def test_python_blocks_run_as_projects(block, make_project, make_serve):
     request = re.fullmatch(r"run: POST (/\w+) (\{.*\})", block.mark)
-    assert request is not None, "say above the block how to call it: <!-- run: POST /Program {inputs} -->"
+    assert request is not None, (
+        "add a comment above the block that shows how to call it: <!-- run: POST /Program {inputs} -->"
+    )
     answer = make_serve(make_project({"program": block.text})).post(request[1], json.loads(request[2]))
     assert answer.status == 200, answer.body
 
 
 @pytest.mark.parametrize(("block", "line"), COMMANDS, ids=lambda value: str(value)[:60])
-def test_a_command_exists_with_its_options(block, line):
+def test_documented_commands_and_options_exist(block, line):
     for words in simple_commands(line):
         problem = wrong_with(words)
         assert problem is None, f"{block}: {line}: {problem}"
@@ -100,12 +102,12 @@ def test_a_command_exists_with_its_options(block, line):
         "npm install",
     ],
 )
-def test_a_command_that_does_not_exist_would_be_noticed(line):
+def test_an_unknown_documented_command_or_option_fails(line):
     assert wrong_with(line.split()) is not None
 
 
 def simple_commands(line):
-    """The words of each command of a line, without its variables."""
+    """Yield the words of each command in a line, without variable assignments."""
     lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     lexer.commenters = "#"
@@ -119,7 +121,7 @@ def simple_commands(line):
 
 
 def wrong_with(words):
-    """Why a command cannot be run; None if it can."""
+    """Return the reason why a command would fail, or None."""
     name, *rest = words
     if name == "dspy-lambda":
         return wrong_options(rest)
@@ -152,7 +154,7 @@ def wrong_options(words):
 
 
 def wrong_request(words):
-    """Why the AWS CLI would refuse: it takes its commands from these models."""
+    """Return the reason why the AWS CLI would refuse a command: it derives its commands from these models."""
     service, operation, *rest = words
     try:
         model = Session().get_service_model(service)

@@ -1,4 +1,4 @@
-"""The README's figures are those of the last benchmark."""
+"""The README's figures match the last benchmark."""
 
 import re
 
@@ -11,13 +11,13 @@ README = (ROOT / "README.md").read_text()
 
 
 def measured(row, column):
-    """A number of RESULTS.md, from the row that begins so."""
+    """Return a number from RESULTS.md, from the row with that prefix."""
     (line,) = [line for line in RESULTS.splitlines() if line.startswith(row)]
     return float(re.search(r"[\d.]+", line.split("|")[column])[0])
 
 
 def claimed(row):
-    """Ours and the other's."""
+    """Return our figure and the other's from the README."""
     (line,) = [line for line in README.splitlines() if line.startswith(row)]
     return [float(re.search(r"[\d.]+", cell)[0]) for cell in line.split("|")[2:4]]
 
@@ -39,5 +39,5 @@ def claimed(row):
         ("| 100 users", ("| dspy-lambda serve | sync |", 3), ("| dspy-cli serve | sync |", 3)),
     ],
 )
-def test_a_figure_of_the_readme_is_a_measured_one(row, ours, other):
+def test_readme_figures_match_the_benchmark_results(row, ours, other):
     assert claimed(row) == pytest.approx([measured(*ours), measured(*other)], rel=0.2)

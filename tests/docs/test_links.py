@@ -9,13 +9,13 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 def anchors(path):
-    """The anchors of a page's headings, as GitHub and the site make them."""
+    """Return the anchors of a page's headings, as GitHub and the site generate them."""
     headings = re.findall(r"^#+ (.*)$", without_blocks(path), re.M)
     return {re.sub(r"[^\w\- ]", "", heading.replace("`", "")).strip().lower().replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_link_leads_to_a_file_and_a_heading(page):
+def test_every_link_points_to_an_existing_file_and_heading(page):
     for target in LINK.findall(without_blocks(page)):
         if target.startswith(("https://", "mailto:")):
             continue
@@ -31,7 +31,7 @@ def test_every_page_is_in_the_sites_navigation():
     assert sorted(listed) == sorted(pages)
 
 
-def test_no_page_loads_anything_from_elsewhere():
+def test_pages_load_no_external_resources():
     text = "".join(path.read_text() for path in [*PAGES, ROOT / "mkdocs.yml", *(ROOT / "docs").glob("*.svg")])
     assert "<script" not in text
     assert not re.search(r"!\[[^\]]*\]\(https?:|src=.https?:|@import|mermaid", text)

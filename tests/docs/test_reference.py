@@ -22,7 +22,7 @@ def meanings(generate):
     return yaml.safe_load(generate.MEANINGS.read_text())
 
 
-def test_the_reference_is_what_the_code_says(generate):
+def test_the_reference_matches_the_code(generate):
     pages = generate.pages()
     assert {path.name for path in generate.REFERENCE.iterdir()} == set(pages)
     outdated = [name for name, text in pages.items() if (generate.REFERENCE / name).read_text() != text]
@@ -30,7 +30,7 @@ def test_the_reference_is_what_the_code_says(generate):
 
 
 @pytest.mark.parametrize("part", ["config", "routes", "messages", "metrics"])
-def test_everything_in_the_code_has_a_meaning_and_nothing_else_does(generate, meanings, part):
+def test_meanings_yaml_describes_exactly_what_the_code_has(generate, meanings, part):
     in_code = {
         "config": generate.config_keys,
         "routes": lambda: [path for _, path in generate.routes()],
@@ -42,7 +42,7 @@ def test_everything_in_the_code_has_a_meaning_and_nothing_else_does(generate, me
     assert all(meanings[part].values())
 
 
-def test_every_variable_that_the_code_names_is_in_the_reference(generate, meanings):
+def test_the_reference_lists_every_environment_variable(generate, meanings):
     in_code = {name for path in SOURCES for name in re.findall(r"\bDSPY_LAMBDA_[A-Z_]*[A-Z]\b", path.read_text())}
     listed = {name for name, _, _ in generate.variables(meanings)}
     assert {name for name in listed if name.startswith("DSPY_LAMBDA_")} == in_code
@@ -50,7 +50,7 @@ def test_every_variable_that_the_code_names_is_in_the_reference(generate, meanin
     assert not [name for name in listed if name not in text and name != "POWERTOOLS_LOG_LEVEL"]  # Powertools reads it
 
 
-def test_the_routes_are_those_of_the_application(generate, serve):
+def test_the_referenced_routes_match_the_application(generate, serve):
     served = {
         (method, re.sub(r"^/(Answer|Summarise|Triage|Perspectives)$", "/{Program}", route.path))
         for route in create_app(serve.environment).routes
@@ -59,9 +59,7 @@ def test_the_routes_are_those_of_the_application(generate, serve):
     assert set(generate.routes()) == served - {("GET", "/docs/oauth2-redirect"), ("GET", "/redoc")}
 
 
-def test_every_field_of_a_log_record_is_in_the_reference_and_in_the_code(
-    meanings, make_project, make_serve, records, models
-):
+def test_the_reference_lists_exactly_the_log_record_fields(meanings, make_project, make_serve, records, models):
     project = make_project({"aecho": AECHO, "raises": RAISES})
     serve = make_serve(project, DSPY_LAMBDA_EXCEPTION_TEXTS="log")
     serve.post("/AEcho", {"question": "why?"})
@@ -76,7 +74,7 @@ def test_every_field_of_a_log_record_is_in_the_reference_and_in_the_code(
     assert not [name for name in meanings["record"] if name not in of_powertools and f'"{name}"' not in handler]
 
 
-def test_every_command_and_option_is_in_the_reference(generate):
+def test_the_reference_lists_every_command_and_option(generate):
     page = (generate.REFERENCE / "cli.md").read_text()
     known = generate.command_line()
     assert {"template", "build", "local", "serve", "deploy", "limits", "doctor", "invoke"} <= {c.name for c in known}

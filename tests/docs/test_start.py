@@ -1,4 +1,4 @@
-"""What the pages say that commands print is what they print."""
+"""Commands print what the pages show."""
 
 import os
 import re
@@ -12,20 +12,20 @@ from tests.conftest import ROOT
 from tests.docs.pages import blocks, sessions
 
 CLI = [sys.executable, "-c", "import sys; from dspy_lambda_infra.cli import main; sys.exit(main(sys.argv[1:]))"]
-# Equal ones of several pages run once.
+# Identical blocks on several pages run once.
 SESSIONS = sorted({session for block in blocks("console") for session in sessions(block)})
 HTTP = [session for session in SESSIONS if session[0].startswith("curl ")]
 COMMANDS = [session for session in SESSIONS if session[0].startswith("dspy-lambda ")]
 
 
 def expected(shown):
-    """What is shown as a pattern, in which `...` stands for anything."""
+    """Return the shown output as a pattern, in which `...` matches anything."""
     return ".*".join(map(re.escape, shown.strip().split("...")))
 
 
 @pytest.fixture(scope="module")
 def address():
-    """The address of what `make serve` runs, on a free port."""
+    """Run what `make serve` runs on a free port, and yield the address."""
     recipe = re.search(r"dspy-lambda (local .*--port )3000( .*?) \|\|", (ROOT / "Makefile").read_text())
     assert recipe is not None
     arguments = shlex.split(f"{recipe[1]}0{recipe[2]}".replace("$(PROJECT)", "examples/quickstart"))
@@ -38,21 +38,21 @@ def address():
             process.terminate()
 
 
-def test_nothing_is_shown_that_these_tests_do_not_run():
+def test_every_console_block_is_run_by_a_test():
     assert len(HTTP) == 2
     assert len(COMMANDS) == 2
     assert {command for command, _ in SESSIONS} - {c for c, _ in HTTP + COMMANDS} == {". .venv/bin/activate"}
 
 
 @pytest.mark.parametrize(("command", "shown"), HTTP)
-def test_a_request_to_make_serve_is_answered_as_shown(command, shown, address):
+def test_documented_requests_to_make_serve_get_the_documented_answers(command, shown, address):
     words = shlex.split(command.replace("localhost:3000", address))
     printed = subprocess.run(words, check=True, capture_output=True, text=True).stdout
     assert re.fullmatch(expected(shown), printed.strip()), printed
 
 
 @pytest.mark.parametrize(("command", "shown"), COMMANDS)
-def test_a_command_prints_what_is_shown(command, shown):
+def test_documented_commands_print_the_documented_output(command, shown):
     words = [*CLI, *shlex.split(command)[1:]]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("DSPY_LAMBDA_")}
     done = subprocess.run(words, cwd=ROOT, env=environ, check=True, capture_output=True, text=True)

@@ -4,7 +4,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-# What the system, Lambda or CloudFormation says.
+# Messages from the system, Lambda or CloudFormation.
 FOREIGN = {
     "lm.history",
     "dspy.inspect_history()",
@@ -27,7 +27,7 @@ def sources():
 
 
 @pytest.mark.parametrize("symptom", ROWS)
-def test_a_quoted_message_is_one_that_the_code_writes(symptom, sources):
+def test_quoted_messages_exist_in_the_code(symptom, sources):
     for quoted in set(re.findall(r"`([^`]+)`", symptom)) - FOREIGN:
         for part in filter(None, (part.strip() for part in quoted.split("..."))):
             rest = part.partition(" ")[2]  # the first word may be a value

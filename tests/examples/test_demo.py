@@ -29,7 +29,7 @@ def log(demo):
     return lines
 
 
-def test_calls_and_logs_fit_80_columns(demo, log, monkeypatch, capsys):
+def test_demo_output_fits_80_columns(demo, log, monkeypatch, capsys):
     monkeypatch.setattr(demo, "post", lambda url, body: (200, {"answer": LONG}, 59.9))
     asyncio.run(demo.over_http("http://127.0.0.1:3000", log))
     assert demo.show_one_call(log) == []
@@ -37,7 +37,7 @@ def test_calls_and_logs_fit_80_columns(demo, log, monkeypatch, capsys):
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
 
-def test_an_answer_without_the_programs_outputs_is_a_problem(demo, log, monkeypatch):
+def test_the_demo_reports_an_answer_without_the_programs_outputs(demo, log, monkeypatch):
     outputs = {url: dict.fromkeys(fields, "x") for url, (_, fields) in demo.REQUESTS.items()}
     monkeypatch.setattr(demo, "post", lambda url, body: (200, outputs[url.rpartition("/")[2]], 0.1))
     assert asyncio.run(demo.over_http("", log)) == []
@@ -45,5 +45,5 @@ def test_an_answer_without_the_programs_outputs_is_a_problem(demo, log, monkeypa
     assert asyncio.run(demo.over_http("", log)) == ["Answer: 200 {'result': 'x'}"]
 
 
-def test_a_call_without_its_log_record_is_a_problem(demo):
+def test_the_demo_reports_a_call_without_a_log_record(demo):
     assert demo.show_one_call([]) == ["no log record or no metrics of a call"]

@@ -240,5 +240,7 @@ def test_a_result_that_is_not_an_object_is_named_after_its_field():
 
 
 def test_half_a_surrogate_pair_is_refused_in_a_sentence():
-    with pytest.raises(InvalidInput, match=r"^The text contains half of a surrogate pair, which cannot be sent to a model\.$"):
+    with pytest.raises(
+        InvalidInput, match=r"^The text contains half of a surrogate pair, which cannot be sent to a model\.$"
+    ):
         read_json(b'{"a": "\\ud800"}')

@@ -12,7 +12,7 @@ from tests.support import ECHO
 
 @pytest.fixture
 def refused(make_project):
-    """What is wrong with a project of one program, by its `lambda` section and other keys of the config."""
+    """Return the problems of a project with one program, given its `lambda` section and other config keys."""
 
     def refuse(settings, module=ECHO, **config):
         with pytest.raises(ConfigError) as error:
@@ -22,13 +22,13 @@ def refused(make_project):
     return refuse
 
 
-def test_the_quickstart_and_the_matrix_may_be_deployed(make_project):
+def test_the_quickstart_and_all_matrix_configs_pass_the_checks(make_project):
     check(load_project(QUICKSTART))
     for settings, server in MATRIX.values():
         check(load_project(make_project({"echo": ECHO}, server=server, **{"lambda": settings})))
 
 
-def test_an_event_source_mapping_that_outruns_its_function(refused):
+def test_maximum_concurrency_above_reserved_concurrency_is_refused(refused):
     says = refused({"defaults": {"sqs": {"maximum_concurrency": 11}}})
     assert "programs.Echo: sqs.maximum_concurrency: 11 is above reserved_concurrency 10" in says
     assert "raise reserved_concurrency to 11" in says
@@ -46,21 +46,21 @@ def test_a_batch_that_lambda_would_refuse_is_refused_by_the_config_itself(make_p
         load_project(make_project({"echo": ECHO}, **{"lambda": {"defaults": {"sqs": sqs}}}))
 
 
-def test_the_window_counts_as_work(refused):
+def test_the_batching_window_counts_toward_the_visibility_timeout(refused):
     sqs = {"batch_size": 20, "window_seconds": 300, "visibility_timeout_seconds": 60}
     assert "set 360" in refused({"defaults": {"timeout_seconds": 10, "sqs": sqs}})
 
 
-def test_an_account_whose_quota_was_raised(make_project):
+def test_a_raised_account_quota_allows_more_reserved_concurrency(make_project):
     settings = {"account_concurrency": 3000, "defaults": {"reserved_concurrency": 2000}}
     check(load_project(make_project({"echo": ECHO}, **{"lambda": settings})))
 
 
-def test_a_program_that_cannot_be_loaded(refused):
+def test_a_program_that_cannot_be_loaded_is_refused(refused):
     assert "Echo" in refused({}, module="import nothing_of_that_name\n" + ECHO)
 
 
-def test_a_visibility_timeout_in_which_a_record_would_be_worked_on_twice(refused):
+def test_a_visibility_timeout_shorter_than_processing_is_refused(refused):
     says = refused({"defaults": {"timeout_seconds": 50, "sqs": {"visibility_timeout_seconds": 299}}})
     assert "299 is below 6 x timeout_seconds" in says
     assert "set 300" in says
@@ -70,7 +70,7 @@ def registry(model):
     return {"default": "fast", "registry": {"fast": {"model": model, "env": "FAST_KEY"}}}
 
 
-def test_a_description_that_cloudformation_would_refuse(refused):
+def test_a_description_over_cloudformations_limit_is_refused(refused):
     assert "description: has 1,026 bytes" in refused({}, description="ü" * 513)
 
 
@@ -124,7 +124,7 @@ def test_a_key_anywhere_in_the_config_is_refused_and_not_shown(refused, monkeypa
     models["registry"]["fast"] |= config.pop("models", {})
     settings = config.pop("lambda", {})
     says = refused(settings, **{**config, "models": models})
-    assert f"{place}: holds a key" in says
+    assert f"{place}: contains a key" in says
     assert PLANTED not in says
     assert "a-key-without-a-shape" not in says
 
@@ -137,7 +137,7 @@ def test_a_key_in_the_template_extra_file_is_refused_and_not_shown(make_project,
     (project / "template.extra.yaml").write_text(yaml.safe_dump(extra))
     with pytest.raises(ConfigError) as raised:
         check(load_project(project))
-    place = f"{project}/template.extra.yaml: Resources.EchoFunction.Properties.Environment.Variables.A: holds a key"
+    place = f"{project}/template.extra.yaml: Resources.EchoFunction.Properties.Environment.Variables.A: contains a key"
     assert str(raised.value).startswith(place)
     assert value not in str(raised.value)
 
@@ -145,19 +145,19 @@ def test_a_key_in_the_template_extra_file_is_refused_and_not_shown(make_project,
 @pytest.mark.parametrize(
     "environment", [{"MAX_TOKENS": "5"}, {"FAST_KEY": ""}, {"MODE": "sk-learn"}, {"DB_SECRET": "a/name"}]
 )
-def test_what_only_resembles_a_key_is_taken(make_project, environment):
+def test_values_that_only_resemble_keys_are_accepted(make_project, environment):
     check(load_project(make_project({"echo": ECHO}, **{"lambda": {"defaults": {"environment": environment}}})))
 
 
-def test_the_place_of_a_secret_is_no_key(make_project, monkeypatch):
+def test_the_location_of_a_secret_is_not_taken_for_a_key(make_project, monkeypatch):
     monkeypatch.setenv("DB_SECRET", "my-app/prod/openai")
     settings = {"secrets": {"OPENAI_API_KEY": "secretsmanager:my-app/prod/openai"}}
     check(load_project(make_project({"echo": ECHO}, **{"lambda": settings})))
 
 
-def test_more_variables_than_lambda_takes(refused, make_project):
-    """The template's own count: they have some 500 bytes here."""
-    assert "environment: the function's variables have up to 4," in refused(
+def test_variables_over_lambdas_size_limit_are_refused(refused, make_project):
+    """The template's own variables count: about 500 bytes here."""
+    assert "environment: the function's variables take up to 4," in refused(
         {"defaults": {"environment": {"A": "x" * 3900}}}
     )
     check(load_project(make_project({"echo": ECHO}, **{"lambda": {"defaults": {"environment": {"A": "x" * 3000}}}})))
@@ -170,15 +170,15 @@ def test_more_variables_than_lambda_takes(refused, make_project):
         ({"defaults": {"snap_start": True}, "runtime": "python3.11"}, "python3.13"),
         ({"defaults": {"snap_start": True}, "package_type": "Image"}, "package_type: Zip"),
         ({"tracing": "otel"}, "lambda.layers"),
-        ({"package_type": "Image", "layers": ["arn:aws:lambda:us-east-1:1:layer:x:1"]}, "container image takes none"),
+        ({"package_type": "Image", "layers": ["arn:aws:lambda:us-east-1:1:layer:x:1"]}, "do not support layers"),
     ],
 )
-def test_what_lambda_cannot_combine(refused, settings, says):
+def test_settings_that_lambda_cannot_combine_are_refused(refused, settings, says):
     assert says in refused(settings)
 
 
 @pytest.mark.parametrize(("base", "is_refused"), [("http://127.0.0.1:8000/v1", False), ("http://localhost/v1", False)])
-def test_a_literal_key_may_stand_there_for_a_server_of_this_machine(make_project, base, is_refused):
+def test_a_literal_key_is_allowed_for_a_local_model_server(make_project, base, is_refused):
     registry = {"fast": {"model": "openai/a", "api_key": "unused", "api_base": base}}
     check(load_project(make_project({"echo": ECHO}, models={"default": "fast", "registry": registry})))
 
@@ -194,19 +194,19 @@ def test_a_literal_key_for_any_other_server_is_refused_and_not_shown(refused, ba
     assert "sk-planted" not in says
 
 
-def test_what_the_account_must_keep_unreserved(make_project):
+def test_reserving_the_accounts_last_100_is_refused(make_project):
     project = load_project(make_project({"echo": ECHO}, **{"lambda": {"defaults": {"reserved_concurrency": 896}}}))
     assert reserved_total(project) == 901
-    with pytest.raises(ConfigError, match="reserve 901 together, and an account with 1000 must keep 100"):
+    with pytest.raises(ConfigError, match="reserve 901 in total, and an account with 1000 must keep 100"):
         check(project)
     check(project, concurrency=1001)
-    check(project, concurrency=0)  # nothing is to be reserved
+    check(project, concurrency=0)  # nothing is reserved
 
 
 @pytest.mark.parametrize("app_id", ["", "ä", "a b", "x" * 65, "-a", "1a", "aws-app", "SSM"])
-def test_an_app_id_that_names_nothing_on_aws(refused, app_id):
+def test_an_app_id_that_aws_does_not_allow_is_refused(refused, app_id):
     assert "app_id" in refused({}, app_id=app_id)
 
 
-def test_a_program_whose_name_aws_does_not_take(refused):
+def test_a_program_name_that_aws_does_not_allow_is_refused(refused):
     assert "rename the class" in refused({}, module=ECHO.replace("class Echo", "class Übung"))

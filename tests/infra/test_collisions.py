@@ -26,7 +26,7 @@ def put(project, path, text=""):
         ("types.py", "types.py", "Python itself"),
     ],
 )
-def test_a_module_with_a_name_that_functions_import_is_refused_with_its_owner(make_project, path, named, owner):
+def test_a_module_named_like_one_that_functions_import_is_refused_with_its_owner(make_project, path, named, owner):
     project = make_project({"echo": ECHO})
     put(project, path, ECHO)
     with pytest.raises(ConfigError) as raised:
@@ -36,7 +36,7 @@ def test_a_module_with_a_name_that_functions_import_is_refused_with_its_owner(ma
     assert str(raised.value) == expected
 
 
-def test_every_module_with_a_taken_name_is_in_the_message(make_project):
+def test_the_collision_message_names_every_colliding_module(make_project):
     project = make_project({"echo": ECHO})
     put(project, "src/yaml/__init__.py")
     put(project, "json.py")
@@ -44,7 +44,7 @@ def test_every_module_with_a_taken_name_is_in_the_message(make_project):
         load_project(project)
 
 
-def test_folders_called_as_other_tools_call_them_are_a_projects_own(make_project):
+def test_common_folder_names_do_not_collide(make_project):
     project = make_project({"echo": ECHO})
     for path in (
         *("handler/__init__.py", "infra/__init__.py", "infra/app.py", "tests/__init__.py", "test/__init__.py"),
@@ -55,7 +55,7 @@ def test_folders_called_as_other_tools_call_them_are_a_projects_own(make_project
     assert list(load_project(project).functions) == ["Echo"]
 
 
-def test_a_name_of_an_installed_distribution_that_no_function_needs_is_free(make_project, tmp_path, monkeypatch):
+def test_names_of_unneeded_installed_distributions_do_not_collide(make_project, tmp_path, monkeypatch):
     installed = tmp_path / "installed"
     put(installed, "unneeded/__init__.py")
     put(installed, "unneeded-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: unneeded\nVersion: 1.0\n")

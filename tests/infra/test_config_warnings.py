@@ -9,7 +9,7 @@ from tests.support import ECHO
 
 @pytest.fixture
 def warned(make_project):
-    """The warnings of a project of one program, by its `lambda` section and other keys of the config."""
+    """Return the warnings for a project with one program, given its `lambda` section and other config keys."""
 
     def warn(settings, **config):
         project = load_project(make_project({"echo": ECHO}, **{"lambda": settings}, **config))
@@ -23,16 +23,16 @@ def test_the_quickstart_and_a_plain_project_cause_no_warning(warned):
     assert warned({"defaults": {"sqs": {}}}, models=registry("openai/gpt-4.1-nano")) == ""
 
 
-def test_a_receive_count_that_a_few_throttles_use_up_may_be_wanted(warned):
-    assert "sqs.max_receive_count: 1: a throttled receive counts" in warned(
+def test_a_low_max_receive_count_causes_a_warning(warned):
+    assert "sqs.max_receive_count: 1: throttled receives count" in warned(
         {"defaults": {"sqs": {"max_receive_count": 1}}}
     )
 
 
 @pytest.mark.parametrize("http", [True, False])
-def test_a_queue_that_leaves_nothing_for_http_callers(warned, http):
+def test_a_queue_that_uses_all_reserved_concurrency_causes_a_warning(warned, http):
     settings = {"http": http, "reserved_concurrency": 4, "sqs": {"maximum_concurrency": 4}}
-    assert ("is all of reserved_concurrency" in warned({"defaults": settings})) == http
+    assert ("uses all of reserved_concurrency" in warned({"defaults": settings})) == http
 
 
 def registry(model):
@@ -49,27 +49,29 @@ def registry(model):
         ("openai/our-own", {"defaults": {"daily_tokens": 1_000_000}}, False),
     ],
 )
-def test_a_spend_alarm_that_cannot_see_the_price(warned, model, settings, is_blind):
-    assert ("DSPy knows no price of models.registry.fast" in warned(settings, models=registry(model))) == is_blind
+def test_a_spend_alarm_on_a_model_of_unknown_price_causes_a_warning(warned, model, settings, is_blind):
+    assert (
+        "DSPy does not know the price of models.registry.fast" in warned(settings, models=registry(model))
+    ) == is_blind
 
 
-def test_a_model_of_the_programs_own_counts(make_project):
+def test_an_lm_in_code_of_unknown_price_causes_a_warning(make_project):
     own = ECHO.replace(
         "super().__init__()", 'super().__init__()\n        self.judge = dspy.LM("openai/our-own", api_key="k")'
     )
     project = load_project(make_project({"echo": own}, models=registry("openai/gpt-4.1-nano")))
     (warning,) = config_warnings(project)
-    assert "DSPy knows no price of Echo.judge" in warning
+    assert "DSPy does not know the price of Echo.judge" in warning
 
 
-def test_a_variable_that_is_called_as_keys_are(warned):
+def test_a_variable_named_like_a_key_causes_a_warning(warned):
     says = warned({"defaults": {"environment": {"DB_PASSWORD": "planted", "MAX_TOKENS": "5"}}})
     assert "environment.DB_PASSWORD: if its value is a key" in says
     assert "planted" not in says
     assert "MAX_TOKENS" not in says
 
 
-def test_warnings_reach_the_terminal_and_stop_nothing(make_project, capsys):
+def test_config_warnings_are_printed_and_stop_nothing(make_project, capsys):
     project = make_project({"echo": ECHO}, models=registry("openai/our-own"))
     assert main(["template", "--project", str(project), "--output", "-"]) == 0
     assert "warning: programs.Echo: daily_cost_usd" in capsys.readouterr().err

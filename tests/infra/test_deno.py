@@ -23,7 +23,7 @@ def test_the_part_of_a_program_that_needs_deno_is_named(make_project, source, wh
     assert why_deno(function.program) == why
 
 
-def test_deno_has_a_folder_that_it_can_write_to(make_project):
+def test_a_function_with_deno_has_a_writable_deno_folder(make_project):
     functions = load_project(make_project({"calculate": RLM, "echo": ECHO})).functions
     assert functions["Calculate"].environment["DENO_DIR"] == "/tmp/deno"
     assert "DENO_DIR" not in functions["Echo"].environment

@@ -1,4 +1,4 @@
-"""What the catalogue function would show of a project's keys."""
+"""What the catalogue function would expose of a project's keys."""
 
 import json
 
@@ -13,7 +13,7 @@ KEY = "planted-0123456789"
 
 @pytest.fixture
 def load(make_project, monkeypatch):
-    """A loaded project of one program, whose `forward` has this parameter, with a key in its `.env`."""
+    """Load a project with one program, whose `forward` has this parameter, and with a key in its `.env`."""
 
     def load(parameter, **config):
         module = f"""
@@ -23,7 +23,7 @@ def load(make_project, monkeypatch):
             class Keyed(dspy.Module):
                 def forward(self, q: str, {parameter}): ...
         """
-        monkeypatch.delenv("OPENAI_API_KEY", raising=False)  # it would go before .env
+        monkeypatch.delenv("OPENAI_API_KEY", raising=False)  # it would take precedence over .env
         project = make_project({"keyed": module}, **config)
         (project / ".env").write_text(f"OPENAI_API_KEY={KEY}\nOTHER={KEY[::-1]}\n")
         return load_project(project)
@@ -31,7 +31,7 @@ def load(make_project, monkeypatch):
     return load
 
 
-def test_a_default_from_a_variable_is_not_in_it(load):
+def test_the_manifest_omits_defaults_that_hold_a_variables_value(load):
     project = load('api_key: str = os.environ["OPENAI_API_KEY"], tone: str = "kind"')
     text = json.dumps(manifest(project))
     assert KEY not in text
@@ -39,21 +39,21 @@ def test_a_default_from_a_variable_is_not_in_it(load):
 
 
 @pytest.mark.parametrize("name", ["OPENAI_API_KEY", "OTHER"])
-def test_a_key_at_any_other_place_is_refused_by_program_and_parameter_and_not_shown(load, name):
+def test_a_key_elsewhere_in_the_manifest_is_refused_without_showing_it(load, name):
     project = load(f'choice: Literal["a", os.environ["{name}"]]', **{"lambda": {"defaults": {"secrets": ["OTHER"]}}})
     with pytest.raises(ConfigError) as error:
         manifest(project)
-    assert f"KeyedInputs.properties.choice.enum: /openapi.json would show the value of {name}" in str(error.value)
+    assert f"KeyedInputs.properties.choice.enum: /openapi.json would expose the value of {name}" in str(error.value)
     assert KEY not in str(error.value)
     assert KEY[::-1] not in str(error.value)
 
 
-def test_what_is_no_key_may_be_shown(load):
+def test_values_that_are_not_keys_may_be_in_the_manifest(load):
     project = load('choice: Literal["a", os.environ["OTHER"]]')
     assert KEY[::-1] in json.dumps(manifest(project))
 
 
-def test_a_variable_that_is_called_like_a_key_is_one(load, monkeypatch):
+def test_a_variable_named_like_a_key_counts_as_one(load, monkeypatch):
     monkeypatch.setenv("MAIL_PASSWORD", KEY[::-1])
     with pytest.raises(ConfigError, match="the value of MAIL_PASSWORD"):
         manifest(load('choice: Literal["a", os.environ["OTHER"]]'))

@@ -19,7 +19,7 @@ class Inner(pydantic.BaseModel):
 
 
 class Everything(dspy.Signature):
-    """All that a signature can ask for."""
+    """Every kind of field."""
 
     question: str = dspy.InputField()
     text: str = dspy.OutputField()
@@ -46,7 +46,7 @@ def ask(models):
 
 
 @ADAPTERS
-def test_every_kind_of_field_gets_a_value_that_fits(models, ask, adapter):
+def test_every_kind_of_output_field_gets_a_matching_value(models, ask, adapter):
     made = ask(dspy.ChainOfThought(Everything), adapter, question="What\n\nis it?")
     assert made.text == made.reasoning == "own-model: What\n\nis it?"
     assert (made.number, made.amount, made.sure, made.choice) == (42, 4.2, True, "a")
@@ -61,7 +61,7 @@ class Person(pydantic.BaseModel):
 
 
 class Ticket(dspy.Signature):
-    """Fields whose names say what they hold."""
+    """Fields whose names describe their content."""
 
     message: str = dspy.InputField()
     short_summary: str = dspy.OutputField()
@@ -71,7 +71,7 @@ class Ticket(dspy.Signature):
 
 
 @ADAPTERS
-def test_samples_fit_the_names_of_their_fields_and_quote_no_input(models, ask, adapter):
+def test_samples_suit_their_field_names_and_quote_no_input(models, ask, adapter):
     models.behave(samples=True)
     made = ask(dspy.Predict(Ticket), adapter, message="secret words")
     assert made.toDict() == {
@@ -97,7 +97,7 @@ class Review(pydantic.BaseModel):
 
 
 class Bounded(dspy.Signature):
-    """Bounds of a field itself stand in the prompt's words, those within a model in its schema."""
+    """A field's own bounds are in the prompt's text, those within a model in its schema."""
 
     question: str = dspy.InputField()
     rating: int = dspy.OutputField(ge=1, le=5)
@@ -112,7 +112,7 @@ class Bounded(dspy.Signature):
 
 @ADAPTERS
 @pytest.mark.parametrize("samples", [True, False])
-def test_values_keep_to_the_bounds_of_their_fields(models, ask, adapter, samples):
+def test_model_answers_stay_within_the_bounds_of_their_fields(models, ask, adapter, samples):
     models.behave(samples=samples)
     made = ask(dspy.Predict(Bounded), adapter, question="Why?")
     assert made.review.replies  # it refers to itself; pydantic has checked its bounds
@@ -125,7 +125,7 @@ def test_values_keep_to_the_bounds_of_their_fields(models, ask, adapter, samples
     assert len(set(made.names)) >= 2
 
 
-def test_an_agent_finishes_at_once_with_samples(models, ask):
+def test_a_react_agent_finishes_at_once_with_samples(models, ask):
     models.behave(samples=True)
 
     def look_up(word: str) -> str:
@@ -137,7 +137,7 @@ def test_an_agent_finishes_at_once_with_samples(models, ask):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_an_agent_submits_by_a_call_of_its_last_tool(models, ask):
+def test_a_react_v2_agent_submits_by_calling_its_last_tool(models, ask):
     def look_up(topic: str = "any") -> str:
         """Look a topic up."""
         return topic

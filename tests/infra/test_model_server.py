@@ -20,13 +20,13 @@ WIRES = {
 
 @pytest.fixture(params=WIRES)
 def wire(request, models):
-    """An LM over each of the wires of DSPy's own providers."""
+    """Return an LM for each wire format of DSPy's own providers."""
     model, model_type = WIRES[request.param]
     return dspy.LM(model, model_type=model_type, api_base=models.url, api_key="k", cache=False)
 
 
-def test_every_wire_is_answered_and_counted(models, wire):
-    # Not from the LM's history, which an environment of another test may have replaced.
+def test_the_model_server_answers_and_counts_every_wire_format(models, wire):
+    # Not from the LM's history, which another test's environment may have replaced.
     with dspy.context(lm=wire, track_usage=True):
         made = dspy.Predict("question -> answer, sure: bool")(question="What is it?")
     assert (made.answer, made.sure) == ("own-model: What is it?", True)
@@ -39,7 +39,7 @@ def test_every_wire_is_answered_and_counted(models, wire):
     )
 
 
-def test_every_wire_streams(models, wire):
+def test_the_model_server_streams_in_every_wire_format(models, wire):
     listener = dspy.streaming.StreamListener(signature_field_name="answer")
     program = dspy.streamify(dspy.Predict("question -> answer"), stream_listeners=[listener])
 
@@ -60,7 +60,7 @@ def post(models):
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "status", "retry_after"),
+    ("behavior", "status", "retry_after"),
     [
         ({"error_rate": 1}, 500, None),
         ({"rate_limit_rate": 1, "retry_after_seconds": 7}, 429, "7"),
@@ -68,8 +68,8 @@ def post(models):
         ({"unauthorized_rate": 1}, 401, None),
     ],
 )
-def test_faults_have_their_status(models, behaviour, status, retry_after):
-    models.behave(**behaviour)
+def test_model_server_faults_return_their_status(models, behavior, status, retry_after):
+    models.behave(**behavior)
     with pytest.raises(urllib.error.HTTPError) as error:
         post(models)
     assert (error.value.code, error.value.headers.get("Retry-After")) == (status, retry_after)
@@ -81,7 +81,7 @@ def test_a_dropped_connection_has_no_answer(models):
         post(models)
 
 
-def test_rates_are_drawn_from_the_seed_and_behave_starts_anew(models):
+def test_fault_rates_are_drawn_from_the_seed_and_behave_resets_them(models):
     def fates():
         models.behave(error_rate=0.5, seed=3)
         seen = []
@@ -133,14 +133,14 @@ def test_slow_headers_come_byte_by_byte_and_the_body_at_once(models):
     assert models.stats()["answered"] == 1
 
 
-def test_a_padded_answer_has_that_size_and_the_same_values(models):
+def test_a_padded_answer_has_the_requested_size_and_the_same_values(models):
     models.behave(answer_bytes=100_000)
     body = post_raw(models).getresponse().read()
     assert len(body) == 100_000
     assert json.loads(body)["choices"][0]["message"]["content"] == "m: one two three"
 
 
-def test_a_streaming_answer_is_one_of_server_sent_events(models):
+def test_a_streaming_answer_consists_of_server_sent_events(models):
     answer = post_raw(models, stream=True).getresponse()
     assert answer.headers["Content-Type"] == "text/event-stream"
     events = [line.removeprefix("data: ") for line in answer.read().decode().splitlines() if line]
@@ -162,7 +162,7 @@ def test_arrivals_answers_and_tokens_are_counted(models):
 
 
 @pytest.mark.parametrize("fault", ["error_rate", "rate_limit_rate", "unauthorized_rate", "drop_rate", "reset_rate"])
-def test_a_fault_is_a_request_that_arrived_and_was_not_answered(models, fault):
+def test_a_fault_counts_as_a_request_but_not_as_an_answer(models, fault):
     models.behave(**{fault: 1})
     with pytest.raises((OSError, http.client.HTTPException)):
         post(models)
@@ -170,7 +170,7 @@ def test_a_fault_is_a_request_that_arrived_and_was_not_answered(models, fault):
     assert (len(stats["started"]), stats["answered"], stats["prompt_tokens"]) == (1, 0, 0)
 
 
-def test_an_answer_that_its_client_did_not_wait_for_is_not_counted(models):
+def test_an_answer_to_a_disconnected_client_is_not_counted(models):
     models.behave(delay_seconds=0.5)
     connection = post_raw(models)
     wait_until(lambda: models.stats()["requests"])

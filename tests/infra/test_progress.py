@@ -23,7 +23,7 @@ COLOR = re.compile(rb"\x1b\[[0-9;]*3[0-9]")
 
 
 def work(*, terminal, **variables):
-    """What it writes to standard output, a pipe, and to standard error, a terminal or a pipe."""
+    """Return what it writes to standard output (a pipe) and standard error (a terminal or a pipe)."""
     environment = {**os.environ, "TERM": "xterm-256color", **variables}
     screen, end = pty.openpty() if terminal else os.pipe()
     with subprocess.Popen([sys.executable, "-c", WORK], stdout=-1, stderr=end, env=environment) as process:
@@ -39,7 +39,7 @@ def work(*, terminal, **variables):
     return out, shown
 
 
-def test_a_terminal_is_shown_a_bar_and_results_go_where_they_are_sent():
+def test_a_terminal_gets_a_progress_bar_and_results_stay_on_stdout():
     out, shown = work(terminal=True)
     assert out == b"the result\n"
     assert b"\x1b[" in shown
@@ -48,7 +48,7 @@ def test_a_terminal_is_shown_a_bar_and_results_go_where_they_are_sent():
         assert text in shown
 
 
-def test_no_color_is_respected():
+def test_no_color_disables_colors_in_the_progress_bar():
     out, shown = work(terminal=True, NO_COLOR="1")
     assert out == b"the result\n"
     assert b"second" in shown
@@ -56,7 +56,7 @@ def test_no_color_is_respected():
 
 
 @pytest.mark.parametrize("variables", [{}, {"FORCE_COLOR": "1"}], ids=["plain", "FORCE_COLOR"])
-def test_a_pipe_gets_neither_a_bar_nor_escape_codes(variables):
+def test_a_pipe_gets_no_progress_bar_and_no_escape_codes(variables):
     assert work(terminal=False, **variables) == (b"the result\n", b"a warning\n")
 
 
@@ -66,7 +66,7 @@ def test_a_terminal_without_cursor_movement_gets_a_line_for_each_step():
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_only_a_terminal_hears_of_progress(monkeypatch, terminal):
+def test_progress_is_shown_only_on_a_terminal(monkeypatch, terminal):
     stream = io.StringIO()
     monkeypatch.setattr(stream, "isatty", lambda: terminal)
     monkeypatch.setattr(sys, "stderr", stream)

@@ -8,7 +8,7 @@ from dspy_lambda_infra.project import load_project
 from tests.support import AECHO, ECHO
 
 
-def test_a_module_in_a_folder_of_its_own_is_no_program_and_that_is_said(make_project, capsys):
+def test_a_module_in_a_subfolder_is_not_a_program_and_is_reported(make_project, capsys):
     project = make_project({"echo": ECHO})
     (modules,) = project.glob("src/*/modules")
     (modules / "deep").mkdir()
@@ -16,11 +16,11 @@ def test_a_module_in_a_folder_of_its_own_is_no_program_and_that_is_said(make_pro
     (modules / "deep" / "helper.py").write_text("WORDS = 3\n")
     assert list(load_project(project).functions) == ["Echo"]
     said = capsys.readouterr().err
-    assert f"{modules}/deep/other.py: not searched for programs; those are in files directly in modules/" in said
+    assert f"{modules}/deep/other.py: not searched for programs; put them directly into modules/" in said
     assert "helper.py" not in said
 
 
-def test_what_is_left_without_the_broken_programs(make_project):
+def test_loaded_excludes_programs_that_cannot_be_loaded(make_project):
     project = load_project(make_project({"echo": ECHO, "broken": f"import nothing_of_that_name\n{AECHO}"}))
     assert list(project.functions) == ["AEcho", "Echo"]
     assert list(project.loaded().functions) == ["Echo"]
@@ -28,7 +28,7 @@ def test_what_is_left_without_the_broken_programs(make_project):
         project.require_loaded()
 
 
-def test_a_project_of_broken_programs_alone_has_nothing_left(make_project):
+def test_loaded_refuses_a_project_without_any_loadable_program(make_project):
     project = load_project(make_project({"broken": f"import nothing_of_that_name\n{AECHO}"}))
     with pytest.raises(ConfigError, match="nothing_of_that_name"):
         project.loaded()
@@ -63,7 +63,7 @@ def test_programs_find_the_projects_files_wherever_the_command_runs(make_project
     assert Path.cwd() == tmp_path
 
 
-def test_a_functions_variables_follow_its_settings(make_project):
+def test_a_functions_environment_follows_from_its_settings(make_project):
     settings = {"defaults": {"environment": {"MODE": "a"}}, "programs": {"AEcho": {"http": False, "preconnect": True}}}
     project = load_project(make_project({"echo": ECHO, "aecho": AECHO}, **{"lambda": settings}))
     narrowed = {name: f.environment for name, f in project.functions.items()}
@@ -75,7 +75,7 @@ def test_a_functions_variables_follow_its_settings(make_project):
     }
 
 
-def test_programs_that_take_their_lm_when_they_are_made_load_without_a_key(make_project, monkeypatch):
+def test_programs_that_use_their_lm_in_the_constructor_load_without_a_key(make_project, monkeypatch):
     source = """
     LM = dspy.settings.lm.copy(temperature=0.5)
     class Takes(dspy.Module):

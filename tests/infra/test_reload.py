@@ -21,11 +21,11 @@ class Says(dspy.Module):
 
 
 class Reloading:
-    """A command with `--reload` in a process of its own, and the lines of both its streams."""
+    """A command with `--reload` in a separate process, and the lines of both of its streams."""
 
     def __init__(self, command, project, *options):
         words = [sys.executable, "-m", "dspy_lambda_infra.cli", command, "--reload", "--project", str(project)]
-        # Unlike a shell's background jobs, it hears SIGINT.
+        # Unlike a shell's background jobs, it receives SIGINT.
         self.process = subprocess.Popen(
             [*words, "--port", "0", "--model-server", *options],
             stdout=subprocess.PIPE,
@@ -42,13 +42,13 @@ class Reloading:
             self._lines.put(line)
 
     def line(self, says):
-        """The next line that has these words."""
+        """Return the next line with these words."""
         while says not in (line := self._lines.get(timeout=60)):
             pass
         return line
 
     def ready(self):
-        """Where it serves, once it does."""
+        """Wait until it serves and return its address."""
         return self.line("ready http://").split()[1]
 
     def stop(self, number):
@@ -80,7 +80,7 @@ def file_of(project, name):
 
 
 @pytest.mark.parametrize("command", ["serve", "local"])
-def test_a_changed_program_answers_at_the_same_address(make_project, start, command):
+def test_reload_serves_a_changed_program_at_the_same_address(make_project, start, command):
     project = make_project({"says": SAYS.format(word="before")})
     reloading = start(command, project)
     url = reloading.ready()
@@ -95,7 +95,7 @@ def test_a_changed_program_answers_at_the_same_address(make_project, start, comm
         post(url)
 
 
-def test_a_config_that_cannot_be_used_is_waited_out(make_project, start):
+def test_reload_waits_while_the_config_is_invalid(make_project, start):
     project = make_project({"says": SAYS.format(word="word")})
     config = project / "dspy.config.yaml"
     text = config.read_text()
@@ -105,7 +105,7 @@ def test_a_config_that_cannot_be_used_is_waited_out(make_project, start):
     reloading.line("ended with status 2; waiting for a change")
     config.write_text(text)
     assert post(reloading.ready()) == "word"
-    assert reloading.stop(signal.SIGTERM) == 128 + signal.SIGTERM  # of uvicorn, as a shell tells it
+    assert reloading.stop(signal.SIGTERM) == 128 + signal.SIGTERM  # uvicorn's, as a shell reports it
 
 
 @pytest.mark.skipif(not shutil.which("setpriv"), reason="needs setpriv, of Linux")
@@ -114,12 +114,12 @@ def test_no_process_outlives_a_killed_reloader(make_project, start):
     reloading = start("serve", project)
     reloading.ready()
     reloading.stop(signal.SIGKILL)
-    # The pipe ends when no process holds it any more.
+    # The pipe ends when no process holds it open.
     reloading.reader.join(30)
     assert not reloading.reader.is_alive()
 
 
-def test_a_folder_without_a_config_is_exit_2(tmp_path):
+def test_reload_in_a_folder_without_a_config_exits_with_2(tmp_path):
     command = [sys.executable, "-m", "dspy_lambda_infra.cli", "serve", "--reload", "--project", str(tmp_path)]
     found = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert found.returncode == 2
@@ -140,7 +140,7 @@ def test_a_folder_without_a_config_is_exit_2(tmp_path):
         ("template.yaml", False),
     ],
 )
-def test_what_a_function_would_hold_counts_as_a_change(tmp_path, name, counts):
+def test_reload_watches_the_files_that_an_artifact_would_contain(tmp_path, name, counts):
     (tmp_path / ".gitignore").write_text("ignored.csv\n.env\n")
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     before = _state(tmp_path)

@@ -6,7 +6,7 @@ from dspy_lambda_infra.report import report
 
 
 @pytest.mark.parametrize("as_json", [True, False])
-def test_standard_output_gets_the_text_or_one_document(capsys, as_json):
+def test_report_prints_the_text_or_one_json_document(capsys, as_json):
     report("two\nlines", {"name": "ü"}, as_json=as_json)
     out = capsys.readouterr().out
     assert out.endswith("\n")

@@ -25,7 +25,7 @@ from tests.support import AECHO, ECHO, Records, until
 
 
 class Server:
-    """`dspy-lambda serve` in a process of its own."""
+    """Run `dspy-lambda serve` in a separate process."""
 
     def __init__(self, project, models, *options):
         environment = {**os.environ, "OPENAI_API_KEY": "k", "DSPY_LAMBDA_API_BASE": models.url}
@@ -38,7 +38,7 @@ class Server:
         while not (line := self.process.stdout.readline()).startswith("ready "):
             self.lines.append(line)
         self.url = line.split()[1]
-        # Read on: a full pipe would stop the server.
+        # Keep reading: a full pipe would block the server.
         self._reader = threading.Thread(target=lambda: self.lines.extend(self.process.stdout), daemon=True)
         self._reader.start()
 
@@ -75,7 +75,7 @@ def start(models):
         yield start
 
 
-def test_programs_find_the_projects_files(make_project, start):
+def test_served_programs_find_the_projects_files(make_project, start):
     source = """
     class Reads(dspy.Module):
         def __init__(self):
@@ -89,7 +89,7 @@ def test_programs_find_the_projects_files(make_project, start):
     assert start(project).post("Reads")[2] == {"result": ["x", "x"]}
 
 
-def test_serve_answers_logs_and_measures_as_the_function_does(make_project, start):
+def test_serve_answers_logs_and_emits_metrics_like_the_function(make_project, start):
     server = start(make_project({"echo": ECHO, "aecho": AECHO}))
     for program in ("Echo", "AEcho"):
         assert server.post(program, question="q")[::2] == (200, {"answer": "gpt-4.1-nano: q"})
@@ -105,7 +105,7 @@ def test_serve_answers_logs_and_measures_as_the_function_does(make_project, star
 
 
 @pytest.mark.parametrize(("program", "source"), [("Echo", ECHO), ("AEcho", AECHO)])
-def test_a_burst_queues_then_sheds_with_429_and_recovers(make_project, start, models, program, source):
+def test_serve_queues_a_burst_then_sheds_with_429_and_recovers(make_project, start, models, program, source):
     server_limits = {"max_concurrent_per_program": 4, "queue_timeout_seconds": 2.0}
     server = start(make_project({"echo": source}, server=server_limits))
     models.behave(delay_seconds=1.5)
@@ -122,14 +122,14 @@ def test_a_burst_queues_then_sheds_with_429_and_recovers(make_project, start, mo
     assert outcomes.count("overloaded") == statuses.count(429)
 
 
-def test_the_programs_timeout_is_the_deadline(make_project, start, models):
+def test_serve_uses_the_programs_timeout_as_the_deadline(make_project, start, models):
     project = make_project({"aecho": AECHO}, **{"lambda": {"defaults": {"timeout_seconds": 1}}})
     server = start(project)
     models.behave(hang_rate=1)
     assert server.post("AEcho", question="q")[0] == 504
 
 
-def test_the_call_of_a_client_that_went_away_frees_its_slot_when_it_ends(make_project, start, models):
+def test_a_disconnected_clients_call_frees_its_slot_when_it_ends(make_project, start, models):
     server = start(make_project({"aecho": AECHO}, server={"max_concurrent_per_program": 1}))
     models.behave(delay_seconds=1)
 
@@ -147,7 +147,7 @@ def test_the_call_of_a_client_that_went_away_frees_its_slot_when_it_ends(make_pr
     assert server.post("AEcho", question="q")[0] == 200
 
 
-def test_a_blocked_loop_and_stuck_threads_are_told_of(make_project, start):
+def test_serve_reports_a_blocked_loop_and_stuck_threads(make_project, start):
     source = """
     import time
     class Blocks(dspy.Module):
@@ -192,7 +192,7 @@ class Asyncified(dspy.Module):
 """
 
 
-def test_ctrl_c_ends_it_while_calls_hang(make_project, start):
+def test_ctrl_c_stops_serve_while_calls_hang(make_project, start):
     server = start(make_project({"hanging": HANGING}))
     with ThreadPoolExecutor(60) as pool:
         for name in ("Sleeps", "SleepsInThread", "Asyncified") * 20:
@@ -201,7 +201,7 @@ def test_ctrl_c_ends_it_while_calls_hang(make_project, start):
         assert server.stop()[0] == 130
 
 
-def test_ctrl_c_ends_it_after_dspy_made_threads_of_its_own(make_project, start):
+def test_ctrl_c_stops_serve_after_dspy_started_its_own_threads(make_project, start):
     source = """
     class Asyncified(dspy.Module):
         def __init__(self):
@@ -226,8 +226,8 @@ def test_ctrl_c_ends_it_after_dspy_made_threads_of_its_own(make_project, start):
         {"Host": "evil.example", "Content-Type": "application/json"},
     ],
 )
-def test_what_a_web_page_sends_spends_no_key(make_project, start, models, headers):
-    """A page needs nobody's leave for a POST without a Content-Type, which counts as JSON."""
+def test_serve_refuses_web_pages_that_could_use_the_model_key(make_project, start, models, headers):
+    """A page needs no permission for a POST without a Content-Type, which counts as JSON."""
     server = start(make_project({"aecho": AECHO}))
     before = models.stats()["requests"]
     status, sent, document = server.post("AEcho", headers, question="q")
@@ -235,7 +235,7 @@ def test_what_a_web_page_sends_spends_no_key(make_project, start, models, header
     assert models.stats()["requests"] == before
 
 
-def test_pages_that_the_config_names_may_call_it(make_project, start):
+def test_pages_from_configured_origins_may_call_serve(make_project, start):
     server = start(make_project({"aecho": AECHO}, server={"cors_origins": ["https://a.example"]}))
     own = f"http://localhost:{server.url.rpartition(':')[2]}"
     for origin in ("https://a.example", own):
@@ -243,8 +243,8 @@ def test_pages_that_the_config_names_may_call_it(make_project, start):
         assert server.post("AEcho", headers, question="q")[0] == 200
 
 
-def test_a_server_for_other_machines_answers_to_any_name(make_project, start):
-    """In a container: what stands in front of it looks after the callers."""
+def test_serve_on_a_public_host_accepts_any_host_name(make_project, start):
+    """In a container, the proxy in front of it controls access."""
     server = start(make_project({"aecho": AECHO}), "--host", "0.0.0.0")
     server.url = server.url.replace("0.0.0.0", "127.0.0.1")
     headers = {"Host": "my-service", "Content-Type": "application/json"}
@@ -260,7 +260,7 @@ class Raises(dspy.Module):
 
 
 @pytest.mark.parametrize(("options", "shown"), [((), False), (("--dev",), True)])
-def test_the_texts_of_exceptions_are_for_developers(make_project, start, options, shown):
+def test_serve_shows_exception_texts_only_with_dev(make_project, start, options, shown):
     server = start(make_project({"raises": RAISES}), *options)
     status, _, document = server.post("Raises")
     assert status == 500
@@ -272,7 +272,7 @@ def test_the_texts_of_exceptions_are_for_developers(make_project, start, options
     assert (line["program"], line["function_request_id"]) == ("Raises", document["request_id"])
 
 
-def test_a_taken_port_is_exit_1_with_the_way_out(make_project):
+def test_a_port_in_use_exits_with_1_and_suggests_a_fix(make_project):
     command = [sys.executable, "-m", "dspy_lambda_infra.cli", "serve", "--project", str(make_project({"echo": ECHO}))]
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -284,7 +284,7 @@ def test_a_taken_port_is_exit_1_with_the_way_out(make_project):
     assert line.endswith("; --port 0 picks a free one")
 
 
-def test_a_terminal_is_shown_what_can_be_called(make_project):
+def test_serve_lists_the_routes_on_a_terminal(make_project):
     project = make_project({"echo": ECHO, "aecho": AECHO})
     terminal, end = pty.openpty()
     command = [sys.executable, "-m", "dspy_lambda_infra.cli", "serve", "--project", str(project), "--port", "0"]
@@ -301,7 +301,7 @@ def test_a_terminal_is_shown_what_can_be_called(make_project):
     assert shown[2][:2] == ["GET", f"{url}/docs"]
 
 
-def test_dev_is_refused_where_other_machines_could_call(make_project, capsys):
+def test_serve_refuses_dev_if_other_machines_could_call_it(make_project, capsys):
     project = make_project({"raises": RAISES})
     (project / ".env").write_text("OPENAI_API_KEY=k\n")
     assert main(["serve", "--project", str(project), "--dev", "--host", "0.0.0.0"]) == 2

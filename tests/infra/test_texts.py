@@ -1,7 +1,7 @@
 from dspy_lambda_infra.texts import texts
 
 
-def test_values_and_names_of_mappings_are_texts_with_their_places():
+def test_texts_yields_mapping_keys_and_values_with_their_locations():
     value = {"a": {"b": ["x", {"c": 1}]}, 2: None}
     assert list(texts(value)) == [
         (("a",), "a"),

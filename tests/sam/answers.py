@@ -1,4 +1,4 @@
-"""Answers made comparable: what two hosts of the same function must agree on, and nothing else."""
+"""Normalizes answers: keeps only what two hosts of the same function must agree on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from dspy_lambda_infra.local.events import Request, Response
 
-# Of one invocation or one host: ids, and a traceback's paths and line texts.
+# Specific to one invocation or host: ids, and a traceback's paths and line texts.
 _OWN = {"request_id", "requestId", "stackTrace"}
 _OWN_HEADERS = {"server", "date", "connection", "content-length"}
 
@@ -27,13 +27,13 @@ def ask(address: str, request: Request) -> Response:
 
 
 def of_http(answer: Response) -> tuple[int, dict[str, str], Any]:
-    """An HTTP answer's status, headers and body."""
+    """Return an HTTP answer's status, headers and body."""
     headers = {name.lower(): value for name, value in answer.headers}
     return answer.status, _headers(headers), _body(answer.body.decode(), headers.get("content-type", ""))
 
 
 def of_payload(payload: str | bytes) -> Any:
-    """A function's own answer, or its error."""
+    """Return a function's own answer, or its error."""
     value = json.loads(payload)
     if isinstance(value, dict) and isinstance(value.get("headers"), dict):
         value["body"] = _body(value["body"], value["headers"].get("content-type", ""))

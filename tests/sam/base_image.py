@@ -1,4 +1,4 @@
-"""A Lambda base image made of the machine's own parts, for machines that cannot pull the real one.
+"""Builds a Lambda base image from the machine's own files, for machines that cannot pull the real one.
 
 It has what the real image has and functions rely on: CPython in /var/lang, the runtime client and boto3 in
 /var/runtime, a shell, and the entry point that starts the runtime interface emulator unless a runtime API is there.
@@ -25,12 +25,12 @@ from tests.sam.docker import NoDocker, install
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "requirements" / "dev.txt"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
-# Of no use in a function, and big. Of the interpreter's packages only pip goes along, as in the real image.
+# Large and useless in a function. Of the interpreter's packages only pip is included, as in the real image.
 PRUNED = re.compile(
     r"/(test|idlelib|tkinter|turtledemo|ensurepip|config-[^/]+|site-packages/(?!pip($|[-/]))[^/]+)($|/)"
     r"|/_tkinter\.|\.opt-\d\.pyc$"
 )
-# What compiled packages may link to although the interpreter does not (pthread, dl, rt, util: stubs of glibc).
+# Libraries that compiled packages may link to although the interpreter does not (pthread, dl, rt, util: glibc stubs).
 LIBRARIES = ("stdc++.so.6", "gcc_s.so.1", "pthread.so.0", "dl.so.2", "rt.so.1", "util.so.1", "nss_dns.so.2")
 TEXTS = {
     "lambda-entrypoint.sh": """#!/bin/sh
@@ -47,7 +47,7 @@ exec python -m awslambdaric "$_HANDLER"
     "etc/group": "root:x:0:\n",
     "etc/nsswitch.conf": "hosts: files dns\n",
 }
-# lib is where every loader looks without LD_LIBRARY_PATH, too, which a function's own children may lack.
+# Every loader searches lib even without LD_LIBRARY_PATH, which a function's child processes may lack.
 LINKS = {"lib": "lib64", "usr/bin": "../bin"}
 CONFIG = (
     "ENV LAMBDA_TASK_ROOT=/var/task LAMBDA_RUNTIME_DIR=/var/runtime LANG=en_US.UTF-8 TZ=:UTC",
@@ -59,13 +59,13 @@ CONFIG = (
 
 
 class NoBaseImage(NoDocker):
-    """There may be an engine, but the base image cannot be made; the text says what is missing."""
+    """The base image cannot be built, even if there is an engine; the text says what is missing."""
 
 
 def build(python: str, tag: str | None = None) -> str:
-    """Load the image of this Python version ("3.13") into the engine, unless it is there; its name.
+    """Load the image for this Python version ("3.13") into the engine, unless it exists, and return its name.
 
-    Each version has a repository of its own, for SAM names the image it derives `<repository>:rapid-<architecture>`.
+    Each version has its own repository, because SAM names the image it derives `<repository>:rapid-<architecture>`.
     """
     tag = tag or f"local/lambda-python{python}:latest"
     executable, stdlib, certificates = interpreter(python)
@@ -103,14 +103,14 @@ def build(python: str, tag: str | None = None) -> str:
                 _add(tar, name, type=tarfile.SYMTYPE, linkname=target)
         changes = [f"--change={change}" for change in (*CONFIG, f"LABEL inputs={digest}")]
         _run("docker", "import", *changes, str(archive), tag)
-    # SAM would go on using what it derived from an earlier one.
+    # SAM would otherwise keep using the image that it derived from an earlier one.
     derived = f"{tag.rpartition(':')[0]}:{rie.name.replace('aws-lambda-rie', 'rapid')}"
     subprocess.run(["docker", "image", "rm", "--force", derived], capture_output=True, check=False)
     return tag
 
 
 def interpreter(python: str) -> tuple[Path, Path, str]:
-    """An interpreter of this version, its standard library, and where its OpenSSL looks for certificates.
+    """Find an interpreter of this version, its standard library, and its OpenSSL certificate path.
 
     Each candidate is started: a shim on PATH may have the name and yet no interpreter behind it.
     """
@@ -129,7 +129,7 @@ print(json.dumps([executable, sysconfig.get_path("stdlib"), ssl.get_default_veri
 
 
 def emulator() -> Path:
-    """The runtime interface emulator, which the SAM CLI brings along."""
+    """Return the runtime interface emulator, which is part of the SAM CLI."""
     machine = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
     for found in (ROOT / ".venv-tools").glob(f"lib/*/site-packages/samcli/local/rapid/aws-lambda-rie-{machine}"):
         return found
@@ -137,17 +137,17 @@ def emulator() -> Path:
 
 
 def _libraries(files: Iterable[Path]) -> Iterable[Path]:
-    """The shared libraries and the loader that these files need, and those of LIBRARIES that the machine has."""
+    """Return the shared libraries and the loader that these files need, and the available ones of LIBRARIES."""
     known = re.findall(r"^\s+lib(\S+) \(libc6,.*=> (\S+)$", _run("/sbin/ldconfig", "-p"), re.MULTILINE)
     extra = [path for name, path in known if name in LIBRARIES]
-    # Exits with 1 over a static file; reads all others nevertheless.
+    # Exits with 1 for a static file, but still reads all others.
     ldd = subprocess.run(["ldd", *map(str, files), *extra], capture_output=True, text=True, check=False)
     needed = re.findall(r"^\s+(?:\S+ => )?(/\S+) \(", ldd.stdout, re.MULTILINE)
     return {Path(path).name: Path(path) for path in (*extra, *needed)}.values()
 
 
 def _tree(tar: tarfile.TarFile, source: Path, name: str) -> None:
-    """Add a file, or a folder without what is pruned, as root's."""
+    """Add a file, or a pruned folder, owned by root."""
 
     def keep(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
         member.uid = member.gid = 0
@@ -158,7 +158,7 @@ def _tree(tar: tarfile.TarFile, source: Path, name: str) -> None:
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes = b"", mode: int = 0o755, **more: str | bytes) -> None:
-    """Add what has no file here."""
+    """Add content that is not in a file here."""
     member = tarfile.TarInfo(name)
     member.size, member.mode = len(content), mode
     for attribute, value in more.items():

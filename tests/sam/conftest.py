@@ -1,4 +1,4 @@
-"""What the tests against SAM and Docker share, each made once: engine, image, built projects, our local Lambda."""
+"""Shared fixtures for SAM and Docker, created once: engine, image, built projects, our local Lambda."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.sam.sam import HOST, SAM, dspy_lambda, sam
 
 # In the project's .env, and nowhere in an artifact.
 SECRET = "a-key-that-stays-on-this-machine"
-# Declared, so that `sam local --env-vars` may set it: it replaces the values of variables that the template has.
+# Declared so that `sam local --env-vars` can set it: that only replaces the values of variables in the template.
 EXTRA = {"Globals": {"Function": {"Environment": {"Variables": {"DSPY_LAMBDA_API_BASE": ""}}}}}
 
 MakeCopy = Callable[..., Path]
@@ -28,7 +28,7 @@ MakeCopy = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def _model_server() -> Iterator[ModelServer]:
-    """The server behind `models`, within reach of containers."""
+    """The server behind `models`, reachable from containers."""
     with ModelServer(host="0.0.0.0") as server:
         yield server
 
@@ -47,7 +47,7 @@ def image() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def make_copy(tmp_path_factory: pytest.TempPathFactory, _model_server: ModelServer) -> MakeCopy:
-    """Copy the quickstart, with another text in its config and more in its template, and write its template."""
+    """Copy the quickstart with a modified config and additions to its template, and write the template."""
 
     def make(*replaced: tuple[str, str], extra: dict[str, object] = EXTRA) -> Path:
         root = tmp_path_factory.mktemp("project") / "quickstart"
@@ -99,10 +99,10 @@ def local(quickstart: Path, _model_server: ModelServer) -> Iterator[Local]:
 
 
 def artifact(root: Path, function: str) -> Path:
-    """What `sam build` made for a function."""
+    """Return a function's artifact from `sam build`."""
     return root / ".aws-sam" / "build" / function
 
 
 def functions_of(root: Path) -> list[str]:
-    """The logical ids of the functions in a project's template."""
+    """Return the logical ids of the functions in a project's template."""
     return re.findall(r"^  (\w+):\n    Type: AWS::Serverless::Function", (root / "template.yaml").read_text(), re.M)

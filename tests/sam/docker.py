@@ -1,4 +1,4 @@
-"""A Docker engine for the tests that need a real one: the machine's own, or one of our own for as long as they run.
+"""A Docker engine for the tests that need a real one: the machine's, or a temporary one of our own.
 
 Our own engine is to leave no trace: it lives in its own process and mount namespaces, so that the kernel ends every
 process and mount of it with the first, whatever kills the tests; what it does to the firewall is taken back.
@@ -21,21 +21,21 @@ import pytest
 
 START_SECONDS = 60
 STOP_SECONDS = 20
-# setpriv: when the tests are killed, so is unshare; --kill-child: when unshare is killed, so is all below it.
+# setpriv: when the tests are killed, so is unshare; --kill-child: when unshare is killed, so are all its descendants.
 CONFINED = ["setpriv", "--pdeathsig", "KILL"]
 CONFINED += ["unshare", "--mount", "--propagation", "slave", "--pid", "--fork", "--kill-child", "--mount-proc"]
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 
 
 class NoDocker(Exception):
-    """No Docker engine here, and none can be started; the text says what is missing."""
+    """There is no Docker engine, and none can be started; the text says what is missing."""
 
 
 @contextmanager
 def engine() -> Iterator[None]:
-    """See to it that `docker`, and every client that reads DOCKER_HOST, finds an engine.
+    """Ensure that `docker`, and every client that reads DOCKER_HOST, finds an engine.
 
-    A server of this machine that containers shall reach listens on 0.0.0.0; they find it as host.docker.internal
+    A server on this machine that containers call must listen on 0.0.0.0; they find it as host.docker.internal
     if started with `--add-host host.docker.internal:host-gateway`, which `sam local` knows as well.
     """
     with ExitStack() as stack:
@@ -53,11 +53,11 @@ def engine() -> Iterator[None]:
 
 
 def install(program: str, package: str) -> None:
-    """Have this program on PATH: on Debian as root, by installing the package."""
+    """Ensure that this program is on PATH; as root on Debian, by installing the package."""
     if shutil.which(program):
         return
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise NoDocker(f"{program} is not installed (package {package}), which only root on Debian does by itself")
+        raise NoDocker(f"{program} is not installed (package {package}); only root on Debian installs it automatically")
     for command in (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", package]):
         run = subprocess.run(
             command,
@@ -71,7 +71,7 @@ def install(program: str, package: str) -> None:
 
 
 def _complaint() -> str:
-    """Why no engine answers; empty if one does."""
+    """Return the reason why no engine answers; empty if one does."""
     command = ["docker", "info", "--format", "{{.ServerVersion}}"]
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=STOP_SECONDS, check=False)
@@ -84,18 +84,18 @@ def _complaint() -> str:
 
 @contextmanager
 def _own() -> Iterator[None]:
-    """An engine of our own in a temporary folder, and DOCKER_HOST pointing to it."""
+    """Start an engine in a temporary folder, and set DOCKER_HOST to it."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="docker-", ignore_cleanup_errors=True)))
         flags = stack.enter_context(_firewall())
         stack.enter_context(pytest.MonkeyPatch.context()).setenv("DOCKER_HOST", f"unix://{folder}/docker.sock")
-        # The storage driver is left to the engine: overlay2, or vfs where the folder's file system cannot carry it.
+        # The engine chooses the storage driver: overlay2, or vfs if the folder's file system does not support it.
         command = [*CONFINED, *(["docker-init", "--"] if shutil.which("docker-init") else []), "dockerd", *flags]
         command += [f"--host={os.environ['DOCKER_HOST']}", f"--data-root={folder}/data"]
         command += [f"--exec-root={folder}/exec", f"--pidfile={folder}/pid"]
         log = folder / "log"
         with log.open("w") as output:
-            # In a session of its own, it is not interrupted together with the tests.
+            # In its own session, so that it is not interrupted together with the tests.
             process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
         stack.callback(_stop, process)
         deadline = time.monotonic() + START_SECONDS
@@ -109,11 +109,11 @@ def _own() -> Iterator[None]:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the engine with all its containers, which would get 10 s each to stop if they were left to it."""
+    """Stop the engine and kill its containers, which it would otherwise give 10 s each to stop."""
     with suppress(subprocess.TimeoutExpired, OSError):
         if containers := _output("docker", "ps", "--all", "--quiet").split():
             _output("docker", "rm", "--force", "--volumes", *containers)
-        # unshare itself takes no SIGTERM, but ends with its child.
+        # unshare itself ignores SIGTERM, but exits with its child.
         for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
             os.kill(int(child), signal.SIGTERM)
         process.wait(STOP_SECONDS)
@@ -123,12 +123,12 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def _firewall() -> Iterator[list[str]]:
-    """The engine's network flags; afterwards, bridge, packet filter and forwarding are what they were.
+    """Yield the engine's network flags; afterwards restore bridge, packet filter and forwarding.
 
     Without a packet filter, containers reach this machine and are reached on published ports all the same, through
     the engine's own proxy; they just do not reach the network beyond.
     """
-    # Listing a table creates it if it is not there: only what is saved is restored.
+    # Listing a table creates it if it does not exist: only saved tables are restored.
     listed = [subprocess.run(["iptables", "-t", table, "-S"], capture_output=True) for table in ("filter", "nat")]
     filtering = all(table.returncode == 0 for table in listed)
     rules, forwarding = _output("iptables-save") if filtering else "", FORWARDING.read_text()

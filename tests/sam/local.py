@@ -1,4 +1,4 @@
-"""Our own local Lambda, running beside the tests: what SAM's answers are compared with."""
+"""Our own local Lambda, running alongside the tests, to compare SAM's answers with."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Local:
 
 @contextmanager
 def local_lambda(root: Path, variables: dict[str, str]) -> Iterator[Local]:
-    """Run a project's functions and its HTTP fronts, on an event loop in a thread of its own."""
+    """Run a project's functions and its HTTP fronts, on an event loop in its own thread."""
     started: Future[Local] = Future()
     project = load_project(root)
     with ThreadPoolExecutor(1) as pool:
@@ -58,7 +58,7 @@ def local_lambda(root: Path, variables: dict[str, str]) -> Iterator[Local]:
 async def _run(project: Project, variables: dict[str, str], started: Future[Local]) -> None:
     stop = asyncio.Event()
     async with (
-        # The texts of exceptions are for `local`'s callers alone, unless told otherwise: SAM's get none.
+        # By default only `local` shows callers the texts of exceptions: SAM does not.
         LocalLambda(project, {TEXTS: "none", **variables}) as running,
         running.front("rest", 0) as rest,
         running.front("http", 0) as http,

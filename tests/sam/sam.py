@@ -1,4 +1,4 @@
-"""The SAM CLI as a user runs it: to the end, or serving until it is stopped."""
+"""Runs the SAM CLI like a user: to completion, or serving until stopped."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SAM = ROOT / ".venv-tools" / "bin" / "sam"
 START_SECONDS = 60
-# For `sam local`: containers reach this machine under that name.
+# For `sam local`: containers reach this machine by that name.
 HOST = "host.docker.internal"
 LOCAL = ("--skip-pull-image", "--add-host", f"{HOST}:host-gateway")
 
 
 def variables() -> dict[str, str]:
-    """No telemetry; no account either, for without keys and STS `sam local` makes one up at once; our own Python first.
+    """No telemetry; no account, since without keys and STS `sam local` makes one up immediately; our own Python first.
 
     `sam build` finds `dspy-lambda` on PATH, as it would in a user's activated environment.
     """
@@ -36,17 +36,17 @@ def variables() -> dict[str, str]:
 
 
 def sam(folder: Path, *arguments: str) -> str:
-    """Run a command of the SAM CLI in that folder; its standard output."""
+    """Run a SAM CLI command in that folder and return its standard output."""
     return command(folder, str(SAM), *arguments)
 
 
 def dspy_lambda(folder: Path, *arguments: str) -> str:
-    """Run a command of `dspy-lambda` in that folder; its standard output."""
+    """Run a `dspy-lambda` command in that folder and return its standard output."""
     return command(folder, sys.executable, "-m", "dspy_lambda_infra.cli", *arguments)
 
 
 def command(folder: Path, *words: str) -> str:
-    """Run a command that must succeed; its standard output."""
+    """Run a command that must succeed and return its standard output."""
     done = subprocess.run(words, cwd=folder, env=variables(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(words)}: exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -54,7 +54,7 @@ def command(folder: Path, *words: str) -> str:
 
 @contextmanager
 def serving(folder: Path, *arguments: str) -> Iterator[str]:
-    """Run `sam local start-api` or `start-lambda` in that folder; its address. What it says goes into a file there."""
+    """Run `sam local start-api` or `start-lambda` in that folder and yield its address; its output goes to a file."""
     port = free_port()
     words = [str(SAM), "local", *arguments, "--warm-containers", "LAZY", "--port", str(port)]
     with process(words, folder, folder / f"{arguments[0]}.log", variables(), port):
@@ -63,9 +63,9 @@ def serving(folder: Path, *arguments: str) -> Iterator[str]:
 
 @contextmanager
 def process(words: list[str], folder: Path, log: Path, environment: dict[str, str], port: int) -> Iterator[None]:
-    """A process for as long as the block lasts, which begins when it listens on that port."""
+    """Run a process for the duration of the block, which starts once it listens on that port."""
     with log.open("w") as output:
-        # In a session of its own: Ctrl-C is for the tests, which then end it.
+        # In its own session: Ctrl-C is for the tests, which then stop it.
         running = subprocess.Popen(
             words, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
@@ -86,7 +86,7 @@ def process(words: list[str], folder: Path, log: Path, environment: dict[str, st
 
 
 def free_port() -> int:
-    """A port that nothing listens on now."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""`sam build` of a user's project: what is in the artifacts, and that they start on the Python they are for."""
+"""`sam build` of a user's project: the artifacts' content, and that they start on their target Python."""
 
 import subprocess
 
@@ -37,7 +37,7 @@ def test_every_function_is_built_with_bytecode_of_its_python(artifacts, python):
         assert all(path.name.endswith(suffix) for path in folder.rglob("*.pyc"))
 
 
-def test_what_no_function_needs_or_may_have_stays_out(artifacts):
+def test_sam_artifacts_exclude_unneeded_and_secret_files(artifacts):
     for folder in artifacts.values():
         assert not (folder / "litellm").exists()
         assert not list(folder.rglob(".env"))
@@ -46,7 +46,7 @@ def test_what_no_function_needs_or_may_have_stays_out(artifacts):
 
 
 @pytest.mark.parametrize("function", ["AnswerFunction", "CatalogueFunction"])
-def test_an_artifact_starts_with_nothing_but_itself(artifacts, python, function):
+def test_a_sam_artifact_starts_with_only_the_standard_library(artifacts, python, function):
     folder = artifacts[function]
     module = "dspy_lambda.catalogue" if function == "CatalogueFunction" else "dspy_lambda.main"
     code = f"import {module} as m; print(m.__file__)"
@@ -54,7 +54,7 @@ def test_an_artifact_starts_with_nothing_but_itself(artifacts, python, function)
     words = [python[1], "-S", "-B", "-c", code]
     started = subprocess.run(words, env=variables, cwd="/", capture_output=True, text=True, check=False)
     assert started.returncode == 0, started.stderr
-    # What a function prints is a line of JSON; the catalogue prints as it is.
+    # A function's prints become JSON lines; the catalogue's stay unchanged.
     assert str(folder.joinpath(*module.split("."))) + ".py" in started.stdout.splitlines()[-1]
 
 

@@ -30,7 +30,7 @@ def post(artifact, _model_server):
         pytest.skip(str(reason))
     port, runtime_api = free_port(), free_port()
     variables = {
-        "PYTHONPATH": str(artifact),  # before this interpreter's own packages, of which awslambdaric is one
+        "PYTHONPATH": str(artifact),  # before this interpreter's own packages, which include awslambdaric
         "LAMBDA_TASK_ROOT": str(artifact),
         "AWS_LAMBDA_FUNCTION_NAME": "AnswerFunction",
         "AWS_LAMBDA_FUNCTION_TIMEOUT": "30",
@@ -52,27 +52,27 @@ def post(artifact, _model_server):
 
 
 @pytest.mark.parametrize("name", ["rest", "http", "http-stage", "url", "alb"])
-def test_an_http_event_gets_an_answer_that_its_gateway_takes(post, models, event, name):
+def test_an_http_event_gets_an_answer_that_its_gateway_accepts(post, models, event, name):
     answer = of_payload(post(event(name)))
     assert (answer["statusCode"], answer["isBase64Encoded"]) == (200, False)
     assert answer["headers"] == {"content-type": "application/json"}
     assert answer["body"] == {"answer": FRANCE}
 
 
-def test_a_batch_reports_its_bad_record_and_no_other(post, models, event):
+def test_a_batch_reports_only_its_bad_record(post, models, event):
     bad = event("sqs-one-bad")["Records"][3]["messageId"]
     assert of_payload(post(event("sqs-one-bad"))) == {"batchItemFailures": [{"itemIdentifier": bad}]}
     assert models.stats()["requests"] == 9
     assert of_payload(post(event("sqs-ten"))) == {"batchItemFailures": []}
 
 
-def test_a_direct_event_gets_the_outputs(post, models, event):
+def test_a_direct_event_returns_the_outputs(post, models, event):
     answer = of_payload(post(event("direct")))
     assert answer["program"] == "Triage"
     assert answer["outputs"]["queue"] == "billing"
 
 
-def test_an_error_has_its_name_and_comes_from_the_artifacts_own_code(post, artifact):
+def test_an_error_has_its_type_and_comes_from_the_artifacts_own_code(post, artifact):
     error = json.loads(post({"program": "Answer", "inputs": {}}))
     assert error["errorType"] == "InvalidInput"
     assert error["errorMessage"] == "The inputs do not fit the program: question: Field required."

@@ -1,4 +1,4 @@
-"""AWS's and others' linters on the template of every config of the matrix."""
+"""Linters from AWS and others on the template of every config in the matrix."""
 
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not SAM.exists(), reason="needs the SAM CLI, cfn
 
 @pytest.fixture(scope="module")
 def templates(tmp_path_factory):
-    """The templates' files."""
+    """Write the templates and return their files."""
     written = []
     for name, (settings, server) in MATRIX.items():
         root = tmp_path_factory.mktemp(name)
@@ -44,15 +44,15 @@ def run(*command):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_cfn_lint(templates):
+def test_cfn_lint_accepts_every_template(templates):
     run(TOOLS / "cfn-lint", "--regions", "us-east-1", "--", *templates)
 
 
-def test_checkov(templates):
+def test_checkov_accepts_every_template(templates):
     files = [argument for template in templates for argument in ("-f", template)]
     run(TOOLS / "checkov", *files, "--config-file", ROOT / "infra" / "dspy_lambda_infra" / "checkov.yaml")
 
 
-def test_sam_validate(templates):
+def test_sam_validate_accepts_every_template(templates):
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda template: run(TOOLS / "sam", "validate", "--lint", "--template", template), templates))

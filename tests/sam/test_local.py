@@ -25,7 +25,7 @@ from tests.sam.answers import ask, of_http, of_payload
 from tests.sam.conftest import EXTRA, artifact, functions_of
 from tests.sam.sam import LOCAL, sam, serving
 
-# Of whom the sample events are; the others have none.
+# The gateways of the sample events; others have none.
 PROGRAMS = {path.stem: "Triage" if path.stem == "direct" else "Answer" for path in sorted(EVENTS.glob("*.json"))}
 JSON = [("Content-Type", "application/json")]
 
@@ -65,7 +65,7 @@ REQUESTS = {
     "another media type": post("/Answer", {"question": "q"}, headers=[("Content-Type", "text/plain")]),
     "a body that is too large": post("/Answer", {"question": "a" * 6_100_000}),
 }
-# By what the models do: the answer's status.
+# The answer's status by the models' behavior.
 FAILURES = {
     "a rate limit": ({"rate_limit_rate": 1.0, "retry_after_seconds": 100}, 429),
     "a refused key": ({"unauthorized_rate": 1.0}, 502),
@@ -92,14 +92,14 @@ class Api:
 
 @pytest.fixture(scope="session")
 def answered(quickstart, image):
-    """What `sam local invoke` answers to each sample event."""
+    """The answers of `sam local invoke` to each sample event."""
 
     def invoke(name):
         event = ("--event", str(EVENTS / f"{name}.json"), "--env-vars", "env.json", "--invoke-image", image)
         return sam(quickstart, "local", "invoke", f"{PROGRAMS[name]}Function", *LOCAL, *event)
 
     first, *rest = PROGRAMS
-    answers = {first: invoke(first)}  # alone: it derives SAM's own image from the base image
+    answers = {first: invoke(first)}  # run alone: it derives SAM's own image from the base image
     with ThreadPoolExecutor(2) as pool:
         answers.update(zip(rest, pool.map(invoke, rest), strict=True))
     return answers
@@ -109,13 +109,13 @@ def answered(quickstart, image):
 def api(request, quickstart, make_copy, local, image, _model_server):
     root = quickstart
     if request.param == "http":
-        # Another template around the same artifacts.
+        # Another template with the same artifacts.
         code = {name: {"Properties": {"CodeUri": str(artifact(quickstart, name))}} for name in functions_of(quickstart)}
         root = make_copy(("kind: rest", "kind: http"), extra={**EXTRA, "Resources": code})
     options = (*LOCAL, "--env-vars", "env.json", "--invoke-image", image)
-    _model_server.behave()  # whatever the last test asked of it
+    _model_server.behave()  # reset what the last test set
     with serving(root, "start-api", *options) as address, ThreadPoolExecutor(len(WARM)) as pool:
-        # All at once, but never two for one function: the emulator does not survive that.
+        # All concurrently, but never two for one function, which would crash the emulator.
         assert [found.status for found in pool.map(lambda warm: ask(address, warm), WARM)] == [200] * len(WARM)
         yield Api(request.param, address, local.addresses[request.param])
 
@@ -129,28 +129,28 @@ def client(quickstart, image):
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_a_sample_event_gets_the_same_answer(answered, local, models, name):
+def test_sample_events_get_the_same_answers_from_sam_and_local(answered, local, models, name):
     ours = local.invoke(PROGRAMS[name], (EVENTS / f"{name}.json").read_bytes())
     assert ours.error is None
     assert of_payload(answered[name]) == of_payload(ours.payload)
 
 
 @pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)
-def test_a_request_gets_the_same_answer(api, models, request_):
+def test_http_requests_get_the_same_answers_from_sam_and_local(api, models, request_):
     assert of_http(ask(api.sam, request_)) == of_http(ask(api.local, request_))
 
 
-@pytest.mark.parametrize(("behaviour", "status"), FAILURES.values(), ids=FAILURES)
-def test_a_failing_model_gives_the_same_answer(api, models, behaviour, status):
+@pytest.mark.parametrize(("behavior", "status"), FAILURES.values(), ids=FAILURES)
+def test_a_failing_model_gives_the_same_answer_on_sam_and_local(api, models, behavior, status):
     answers = []
     for address in (api.sam, api.local):
-        models.behave(**behaviour)
+        models.behave(**behavior)
         answers.append(of_http(ask(address, WARM[0])))
     assert answers[0] == answers[1]
     assert answers[0][0] == status
 
 
-def test_the_description_is_the_same_but_for_the_stage(api):
+def test_the_openapi_document_is_the_same_on_sam_and_local_except_for_the_stage(api):
     (status, headers, theirs), ours = (of_http(ask(a, Request("GET", "/openapi.json"))) for a in (api.sam, api.local))
     assert theirs.pop("servers", None) is None
     ours[2].pop("servers", None)
@@ -159,7 +159,7 @@ def test_the_description_is_the_same_but_for_the_stage(api):
 
 
 @pytest.mark.parametrize("host", ["sam", "local"])
-def test_the_docs_page_finds_the_description(api, host):
+def test_the_docs_page_finds_the_openapi_document(api, host):
     address = getattr(api, host)
     status, headers, page = of_http(ask(address, Request("GET", "/docs")))
     assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
@@ -174,46 +174,46 @@ def test_the_docs_page_finds_the_description(api, host):
         pytest.param(post("/programs", {}), id="a shared path, not with GET"),
     ],
 )
-def test_what_no_route_takes_sam_refuses_in_its_own_words(api, request_):
+def test_sam_refuses_unknown_routes_in_its_own_words(api, request_):
     assert of_http(ask(api.sam, request_))[::2] == (403, {"message": "Missing Authentication Token"})
     assert ask(api.local, request_).status == 404
 
 
-def test_head_is_no_route_which_sam_calls_an_internal_error(api):
+def test_sam_answers_head_requests_with_an_internal_error(api):
     head = Request("HEAD", "/programs")
     assert ask(api.sam, head).status == 502
     assert ask(api.local, head).status == 404
 
 
-def test_our_gateway_refuses_with_the_templates_fields(quickstart, local):
-    """Which SAM does not do: it has no gateway responses."""
+def test_the_local_front_refuses_with_the_templates_gateway_responses(quickstart, local):
+    """SAM does not do this: it does not support gateway responses."""
     template = load((quickstart / "template.yaml").read_text())
     said = template["Resources"]["Api"]["Properties"]["GatewayResponses"]["MISSING_AUTHENTICATION_TOKEN"]
     answer = ask(local.addresses["rest"], Request("GET", "/nowhere"))
     assert answer.status == said["StatusCode"]
     words, ours = json.loads(said["ResponseTemplates"]["application/json"]), json.loads(answer.body)
     assert ours.pop("request_id") != words.pop("request_id")
-    # Here nothing is signed: the path is wrong, and the detail says where the right ones are.
+    # Nothing is signed here: the path is wrong, and the detail says where to find the right ones.
     assert "signature" in words.pop("detail")
     assert "GET /programs" in ours.pop("detail")
     assert ours == words
 
 
 @pytest.mark.parametrize(("program", "event"), DIRECT.values(), ids=DIRECT)
-def test_an_invoke_gets_the_same_answer_or_the_same_named_error(client, local, models, program, event):
+def test_an_invoke_gets_the_same_answer_or_error_type_from_sam_and_local(client, local, models, program, event):
     payload = json.dumps(event).encode()
     theirs = client.invoke(FunctionName=f"{program}Function", Payload=payload)
     answer, ours = of_payload(theirs["Payload"].read()), local.invoke(program, payload)
     assert theirs["StatusCode"] == 200
     assert answer == of_payload(ours.payload)
     assert answer.get("errorType") == ours.error
-    # AWS says "Unhandled" to an error. SAM knows errors by their keys, and not those of the Python runtime, which has
-    # `requestId` among them (https://github.com/aws/aws-sam-cli/issues/1148).
+    # AWS reports an error as "Unhandled". SAM recognizes errors by their keys, but not those of Python, which
+    # include `requestId` (https://github.com/aws/aws-sam-cli/issues/1148).
     assert "FunctionError" not in theirs
 
 
-def test_an_api_whose_clock_stands_still_has_no_deadline_of_its_own(client, models, event):
-    """SAM's REST events all have the time when `sam local start-api` was started, here 40 seconds ago."""
+def test_rest_events_with_a_fixed_sam_clock_get_no_deadline_from_it(client, models, event):
+    """All of SAM's REST events have the time when `sam local start-api` was started, here 40 seconds ago."""
     rest = event("rest")
     rest["requestContext"]["requestTimeEpoch"] = int((time.time() - 40) * 1000)
     theirs = client.invoke(FunctionName="AnswerFunction", Payload=json.dumps(rest).encode())

@@ -21,7 +21,7 @@ from typing import Any
 
 from aiohttp import web
 
-from dspy_lambda_infra.model_server import Behaviour, Counts, ModelApp, serve
+from dspy_lambda_infra.model_server import Behavior, Counts, ModelApp, serve
 from tests.conftest import ROOT
 
 # The questions of the test's programs: their message and their invocation.
@@ -33,7 +33,7 @@ class Recorder(ModelApp):
     """Records each request, its fate, and whether its answer was sent in full."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(Behaviour())
+        super().__init__(Behavior())
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         self._number = 0
 
@@ -48,7 +48,7 @@ class Recorder(ModelApp):
 
     def _fate(self) -> str:
         fate = super()._fate()
-        slow = fate == "answer" and self.behaviour.trickle_seconds
+        slow = fate == "answer" and self.behavior.trickle_seconds
         self._note("trickle" if slow else fate)
         return fate
 
@@ -83,10 +83,10 @@ class KillableModel:
         self._kill()
         self._start()
 
-    def behave(self, **behaviour: Any) -> None:
-        self._behaviour = behaviour
-        data = json.dumps(behaviour).encode()
-        urllib.request.urlopen(f"http://127.0.0.1:{self.port}/behaviour", data, timeout=10).close()
+    def behave(self, **behavior: Any) -> None:
+        self._behaviour = behavior
+        data = json.dumps(behavior).encode()
+        urllib.request.urlopen(f"http://127.0.0.1:{self.port}/behavior", data, timeout=10).close()
 
     def _start(self) -> None:
         command = [sys.executable, "-m", "tests.stress.chaos_model", str(self.port), str(self.path)]

@@ -1,1 +1,1 @@
-"""What goes into a function's zip or image: locked, resolved for the target, pruned, precompiled, reproducible."""
+"""Builds a function's zip or image: locked, resolved for the target, pruned, precompiled, reproducible."""

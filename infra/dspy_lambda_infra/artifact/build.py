@@ -1,4 +1,4 @@
-"""One function's artifact: the handler, the project, and of its distributions those that this function needs."""
+"""Builds one function's artifact: the handler, the project, and the distributions that this function needs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from dspy_lambda_infra.manifest import manifest
 from dspy_lambda_infra.progress import progress
 from dspy_lambda_infra.project import CATALOGUE, Function, Project
 
-# The same artifact on the runtime's own base image; the template names the handler.
+# The same artifact on the runtime's base image; the template names the handler.
 _DOCKERFILE = """\
 ARG BASE=public.ecr.aws/lambda/python:{python}
 FROM ${{BASE}}
@@ -48,14 +48,14 @@ class Built:
 
 
 def build(project: Project, name: str, target: Target, output: Path, say: Callable[[str], None]) -> Built:
-    """Build one function's artifact into `output`, all of it or nothing.
+    """Build one function's artifact into `output`, atomically.
 
     Args:
         name: a program's name, or `dspy_lambda_infra.project.CATALOGUE`.
-        say: called with each line that the user should read.
+        say: called with each line for the user.
 
     Raises:
-        ConfigError: it cannot be built, or would not fit.
+        ConfigError: the artifact cannot be built, or exceeds Lambda's limit.
     """
     output = output.resolve()
     _check_place(output)
@@ -88,7 +88,7 @@ def build(project: Project, name: str, target: Target, output: Path, say: Callab
 
 
 def _floor(project: Project, target: Target) -> str:
-    """The lowest Python that the lock file is for."""
+    """Return the lowest Python version that the lock file supports."""
     configured = project.config.lambda_.runtime.removeprefix("python")
     return min(configured, target.python, key=Version)
 
@@ -96,7 +96,7 @@ def _floor(project: Project, target: Target) -> str:
 def _stage_program(
     project: Project, function: Function, tree: Distributions, requirements: Requirements, litellm: bool, staged: Path
 ) -> list[Path]:
-    """The project's own files that are in it."""
+    """Stage a program's artifact and return the project's own files in it."""
     roots = [*requirements.roots(http=function.settings.http), *([Requirement("litellm")] if litellm else [])]
     owners = _copy_distributions(tree, roots, staged)
     own = _copy_handler(staged)
@@ -108,23 +108,23 @@ def _stage_program(
     for path in (Path(CONFIG_FILE), *_imported(project.root)):
         if path not in own:
             raise ConfigError(
-                f"{project.root / path}: a function needs it, but an ignore file names it, or its name is one of "
-                "tests and secrets; rename it."
+                f"{project.root / path}: a function needs this file, but it is ignored, or named like tests or "
+                "secrets; rename it."
             )
     _finish(tree, own, staged)
     return files
 
 
 def _check_collisions(root: Path, files: list[Path], owners: dict[Path, str]) -> None:
-    """Refuse a project with what is a distribution's, too: a file, or the name of a package or module.
+    """Refuse a project that has a file, package or module that a distribution also has.
 
     Args:
         files: the project's own, relative to its root.
-        owners: the distributions' files, relative to the artifact, and whose they are.
+        owners: the distributions' files, relative to the artifact, and the distribution of each.
     """
     for path in files:
         if path in owners:
-            raise ConfigError(f"{root / path}: {owners[path]} has a file of that name; rename this one.")
+            raise ConfigError(f"{root / path}: {owners[path]} has a file of the same name; rename this one.")
     names = {path.parts[0].partition(".")[0]: owner for path, owner in owners.items() if _is_code(path)}
     refused = [collision(path, names[name]) for path, name in own_modules(root) if name in names]
     if refused:
@@ -136,7 +136,7 @@ def _is_code(path: Path) -> bool:
 
 
 def _imported(root: Path) -> list[Path]:
-    """The project's files that its programs were loaded from."""
+    """Return the project's files that its programs were loaded from."""
     files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
     return sorted(Path(file).relative_to(root) for file in files if file and Path(file).is_relative_to(root / "src"))
 
@@ -149,7 +149,7 @@ def _stage_catalogue(project: Project, tree: Distributions, staged: Path) -> Non
 
 
 def _copy_distributions(tree: Distributions, roots: Iterable[Requirement], staged: Path) -> dict[Path, str]:
-    """The files that it copies, and the distribution of each."""
+    """Copy the distributions' files; return them with the distribution of each."""
     owners = {path: name for name in sorted(tree.closure(roots)) for path in tree.files(name)}
     for path in owners:
         _copy(tree.root / path, staged / path)
@@ -166,11 +166,11 @@ def _copy_handler(staged: Path) -> list[Path]:
 
 def _copy(source: Path, to: Path) -> None:
     to.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(source, to)  # with its rights: some distributions bring executables
+    shutil.copy(source, to)  # keeps permissions: some distributions contain executables
 
 
 def _finish(tree: Distributions, own: list[Path], staged: Path) -> None:
-    """Precompile what is not of a distribution, and give every file the same time and rights."""
+    """Precompile the files that no distribution owns, and give every file the same time and permissions."""
     if tree.interpreter is not None:
         compile_tree(tree.interpreter, staged, *sorted({path.parts[0] for path in own if path.suffix == ".py"}))
     for path in [*staged.rglob("*"), staged]:
@@ -181,26 +181,26 @@ def _finish(tree: Distributions, own: list[Path], staged: Path) -> None:
 def _check(name: str, size: Size, limit: int) -> None:
     if size.unzipped > limit:
         raise ConfigError(
-            f"{name}: the artifact has {size.unzipped:,} bytes unzipped; Lambda's limit is {limit:,}.\n"
+            f"{name}: the artifact is {size.unzipped:,} bytes unzipped; Lambda's limit is {limit:,}.\n"
             f"{size.table(limit)}\n"
-            f"Drop a requirement, or deploy as a container image, which may have 10 GB: lambda.package_type: Image."
+            f"Drop a requirement, or deploy as a container image of up to 10 GB: lambda.package_type: Image."
         )
 
 
 def _check_place(output: Path) -> None:
-    """A folder that is empty, an older artifact, or not there yet: nothing else is overwritten."""
+    """Accept a folder that is empty, holds an older artifact, or does not exist: nothing else is overwritten."""
     if output.is_dir() and any(output.iterdir()) and not is_artifact(output):
-        raise ConfigError(f"{output}: is not empty and no artifact; name another --output.")
+        raise ConfigError(f"{output}: is not empty and not an artifact; choose another --output.")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"{output}: {error.strerror}; name another --output.") from None
+        raise ConfigError(f"{output}: {error.strerror}; choose another --output.") from None
     if output.exists() and not output.is_dir():
-        raise ConfigError(f"{output}: is a file; name another --output.")
+        raise ConfigError(f"{output}: is a file; choose another --output.")
 
 
 def _publish(staged: Path, output: Path, old: Path) -> None:
-    """Put the finished artifact into its place; what is there goes to `old`."""
+    """Move the finished artifact into place; whatever is there moves to `old`."""
     if output.exists():
         old.mkdir()
         for path in output.iterdir():

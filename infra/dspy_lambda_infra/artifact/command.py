@@ -13,7 +13,7 @@ from dspy_lambda_infra.artifact.size import IMAGE_LIMIT, UNZIPPED_LIMIT, Size
 from dspy_lambda_infra.artifact.target import Target
 from dspy_lambda_infra.checks import check
 from dspy_lambda_infra.progress import step, steps
-from dspy_lambda_infra.project import CATALOGUE, Project, load_project, logical_id, say_what_runs
+from dspy_lambda_infra.project import CATALOGUE, Project, announce_imports, load_project, logical_id
 from dspy_lambda_infra.report import report
 
 
@@ -26,19 +26,19 @@ def run_build(
     *,
     as_json: bool = False,
 ) -> int:
-    """Build one function, or all that the template has.
+    """Build one function, or all functions in the template.
 
     Args:
         function: a program's name, or its function's logical id; None for all.
-        output: of one function's artifact; for all: the folder of theirs.
+        output: the artifact's folder; for all functions, the parent folder of their artifacts.
 
     Raises:
-        ConfigError: something cannot be built; what can be is built, and reported, before.
+        ConfigError: something cannot be built; everything else is built and reported first.
     """
-    say_what_runs(root)
+    announce_imports(root)
     project = load_project(root)
     names = [find_function(project, function)] if function else project.function_names
-    check(project.loaded(), concurrency=0)  # whether the account has enough is for `deploy`, which asks it
+    check(project.loaded(), concurrency=0)  # `deploy` checks the account's concurrency
     parent = output or Path("dist")
     places = {name: output if output and function else parent / logical_id(name) for name in names}
     outcome = _build_each(project, places, python, architecture)
@@ -57,13 +57,13 @@ def run_build(
 
 
 def build_all(project: Project, parent: Path) -> str:
-    """Build every function into `parent/<logical id>`, where the template of container images looks for them.
+    """Build every function into `parent/<logical id>`, where a template with container images looks for them.
 
     Returns:
-        what was built, in words.
+        a summary of what was built.
 
     Raises:
-        ConfigError: naming those that cannot be built, once the others are.
+        ConfigError: names the functions that cannot be built, after the others have been.
     """
     outcome = _build_each(project, {name: parent / logical_id(name) for name in project.function_names})
     outcome.require_all()
@@ -73,7 +73,7 @@ def build_all(project: Project, parent: Path) -> str:
 
 @dataclass(frozen=True)
 class _Artifact:
-    """One function's, as the command reports it."""
+    """One function's artifact, as the command reports it."""
 
     function: str
     target: Target
@@ -102,7 +102,7 @@ class _Artifact:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What was built, what was said about it, and why the rest (by logical id) was not."""
+    """What was built, the warnings, and why the rest (by logical id) was not built."""
 
     artifacts: list[_Artifact]
     warnings: list[str]
@@ -122,7 +122,7 @@ def _build_each(
     outcome = _Outcome([], [], {})
 
     def say(line: str) -> None:
-        if line not in outcome.warnings:  # what holds for several functions is printed with the first
+        if line not in outcome.warnings:  # a warning for several functions is printed with the first
             outcome.warnings.append(line)
             print(line, file=sys.stderr)
 
@@ -141,17 +141,17 @@ def _build_each(
 
 
 def target_of(project: Project, name: str, python: str | None = None, architecture: str | None = None) -> Target:
-    """What a function is built for: as said, else as configured."""
+    """Return what a function is built for: as given, otherwise as configured."""
     settings = project.config.lambda_
     own = settings.function(name).architecture if name != CATALOGUE else None
     return Target(python or settings.runtime.removeprefix("python"), architecture or own or settings.architecture)
 
 
 def find_function(project: Project, wanted: str) -> str:
-    """A function by its program's name or its logical id.
+    """Find a function by its program's name or its logical id.
 
     Raises:
-        ConfigError: there is none, or its program cannot be loaded.
+        ConfigError: there is no such function, or its program cannot be loaded.
     """
     for name, why in project.failed.items():
         if wanted in (name, logical_id(name)):
@@ -160,4 +160,4 @@ def find_function(project: Project, wanted: str) -> str:
     for name in names:
         if wanted in (name, logical_id(name)):
             return name
-    raise ConfigError(f"--function: no function {wanted!r}; there are: {', '.join(map(logical_id, names))}.")
+    raise ConfigError(f"--function: no function {wanted!r}; choose from: {', '.join(map(logical_id, names))}.")

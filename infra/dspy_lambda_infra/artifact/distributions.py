@@ -1,4 +1,4 @@
-"""The distributions of a lock file, installed for a target once, pruned, precompiled; each function takes its own."""
+"""Installs a lock file's distributions for a target once, pruned and precompiled; functions copy what they need."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.artifact.lock import SELDOM_USED
 from dspy_lambda_infra.artifact.requirements import NEVER
 from dspy_lambda_infra.artifact.target import TASK_ROOT, Target
-from dspy_lambda_infra.artifact.uv import THIS_PYTHON, UvError, uv, without_wheel
+from dspy_lambda_infra.artifact.uv import THIS_PYTHON, UvError, explain_missing_wheel, uv
 
 CACHE_FOLDER = ".dspy-lambda"
-_LAYOUT = "1"  # another number when this file would make another tree of the same lock file
-# What no import and no metadata query ever reads. RECORD and its like hold this machine's paths.
+_LAYOUT = "1"  # change it when this file would install a different tree from the same lock file
+# Files that no import and no metadata query ever reads. RECORD and the like contain this machine's paths.
 _PRUNED = re.compile(
     r"(^|/)(tests?|__pycache__)/|\.(pyi|pyx|pxd|c|h|cpp|hpp|rs|f90|a|la)$|(^|/)py\.typed$"
     r"|\.dist-info/(RECORD|INSTALLER|REQUESTED|WHEEL|direct_url\.json|uv_cache\.json|top_level\.txt|sboms/)|^\.\./"
-    r"|^litellm/proxy/(_experimental/out|swagger)/"  # the pages of its own server: 22 MB
+    r"|^litellm/proxy/(_experimental/out|swagger)/"  # its server's web pages: 22 MB
 )
-# LiteLLM's server, which it seldom imports a file of: with its bytecode, 15 MB, LiteLLM would not fit into a zip.
+# LiteLLM's server, which it rarely imports: with 15 MB of bytecode for it, LiteLLM would not fit into a zip.
 _SERVER = re.compile("litellm/proxy/")
 
 
@@ -42,8 +42,8 @@ class Distributions:
 
     Attributes:
         root: its folder.
-        interpreter: the target's own Python on this machine, which its files are precompiled with; None if there is
-            none, and no bytecode.
+        interpreter: the target's Python on this machine, used to precompile the files; None if there is none, and
+            so no bytecode.
     """
 
     root: Path
@@ -52,11 +52,11 @@ class Distributions:
 
     @property
     def precompiled(self) -> bool:
-        """Whether the files have their bytecode."""
+        """Whether the files are precompiled."""
         return self.interpreter is not None
 
     def closure(self, roots: Iterable[Requirement]) -> set[str]:
-        """The names of all distributions that these need on the target, themselves included.
+        """Return the names of all distributions that these need on the target, including themselves.
 
         Raises:
             ConfigError: one of them is not installed.
@@ -68,7 +68,7 @@ class Distributions:
             if (name, extra) in found:
                 continue
             if name not in self._known:
-                raise ConfigError(f"{name} is not among the project's locked requirements; delete the lock file.")
+                raise ConfigError(f"{name} is missing from the project's locked requirements; delete the lock file.")
             found.add((name, extra))
             for line in self._known[name].requires or []:
                 wanted = self._wanted(Requirement(line), extra)
@@ -76,21 +76,21 @@ class Distributions:
         return {name for name, _ in found}
 
     def files(self, name: str) -> list[Path]:
-        """A distribution's files that belong into an artifact, relative to the root, with their bytecode."""
+        """Return a distribution's files for an artifact, relative to the root, with their bytecode."""
         listed = [Path(str(file)) for file in self._known[name].files or []]
         kept = [path for path in listed if not _PRUNED.search(path.as_posix()) and not self._is_script(path)]
         compiled = [bytecode(p, self.target) for p in kept if p.suffix == ".py" and not _SERVER.match(p.as_posix())]
         return [*(p for p in kept if (self.root / p).is_file()), *(p for p in compiled if (self.root / p).is_file())]
 
     def _is_script(self, path: Path) -> bool:
-        """Whether a file is a command for this machine's Python; programs such as Deno's are what they are there."""
+        """Whether a file is a script for this machine's Python; native programs such as Deno are kept."""
         if path.parts[0] != "bin" or not (self.root / path).is_file():
             return False
         with (self.root / path).open("rb") as file:
             return file.read(2) == b"#!"
 
     def _wanted(self, requirement: Requirement, extra: str) -> list[tuple[str, str]]:
-        """A distribution's name, once bare and once with each extra, where this requirement of it applies."""
+        """Return a distribution's name, once bare and once with each extra, if this requirement applies."""
         name = str(canonicalize_name(requirement.name))
         if name in NEVER or not self._applies(requirement, extra):
             return []
@@ -109,15 +109,15 @@ class Distributions:
 
 
 def bytecode(path: Path, target: Target) -> Path:
-    """Where a source file's bytecode lies."""
+    """Return the path of a source file's bytecode."""
     return path.parent / "__pycache__" / f"{path.stem}.cpython-{target.python.replace('.', '')}.pyc"
 
 
 def install(project: Path, lock: Path, target: Target, indexes: tuple[str, ...] = ()) -> Distributions:
-    """The tree of a lock file for a target: from the project's cache, or made now. Call it within `build_lock`.
+    """Return a lock file's tree for a target, from the project's cache or newly installed. Requires `build_lock`.
 
     Args:
-        indexes: arguments of uv, for the places to look besides its own.
+        indexes: uv arguments that name additional indexes.
 
     Raises:
         ConfigError: a distribution has no wheel for the target.
@@ -133,7 +133,7 @@ def install(project: Path, lock: Path, target: Target, indexes: tuple[str, ...] 
                 compile_tree(interpreter, Path(folder) / "packages")
             (cache / key).mkdir(exist_ok=True)
             (Path(folder) / "packages").rename(tree.root)
-        _forget_old(cache, key)
+        _delete_old_trees(cache, key)
     return tree
 
 
@@ -143,15 +143,15 @@ def _install(project: Path, lock: Path, target: Target, indexes: tuple[str, ...]
     try:
         uv("pip", "install", "-q", *THIS_PYTHON, *what, *which, *indexes, project=project)
     except UvError as error:
-        no_wheel = without_wheel(str(error), f"Python {target.python} on {target.architecture}")
+        no_wheel = explain_missing_wheel(str(error), f"Python {target.python} on {target.architecture}")
         raise ConfigError(no_wheel or f"the locked requirements cannot be installed: {error}") from None
 
 
 def compile_tree(interpreter: str, root: Path, *folders: str) -> None:
-    """Write bytecode that is never checked against its source: Lambda's disk cannot change.
+    """Write bytecode that is never checked against its source, because Lambda's disk is read-only.
 
-    A file that does not compile (some distributions ship templates) is left without. Only `folders` of the root, if
-    they are named. https://docs.python.org/3/library/compileall.html
+    Files that do not compile (some distributions ship templates) get none. `folders` restricts it to those folders of
+    the root. https://docs.python.org/3/library/compileall.html
     """
     options = ["-q", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash", "-s", str(root), "-p", TASK_ROOT]
     places = [str(root / folder) for folder in folders] or [str(root)]
@@ -160,20 +160,20 @@ def compile_tree(interpreter: str, root: Path, *folders: str) -> None:
 
 @contextmanager
 def build_lock(project: Path) -> Iterator[None]:
-    """`sam build --parallel` builds functions side by side; the first one makes lock file and tree."""
+    """Serialize builds: `sam build --parallel` builds functions concurrently; the first makes lock file and tree."""
     cache = project / CACHE_FOLDER
     try:
         cache.mkdir(exist_ok=True)
         (cache / ".gitignore").write_text("*\n")
     except OSError as error:
-        raise ConfigError(f"{cache}: {error.strerror}; the build's cache belongs there.") from None
+        raise ConfigError(f"{cache}: {error.strerror}; the build cache must be writable.") from None
     with (cache / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _forget_old(cache: Path, key: str) -> None:
-    """Keep the newest few trees: one for each runtime and architecture in use."""
+def _delete_old_trees(cache: Path, key: str) -> None:
+    """Keep only the newest few trees: one per runtime and architecture in use."""
     trees = sorted((p for p in cache.iterdir() if (p / "packages").is_dir()), key=lambda p: p.stat().st_mtime)
     for old in [p for p in trees if p.name != key][:-3]:
         shutil.rmtree(old)

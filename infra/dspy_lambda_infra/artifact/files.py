@@ -1,4 +1,4 @@
-"""Which files of a project enter its artifacts: what programs may read, and nothing secret or of no use there."""
+"""Selects the project files for an artifact: everything programs may read, and nothing secret or useless there."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathspec.pattern import RegexPattern
 from dspy_lambda_infra.artifact.ignore import read_rules, verdict
 from dspy_lambda_infra.artifact.key_shapes import holds_private_key
 
-# Every file of an artifact has this time (2000-01-01), so that the same inputs give the same zip.
+# Every file in an artifact has this time (2000-01-01), so that the same inputs give the same zip.
 TIME = 946_684_800
-IGNORE_FILES = (".samignore", ".gitignore")  # the first that says anything about a path decides
+IGNORE_FILES = (".samignore", ".gitignore")  # the first one with a rule for a path decides
 _CERTIFICATES = (".cer", ".crt", ".der")
-Ignores = dict[str, list[tuple[Path, list[RegexPattern]]]]  # of each kind, with their folders, from the top down
-# In .gitignore's own language. The project's ignore files come on top; none of them can bring these back.
+Ignores = dict[str, list[tuple[Path, list[RegexPattern]]]]  # by kind, with their folders, from the top down
+# In .gitignore syntax. The project's ignore files add to these and cannot re-include them.
 _NEVER = read_rules(
     """\
 .*
@@ -109,13 +109,13 @@ node_modules/
 
 
 def project_files(root: Path) -> list[Path]:
-    """The files that enter, relative to the project, in a stable order.
+    """Return the files to include, relative to the project, in a stable order.
 
-    Left out: hidden files (`.env` and version control among them), keys, certificates and credentials by their usual
-    names (of `.crt`, `.cer` and `.der` those that hold a private key), tests, logs, build files, and whatever
-    `.gitignore` or `.samignore` names, there or in a folder above it up to the repository's root; only that they name a
-    folder above the project means nothing. A symbolic link stands for what it leads to: files that enter themselves,
-    and nothing else.
+    Excluded are hidden files (including `.env` and version control), keys, certificates and credentials by their usual
+    names (`.crt`, `.cer` and `.der` only if they contain a private key), tests, logs, build files, and whatever
+    `.gitignore` or `.samignore` excludes, in the project or in a folder above it up to the repository's root; rules
+    that match a folder above the project itself are not applied. A symbolic link is followed only to files that are
+    included themselves.
     """
     root = root.resolve()
     above: Ignores = {name: [] for name in IGNORE_FILES}
@@ -128,13 +128,13 @@ def project_files(root: Path) -> list[Path]:
 
 
 def is_artifact(folder: Path) -> bool:
-    """Whether this is what a build made: only there is `dspy_lambda` of the year 2000."""
+    """Whether a build made this folder: only there is `dspy_lambda` dated to the year 2000."""
     places = (folder / "dspy_lambda", folder / "task" / "dspy_lambda")
     return any(p.is_file() and p.stat().st_mtime == TIME for p in (place / "__init__.py" for place in places))
 
 
 def _is_never(relative: Path, is_folder: bool) -> bool:
-    # Credentials.JSON, too, which git's own language tells from credentials.json.
+    # Matches Credentials.JSON too, which .gitignore rules distinguish from credentials.json.
     names = (relative, Path(relative.as_posix().lower()))
     return any(verdict(_NEVER, name.as_posix(), is_folder) for name in names)
 
@@ -153,12 +153,12 @@ def _walk(root: Path, folder: Path, inherited: Ignores) -> Iterator[Path]:
 
 
 def _is_private_key(path: Path) -> bool:
-    """Of the names that public certificates have, too, which programs may need."""
+    """Check the content where the name may also be that of a public certificate, which programs may need."""
     return path.suffix.lower() in _CERTIFICATES and path.is_file() and holds_private_key(path.read_bytes())
 
 
 def _through(root: Path, link: Path, files: set[Path]) -> Iterator[Path]:
-    """A link's own path to each of the files that it leads to."""
+    """Yield a link's own path to each of the files that it leads to."""
     target = Path(os.path.realpath(root / link))  # Path.resolve raises at a loop
     if not target.is_relative_to(root) or target in (root / link).parents:
         return
@@ -169,7 +169,7 @@ def _through(root: Path, link: Path, files: set[Path]) -> Iterator[Path]:
 
 
 def _ignored(path: Path, ignores: Ignores) -> bool:
-    """By git's rule: the last line of the nearest file that speaks about a path decides."""
+    """Apply git's rule: the last matching line of the nearest ignore file decides."""
     for name in IGNORE_FILES:
         for folder, rules in reversed(ignores[name]):
             said = verdict(rules, path.relative_to(folder).as_posix(), path.is_dir())
@@ -179,7 +179,7 @@ def _ignored(path: Path, ignores: Ignores) -> bool:
 
 
 def _with(inherited: Ignores, folder: Path) -> Ignores:
-    """The ignore files of a folder on top of those above it."""
+    """Return the ignore files of a folder in addition to those above it."""
     found = {name: folder / name for name in IGNORE_FILES if (folder / name).is_file()}
     rules = {name: [(folder, read_rules(_read(path)))] for name, path in found.items()}
     return {name: [*inherited[name], *rules.get(name, [])] for name in IGNORE_FILES}
@@ -190,7 +190,7 @@ def _read(path: Path) -> str:
 
 
 def _repository_above(root: Path) -> list[Path]:
-    """The folders above a project up to its repository's root, the nearest first; none outside a repository."""
+    """Return the folders above a project up to its repository's root, nearest first; none outside a repository."""
     root = root.resolve()
     if (root / ".git").exists():
         return []

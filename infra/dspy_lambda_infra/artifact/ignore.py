@@ -1,4 +1,4 @@
-"""Ignore files in git's language: what their rules say about a path."""
+"""Evaluates ignore files in .gitignore syntax."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _MEMBER = re.compile(r"\[:(\w*):\]|(\\?.)(?:-(\\?[^\]]))?", re.DOTALL)
 
 
 def read_rules(text: str) -> list[RegexPattern]:
-    """The rules of an ignore file, in order; lines that can match nothing are none."""
+    """Return the rules of an ignore file, in order, without lines that cannot match anything."""
     return [rule for line in text.splitlines() for rule in _rules(line)]
 
 
 def _rules(line: str) -> list[RegexPattern]:
-    # To git, `***` is `**`, `a/**/` is about the folders below `a` and not about `a` itself, and `\/` is a slash:
-    # pathspec differs in these (tests/infra/artifact/test_files.py compares the two).
+    # For git, `***` is `**`, `a/**/` matches the folders below `a` but not `a` itself, and `\/` is a slash: pathspec
+    # differs in these (tests/infra/artifact/test_files.py compares the two).
     line = re.sub(r"(^!?|/)\*{3,}(?=/|$)", r"\1**", line)
     line = re.sub(r"/\*\*/$", "/**/*/", line)
     line = re.sub(r"(?<!\\)((?:\\\\)*)\\/", r"\1/", line)
@@ -67,18 +67,18 @@ def _plain_brackets(found: re.Match[str]) -> str:
 
 
 def verdict(rules: list[RegexPattern], path: str, is_folder: bool) -> bool | None:
-    """Whether a path is ignored, by the last rule that speaks about it; None if none does.
+    """Whether a path is ignored, according to the last matching rule; None if no rule matches.
 
-    By hand, since GitIgnoreSpec's own verdict lets a folder that is brought back (`!config`) bring back all files below
-    it, where git brings back the folder alone: ignored files, secrets among them, would enter an artifact.
+    Done by hand, since with GitIgnoreSpec's own verdict re-including a folder (`!config`) re-includes all files below
+    it, while git re-includes only the folder: ignored files, including secrets, would enter the artifact.
     """
-    return next((rule.include for rule in reversed(rules) if _is_about(rule, path, is_folder)), None)
+    return next((rule.include for rule in reversed(rules) if _matches_itself(rule, path, is_folder)), None)
 
 
-def _is_about(rule: RegexPattern, path: str, is_folder: bool) -> bool:
-    """Whether a rule matches this very path, and not only a folder above it.
+def _matches_itself(rule: RegexPattern, path: str, is_folder: bool) -> bool:
+    """Whether a rule matches this path itself, and not only a folder above it.
 
-    Where pathspec's expressions match a folder's name, their one group is the slash behind it.
+    Where pathspec's expressions match a folder's name, their only group is the slash after it.
     """
     assert isinstance(rule.regex, re.Pattern)
     name = f"{path}/" if is_folder else path

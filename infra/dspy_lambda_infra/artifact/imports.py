@@ -1,4 +1,4 @@
-"""Whether an artifact holds what its program imports: read and not run, as it may be for another machine."""
+"""Checks that an artifact contains what its program imports, without running it: it may target another platform."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# What the runtimes bring along. https://docs.aws.amazon.com/lambda/latest/dg/lambda-python.html
+# Included in the runtimes. https://docs.aws.amazon.com/lambda/latest/dg/lambda-python.html
 _RUNTIME = frozenset(
     {"awslambdaric", "boto3", "botocore", "dateutil", "jmespath", "s3transfer", "six", "snapshot_restore_py", "urllib3"}
 )
-# What stands under a question about these need not run on Lambda.
+# Code under a condition on these need not run on Lambda.
 _CONDITIONS = frozenset({"TYPE_CHECKING", "__name__", "platform", "version_info"})
 _FORGIVING = frozenset({"ImportError", "ModuleNotFoundError", "Exception", "BaseException"})
 
 
 @dataclass(frozen=True)
 class Missing:
-    """An import that the artifact cannot satisfy: where it stands, relative to the artifact, and the module's name."""
+    """An import that the artifact cannot satisfy: file (relative to the artifact), line, and the module's name."""
 
     file: Path
     line: int
@@ -27,10 +27,10 @@ class Missing:
 
 
 def missing_imports(artifact: Path, files: Iterable[Path], module: str) -> list[Missing]:
-    """What a program's module imports, and the project's files that it leads to, and the artifact has not.
+    """Return the imports of a program's module, and of the project files it imports, that the artifact lacks.
 
-    Left out is what cannot fail or need not run: imports within `try` with an `except ImportError`, under
-    `if TYPE_CHECKING`, and under questions about the platform, Python's version or `__main__`.
+    Ignores imports that cannot fail or need not run: within `try` with an `except ImportError`, under
+    `if TYPE_CHECKING`, and under conditions on the platform, Python's version or `__main__`.
 
     Args:
         files: the project's own, relative to the artifact.
@@ -50,7 +50,7 @@ def missing_imports(artifact: Path, files: Iterable[Path], module: str) -> list[
 
 
 def _modules(files: Iterable[Path]) -> dict[str, Path]:
-    """The project's modules by their names: from the artifact's root, and from `src`."""
+    """Return the project's modules by name, relative to the artifact's root and to `src`."""
     found = {}
     for file in files:
         if file.suffix == ".py":
@@ -63,7 +63,7 @@ def _modules(files: Iterable[Path]) -> dict[str, Path]:
 
 
 def _with_packages(name: str) -> list[str]:
-    """`a`, `a.b` and `a.b.c`: Python runs the packages' own files, too."""
+    """Yield `a`, `a.b` and `a.b.c`: Python also runs the packages' own files."""
     parts = name.split(".")
     return [".".join(parts[: length + 1]) for length in range(len(parts))]
 
@@ -74,8 +74,8 @@ def _is_there(artifact: Path, name: str) -> bool:
         return True
     if _exists(artifact / "src" / first):
         return _reaches(artifact / "src", first, *more)
-    # Of a distribution its first name is enough: it may make the others as it runs. Not so of a namespace, which
-    # several distributions share.
+    # For a distribution, the top-level name is enough: it may create submodules at run time. A namespace package, which
+    # several distributions share, needs the full name.
     is_shared = (artifact / first).is_dir() and not any((artifact / first).glob("__init__.*"))
     return _reaches(artifact, first, *more[:is_shared])
 
@@ -85,16 +85,16 @@ def _reaches(folder: Path, *parts: str) -> bool:
 
 
 def _exists(path: Path) -> bool:
-    """A package's folder, or a module's file: source, bytecode or native."""
+    """Whether there is a package's folder or a module's file: source, bytecode or native."""
     return path.is_dir() or any(path.parent.glob(f"{path.name}.*"))
 
 
 def _imports(file: Path, module: str) -> Iterator[tuple[int, str, list[str]]]:
-    """Each import's line, its module's full name, and the names that it takes from there."""
+    """Yield each import's line, its module's full name, and the names that it imports from there."""
     package = module.split(".") if file.name == "__init__.py" else module.split(".")[:-1]
     try:
         tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError):  # no Python, whatever its name: nothing has imported it here either
+    except (SyntaxError, ValueError):  # not Python, despite its name: nothing has imported it here either
         return
     for node in _needed(tree):
         if isinstance(node, ast.Import):
@@ -106,10 +106,10 @@ def _imports(file: Path, module: str) -> Iterator[tuple[int, str, list[str]]]:
 
 
 def _needed(node: ast.AST) -> Iterator[ast.AST]:
-    """The nodes of a tree but those that may fail to import or need not run."""
+    """Yield the nodes of a tree except those that may fail to import or need not run."""
     yield node
     children: Iterable[ast.AST] = ast.iter_child_nodes(node)
-    if isinstance(node, ast.Try) and any(map(_forgives, node.handlers)):
+    if isinstance(node, ast.Try) and any(map(_catches_import_error, node.handlers)):
         children = [*node.orelse, *node.finalbody]
     elif isinstance(node, ast.If) and _CONDITIONS & _names(node.test):
         children = []
@@ -117,7 +117,7 @@ def _needed(node: ast.AST) -> Iterator[ast.AST]:
         yield from _needed(child)
 
 
-def _forgives(handler: ast.ExceptHandler) -> bool:
+def _catches_import_error(handler: ast.ExceptHandler) -> bool:
     return handler.type is None or bool(_FORGIVING & _names(handler.type))
 
 

@@ -1,4 +1,4 @@
-"""A staged artifact held against its program: what it lacks, and what should not be in it."""
+"""Inspects a staged artifact: what its program lacks, and what should not be in it."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ Say = Callable[[str], None]
 
 
 def inspect_program(project: Project, function: Function, files: list[Path], task: Path, say: Say) -> None:
-    """Look through the staged task root of a program's function.
+    """Inspect the staged task root of a program's function.
 
     Args:
         files: the project's own, relative to its root.
-        say: called with each line that the user should read.
+        say: called with each line for the user.
 
     Raises:
-        ConfigError: something that the program imports is not there.
+        ConfigError: something that the program imports is missing.
     """
     _check_imports(project, function, files, task, say)
     _check_deno(function, task, say)
     for found in find_keys(project.root, files):
-        say(f"warning: {found}, and enters the artifact; keys belong into SSM or Secrets Manager")
+        say(f"warning: {found} and becomes part of the artifact; put keys into SSM or Secrets Manager")
 
 
 def _check_imports(project: Project, function: Function, files: list[Path], task: Path, say: Say) -> None:
-    """Refuse an artifact without what its program imports; where a layer may bring it, say so only.
+    """Refuse an artifact that lacks what its program imports; only warn if a layer may provide it.
 
     Raises:
-        ConfigError: naming each import with its file, its line and the remedy.
+        ConfigError: names each import with its file, line and remedy.
     """
     missing = missing_imports(task, files, function.module)
     lines = [f"{project.root / m.file}:{m.line}: imports {m.name}, {_remedy(project.root, m.name)}" for m in missing]
     if lines and not project.config.lambda_.layers:
         raise ConfigError("\n".join(lines))
     for line in lines:
-        say(f"warning: {line}; or one of lambda.layers has it")
+        say(f"warning: {line}; ignore this if one of lambda.layers provides it")
 
 
 def _check_deno(function: Function, task: Path, say: Say) -> None:
     why = why_deno(function.program) if function.program else None
     if why and not (task / "bin" / "deno").is_file():
-        say(f"warning: {why} runs Python in Deno, which the artifact does not hold: add dspy[deno] to the requirements")
+        say(f"warning: {why} runs Python in Deno, which the artifact lacks: add dspy[deno] to the requirements")
     elif why:
-        say(f"{why} runs Python in Deno, which fetches its files from deno.land and registry.npmjs.org at first")
+        say(f"{why} runs Python in Deno, which fetches its files from deno.land and registry.npmjs.org on first use")
 
 
 def _remedy(root: Path, module: str) -> str:
@@ -61,8 +61,8 @@ def _remedy(root: Path, module: str) -> str:
         return "which is never part of an artifact: remove the import"
     for own in (root / "src" / name, root / "src" / f"{name}.py"):
         if own.exists():
-            return f"but {own} is left out: an ignore file names it, or it is called tests, logs or secrets; rename it"
+            return f"but {own} is left out: it is ignored, or named like tests, logs or secrets; rename it"
     return (
-        "which the artifact does not hold: add what brings it to the project's dependencies, or, where the program can "
-        "do without, import it within try/except ImportError"
+        "which the artifact lacks: add its distribution to the project's dependencies, or, if the program can "
+        "do without it, import it within try/except ImportError"
     )

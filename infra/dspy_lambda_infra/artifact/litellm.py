@@ -1,4 +1,4 @@
-"""Which programs would call their model through LiteLLM, told by DSPy's own backend selection, offline."""
+"""Finds the programs that would call their model through LiteLLM, with DSPy's own backend selection, offline."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from dspy_lambda.models.registry import build_models
 from dspy_lambda.settings import Settings
 from dspy_lambda_infra.project import Function, Project
 
-# A gateway in this machine's environment sends calls to LiteLLM here; Lambda's environment is another.
+# A gateway in this machine's environment variables would select LiteLLM here; Lambda's environment differs.
 _GATEWAY = re.compile(r".+_(API_BASE|BASE_URL)")
 
 
 def why_litellm(project: Project, function: Function) -> list[str]:
-    """Why a function needs LiteLLM, in words; empty if it does not.
+    """Return the reasons why a function needs LiteLLM; empty if it does not.
 
-    Looked at: the model that the config gives the program, and every LM and hosted Embedder that the instantiated
-    program, its class or its file holds. What a program makes within a call cannot be seen from here; DSPy's message
-    then names LiteLLM.
+    Checks the program's configured model, and every LM and hosted Embedder that the instantiated program, its class or
+    its file holds. LMs that a program creates within a call are not visible here; DSPy's error message then names
+    LiteLLM.
     """
     alias = project.config.model_alias(function.name)
     settings = Settings(
@@ -43,13 +43,13 @@ def why_litellm(project: Project, function: Function) -> list[str]:
 
 
 def held_lms(function: Function) -> Iterator[tuple[str, Any]]:
-    """The LMs and hosted Embedders that a program, its class or its file holds, each with its place."""
+    """Yield the LMs and hosted Embedders that a program, its class or its file holds, with their locations."""
     for place, value in _attributes(function):
         yield from ((place, found) for found in _held(value))
 
 
 def _attributes(function: Function) -> Iterator[tuple[str, Any]]:
-    """What a program, its sub-modules and their classes hold, and the file that defines it; each with its place."""
+    """Yield the attributes of a program, its sub-modules, their classes and its file, with their locations."""
     if function.program is None:
         return
     for path, module in function.program.instance.named_sub_modules():
@@ -65,12 +65,12 @@ def uses_litellm(lm: dspy.BaseLM) -> bool:
         return False
     try:
         return insides.uses_litellm(lm)
-    except (ValueError, TypeError):  # no call of it can succeed, whichever way
+    except (ValueError, TypeError):  # no call of this LM can succeed either way
         return False
 
 
 def _held(value: Any, above: tuple[int, ...] = ()) -> Iterator[Any]:
-    """The LMs and hosted embedders in an attribute's value, which may hold itself."""
+    """Yield the LMs and hosted Embedders in an attribute's value, which may contain itself."""
     if isinstance(value, dspy.BaseLM) or (isinstance(value, dspy.Embedder) and isinstance(value.model, str)):
         yield value
     elif isinstance(value, dict | list | tuple | set) and id(value) not in above:

@@ -1,4 +1,4 @@
-"""The lock file: every distribution of a project's artifacts, with its version and hashes, for all targets."""
+"""Writes the lock file: every distribution in a project's artifacts, with version and hashes, for all targets."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from packaging.utils import canonicalize_name
 
 from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.artifact.requirements import NEVER, Requirements
-from dspy_lambda_infra.artifact.uv import THIS_PYTHON, UvError, uv, without_wheel
+from dspy_lambda_infra.artifact.uv import THIS_PYTHON, UvError, explain_missing_wheel, uv
 
 LOCK_FILE = "dspy-lambda.lock"
 # DSPy requires both, but imports LiteLLM for models without a native engine only, and openai for Databricks
-# fine-tuning only: 180 MB. They stay where the project or one of its models needs them.
+# fine-tuning only: 180 MB. They are kept if the project or one of its models needs them.
 SELDOM_USED = frozenset({"litellm", "openai"})
 _HEADER = "# Written by `dspy-lambda build`; delete this file to take newer versions. Inputs: "
 
 
 def lock(root: Path, requirements: Requirements, python: str, *, litellm: bool) -> Path:
-    """The project's lock file, made anew where its inputs have changed; versions that still fit are kept.
+    """Return the project's lock file, rewritten if its inputs have changed; versions that still fit are kept.
 
-    It names wheels only: no `setup.py` runs.
+    It lists wheels only, so no `setup.py` runs.
 
     Raises:
-        ConfigError: the requirements contradict each other, or cannot be found.
+        ConfigError: the requirements conflict, or cannot be found.
     """
     path = root / LOCK_FILE
     header = _HEADER + _digest(root, requirements, python, litellm)
@@ -42,7 +42,7 @@ def lock(root: Path, requirements: Requirements, python: str, *, litellm: bool) 
         out = work / LOCK_FILE
         if path.is_file():
             out.write_bytes(path.read_bytes())
-        # --emit-index-url and the like stay off: a lock file with addresses is of use in one place only.
+        # --emit-index-url and the like stay off: a lock file with index URLs is useful in one place only.
         options = ("--generate-hashes", "--no-emit-index-url", "--no-annotate", "--no-header", "-o", str(out))
         pinned = _pinned(root, work, requirements)
         try:
@@ -50,13 +50,15 @@ def lock(root: Path, requirements: Requirements, python: str, *, litellm: bool) 
         except ConfigError as error:
             if not pinned:
                 raise
-            raise ConfigError(f"{error}\nuv.lock may hold it back; run: uv lock --project {root} --upgrade") from None
+            raise ConfigError(
+                f"{error}\nuv.lock may pin an older version; run: uv lock --project {root} --upgrade"
+            ) from None
         _replace(path, f"{header}\n{out.read_text(encoding='utf-8')}")
     return path
 
 
 def _project_needs(root: Path, requirements: Requirements, work: Path, python: str) -> frozenset[str]:
-    """The project's own requirements and what they require, without DSPy's."""
+    """Return the project's own requirements and their dependencies, without DSPy's."""
     if requirements.project is None:
         return frozenset()
     text = _compile(root, work, python, NEVER | {"dspy"}, "--no-annotate", "--no-header", str(requirements.project))
@@ -64,7 +66,7 @@ def _project_needs(root: Path, requirements: Requirements, work: Path, python: s
 
 
 def _check_listed(requirements: Requirements) -> None:
-    """Refuse a pin of the project's that the handler's own requirement excludes, where uv would name one side only."""
+    """Refuse a project pin that the handler's requirement excludes: uv would name only one side of the conflict."""
     needed = {canonicalize_name(r.name): r for r in map(Requirement, requirements.own)}
     for listed in requirements.listed:
         own = needed.get(canonicalize_name(listed.name))
@@ -76,12 +78,12 @@ def _check_listed(requirements: Requirements) -> None:
 
 
 def _check_pinned(root: Path, requirements: Requirements, pinned: list[str]) -> None:
-    """Refuse a `uv.lock` with a version that the handler's own requirement excludes, with the command that helps."""
+    """Refuse a `uv.lock` with a version that the handler's requirement excludes, and name the command that fixes it."""
     locked: dict[str, list[str]] = {}
     for line in pinned:
         name, _, version = line.partition(";")[0].strip().partition("==")
         locked.setdefault(canonicalize_name(name), []).append(version)
-    # A name may be there more than once, for several Pythons or platforms: one version that fits is enough.
+    # A name may occur more than once, for several Pythons or platforms: one matching version is enough.
     found = {
         own: f"{own.name}=={versions[0]}"
         for own in map(Requirement, requirements.own)
@@ -96,10 +98,10 @@ def _check_pinned(root: Path, requirements: Requirements, pinned: list[str]) -> 
 
 
 def _pinned(root: Path, work: Path, requirements: Requirements) -> list[str]:
-    """The project's `uv.lock` as constraints.
+    """Return the project's `uv.lock` as constraints.
 
     Raises:
-        ConfigError: it cannot be read, or holds what the handler cannot run with.
+        ConfigError: it cannot be read, or pins a version that the handler cannot run with.
     """
     if not (root / "uv.lock").is_file():
         return []
@@ -123,7 +125,7 @@ def _compile(root: Path, work: Path, python: str, left_out: frozenset[str], *arg
         return uv("pip", "compile", "-q", *THIS_PYTHON, *which, *arguments, project=root)
     except UvError as error:
         contradiction = f"the project's requirements cannot be resolved for Python {python}:\n{error}"
-        raise ConfigError(without_wheel(str(error), f"Python {python}") or contradiction) from None
+        raise ConfigError(explain_missing_wheel(str(error), f"Python {python}") or contradiction) from None
 
 
 def _digest(root: Path, requirements: Requirements, python: str, litellm: bool) -> str:
@@ -140,4 +142,6 @@ def _replace(path: Path, text: str) -> None:
         new.write_text(text, encoding="utf-8")
         new.replace(path)
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; the lock file belongs there, under version control.") from None
+        raise ConfigError(
+            f"{path}: {error.strerror}; the lock file must be written there; keep it under version control."
+        ) from None

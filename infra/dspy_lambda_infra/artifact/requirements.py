@@ -1,4 +1,4 @@
-"""What a project's functions are built from: the handler's requirements and the project's own."""
+"""Reads the requirements of a project's functions: the handler's and the project's own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.artifact.uv import without_user
 
-# dspy-cli is the HTTP server that Lambda replaces; this package is copied, and its command has no place there.
+# Lambda replaces dspy-cli's HTTP server; this package is copied, and its command is not needed there.
 NEVER = frozenset({"dspy-cli", "dspy-lambda"})
 _HTTP = frozenset({"fastapi", "mangum"})
 CATALOGUE_ROOTS = tuple(Requirement(name) for name in sorted(_HTTP))
@@ -27,14 +27,14 @@ _LONG = {"-i": "--index-url", "-f": "--find-links"}
 
 @dataclass(frozen=True)
 class Requirements:
-    """What a project's functions are built from.
+    """The requirements of a project's functions.
 
     Attributes:
-        own: of the handler package.
-        project: the file that the project's own come from, or None.
-        listed: the project's own.
-        files: all files that say what they are, `project` and what it includes.
-        indexes: arguments of uv, for the places that a requirements.txt names besides PyPI.
+        own: the handler package's requirements.
+        project: the file with the project's own requirements, or None.
+        listed: the project's own requirements.
+        files: all files that they come from: `project` and those it includes.
+        indexes: uv arguments for the indexes that a requirements.txt names besides PyPI.
     """
 
     own: tuple[str, ...]
@@ -44,17 +44,17 @@ class Requirements:
     indexes: tuple[str, ...] = ()
 
     def roots(self, *, http: bool) -> list[Requirement]:
-        """What one program's function starts from."""
+        """Return the direct requirements of one program's function."""
         own = [Requirement(line) for line in self.own]
         needed = [r for r in own if http or canonicalize_name(r.name) not in _HTTP]
         return [*needed, *(r for r in self.listed if canonicalize_name(r.name) not in NEVER)]
 
 
 def read_requirements(root: Path) -> Requirements:
-    """The handler's requirements, and the project's: `[project].dependencies`, else `requirements.txt`.
+    """Read the handler's requirements and the project's: `[project].dependencies`, otherwise `requirements.txt`.
 
     Raises:
-        ConfigError: a file cannot be read, or a line of it.
+        ConfigError: a file, or a line in it, cannot be read.
     """
     required = importlib.metadata.requires("dspy-lambda") or []
     own = tuple(sorted(line for line in required if "extra ==" not in line))
@@ -79,7 +79,7 @@ def _dependencies(path: Path, *, is_alone: bool) -> list[str] | None:
     tool = whole.get("tool", {})
     elsewhere = "dependencies" in section.get("dynamic", []) or "dependencies" in tool.get("poetry", {})
     if listed is None and elsewhere and is_alone:
-        raise ConfigError(f"{path}: has no project.dependencies; list them there, or export them as requirements.txt.")
+        raise ConfigError(f"{path}: has no project.dependencies; list them there, or export them to requirements.txt.")
     if listed is not None and not (isinstance(listed, list) and all(isinstance(line, str) for line in listed)):
         raise ConfigError(f"{path}: project.dependencies: must be a list of requirements.")
     return listed
@@ -98,8 +98,8 @@ def _read_plain(own: tuple[str, ...], path: Path) -> Requirements:
             indexes += [_LONG.get(option[1], option[1]), str(place) if place.exists() else option[2]]
         elif _BUILDS.match(line):
             raise ConfigError(
-                f"{file}: {without_user(line)!r} would build a distribution, which runs its setup.py; name a wheel "
-                "instead (the folder of one that you built: --find-links)."
+                f"{file}: {without_user(line)!r} would build a distribution, which runs its setup.py; use a wheel "
+                "instead (--find-links names the folder of one that you built)."
             )
         elif not line.startswith("-"):
             listed.append(_parse(re.split(r"\s--", line)[0], file))
@@ -107,7 +107,7 @@ def _read_plain(own: tuple[str, ...], path: Path) -> Requirements:
 
 
 def _lines(path: Path, files: dict[Path, None], *, constraints: bool) -> Iterator[tuple[Path, str]]:
-    """The lines of a requirements file and of those that it includes; of constraints, only the options."""
+    """Yield the lines of a requirements file and of those that it includes; of constraints files, only the options."""
     if path in files:
         return
     files[path] = None
@@ -124,8 +124,8 @@ def _parse(line: str, path: Path) -> Requirement:
         return Requirement(line)
     except InvalidRequirement:
         raise ConfigError(
-            f"{path}: {without_user(line)!r} is no requirement that names a distribution; write `name`, "
-            "`name==version` or `name @ address`."
+            f"{path}: {without_user(line)!r} does not name a distribution; write `name`, "
+            "`name==version` or `name @ URL`."
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""How large an artifact is, what makes it so, and how far it is from Lambda's limits."""
+"""Measures an artifact: its size, its largest parts, and the distance to Lambda's limits."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
-# https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html: 250 MB unzipped, layers included; 10 GB of
-# an image, uncompressed. The first is 262,144,000 bytes.
+# https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html: 250 MB unzipped, layers included; 10 GB for
+# an image, uncompressed. The former is 262,144,000 bytes.
 UNZIPPED_LIMIT = 262_144_000
 IMAGE_LIMIT = 10 * 2**30
 _MB = 1_000_000
@@ -17,14 +17,14 @@ _MB = 1_000_000
 
 @dataclass(frozen=True)
 class Size:
-    """Bytes of an artifact, unzipped and zipped, and unzipped by top-level name."""
+    """An artifact's size in bytes, unzipped and zipped, and unzipped by top-level name."""
 
     unzipped: int
     zipped: int
     parts: Counter[str]
 
     def table(self, limit: int) -> str:
-        """The largest contributors and the distance to the limit."""
+        """Return the largest contributors and the distance to the limit."""
         lines = [f"  {name:<32}{size / _MB:>8.1f} MB" for name, size in self.parts.most_common(8)]
         rest = self.unzipped - sum(size for _, size in self.parts.most_common(8))
         return "\n".join(
@@ -38,7 +38,7 @@ class Size:
 
 
 class _Counter:
-    """A file that keeps nothing but its length."""
+    """A file object that only counts its bytes."""
 
     def __init__(self) -> None:
         self.length = 0
@@ -52,7 +52,7 @@ class _Counter:
 
 
 def measure(folder: Path) -> Size:
-    """The size of a folder; zipped as SAM does it."""
+    """Measure a folder, zipped as SAM does it."""
     parts: Counter[str] = Counter()
     counter = _Counter()
     with zipfile.ZipFile(cast(IO[bytes], counter), "w", zipfile.ZIP_DEFLATED) as archive:

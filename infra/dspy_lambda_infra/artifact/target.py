@@ -1,4 +1,4 @@
-"""What an artifact is built for."""
+"""The platform that an artifact is built for."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Target:
 
     @property
     def platform(self) -> str:
-        """As uv names it."""
+        """Return uv's name for the platform."""
         manylinux = "manylinux2014" if self.python == "3.11" else f"manylinux_{_GLIBC[self.python]}"
         return f"{_MACHINES[self.architecture]}-{manylinux}"
 
     @property
     def markers(self) -> dict[str, str]:
-        """The environment markers there (PEP 508)."""
+        """Return the platform's environment markers (PEP 508)."""
         return {
             "implementation_name": "cpython",
             "implementation_version": f"{self.python}.0",
@@ -49,7 +49,7 @@ class Target:
         }
 
     def interpreter(self) -> str | None:
-        """A CPython of this version on this machine: bytecode is the same on every platform. None if there is none."""
+        """Find a CPython of this version on this machine, or None. Bytecode is the same on every platform."""
         if sys.version_info[:2] == tuple(int(part) for part in self.python.split(".")):
             return sys.executable
         return next((path for path in self._candidates() if _is_python(path, self.python)), None)
@@ -57,7 +57,7 @@ class Target:
     def _candidates(self) -> Iterator[str]:
         with contextlib.suppress(UvError):
             yield uv("python", "find", "--no-python-downloads", "--no-project", f"cpython@{self.python}")
-        # pyenv's versions need not be on PATH; its shims are, for versions that are not switched on.
+        # pyenv's versions need not be on PATH; its shims are, even for inactive versions.
         pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
         yield from (str(path) for path in sorted(pyenv.glob(f"versions/{self.python}*/bin/python{self.python}")))
         yield from filter(None, [shutil.which(f"python{self.python}")])

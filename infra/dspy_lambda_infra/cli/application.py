@@ -1,4 +1,4 @@
-"""The typer application: its commands, in the order of `dspy-lambda --help`."""
+"""The typer application and its commands, in the order of `dspy-lambda --help`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from dspy_lambda_infra.cli.serve import serve
 from dspy_lambda_infra.cli.template import template
 from dspy_lambda_infra.cli.version import show_version
 
-# Plain help: rich's costs 0.25 s of CPU at each --help, and writes escape codes into a pipe on GitHub's runners.
-# typer's own flags are None where they are not given, and to coerce that it imports pydantic, another 0.3 s.
+# Plain help: rich takes 0.25 s of CPU for each --help, and writes escape codes to pipes on GitHub's runners.
+# typer's built-in flags are None when omitted, and it imports pydantic to coerce that, another 0.3 s.
 _FLAGS = dict.fromkeys(("help", "install_completion", "show_completion"), False)
 app = typer.Typer(
     rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"], "default_map": _FLAGS}
@@ -32,7 +32,10 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def dspy_lambda(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version, DSPy's and Python's.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Show the versions of dspy-lambda, DSPy and Python."
+        ),
     ] = False,
 ) -> None:
     """DSPy programs as AWS Lambda functions."""

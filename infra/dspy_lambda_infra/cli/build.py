@@ -15,16 +15,14 @@ def build(
     function: Function = None,
     python: Annotated[
         Literal["3.11", "3.12", "3.13", "3.14"] | None,
-        typer.Option(help="The runtime's Python; default: the config's."),
+        typer.Option(help="The runtime's Python version (default: from the config)."),
     ] = None,
     architecture: Annotated[
-        Literal["x86_64", "arm64"] | None, typer.Option(help="The processor (default: the config's).")
+        Literal["x86_64", "arm64"] | None, typer.Option(help="The processor architecture (default: from the config).")
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR", help="The folder of one function's artifact; for all: DIR/<logical id> (default: dist)."
-        ),
+        typer.Option(metavar="DIR", help="The artifact's folder; for all functions, DIR/<logical id> (default: dist)."),
     ] = None,
     as_json: Json = False,
 ) -> int:

@@ -1,4 +1,4 @@
-"""Shell completion of program names: read from the source, since importing the programs takes seconds."""
+"""Shell completion for program names, read from the source because importing the programs takes seconds."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import typer
 
 
 def complete_program(context: typer.Context, args: list[str], incomplete: str) -> list[str]:
-    """The programs of the project that the command line names, which begin so."""
+    """Return the matching programs of the project that the command line names."""
     project = Path(context.params.get("project") or ".")
     return [name for name in program_names(project) if name.startswith(incomplete)]
 
 
 def program_names(project: Path) -> list[str]:
-    """Public classes in `src/*/modules/*.py` that derive from a class called `Module`, or from such a class."""
+    """Return public classes in `src/*/modules/*.py` that derive, directly or not, from a class called `Module`."""
     bases: dict[str, set[str]] = {}
     for path in project.glob("src/*/modules/[!_]*.py"):
-        with suppress(OSError, SyntaxError, ValueError):  # half-written files, while somebody types
+        with suppress(OSError, SyntaxError, ValueError):  # files that are being edited
             for node in ast.parse(path.read_bytes()).body:
                 if isinstance(node, ast.ClassDef):
                     bases[node.name] = {ast.unparse(base).rpartition(".")[2] for base in node.bases}

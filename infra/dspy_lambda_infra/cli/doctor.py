@@ -11,15 +11,17 @@ from dspy_lambda_infra.cli.options import Function, Json, Project
 
 
 def doctor(
-    cold_start: Annotated[bool, typer.Option("--cold-start", help="Start the built artifacts, and time it.")] = False,
+    cold_start: Annotated[
+        bool, typer.Option("--cold-start", help="Start the built artifacts and measure the time.")
+    ] = False,
     project: Project = Path("."),
     function: Function = None,
-    rounds: Annotated[int, typer.Option(min=1, max=100, help="How often each function is started.")] = 7,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="How often to start each function.")] = 7,
     as_json: Json = False,
 ) -> int:
-    """Show where a cold start's time goes."""
+    """Show where the time of a cold start goes."""
     if not cold_start:
-        raise typer.BadParameter("say what to look at", param_hint="--cold-start")
+        raise typer.BadParameter("choose what to examine", param_hint="--cold-start")
     from dspy_lambda_infra.doctor.command import run_doctor
 
     return run_doctor(project, function, rounds, as_json=as_json)

@@ -15,25 +15,27 @@ def invoke(
     program: Annotated[
         str | None,
         typer.Argument(
-            metavar="PROGRAM", autocompletion=complete_program, help="Its function (default: one that serves all)."
+            metavar="PROGRAM",
+            autocompletion=complete_program,
+            help="The program to call (default: one function that serves all).",
         ),
     ] = None,
     bare_inputs: Annotated[
         str | None,
-        typer.Argument(metavar="INPUTS", help="The program's inputs: a JSON object, a file of it, or - for stdin."),
+        typer.Argument(metavar="INPUTS", help="The program's inputs: a JSON object, a file with one, or - for stdin."),
     ] = None,
     event: Annotated[
-        str | None, typer.Option(metavar="FILE", help="An event of AWS as a JSON file, or - for stdin.")
+        str | None, typer.Option(metavar="FILE", help="An AWS event as a JSON file, or - for stdin.")
     ] = None,
     inputs: Annotated[str | None, typer.Option(metavar="JSON", help="The same as INPUTS.")] = None,
     project: Project = Path("."),
     model_server: ModelServer = False,
     no_limits: NoLimits = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as it came, on a terminal too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer unformatted, even on a terminal.")] = False,
 ) -> int:
-    """Run one event through one execution environment."""
+    """Run one event in one execution environment."""
     if sum(source is not None for source in (bare_inputs, inputs, event)) != 1:
-        raise typer.BadParameter("say one of them", param_hint=["INPUTS", "--inputs", "--event"])
+        raise typer.BadParameter("give exactly one of them", param_hint=["INPUTS", "--inputs", "--event"])
     from dspy_lambda_infra.local.command import run_invoke
 
     return run_invoke(

@@ -14,19 +14,24 @@ def local(
     context: typer.Context,
     project: Project = Path("."),
     model_server: ModelServer = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Where HTTP is served; 0 picks a free one.")] = 3000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The HTTP port; 0 picks a free one.")] = 3000,
     api: Annotated[
         Literal["rest", "http", "url"] | None,
-        typer.Option(help="Which events HTTP requests become (default: the config's)."),
+        typer.Option(help="The kind of event for HTTP requests (default: from the config)."),
     ] = None,
     visibility_timeout: Annotated[
         int | None,
-        typer.Option(min=1, max=43_200, metavar="SECONDS", help="The queues' (default: 6 x the function's timeout)."),
+        typer.Option(
+            min=1,
+            max=43_200,
+            metavar="SECONDS",
+            help="The queues' visibility timeout (default: 6 x the function's timeout).",
+        ),
     ] = None,
     no_limits: NoLimits = False,
     reload: Reload = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the addresses as one line of JSON once they can be called.")
+        bool, typer.Option("--json", help="Print the addresses as one line of JSON once they accept calls.")
     ] = False,
 ) -> int:
     """Run a project's functions, API and queues on this machine."""

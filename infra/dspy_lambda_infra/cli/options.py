@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 Function = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", autocompletion=complete_program, help="A program, or its function's logical id (default: all)."
+        metavar="NAME", autocompletion=complete_program, help="A program or its function's logical id (default: all)."
     ),
 ]
 ModelServer = Annotated[
     bool, typer.Option("--model-server", help="Answer all model calls from an embedded server: no key, no cost.")
 ]
-NoLimits = Annotated[
-    bool, typer.Option("--no-limits", help="Let functions have more than their memory and share of a core.")
-]
+NoLimits = Annotated[bool, typer.Option("--no-limits", help="Do not limit functions to their memory and CPU share.")]
 Reload = Annotated[bool, typer.Option("--reload", help="Restart when a file of the project changes.")]

@@ -1,4 +1,4 @@
-"""What `dspy-lambda --version` prints, which works without the extra."""
+"""`dspy-lambda --version`, which works without the extra."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ PROGRAM = "dspy-lambda"
 
 
 def show_version() -> NoReturn:
-    """Print the version, DSPy's and Python's, and exit."""
+    """Print the versions of dspy-lambda, DSPy and Python, and exit."""
     from importlib.metadata import packages_distributions, version
     from platform import python_version
 
     from dspy_lambda import __version__
 
-    owners = packages_distributions().get("dspy", [])  # dspy-lite brings it, too
+    owners = packages_distributions().get("dspy", [])  # dspy-lite provides it too
     dspy = f"DSPy {version(owners[0])}" if owners else "no DSPy"
     print(f"{PROGRAM} {__version__} ({dspy}, Python {python_version()})")
     raise SystemExit(0)

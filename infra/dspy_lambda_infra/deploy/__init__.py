@@ -1,1 +1,1 @@
-"""`dspy-lambda deploy`: everything that can be known before anything is touched, on one page; then `sam deploy`."""
+"""`dspy-lambda deploy`: first shows on one page what will change and cost, then runs `sam deploy`."""

@@ -1,4 +1,4 @@
-"""What only the AWS account knows: quotas, keys, the log role, the deployed stack. Read, never changed."""
+"""Reads from the AWS account: quotas, keys, the log role, the deployed stack. Changes nothing."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from dspy_lambda_infra.deploy.logs_role import LogsRole, find_logs_role
 
 @dataclass(frozen=True)
 class Account:
-    """The answers.
+    """What was read.
 
     Attributes:
-        concurrency: Lambda's quota in this region.
+        concurrency: Lambda's concurrency quota in this Region.
         unreserved: how much of it no function has reserved yet.
-        logs_role: API Gateway's.
-        missing_keys: places (`ssm:NAME`, `secretsmanager:NAME`) that hold nothing.
+        logs_role: API Gateway's log role.
+        missing_keys: locations (`ssm:NAME`, `secretsmanager:NAME`) without a value.
         deployed: the stack's processed template; None if there is no stack.
         parameters: the values that the stack was deployed with.
     """
@@ -38,13 +38,13 @@ class Account:
 
 
 class AccountUnavailable(Exception):
-    """The account cannot be read; the text says why."""
+    """The account cannot be read; the text gives the reason."""
 
 
 def open_session(region: str | None) -> boto3.Session:
-    """A session in that region; without one in AWS_REGION's, which boto3 does not read, else where boto3 finds one.
+    """Open a session in that Region; by default in AWS_REGION, which boto3 does not read, otherwise as boto3 chooses.
 
-    AWS_REGION comes first, as for the AWS CLI.
+    AWS_REGION takes precedence, as in the AWS CLI.
     """
     return boto3.Session(region_name=region or os.environ.get("AWS_REGION") or None)
 
@@ -53,15 +53,15 @@ def fetch_account(region: str | None, stack: str, places: Callable[[str | None],
     """Read the account that the environment's credentials belong to.
 
     Args:
-        places: returns where the keys of a stage are; called with the deployed stack's stage, or None.
+        places: returns the locations of a stage's keys; called with the deployed stack's stage, or None.
 
     Raises:
-        AccountUnavailable: no credentials, no region, no network or no permission.
+        AccountUnavailable: no credentials, no Region, no network or no permission.
     """
     try:
         session = open_session(region)
         if session.region_name is None:
-            raise AccountUnavailable("no region; say --region, or set AWS_REGION")
+            raise AccountUnavailable("no Region; use --region, or set AWS_REGION")
         if session.get_credentials() is None:
             raise AccountUnavailable("no AWS credentials; sign in, or set AWS_PROFILE")
         limits = account_limits(session)
@@ -84,7 +84,7 @@ def fetch_account(region: str | None, stack: str, places: Callable[[str | None],
 
 
 def account_limits(session: boto3.Session) -> Mapping[str, Any]:
-    """Lambda's `ConcurrentExecutions` and `UnreservedConcurrentExecutions` in the session's region."""
+    """Return `ConcurrentExecutions` and `UnreservedConcurrentExecutions` in the session's Region."""
     limits: Mapping[str, Any] = session.client("lambda").get_account_settings()["AccountLimit"]
     return limits
 

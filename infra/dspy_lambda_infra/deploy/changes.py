@@ -1,4 +1,4 @@
-"""What a deployment would change in a stack, resource by resource, and what each change replaces or restarts."""
+"""Compares a stack with its next deployment, resource by resource: what changes, and what that replaces or restarts."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from dspy_lambda_infra.deploy.resolve import resolve
 
-# They change with every build or every other change, and say nothing by themselves.
+# These change with every build or along with other changes, and carry no information of their own.
 _NOISE = ("Metadata",)
-# "Update requires: Replacement" in the resource types' own schemas (createOnlyProperties).
+# "Update requires: Replacement" in the resource types' schemas (createOnlyProperties).
 # https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/
 _REPLACING = {
     "AWS::ApiGateway::ApiKey": {"GenerateDistinctId", "Name", "Value"},
@@ -32,13 +32,14 @@ _REPLACING = {
     "AWS::SQS::Queue": {"FifoQueue", "QueueName"},
     "AWS::Scheduler::Schedule": {"Name"},
 }
-# Lambda starts new execution environments when a function's configuration changes; these are not part of it.
+# Lambda starts new execution environments when a function's configuration changes; these properties are not part of
+# that.
 _NOT_RESTARTING = {"RecursiveLoop", "ReservedConcurrentExecutions", "Tags"}
 _KEY = "KmsMasterKeyId"
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-server-side-encryption.html
 _FORMER_KEY = (
-    " (messages that are in it stay encrypted with the former key, which the stack's roles may no longer use: let it "
-    "run empty first)"
+    " (messages in it stay encrypted with the former key, which the stack's roles can no longer use: let it "
+    "drain first)"
 )
 
 
@@ -48,15 +49,15 @@ def changes(
     before: Mapping[str, str] | None = None,
     after: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """One line for each resource that would be added, changed or removed; empty if none would.
+    """Return one line per resource that would be added, changed or removed; empty if there is none.
 
-    Code is not compared: what `sam build` makes has its place in S3 only at deployment.
+    Code is not compared: artifacts get their location in S3 only during deployment.
 
     Args:
         deployed: the stack's processed template; None if there is no stack.
         new: the translated template.
-        before: the parameters that the stack was deployed with.
-        after: the parameters that it would be deployed with.
+        before: the parameters of the deployed stack.
+        after: the parameters of the next deployment.
     """
     resources = resolve(new, after or {})
     if deployed is None:
@@ -74,13 +75,13 @@ def changes(
 
 
 def parameter_changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    """One line for each parameter of a deployed stack whose value would change."""
+    """Return one line per parameter of a deployed stack whose value would change."""
     both = sorted(before.keys() & after.keys())
     return [f"~ {key}: {before[key]} -> {after[key]}" for key in both if before[key] != after[key]]
 
 
 def _named(resources: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Resources by logical id; a deployment of the API, whose id is a digest of it, by its kind."""
+    """Return resources by logical id; API deployments, whose ids contain a digest, by their kind."""
     found = {}
     for name, resource in resources.items():
         kept = {key: value for key, value in resource.items() if key not in _NOISE}
@@ -111,7 +112,7 @@ def _differing(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 def _effect(before: dict[str, Any], after: dict[str, Any], paths: list[str]) -> str:
     kind = after["Type"]
     if before["Type"] != kind:
-        return f" (REFUSED by CloudFormation: a resource keeps its type; give the {kind} another logical id)"
+        return f" (REJECTED by CloudFormation: a resource cannot change its type; give the {kind} another logical id)"
     if _REPLACING.get(kind, set()) & set(paths):
         return f" (REPLACED; the old one: {_fate(before, 'UpdateReplacePolicy')})"
     if kind == "AWS::Lambda::Function" and set(paths) - _NOT_RESTARTING:
@@ -122,4 +123,4 @@ def _effect(before: dict[str, Any], after: dict[str, Any], paths: list[str]) -> 
 
 
 def _fate(resource: dict[str, Any], policy: str) -> str:
-    return "stays, outside the stack" if str(resource.get(policy)).startswith("Retain") else "DELETED"
+    return "kept, outside the stack" if str(resource.get(policy)).startswith("Retain") else "DELETED"

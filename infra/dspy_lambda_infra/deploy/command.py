@@ -16,7 +16,7 @@ from dspy_lambda_infra.config_warnings import config_warnings
 from dspy_lambda_infra.deploy.account import Account, AccountUnavailable, fetch_account
 from dspy_lambda_infra.deploy.changes import changes, parameter_changes
 from dspy_lambda_infra.deploy.configuration import configuration_changes
-from dspy_lambda_infra.deploy.keys import how_to_put
+from dspy_lambda_infra.deploy.keys import store_command
 from dspy_lambda_infra.deploy.page import page, page_document
 from dspy_lambda_infra.deploy.parameters import (
     Options,
@@ -28,7 +28,7 @@ from dspy_lambda_infra.deploy.parameters import (
 )
 from dspy_lambda_infra.deploy.translate import translate
 from dspy_lambda_infra.progress import step, steps
-from dspy_lambda_infra.project import Project, load_project, say_what_runs
+from dspy_lambda_infra.project import Project, announce_imports, load_project
 from dspy_lambda_infra.report import report
 from dspy_lambda_infra.stack_size import check_size
 from dspy_lambda_infra.template import render, write
@@ -46,21 +46,21 @@ def run_deploy(
     yes: bool = False,
     as_json: bool = False,
 ) -> int:
-    """Print the page; without `dry_run` write the template, build and deploy.
+    """Print the page; unless `dry_run`, write the template, build and deploy.
 
     Args:
         template: the template's file.
-        region: None for that of the AWS profile.
+        region: None uses the AWS profile's Region.
         yes: whether the SAM CLI executes the change set without asking.
-        as_json: print the page as JSON, and what the SAM CLI says to standard error.
+        as_json: print the page as JSON, and the SAM CLI's output to standard error.
 
     Raises:
-        ConfigError: the project, the options and the deployed stack do not fit together.
+        ConfigError: the project, the options and the deployed stack contradict each other.
     """
     folder = template.parent
     if not folder.is_dir():
-        raise ConfigError(f"--template {template}: there is no folder {folder}; make it first.")
-    say_what_runs(root)
+        raise ConfigError(f"--template {template}: folder {folder} does not exist; create it first.")
+    announce_imports(root)
     project = load_project(root)
     project.require_loaded()
     stack = options.stack_name or stack_name(project, choose_stage(options, None))
@@ -79,7 +79,7 @@ def run_deploy(
     missing = account.missing_keys if account else []
     lines = [page(project, stack, account, why, parameters), *(f"warning: {warning}" for warning in warnings)]
     lines += _comparison(differences, is_read=account is not None)
-    lines += [f"\n{how_to_put(place)}" for place in missing]
+    lines += [f"\n{store_command(place)}" for place in missing]
     document = page_document(project, stack, account, why, parameters)
     found = {**document, "warnings": warnings, "changes": differences, "missing_keys": missing}
     report("\n".join(lines), found, as_json=as_json)
@@ -95,7 +95,7 @@ def run_deploy(
 
 
 def _account(options: Options, project: Project, stack: str, region: str | None) -> tuple[Account | None, str]:
-    """The account; or None and why."""
+    """Return the account; or None and the reason."""
 
     def places(deployed_stage: str | None) -> set[str]:
         stage = choose_stage(options, deployed_stage)
@@ -111,9 +111,9 @@ def _account(options: Options, project: Project, stack: str, region: str | None)
 def _differences(
     account: Account | None, translated: dict[str, Any], parameters: dict[str, str]
 ) -> dict[str, list[str]]:
-    """What would change; compared with a new stack where the account was not read."""
+    """Return what would change; compared with a new stack if the account could not be read."""
     deployed, before = (account.deployed, account.parameters) if account else (None, {})
-    after = {**before, **parameters}  # what is not named keeps its value
+    after = {**before, **parameters}  # omitted parameters keep their values
     old, new = deployed_config(deployed) if deployed else None, deployed_config(translated)
     return {
         "parameters": [] if deployed is None else parameter_changes(before, after),
@@ -123,11 +123,11 @@ def _differences(
 
 
 def _comparison(differences: dict[str, list[str]], *, is_read: bool) -> list[str]:
-    note = "" if is_read else " (as for a new stack: the account was not read)"
+    note = "" if is_read else " (as for a new stack: the account could not be read)"
     titles = {"resources": f"change set{note}"}
     found = {titles.get(title, title): lines for title, lines in differences.items() if lines}
     if not found:
-        found = {"change set": ["no parameter, configuration or resource; only functions whose code is another"]}
+        found = {"change set": ["no parameter, configuration or resource; only functions with changed code"]}
     return [line for title, lines in found.items() for line in ("", title, *(f"  {line}" for line in lines))]
 
 
@@ -153,7 +153,7 @@ def _deploy(
     confirm = ["--no-confirm-changeset"] if yes else ["--confirm-changeset"]
     commands = [
         [sam, "build", "--template", str(template.resolve())],
-        # Where artifacts go and what capabilities are granted is in samconfig.toml, which may be the user's.
+        # samconfig.toml, which may be the user's own, configures the bucket and the capabilities.
         [sam, "deploy", *where, "--no-fail-on-empty-changeset", *confirm, "--parameter-overrides", *overrides],
     ]
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}

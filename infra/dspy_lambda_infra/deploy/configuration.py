@@ -1,4 +1,4 @@
-"""What a deployment would change in `dspy.config.yaml`, of which every artifact holds a copy."""
+"""Compares `dspy.config.yaml`, which is part of every artifact, with the deployed one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _EFFECT = "restarts the environments of every function"
 
 
 def configuration_changes(deployed: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """One line for each key whose value would change, and what that restarts; empty if none would."""
+    """Return one line per key whose value would change, and what that restarts; empty if there is none."""
     before, after = _flat(deployed), _flat(new)
     lines = []
     for key in sorted(before.keys() | after.keys()):
@@ -22,7 +22,7 @@ def configuration_changes(deployed: dict[str, Any], new: dict[str, Any]) -> list
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Leaves by their dotted keys."""
+    """Return the leaf values by dotted key."""
     found: dict[str, Any] = {}
     for key, item in value.items():
         found |= _flat(item, f"{prefix}{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item}

@@ -1,4 +1,4 @@
-"""What AWS answers to someone who may not ask."""
+"""Recognizes errors about missing permissions."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ _CODES = ("AccessDenied", "AccessDeniedException")
 
 
 def is_denied(error: ClientError) -> bool:
-    """Whether a permission is missing: who deploys need not have those that only look something up."""
+    """Whether a permission is missing: deploying does not require those that are only used for lookups."""
     return error.response["Error"]["Code"] in _CODES

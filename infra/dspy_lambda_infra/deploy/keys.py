@@ -1,4 +1,4 @@
-"""Whether the functions' keys are where they will look for them. Asked for by name, never read."""
+"""Checks that the functions' keys exist where they will be read. Looks them up by name and never reads them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from dspy_lambda_infra.deploy.denied import is_denied
 
 
 def missing_keys(session: boto3.Session, places: set[str]) -> list[str]:
-    """Those of the places (`ssm:NAME`, `secretsmanager:NAME[#KEY]`) that hold nothing, in order.
+    """Return the locations (`ssm:NAME`, `secretsmanager:NAME[#KEY]`) without a value, in order.
 
-    Who deploys need not be allowed to ask: then a place counts as filled.
+    Without permission to look it up, a location counts as filled.
 
     Raises:
-        ClientError: for any other reason than missing permissions.
+        ClientError: for any reason other than missing permissions.
     """
     return [place for place in sorted(places) if _is_missing(session, place)]
 
@@ -27,7 +27,7 @@ def _is_missing(session: boto3.Session, place: str) -> bool:
     service, name, _ = split_place(place)
     try:
         if service == "ssm":
-            # An ARN's parameter belongs to another account, and can be read there but not listed.
+            # A parameter named by ARN belongs to another account; it can be read but not listed.
             return not name.startswith("arn:") and not _has_parameter(session, name)
         session.client("secretsmanager").describe_secret(SecretId=name)
     except ClientError as error:
@@ -39,24 +39,25 @@ def _is_missing(session: boto3.Session, place: str) -> bool:
 
 
 def _has_parameter(session: boto3.Session, name: str) -> bool:
-    # A page may be empty and have a successor all the same.
+    # A page may be empty although another one follows.
     # https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_DescribeParameters.html
     pages = session.client("ssm").get_paginator("describe_parameters")
     named: Any = [{"Key": "Name", "Option": "Equals", "Values": [name]}]
     return any(page["Parameters"] for page in pages.paginate(ParameterFilters=named))
 
 
-def how_to_put(place: str) -> str:
-    """What is missing, and a shell command that puts it there from the keyboard, without an echo, a history or a line
-    end.
+def store_command(place: str) -> str:
+    """Return a message with a shell command that reads the missing value from the keyboard and stores it.
+
+    The command avoids echo, shell history and a trailing newline.
     """
     service, name, key = split_place(place)
     value = f'printf \'{{"%s": "%s"}}\' {key} "$KEY"' if key else 'printf %s "$KEY"'
-    said = f"no value yet for {place}; put it there, and nowhere else"
+    said = f"no value yet for {place}; store it there and nowhere else"
     if service == "ssm":
         put = f"aws ssm put-parameter --type SecureString --overwrite --name {name} --value file:///dev/stdin"
     elif name.startswith("arn:"):
-        said = f"no secret has the ARN of {place}; make one, and write the ARN that it gets into lambda.secrets"
+        said = f"no secret has the ARN in {place}; create one, and put its ARN into lambda.secrets"
         put = f"aws secretsmanager create-secret {_named(name)} --secret-string file:///dev/stdin"
     else:
         put = f"aws secretsmanager create-secret --name {name} --secret-string file:///dev/stdin"
@@ -64,7 +65,7 @@ def how_to_put(place: str) -> str:
 
 
 def _named(arn: str) -> str:
-    """A secret's region and name. Secrets Manager puts a hyphen and six characters behind the name, at its choice.
+    """Return options for a secret's Region and name. Secrets Manager appends a hyphen and six characters to the name.
 
     https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_iam-permissions.html
     """

@@ -1,4 +1,4 @@
-"""API Gateway's role to write logs, which an account has once per region, for all of its REST APIs."""
+"""Finds API Gateway's log role, of which an account has one per Region, for all of its REST APIs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from dspy_lambda_infra.deploy.denied import is_denied
 
 @dataclass(frozen=True)
 class LogsRole:
-    """What the account says of it.
+    """The account's setting.
 
     Attributes:
-        arn: the role that API Gateway is set to use; empty where none is set, or where that may not be read.
-        state: `ready`, `unset`, `deleted` (it is set, and IAM has no such role), or `unknown` (no permission to see).
+        arn: the role that API Gateway is set to use; empty if none is set, or without permission to read it.
+        state: `ready`, `unset`, `deleted` (set, but IAM has no such role), or `unknown` (no permission to read it).
     """
 
     arn: str
@@ -25,7 +25,7 @@ class LogsRole:
 
 
 def find_logs_role(session: boto3.Session) -> LogsRole:
-    """Read the setting, and whether its role still exists: API Gateway keeps the ARN of a deleted one.
+    """Read the setting, and check that its role still exists: API Gateway keeps the ARN of a deleted one.
 
     Raises:
         ClientError: for any other reason than missing permissions.
@@ -45,5 +45,5 @@ def find_logs_role(session: boto3.Session) -> LogsRole:
             return LogsRole(arn, "deleted")
         if not is_denied(error):
             raise
-        # Who deploys need not be allowed to read roles: then the setting is believed.
+        # Without permission to read roles, trust the setting.
     return LogsRole(arn, "ready")

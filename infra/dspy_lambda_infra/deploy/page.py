@@ -1,4 +1,4 @@
-"""What a deployment would do and cost, on one page."""
+"""Renders the page that shows what a deployment would do and cost."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from dspy_lambda_infra.template.api import ACCESS_LOG
 from dspy_lambda_infra.template.functions import reserved_parts, reserved_total
 
 _OPEN = "OPEN TO THE WORLD (auth: none in the config)"
-_MAKE_ROLE = "--api-access-log new-role makes one, for all REST APIs of this account and region"
+_MAKE_ROLE = "--api-access-log new-role creates one, for all REST APIs in this account and Region"
 
 
 def page(project: Project, stack: str, account: Account | None, why: str, parameters: Mapping[str, str]) -> str:
-    """The page, up to the change set.
+    """Return the page, up to the change set.
 
     Args:
-        why: why there is no account.
+        why: the reason why there is no account.
     """
     where = f"account {account.id}, {account.region}" if account else f"account not read: {why}"
     title = f"stack {stack}, stage {parameters['Stage']}: {len(project.functions)} programs, {where}"
     lines = [title, "", *_api(project), *_access_log(account, parameters), _concurrency(project, account, parameters)]
     if account is None:
-        lines.append("keys        NOT checked: the account was not read")
+        lines.append("keys        NOT checked: the account could not be read")
     lines += ["", "limits", *_indented(find_limits(project).text)]
     lines += ["", "worst case", *_indented(cost_table(project))]
     return "\n".join(lines)
@@ -36,7 +36,7 @@ def page(project: Project, stack: str, account: Account | None, why: str, parame
 def page_document(
     project: Project, stack: str, account: Account | None, why: str, parameters: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The same as JSON takes it; figures of the account are null where it was not read."""
+    """Return the same as a JSON-serializable dict; the account's figures are null if it could not be read."""
     api = project.config.lambda_.api
     return {
         "stack": stack,
@@ -62,7 +62,7 @@ def _api(project: Project) -> list[str]:
         return []
     api = project.config.lambda_.api
     throttle = f"{api.throttle.rate:g} requests/s, bursts of {api.throttle.burst}"
-    limit = "no throttle but concurrency" if api.kind == "url" else throttle
+    limit = "throttled by concurrency only" if api.kind == "url" else throttle
     return [f"api         {api.kind}; {_OPEN if api.auth == 'none' else f'auth: {api.auth}'}; {limit}"]
 
 
@@ -72,11 +72,11 @@ def _access_log(account: Account | None, parameters: Mapping[str, str]) -> list[
     mode, role = parameters[ACCESS_LOG], account.logs_role if account else None
     match mode, role.state if role else "unknown":
         case "new-role", _:
-            said = "with a role that this stack sets for all REST APIs of this account and region"
+            said = "with a role that this stack sets for all REST APIs in this account and Region"
         case "account-role", "ready" | "unknown":
             said = f"with the account's role {role.arn if role else ''}".rstrip()
         case "account-role", _:
-            said = f"with the account's role, WHICH IS NOT THERE: the deployment would fail; {_MAKE_ROLE}"
+            said = f"with the account's role, WHICH DOES NOT EXIST: the deployment would fail; {_MAKE_ROLE}"
         case "none", "deleted":
             said = f"off: the account's role {role.arn if role else ''} no longer exists; {_MAKE_ROLE}"
         case "none", "unset":
@@ -84,7 +84,7 @@ def _access_log(account: Account | None, parameters: Mapping[str, str]) -> list[
         case "none", "ready":
             said = "off (--api-access-log account-role)"
         case _:
-            said = "off: whether the account has a log role cannot be seen (--api-access-log account-role if it has)"
+            said = "off: no permission to look up the account's log role (if it has one: --api-access-log account-role)"
     return [f"access log  {said}"]
 
 

@@ -1,4 +1,4 @@
-"""The template's parameters for one deployment: as asked, else as deployed, else as the account needs them."""
+"""Chooses the template's parameters: as given, otherwise as deployed, otherwise as the account requires."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dspy_lambda_infra.template.api import ACCESS_LOG
 from dspy_lambda_infra.template.functions import reserves
 from dspy_lambda_infra.template.sam_files import DEFAULT_STAGE
 
-# The template's own, and the option that sets each.
+# The template's own parameters, and the option that sets each.
 _OPTIONS = {
     "Stage": "--stage",
     "SecretsVersion": "--secrets-version",
@@ -27,10 +27,10 @@ _OPTIONS = {
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says about the stack; None where it says nothing.
+    """The command line's options for the stack; None where omitted.
 
     Attributes:
-        parameters: values of template.extra.yaml's own parameters.
+        parameters: values for parameters from template.extra.yaml.
     """
 
     stage: str | None = None
@@ -43,10 +43,10 @@ class Options:
 
 
 def choose_parameters(options: Options, project: Project, account: Account | None) -> dict[str, str]:
-    """The values to deploy with.
+    """Return the values to deploy with.
 
     Raises:
-        ConfigError: the stack belongs to another stage; or the access log would replace a log role that works.
+        ConfigError: the stack belongs to another stage, or the access log would replace a working log role.
     """
     before = account.parameters if account else {}
     settings = project.config.lambda_
@@ -61,16 +61,16 @@ def choose_parameters(options: Options, project: Project, account: Account | Non
         parameters["SecretsVersion"] = version
     for key, value in options.parameters.items():
         if key in _OPTIONS:
-            raise ConfigError(f"--parameter {key}: has an option of its own; use {_OPTIONS[key]}.")
+            raise ConfigError(f"--parameter {key}: has its own option; use {_OPTIONS[key]}.")
         parameters[key] = value
     return parameters
 
 
 def check_parameters(parameters: Mapping[str, str], template: dict[str, Any]) -> None:
-    """Refuse what CloudFormation would refuse.
+    """Refuse parameters that CloudFormation would reject.
 
     Raises:
-        ConfigError: a parameter that the template does not have, or a value that it does not allow.
+        ConfigError: the template does not have a parameter, or does not allow its value.
     """
     declared = template.get("Parameters", {})
     for key, value in parameters.items():
@@ -85,14 +85,14 @@ def check_parameters(parameters: Mapping[str, str], template: dict[str, Any]) ->
 
 
 def reserves_concurrency(options: Options, account: Account | None) -> bool:
-    """Whether concurrency is reserved: as asked, else as deployed, else where the account's quota allows it."""
+    """Whether to reserve concurrency: as given, otherwise as deployed, otherwise if the account's quota allows it."""
     before = account.parameters.get("ReserveConcurrency") if account else None
     asked = options.reserve_concurrency or before
     return asked == "true" if asked else account is None or account.concurrency > UNRESERVED
 
 
 def reserved_by(account: Account) -> int:
-    """What the deployed stack has reserved itself."""
+    """Return how much concurrency the deployed stack has reserved."""
     if account.parameters.get("ReserveConcurrency") != "true":
         return 0
     total = 0
@@ -105,10 +105,10 @@ def reserved_by(account: Account) -> int:
 
 
 def choose_stage(options: Options, deployed: str | None) -> str:
-    """The stage to deploy: as asked, else that of the stack that is named, else the default one.
+    """Return the stage to deploy: as given, otherwise the named stack's, otherwise the default.
 
     Args:
-        deployed: the stage of the stack that is there; None where it is not known.
+        deployed: the deployed stack's stage; None if unknown.
     """
     return options.stage or (deployed if options.stack_name else None) or DEFAULT_STAGE
 
@@ -117,10 +117,10 @@ def _stage(options: Options, before: Mapping[str, str]) -> str:
     deployed = before.get("Stage")
     stage = choose_stage(options, deployed)
     if deployed and deployed != stage:
-        # It names the API's address and the keys: the stack would serve with another stage's.
+        # The stage is part of the API's URL and the secret names: the stack would use another stage's keys.
         raise ConfigError(
-            f"the stack is stage {deployed}, and a stack keeps its stage: deploy {stage} as a stack of its own "
-            f"(--stage {stage} without --stack-name, or with another one)."
+            f"the stack belongs to stage {deployed}, which cannot change: deploy {stage} as a separate stack "
+            f"(--stage {stage} without --stack-name, or with another name)."
         )
     return stage
 
@@ -130,7 +130,7 @@ def _access_log(options: Options, account: Account | None) -> str:
     role = account.logs_role if account else None
     if options.api_access_log == "new-role" and before != "new-role" and role and role.state == "ready":
         raise ConfigError(
-            f"--api-access-log new-role: API Gateway has the log role {role.arn} in this account and region already, "
+            f"--api-access-log new-role: API Gateway already has the log role {role.arn} in this account and Region, "
             "for all REST APIs; use --api-access-log account-role."
         )
     fitting = "account-role" if role and role.state == "ready" else "none"

@@ -1,4 +1,4 @@
-"""A translated template with its parameters and conditions worked out, so that two of them can be compared."""
+"""Resolves a translated template's parameters and conditions, so that two templates can be compared."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _NO_VALUE = {"Ref": "AWS::NoValue"}
 
 
 def resolve(template: dict[str, Any], parameters: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """The resources that the parameters leave, by logical id.
+    """Return the resources that exist with these parameters, by logical id.
 
-    References to parameters become values, `Fn::If` the branch that is taken. What only a deployment knows (references
-    to resources, pseudo parameters, values hidden by NoEcho) stays as it is.
+    References to parameters become values, `Fn::If` the chosen branch. What only a deployment knows (references to
+    resources, pseudo parameters, values hidden by NoEcho) stays unchanged.
 
     Args:
-        parameters: values over the template's defaults.
+        parameters: values that override the template's defaults.
     """
     declared = template.get("Parameters") or {}
     known = {name: str(entry["Default"]) for name, entry in declared.items() if "Default" in entry}

@@ -1,4 +1,4 @@
-"""A SAM template as the CloudFormation template that AWS makes of it, by AWS's own translator, offline."""
+"""Translates a SAM template to CloudFormation with AWS's own translator, offline."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from samtranslator.yaml_helper import yaml_parse
 from dspy_lambda.errors import ConfigError
 
 _MANAGED = "arn:aws:iam::aws:policy/"
-# The managed policies that SAM gives a function's role by itself.
+# The managed policies that SAM adds to a function's role.
 _POLICIES = {
     "AWSLambdaBasicExecutionRole": f"{_MANAGED}service-role/AWSLambdaBasicExecutionRole",
     "AWSLambdaVPCAccessExecutionRole": f"{_MANAGED}service-role/AWSLambdaVPCAccessExecutionRole",
@@ -23,23 +23,23 @@ _POLICIES = {
 }
 
 
-# It tells of feature toggles that only AWS's own service has.
+# It logs feature toggles that only AWS's service has.
 logging.getLogger("samtranslator").setLevel(logging.ERROR)
-# Stand in for the artifacts, which `sam deploy` uploads first.
+# Placeholders for the artifacts, which `sam deploy` uploads first.
 _CODE = "s3://artifacts/not-uploaded"
 _IMAGE = "000000000000.dkr.ecr.us-east-1.amazonaws.com/artifacts:not-uploaded"
 
 
 def translate(text: str, parameters: dict[str, str], region: str = "us-east-1") -> dict[str, Any]:
-    """The translated template.
+    """Return the translated template.
 
     Args:
         text: the SAM template.
-        parameters: values over the template's defaults.
-        region: where it would be deployed to.
+        parameters: values that override the template's defaults.
+        region: the Region to deploy to.
 
     Raises:
-        ConfigError: the translator refuses the template; with its reasons.
+        ConfigError: the translator rejects the template; contains its reasons.
     """
     return translate_mapping(yaml_parse(text), parameters, region)
 
@@ -47,7 +47,7 @@ def translate(text: str, parameters: dict[str, str], region: str = "us-east-1") 
 def translate_mapping(
     template: dict[str, Any], parameters: dict[str, str], region: str = "us-east-1"
 ) -> dict[str, Any]:
-    """The same of a template as a mapping without short-form intrinsics, which is changed."""
+    """Translate a template given as a mapping without short-form intrinsics; modifies the mapping."""
     for resource in template["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":
             is_image = resource["Properties"].get("PackageType") == "Image"

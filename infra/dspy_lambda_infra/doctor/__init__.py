@@ -1,1 +1,1 @@
-"""`dspy-lambda doctor`: where the time goes."""
+"""`dspy-lambda doctor`: shows where the time goes."""

@@ -1,4 +1,4 @@
-"""Cold starts of built artifacts: the real runtime client, from its process's start to its first request for work."""
+"""Measures cold starts of built artifacts with the real runtime client, from process start to its first poll."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LINE = re.compile(r"import time:\s+(\d+) \|\s+\d+ \|\s*([\w.]+)")
 
 @dataclass(frozen=True)
 class Start:
-    """What is started: an artifact's handler, or (as a floor to hold it against) the import of one package there."""
+    """What to start: an artifact's handler, or (as a baseline) the import of one package from it."""
 
     artifact: Path
     handler: str | None
@@ -37,17 +37,17 @@ class Start:
 
 
 class Runtime:
-    """The target's Python with awslambdaric beside the artifact, as Lambda has it beside the task root."""
+    """The target's Python with awslambdaric next to the artifact, as Lambda has it next to the task root."""
 
     def __init__(self, target: Target, cache: Path) -> None:
-        """Take the runtime client from the cache, or install it there.
+        """Load the runtime client from the cache, or install it there.
 
         Raises:
-            ConfigError: there is no such Python here, or the client cannot be installed.
+            ConfigError: this machine does not have that Python, or the client cannot be installed.
         """
         interpreter = target.interpreter()
         if interpreter is None:
-            raise ConfigError(f"no Python {target.python} on this machine: a cold start of it cannot be measured here.")
+            raise ConfigError(f"no Python {target.python} on this machine: its cold start cannot be measured here.")
         self._interpreter = interpreter
         self._client = cache.resolve() / f"awslambdaric-{target.python}"
         if not self._client.is_dir():
@@ -62,10 +62,10 @@ class Runtime:
                 place.rename(self._client)
 
     def seconds(self, start: Start) -> float:
-        """From the start of the process until it is ready.
+        """Return the seconds from process start until it is ready.
 
         Raises:
-            ConfigError: it was not, within a minute; with what it said.
+            ConfigError: it was not ready within a minute; contains its output.
         """
         if start.handler is None:
             begin = time.perf_counter()
@@ -87,7 +87,7 @@ class Runtime:
         return seconds
 
     def imports(self, start: Start) -> Counter[str]:
-        """Milliseconds that each top-level package's own modules take to import."""
+        """Return how many milliseconds each top-level package's own modules take to import."""
         assert start.handler
         code = f"import {start.handler.rpartition('.')[0]}"
         process = self._spawn(["-X", "importtime", "-c", code], start, {})
@@ -112,11 +112,11 @@ class Runtime:
         return subprocess.Popen([self._interpreter, *arguments], cwd=start.artifact, env=environment, **output)
 
 
-def side_by_side(runtime: Runtime, starts: dict[str, Start], rounds: int) -> dict[str, float]:
-    """Medians in seconds; all are started in turn, round after round, so that a noisy machine is noisy for all."""
+def median_seconds(runtime: Runtime, starts: dict[str, Start], rounds: int) -> dict[str, float]:
+    """Return medians in seconds; alternates between all starts in each round, so that noise affects all equally."""
     found: dict[str, list[float]] = {name: [] for name in starts}
     for start in starts.values():
-        runtime.seconds(start)  # the disk's cache
+        runtime.seconds(start)  # warm the disk cache
     for number in range(1, rounds + 1):
         step(f"round {number} of {rounds} ...")
         for name, start in starts.items():
@@ -125,7 +125,7 @@ def side_by_side(runtime: Runtime, starts: dict[str, Start], rounds: int) -> dic
 
 
 class _RuntimeApi:
-    """As much of Lambda's Runtime API as it takes to hear that a process is ready, or that its init failed."""
+    """The part of Lambda's Runtime API that shows when a process is ready, or that its init failed."""
 
     def __init__(self) -> None:
         self.ready = threading.Event()

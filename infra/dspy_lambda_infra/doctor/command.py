@@ -12,16 +12,16 @@ from dspy_lambda_infra.artifact.build import build
 from dspy_lambda_infra.artifact.command import find_function, target_of
 from dspy_lambda_infra.artifact.distributions import CACHE_FOLDER
 from dspy_lambda_infra.artifact.target import Target
-from dspy_lambda_infra.doctor.cold_start import Runtime, Start, side_by_side
+from dspy_lambda_infra.doctor.cold_start import Runtime, Start, median_seconds
 from dspy_lambda_infra.progress import step, steps
 from dspy_lambda_infra.project import (
     CATALOGUE,
     CATALOGUE_HANDLER,
     HANDLER,
     Project,
+    announce_imports,
     load_project,
     logical_id,
-    say_what_runs,
 )
 from dspy_lambda_infra.report import report
 
@@ -29,16 +29,16 @@ _LARGEST = 10
 
 
 def run_doctor(root: Path, function: str | None, rounds: int, *, as_json: bool = False) -> int:
-    """Build what is asked for into a temporary folder, start it some times, and print figures.
+    """Build functions into a temporary folder, start them repeatedly, and print the figures.
 
     Args:
         function: a program's name, or its function's logical id; None for all.
-        rounds: how often each is started; the figures are medians.
+        rounds: how often to start each function; the figures are medians.
     """
-    say_what_runs(root)
+    announce_imports(root)
     project = load_project(root)
     names = [find_function(project, function)] if function else project.function_names
-    # Of this machine's architecture: what is built for another cannot be started here, and imports the same.
+    # For this machine's architecture: other artifacts cannot be started here, and import the same modules.
     machine = "arm64" if platform.machine() in ("arm64", "aarch64") else "x86_64"
     target = target_of(project, names[0], architecture=machine)
     with tempfile.TemporaryDirectory() as folder, steps(len(names) + rounds):
@@ -46,7 +46,7 @@ def run_doctor(root: Path, function: str | None, rounds: int, *, as_json: bool =
         runtime = Runtime(target, project.root / CACHE_FOLDER)
         bare = next((Start(s.artifact, None) for name, s in starts.items() if name != CATALOGUE), None)
         both = {**({"": bare} if bare else {}), **starts}
-        seconds = side_by_side(runtime, both, rounds)
+        seconds = median_seconds(runtime, both, rounds)
         imports = {name: dict(runtime.imports(start).most_common(_LARGEST)) for name, start in starts.items()}
     floor = seconds.pop("", None)
     functions = [
@@ -74,7 +74,7 @@ def _text(document: dict[str, Any]) -> str:
 
 
 def start_of(project: Project, name: str, target: Target, folder: Path) -> Start:
-    """Build a function; how it is started, with a key that is none."""
+    """Build a function and return how to start it, with a fake key."""
     step(f"building {logical_id(name)} ...")
     built = build(project, name, target, folder / logical_id(name), lambda line: print(line, file=sys.stderr))
     is_image = project.config.lambda_.package_type == "Image"

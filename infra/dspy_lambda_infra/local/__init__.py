@@ -1,1 +1,1 @@
-"""Lambda, API Gateway and SQS on one machine, around the real runtime client."""
+"""Emulates Lambda, API Gateway and SQS on one machine, around the real runtime client."""

@@ -1,8 +1,8 @@
-"""Which requests the servers of this machine refuse: those that a web page could send.
+"""Decides which requests the local servers refuse: those that a web page could send.
 
-Nothing here asks for a signature, so a page in the developer's browser could spend the developer's model keys. Browsers
-tell such requests apart: they name the page in Origin with every method but GET and HEAD, whatever the content type.
-A page that made its own name resolve to this machine (DNS rebinding) has that name in Host.
+Nothing here requires a signature, so a page in the developer's browser could use the developer's model keys. Browsers
+mark such requests: they name the page in Origin for every method except GET and HEAD, whatever the content type. A page
+that made its own name resolve to this machine (DNS rebinding) has that name in Host.
 """
 
 from __future__ import annotations
@@ -20,37 +20,35 @@ Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 def refuse_host(hosts: Sequence[str], port: int) -> str | None:
-    """Why a request with these Host headers is refused, or None."""
+    """Return the reason to refuse a request with these Host headers, or None."""
     if len(hosts) == 1 and hosts[0].lower() in _own_hosts(port):
         return None
     return (
-        f"Host {', '.join(hosts)!r} is not this server, and a web page could have sent this: "
+        f"Host {', '.join(hosts)!r} is not this server, so a web page could have sent this request: "
         f"call http://127.0.0.1:{port} or http://localhost:{port}."
     )
 
 
 def refuse_origin(method: str, origins: Sequence[str], port: int, allowed: Sequence[str]) -> str | None:
-    """Why a request with these Origin headers is refused, or None. Reading is left to CORS.
+    """Return the reason to refuse a request with these Origin headers, or None. CORS governs reading.
 
     Args:
-        allowed: `server.cors_origins` of the config. There "*" stands for the pages of this machine: on AWS others
+        allowed: the config's `server.cors_origins`. Here "*" means pages of this machine only: on AWS other pages
             would need a signature or a token, but here they would need nothing.
     """
     own = {f"http://{host}" for host in _own_hosts(port)}
     for origin in origins:
         known = origin in own or origin in allowed or ("*" in allowed and _is_local(origin))
         if not known and method not in _READING:
-            return (
-                f"Pages of {origin!r} may not call this server: name them in server.cors_origins of dspy.config.yaml."
-            )
+            return f"Pages from {origin!r} may not call this server: add it to server.cors_origins in dspy.config.yaml."
     return None
 
 
 def refuse_browser(headers: Iterable[str]) -> str | None:
-    """Why a request with headers of these names is refused by a server that no page has a use for, or None.
+    """Return the reason why a server that no page needs refuses a request with these header names, or None.
 
-    A page can send GET without an Origin, and would take what GET hands out only once, although it may not read it.
-    Browsers mark that, too: https://www.w3.org/TR/fetch-metadata/
+    A page can send GET without an Origin, and would consume what GET hands out only once, even though it cannot read
+    it. Browsers mark these requests too: https://www.w3.org/TR/fetch-metadata/
     """
     if {"origin", "sec-fetch-site"}.isdisjoint(name.lower() for name in headers):
         return None
@@ -58,17 +56,17 @@ def refuse_browser(headers: Iterable[str]) -> str | None:
 
 
 def refuse_pages(app: Wsgi) -> Wsgi:
-    """A WSGI server's application for clients of AWS, which sign their requests.
+    """Wrap a WSGI application for AWS clients, which sign their requests.
 
-    A page can send GET without an Origin (an image's address), and SQS takes messages that way; but it can send
-    no Authorization header without asking first. What the server allows pages (moto: everything) is left out.
+    A page can send GET without an Origin (as an image URL), and SQS accepts messages that way; but a page cannot send
+    an Authorization header without a preflight. The server's own CORS headers (moto allows everything) are removed.
     """
 
     def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         host = [environ["HTTP_HOST"]] if "HTTP_HOST" in environ else []
         reason = refuse_host(host, int(environ["SERVER_PORT"]))
         if "HTTP_ORIGIN" in environ or "HTTP_AUTHORIZATION" not in environ:
-            reason = "Web pages may not call this server: send requests that are signed, as the AWS CLI and SDKs do."
+            reason = "Web pages may not call this server: send signed requests, as the AWS CLI and SDKs do."
         if reason is None:
             return app(environ, _without_cors(start_response))
         start_response("403 Forbidden", [("Content-Type", "application/json")])
@@ -86,7 +84,7 @@ def _without_cors(start_response: Any) -> Any:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a server that listens there can be called by programs of this machine only."""
+    """Whether a server on that host accepts calls from this machine only."""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:

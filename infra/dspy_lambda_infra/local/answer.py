@@ -1,4 +1,4 @@
-"""What an invocation ends with."""
+"""The result of an invocation."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Answer:
-    """What an invocation ended with: the function's payload, or the error's with its type in `error`."""
+    """An invocation's result: the function's payload, or the error's, with its type in `error`."""
 
     payload: bytes
     error: str | None = None
 
     @property
     def message(self) -> str:
-        """An error's text."""
+        """Return an error's text."""
         try:
             return str(json.loads(self.payload)["errorMessage"])
         except (ValueError, KeyError, TypeError):
@@ -24,13 +24,13 @@ class Answer:
 
 
 def error_answer(kind: str, message: str, request_id: str = "") -> Answer:
-    """An error as Lambda itself reports it."""
+    """Return an error as Lambda itself reports it."""
     payload = {"errorType": kind, "errorMessage": message, "requestId": request_id}
     return Answer(json.dumps(payload).encode(), kind)
 
 
-# What ends a process from outside or by a fault. Within a namespace the status is that of a shell, which says 128 + n
-# for signal n, as a program may itself; 129, say, is an exit status.
+# Signals that end a process from outside or by a fault. Within a namespace, the status comes from a shell, which
+# reports 128 + n for signal n; a program may exit with such a status itself, so 129, for example, is an exit status.
 _SIGNALS = (
     signal.SIGILL,
     signal.SIGABRT,
@@ -43,7 +43,7 @@ _SIGNALS = (
 
 
 def exit_answer(status: int, request_id: str = "") -> Answer:
-    """The answer when the process has ended, in the words of Lambda: "signal: killed" when it was out of memory."""
+    """Return the answer for a process that has exited, in Lambda's words: "signal: killed" if it ran out of memory."""
     number = -status if status < 0 else status - 128
     killed = status < 0 or number in _SIGNALS
     end = f"signal: {(signal.strsignal(number) or str(number)).lower()}" if killed else f"exit status {status}"

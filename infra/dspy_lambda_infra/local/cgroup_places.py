@@ -1,4 +1,4 @@
-"""Where this process may make control groups: the hierarchies that are mounted, and its own groups in them.
+"""Finds where this process may create control groups: the mounted hierarchies, and its own groups in them.
 
 https://docs.kernel.org/admin-guide/cgroup-v2.html, https://docs.kernel.org/admin-guide/cgroup-v1/cgroups.html
 """
@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 CONTROLLERS = ("memory", "cpu")
-# By controller: the version of its control groups, 1 or 2, and a folder.
+# By controller: the version of its control groups (1 or 2) and a folder.
 Folders = dict[str, tuple[int, Path]]
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a controller's groups may be made.
+    """Where a controller's groups may be created.
 
     Attributes:
         version: of the control groups, 1 or 2.
-        parents: this process's own group; with version 2 also those above it, because there a group either holds
-            processes or passes controllers on.
+        parents: this process's own group; with version 2 also those above it, because there a group either contains
+            processes or delegates controllers.
     """
 
     version: int
@@ -29,9 +29,9 @@ class Place:
 
 
 def find_places(mountinfo: str, own_groups: str) -> dict[str, Place]:
-    """By controller, from the texts of /proc/self/mountinfo and /proc/self/cgroup.
+    """Return the places by controller, from the texts of /proc/self/mountinfo and /proc/self/cgroup.
 
-    A controller that a hierarchy of version 1 has is not in that of version 2.
+    A controller in a version 1 hierarchy is not in the version 2 hierarchy.
     """
     own = {names: PurePosixPath(path) for _, names, path in (line.split(":", 2) for line in own_groups.splitlines())}
     old: dict[str, Place] = {}
@@ -50,7 +50,7 @@ def find_places(mountinfo: str, own_groups: str) -> dict[str, Place]:
 
 
 def _mounts(mountinfo: str) -> Iterator[tuple[str, set[str], str, Path]]:
-    """Type, options, mounted root and mount point of each file system of control groups."""
+    """Yield type, options, mounted root and mount point of each control group file system."""
     for line in mountinfo.splitlines():
         before, _, after = line.partition(" - ")
         root, mount_point = before.split()[3:5]
@@ -60,7 +60,7 @@ def _mounts(mountinfo: str) -> Iterator[tuple[str, set[str], str, Path]]:
 
 
 def parents_of(places: dict[str, Place], wanted: tuple[str, ...]) -> Iterator[Folders]:
-    """Parents for the wanted controllers, nearest first: one for those of version 2, as a process is in one group."""
+    """Yield parents for the wanted controllers, nearest first; version 2 has one for all: a process is in one group."""
     if not set(wanted) <= set(places):
         return
     for depth in range(max(len(places[name].parents) for name in wanted)):

@@ -1,4 +1,4 @@
-"""Memory and CPU limits of an execution environment, by the kernel's control groups, version 2 or 1.
+"""Limits an execution environment's memory and CPU with the kernel's control groups, version 2 or 1.
 
 https://docs.kernel.org/admin-guide/cgroup-v2.html, https://docs.kernel.org/admin-guide/cgroup-v1/memory.html,
 https://docs.kernel.org/scheduler/sched-bwc.html
@@ -19,12 +19,12 @@ from pathlib import Path
 from dspy_lambda.quotas import MB_PER_CORE
 from dspy_lambda_infra.local.cgroup_places import CONTROLLERS, Folders, Place, find_places, parents_of
 
-# A tenth of a second, the kernel's default, would let a small function stand still for most of it.
+# The kernel's default of a tenth of a second would leave a small function paused for most of it.
 _PERIOD_US = 20_000
 _PREFIX = "dspy-lambda"
 _numbers = itertools.count()
 
-# Goes into each of the first N groups and becomes the command that follows.
+# Enters each of the first N groups and then executes the command that follows.
 _SCRIPT = """
 n=$1; shift
 while [ "$n" -gt 0 ]; do
@@ -39,10 +39,10 @@ class Group:
     """One execution environment's control groups.
 
     Args:
-        folders: those to make.
+        folders: the groups to create.
 
     Raises:
-        OSError: the groups cannot be made here.
+        OSError: the groups cannot be created here.
     """
 
     def __init__(self, folders: Folders, memory_mb: int) -> None:
@@ -59,12 +59,12 @@ class Group:
             raise
 
     def command(self, command: list[str]) -> list[str]:
-        """The command, in these groups from its first instruction on."""
+        """Wrap a command so that it runs in these groups from its first instruction."""
         folders = [str(folder) for folder in self.folders]
         return ["sh", "-c", _SCRIPT, "limits", str(len(folders)), *folders, *command]
 
     def limit_cpu(self) -> None:
-        """Limit it to its share of the cores from now on."""
+        """Start limiting it to its CPU share."""
         if self._cpu is None or self._cores >= len(os.sched_getaffinity(0)):
             return
         version, folder = self._cpu
@@ -76,21 +76,21 @@ class Group:
                 _write(folder / "cpu.cfs_period_us", str(_PERIOD_US))
                 _write(folder / "cpu.cfs_quota_us", str(quota))
         except OSError as error:
-            if error.errno != errno.EINVAL:  # version 1 refuses what is more than the parent has: that is limit enough
+            if error.errno != errno.EINVAL:  # version 1 rejects more than the parent has: the parent's limit is enough
                 raise
 
     def remove(self) -> bool:
-        """Remove the groups; False while one still has a process that is being killed."""
+        """Remove the groups; return False while one still contains a process that is being killed."""
         left = [folder for folder in self.folders if not _remove(folder)]
         return not left
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Makes the groups of execution environments.
+    """Creates the groups of execution environments.
 
     Attributes:
-        parents: where.
+        parents: the folders to create them in.
         unlimited: what is not limited on this machine, and why; or None.
     """
 
@@ -98,11 +98,11 @@ class Limits:
     unlimited: str | None
 
     def group(self, memory_mb: int) -> Group:
-        """Groups with a function's memory and share of a core."""
+        """Return groups with a function's memory and CPU share."""
         return _group(self.parents, memory_mb)
 
     def sweep(self) -> None:
-        """Remove the groups of local Lambdas that were killed: those have no processes any more."""
+        """Remove the groups of local Lambdas that were killed and so have no processes left."""
         for _, parent in self.parents.values():
             for folder in parent.glob(f"{_PREFIX}-*-*"):
                 if not Path("/proc", folder.name.split("-")[2]).exists():
@@ -111,9 +111,9 @@ class Limits:
 
 @cache
 def find() -> Limits:
-    """What can be limited on this machine: tried, not guessed."""
+    """Find out by trying what can be limited on this machine."""
     if sys.platform != "linux":
-        return Limits({}, "memory and CPU: control groups need Linux")
+        return Limits({}, "memory and CPU: control groups require Linux")
     places = find_places(*(Path("/proc/self", name).read_text() for name in ("mountinfo", "cgroup")))
     _pass_controllers_on(places)
     problem = ""
@@ -130,7 +130,7 @@ def find() -> Limits:
 
 
 def _pass_controllers_on(places: dict[str, Place]) -> None:
-    """Where nobody has done so, as systemd does: of version 2, only the root may hold processes and pass them on."""
+    """Delegate controllers where systemd has not: in version 2, only the root can also contain processes."""
     for name, place in places.items():
         if place.version == 2:
             with contextlib.suppress(OSError):
@@ -158,7 +158,7 @@ def _group(parents: Folders, memory_mb: int) -> Group:
 
 
 def _limit_memory(version: int, folder: Path, size: int) -> None:
-    """Lambda's functions have no swap. Its limit has no file where the kernel does not count swap."""
+    """Limit memory without swap, as on Lambda. There is no swap limit file if the kernel does not account for swap."""
     memory, swap, most = (
         ("memory.max", "memory.swap.max", 0)
         if version == 2
@@ -170,7 +170,7 @@ def _limit_memory(version: int, folder: Path, size: int) -> None:
 
 
 def _write(file: Path, value: str) -> None:
-    if not file.exists():  # writing to it would say "Permission denied"
+    if not file.exists():  # writing would raise "Permission denied"
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
     file.write_text(value)
 

@@ -37,11 +37,11 @@ def run_local(
     """Serve a project until Ctrl-C.
 
     Args:
-        port: of the HTTP front; 0 for a free one.
-        api: which events the front makes (rest, http or url); None for the config's.
-        visibility_timeout: of the queues, in seconds; None for the config's.
-        model_server: whether an embedded server answers for the models.
-        as_json: whether the addresses are printed as one line of JSON.
+        port: the HTTP front's port; 0 picks a free one.
+        api: the front's kind of events (rest, http or url); None uses the config's.
+        visibility_timeout: the queues' visibility timeout in seconds; None uses the config's.
+        model_server: whether an embedded server answers model calls.
+        as_json: whether to print the addresses as one line of JSON.
 
     Raises:
         ConfigError: the project cannot be served, or a model's key is missing.
@@ -65,15 +65,15 @@ def run_invoke(
     limit_resources: bool = True,
     as_json: bool = False,
 ) -> int:
-    """Run one event; the answer on stdout, logs on stderr; 1 on a function error or any batchItemFailures.
+    """Run one event. Print the answer to stdout and logs to stderr; return 1 on a function error or batchItemFailures.
 
     Args:
-        event: a file with an event of AWS, or - for standard input; or else
-        inputs: the program's inputs: a JSON object, a file of it, or -.
-        as_json: whether the answer is printed as it came, on a terminal too.
+        event: a file with an AWS event, or - for standard input; alternatively
+        inputs: the program's inputs: a JSON object, a file with one, or -.
+        as_json: whether to print the answer unformatted even on a terminal.
 
     Raises:
-        ConfigError: no such program, no JSON, or a model's key is missing.
+        ConfigError: unknown program, invalid JSON, or a model's key is missing.
     """
     payload = _read_event(event) if event is not None else _direct_event(inputs or "")
     progress("loading the project ...")
@@ -82,7 +82,7 @@ def run_invoke(
     if program is not None and program not in project.functions:
         raise ConfigError(f"no program {program!r}; the project has: {known}.")
     if event is None and program is None and len(project.functions) != 1:
-        raise ConfigError(f"--inputs needs a program: {known}.")
+        raise ConfigError(f"--inputs requires a program: {known}.")
     with model_variables(model_server, project) as variables:
         require_keys(project, [program] if program else project.functions, variables)
         local = LocalLambda(project, variables, log_to(sys.stderr), limit_resources=limit_resources)
@@ -97,7 +97,7 @@ async def _serve(
 
     def on_signal(number: int) -> None:
         if received:
-            os._exit(1)  # the second time it is meant at once; the kernel takes the functions along
+            os._exit(1)  # the second signal means now; the kernel kills the functions too
         received.append(number)
         stop.set()
 
@@ -122,7 +122,7 @@ async def _serve(
                     print(json.dumps(_document(project, local, kind, address, server.address)))
                 else:
                     _show_addresses(project, local, kind, address, server.address)
-                progress("Ctrl-C ends it. The first call of each function starts it, which takes seconds.")
+                progress("Press Ctrl-C to stop. The first call of each function starts it, which takes seconds.")
                 sys.stdout.flush()
                 await stop.wait()
         except OSError as error:
@@ -148,7 +148,7 @@ def _show_addresses(project: Project, local: LocalLambda, kind: str, address: st
 
 
 def _document(project: Project, local: LocalLambda, kind: str, address: str, queues: str) -> dict[str, Any]:
-    """The same as JSON takes it."""
+    """Return the same as a JSON-serializable dict."""
     return {
         "address": address,
         "kind": kind,
@@ -161,10 +161,10 @@ def _document(project: Project, local: LocalLambda, kind: str, address: str, que
 
 
 def visibility_warnings(project: Project, seconds: int | None) -> list[str]:
-    """A line if records would become visible while their functions may still work on them.
+    """Warn if records would become visible while their functions may still be processing them.
 
     Args:
-        seconds: the visibility timeout that was given; None for the config's.
+        seconds: the given visibility timeout; None for the config's.
     """
     queued = [function for function in project.functions.values() if function.settings.sqs]
     short = [function for function in queued if seconds is not None and seconds < function.settings.timeout_seconds]
@@ -172,17 +172,17 @@ def visibility_warnings(project: Project, seconds: int | None) -> list[str]:
         return []
     named = ", ".join(f"{function.name} ({function.settings.timeout_seconds} s)" for function in short)
     return [
-        f"--visibility-timeout {seconds} is below the timeout of {named}: a record comes back while it is worked on, "
-        "and runs twice; to see failed records again soon, set sqs.backoff_seconds: 1 in the config"
+        f"--visibility-timeout {seconds} is below the timeout of {named}: a record is delivered again while it is "
+        "being processed, and runs twice; to retry failed records sooner, set sqs.backoff_seconds: 1 in the config"
     ]
 
 
 def send_command(function: Function, endpoint: str, queue: str) -> str:
-    """The AWS CLI's command that sends a program's inputs to its local queue."""
+    """Return the AWS CLI command that sends a program's inputs to its local queue."""
     schema = function.program.schemas.inputs.json_schema() if function.program else {}
     body = json.dumps(dict.fromkeys(schema.get("required", []), "..."))
     group = ["--message-group-id", "1"] if function.settings.sqs and function.settings.sqs.fifo else []
-    keys = ["AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x"]  # the CLI wants some; nobody checks them
+    keys = ["AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x"]  # the CLI requires some; nothing checks them
     where = ["--region", REGION, "--endpoint-url", endpoint, "--queue-url", queue]
     return shlex.join([*keys, "aws", "sqs", "send-message", *where, "--message-body", body, *group])
 
@@ -193,7 +193,7 @@ async def _invoke(lambda_: LocalLambda, function: str, event: bytes, as_json: bo
         try:
             answer = await local.function(function).invoke(event)
         except RequestTooLarge as error:
-            print(f"dspy-lambda: the event is over Lambda's 6 MB: {error}", file=sys.stderr)
+            print(f"dspy-lambda: the event exceeds Lambda's 6 MB: {error}", file=sys.stderr)
             return 1
         except Throttled:
             print("dspy-lambda: throttled: the function's reserved_concurrency is 0", file=sys.stderr)
@@ -203,7 +203,7 @@ async def _invoke(lambda_: LocalLambda, function: str, event: bytes, as_json: bo
     else:
         answer_to(sys.stdout, answer.payload)
     if answer.error == UnknownEvent.__name__:
-        print("dspy-lambda: --event takes an event of AWS; a program's bare inputs go with --inputs", file=sys.stderr)
+        print("dspy-lambda: --event expects an AWS event; pass a program's inputs with --inputs", file=sys.stderr)
     if answer.error is not None:
         return 1
     value = json.loads(answer.payload)
@@ -220,7 +220,7 @@ def _read_event(source: str) -> bytes:
 
 
 def _direct_event(inputs: str) -> bytes:
-    """The event that calls a program directly; of its inputs as JSON text, or of a file as `_read_event` takes it."""
+    """Return the event that calls a program directly, from inputs as JSON text or a file as for `_read_event`."""
     is_text = inputs.lstrip().startswith(("{", "[", '"'))
     value = _parse("--inputs", inputs.encode()) if is_text else _parse(inputs, _read_event(inputs))
     if not isinstance(value, dict):
@@ -232,7 +232,7 @@ def _parse(source: str, data: bytes) -> Any:
     try:
         return json.loads(data, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{source}: not JSON: {error}.") from None
+        raise ConfigError(f"{source}: invalid JSON: {error}.") from None
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -242,12 +242,12 @@ def _refuse_constant(name: str) -> NoReturn:
 
 @contextlib.contextmanager
 def model_variables(embedded: bool, project: Project) -> Iterator[dict[str, str]]:
-    """Variables that send model calls to the embedded model server, if that was asked for."""
+    """Yield variables that send model calls to the embedded model server, if it was requested."""
     if not embedded:
         yield {}
         return
     with ModelServer(samples=True) as server:
-        # The usual names, too: a program's own LMs are sent there as well, and shall not carry a real key.
+        # The usual names too: calls of a program's own LMs go there as well, and must not carry a real key.
         named = [model.env for model in project.config.models.registry.values() if model.env]
         keys = dict.fromkeys([*named, "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"], "embedded")
         yield {**keys, "DSPY_LAMBDA_API_BASE": server.url}

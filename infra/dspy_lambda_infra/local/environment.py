@@ -1,4 +1,4 @@
-"""One execution environment: a process of awslambdaric, and the Runtime API that it talks to."""
+"""One execution environment: an awslambdaric process, and the Runtime API that it talks to."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dspy_lambda_infra.local.answer import Answer, error_answer, exit_answer
 from dspy_lambda_infra.local.cgroups import Group, Limits
 from dspy_lambda_infra.local.runtime_api import RuntimeApi
 
-# "6 MB each for request and response (synchronous)"; the exact figures are in the errors that Lambda gives.
+# "6 MB each for request and response (synchronous)"; the exact figures are in Lambda's error messages.
 MAX_REQUEST_BYTES = 6_291_456
 INIT_SECONDS = 10.0
 _LAST_OUTPUT_SECONDS = 0.5
@@ -28,11 +28,11 @@ _GROUP_TRIES = 100
 
 @dataclass(frozen=True)
 class Settings:
-    """What an execution environment is made with.
+    """The settings of an execution environment.
 
     Attributes:
         read_only: folders that it cannot write to.
-        limits: what limits its memory and CPU; None for no limits.
+        limits: limits its memory and CPU; None for no limits.
         log: called with the function's name and one line of its output.
     """
 
@@ -47,14 +47,14 @@ class Settings:
 
 
 class ExecutionEnvironment:
-    """Starts the process, hands it one event at a time, and kills it when an event outlasts the timeout.
+    """Starts the process, sends it one event at a time, and kills it when an event exceeds the timeout.
 
     Args:
-        tmp: the folder that the process has for its temporary files.
+        tmp: the folder for the process's temporary files.
 
     Attributes:
-        alive: whether it can take another event.
-        init_ms: how long its init took.
+        alive: whether it can run another event.
+        init_ms: how long its init took, in milliseconds.
     """
 
     def __init__(self, settings: Settings, tmp: Path) -> None:
@@ -70,7 +70,7 @@ class ExecutionEnvironment:
         self._reader: asyncio.Task[None] | None = None
 
     async def start(self) -> Answer | None:
-        """Start the process and wait for it to ask for its first event; an Answer if its init failed instead."""
+        """Start the process and wait until it requests its first event; return an Answer if its init failed."""
         begin = time.perf_counter()
         try:
             process = self._process = await self._spawn(await self._api.start())
@@ -95,7 +95,7 @@ class ExecutionEnvironment:
         return None
 
     async def is_ready(self) -> bool:
-        """Whether it takes an event; waits for it while it still is at work after its last answer."""
+        """Whether it can run an event; waits while it is still busy after its last answer."""
         if self.alive and not self._api.ready.is_set():
             assert self._exited is not None
             await self._wait_until_ready(self._exited, self._settings.timeout_seconds)
@@ -117,7 +117,7 @@ class ExecutionEnvironment:
         return error_answer("Sandbox.Timedout", f"Init timed out after {limit:.2f} seconds")
 
     async def invoke(self, request_id: str, payload: bytes) -> Answer:
-        """Run one event; on timeout the process is killed, as Lambda does, and the environment is not alive then."""
+        """Run one event. On timeout, kill the process, as Lambda does; the environment is then no longer alive."""
         assert self._exited is not None
         timeout = self._settings.timeout_seconds
         answer = self._api.send(request_id, payload, time.time() + timeout)
@@ -138,7 +138,7 @@ class ExecutionEnvironment:
         """Kill the process group and close the Runtime API."""
         self.alive, self._stopped = False, True
         if self._process is not None:
-            # The group may outlive its leader: a program's own child, which also keeps the output open.
+            # The group may outlive its leader: for example a program's child process, which also keeps the output open.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             await self._process.wait()
@@ -152,7 +152,7 @@ class ExecutionEnvironment:
         for _ in range(_GROUP_TRIES):
             if self._group is None or self._group.remove():
                 return
-            await asyncio.sleep(0.02)  # what a killed process started is being killed, too
+            await asyncio.sleep(0.02)  # children of a killed process are still being killed
 
     async def _spawn(self, address: str) -> asyncio.subprocess.Process:
         settings = self._settings
@@ -188,5 +188,5 @@ class ExecutionEnvironment:
 def _python_path() -> dict[str, str]:
     if find_spec("runtime_client") is not None:
         return {}
-    # awslambdaric is installed without its native part here (macOS): this one speaks the same four calls.
+    # awslambdaric is installed without its native module here (macOS): this replacement has the same four functions.
     return {"PYTHONPATH": str(Path(__file__).parent / "portable")}

@@ -1,4 +1,4 @@
-"""HTTP requests as the events that API Gateway, function URLs and load balancers make of them, and answers back.
+"""Converts HTTP requests to the events of API Gateway, function URLs and load balancers, and answers back to HTTP.
 
 Shapes: https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html (v1),
 https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html (v2),
@@ -27,7 +27,7 @@ _TEXT = ("text/", "application/json", "application/javascript", "application/xml
 
 @dataclass(frozen=True)
 class Request:
-    """One HTTP request as it came in."""
+    """One HTTP request as received."""
 
     method: str
     path: str
@@ -37,7 +37,7 @@ class Request:
     source_ip: str = "127.0.0.1"
 
     def grouped(self) -> dict[str, list[str]]:
-        """Header values by lower-case name."""
+        """Return header values by lower-case name."""
         grouped: dict[str, list[str]] = {}
         for name, value in self.headers:
             grouped.setdefault(name.lower(), []).append(value)
@@ -54,11 +54,11 @@ class Response:
 
 
 class MalformedAnswer(Exception):
-    """The function's answer is none that the gateway can turn into HTTP."""
+    """The gateway cannot convert the function's answer to HTTP."""
 
 
 def rest_event(request: Request, resource: str | None = None) -> dict[str, Any]:
-    """A REST API (v1) proxy event."""
+    """Return a REST API (v1) proxy event."""
     headers = request.grouped()
     query = _parameters(request.query)
     resource = resource or request.path
@@ -99,7 +99,7 @@ def _parameters(query: str) -> dict[str, list[str]]:
 
 
 def http_event(request: Request, stage: str = "$default") -> dict[str, Any]:
-    """An HTTP API (v2) event; a named stage stands in the path, as it does on AWS."""
+    """Return an HTTP API (v2) event; a named stage is part of the path, as on AWS."""
     path = request.path if stage == "$default" else f"/{stage}{request.path}"
     event = _version_2(request, path, "local.execute-api.us-east-1.amazonaws.com", stage)
     method = "GET" if request.path in SHARED_PATHS else "ANY"
@@ -108,7 +108,7 @@ def http_event(request: Request, stage: str = "$default") -> dict[str, Any]:
 
 
 def url_event(request: Request) -> dict[str, Any]:
-    """A function URL event."""
+    """Return a function URL event."""
     return _version_2(request, request.path, "local.lambda-url.us-east-1.on.aws", "$default")
 
 
@@ -152,7 +152,7 @@ def _version_2(request: Request, path: str, domain: str, stage: str) -> dict[str
 
 
 def alb_event(request: Request) -> dict[str, Any]:
-    """An Application Load Balancer event, without multi-value headers (the target group's default)."""
+    """Return an Application Load Balancer event, without multi-value headers (the target group's default)."""
     body, encoded = _body(request.body, True)
     headers = {name: values[-1] for name, values in request.grouped().items()}
     target = f"arn:aws:elasticloadbalancing:us-east-1:{ACCOUNT}:targetgroup/local/0123456789abcdef"
@@ -185,10 +185,10 @@ EVENTS: dict[str, Callable[[Request], dict[str, Any]]] = {
 
 
 def response(kind: str, payload: bytes) -> Response:
-    """A function's answer as HTTP, by the rules of its kind of gateway.
+    """Convert a function's answer to HTTP, by the rules of the kind of gateway.
 
     Raises:
-        MalformedAnswer: it is not of the gateway's format.
+        MalformedAnswer: the answer is not in the gateway's format.
     """
     answer = _parse(kind, payload)
     repeated, headers = answer.get("multiValueHeaders") or {}, answer.get("headers") or {}
@@ -202,7 +202,7 @@ def response(kind: str, payload: bytes) -> Response:
     if any(character in text for pair in pairs for text in pair for character in "\r\n\0"):
         raise MalformedAnswer("a header with a line break")
     data = body.encode()
-    # A REST API decodes base64 only for its binary media types, and none are configured.
+    # A REST API decodes base64 only for its binary media types; none are configured.
     if answer.get("isBase64Encoded") and kind != "rest":
         data = base64.b64decode(data)
     return Response(int(answer["statusCode"]), pairs, data)

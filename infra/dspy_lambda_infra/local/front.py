@@ -1,4 +1,4 @@
-"""The HTTP front: requests in, events to functions, answers back; and the gateway's own answers where there is none."""
+"""The HTTP front: turns requests into events, and functions' answers into HTTP; answers like the gateway otherwise."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class _Own:
     too_large: Refusal | tuple[int, dict[str, object]] = (413, {"message": "Request Too Long"})
 
 
-# There are no signatures here.
-_NOT_FOUND = "No such path or method; GET /programs names what can be called"
+# The local front does not check signatures.
+_NOT_FOUND = "No such path or method; GET /programs lists the programs"
 _OWN = {
     "rest": _Own(
         REFUSALS["INTEGRATION_FAILURE"],
@@ -59,13 +59,13 @@ _OWN = {
 
 
 class Front:
-    """Turns requests into events of one kind and answers with what the functions say.
+    """Turns requests into events of one kind and returns the functions' answers.
 
     Args:
         kind: `rest` (v1), `http` (v2) or `url`.
-        functions: by program name; each serves `/{Program}`.
+        functions: the functions by program name; each serves `/{Program}`.
         catalogue: the function that serves the shared GET paths.
-        origins: whose pages may call it, besides its own.
+        origins: the origins whose pages may call it, besides its own.
     """
 
     def __init__(
@@ -77,10 +77,10 @@ class Front:
         self._catalogue = catalogue
 
     async def start(self, port: int) -> str:
-        """Listen on loopback; the address."""
+        """Listen on loopback and return the address."""
         app = web.Application(client_max_size=_MAX_BODY_BYTES)
         app.router.add_route("*", "/{path:.*}", self._handle)
-        # Bodies go on as they came: no gateway unpacks gzip.
+        # Bodies are forwarded unchanged: no gateway decompresses gzip.
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5, auto_decompress=False)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", port, backlog=1024).start()
@@ -118,7 +118,7 @@ class Front:
         )
 
     async def answer(self, request: Request) -> Response:
-        """The whole way of one request; a function URL has CORS of its own, where the config names origins."""
+        """Handle one request; a function URL does its own CORS if the config names origins."""
         if self._kind != "url" or not self._origins:
             return await self._answer(request)
         if cors.is_preflight(request):
@@ -149,7 +149,7 @@ class Front:
             return _refuse(own.function_error)
 
     def _without_stage(self, request: Request) -> Request:
-        """A REST API's addresses begin with its stage; here they may."""
+        """Strip the stage, with which a REST API's paths begin on AWS; here it is optional."""
         rest, stage = self._kind == "rest", f"/{STAGE}/"
         if not (rest and request.path.startswith(stage)):
             return request
@@ -162,7 +162,7 @@ class Front:
 
 
 def _forwarded(incoming: web.Request) -> list[tuple[str, str]]:
-    """What a gateway adds to a request."""
+    """Return the headers that a gateway adds to a request."""
     port = incoming.transport.get_extra_info("sockname")[1] if incoming.transport else 0
     now = format(int(time.time()), "08x")
     return [

@@ -1,4 +1,4 @@
-"""A Lambda function: its execution environments, and as many of them at once as its reserved concurrency allows."""
+"""A Lambda function and its execution environments, up to its reserved concurrency."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from dspy_lambda_infra.local.answer import Answer, error_answer
 from dspy_lambda_infra.local.environment import MAX_REQUEST_BYTES, ExecutionEnvironment, Settings
 
-# Stands in for the account's unreserved concurrency: each environment is a process of 100 MB.
+# Replaces the account's unreserved concurrency: each environment is a process of 100 MB.
 UNRESERVED_CONCURRENCY = 10
 
 
@@ -23,14 +23,14 @@ class Throttled(Exception):
 
 
 class RequestTooLarge(Exception):
-    """The event is over 6 MB."""
+    """The event exceeds 6 MB."""
 
 
 class Function:
-    """Invokes one function. Environments are started when needed and kept for the next event.
+    """Invokes one function. Starts environments on demand and keeps them for the next event.
 
     Args:
-        reserved: the most events at once; None for this machine's stand-in for the account's quota.
+        reserved: the maximum number of concurrent events; None uses the local replacement for the account's quota.
     """
 
     def __init__(self, settings: Settings, reserved: int | None) -> None:
@@ -46,8 +46,8 @@ class Function:
         """Run one event.
 
         Raises:
-            Throttled: the limit is reached. (Lambda's own answer would be TooManyRequestsException.)
-            RequestTooLarge: the payload is over 6 MB.
+            Throttled: the limit is reached. (Lambda would return TooManyRequestsException.)
+            RequestTooLarge: the payload exceeds 6 MB.
         """
         if len(payload) > MAX_REQUEST_BYTES:
             raise RequestTooLarge(f"{len(payload)} bytes")
@@ -55,7 +55,7 @@ class Function:
             raise Throttled(self.settings.name)
         self._active += 1
         work = asyncio.create_task(self._invoke(payload))
-        # Lambda finishes an invocation whose caller has gone away; so does this.
+        # Like Lambda, finish an invocation whose caller has disconnected.
         return await asyncio.shield(work)
 
     async def _invoke(self, payload: bytes) -> Answer:
@@ -99,7 +99,7 @@ class Function:
         self._orphaned_folders.append(environment.tmp)
 
     def _tmp(self) -> Path:
-        """What a new process has as /tmp: "The reset does not clear the /tmp directory content".
+        """Return the /tmp folder for a new process: "The reset does not clear the /tmp directory content".
 
         https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
         """
@@ -111,7 +111,7 @@ class Function:
     def _report(
         self, kind: str, request_id: str, begin: float, environment: ExecutionEnvironment, answer: Answer
     ) -> None:
-        """Lambda's own line on an invocation or a failed init, as it looks in the JSON log format."""
+        """Log Lambda's own line about an invocation or a failed init, in the JSON log format."""
         metrics = {"durationMs": round((time.perf_counter() - begin) * 1000, 3)}
         if environment.init_ms:
             metrics["initDurationMs"], environment.init_ms = round(environment.init_ms, 3), 0.0

@@ -1,4 +1,4 @@
-"""Whether the models' keys are there, asked before anything says that it is ready."""
+"""Checks that the models' keys are set, before anything reports that it is ready."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def require_keys(project: Project, programs: Iterable[str], variables: Mapping[s
     """Refuse programs whose model's key is not set here.
 
     Args:
-        variables: what is set over the project's `.env` and this process's own variables.
+        variables: variables that override the project's `.env` and this process's own.
 
     Raises:
-        ConfigError: naming variables, their programs, and what to do.
+        ConfigError: names the variables, their programs and the remedy.
     """
     known = {**read_dotenv(project.root), **os.environ, **variables}
     fetched = [entry.partition("=")[0] for entry in known.get(SECRETS, "").split()]
@@ -28,8 +28,8 @@ def require_keys(project: Project, programs: Iterable[str], variables: Mapping[s
         if model.env and not (own.get(model.env) or model.api_key or model.env in fetched):
             missing.setdefault(model.env, []).append(name)
     if missing:
-        listed = "; ".join(f"{variable} (of {', '.join(names)})" for variable, names in missing.items())
+        listed = "; ".join(f"{variable} (for {', '.join(names)})" for variable, names in missing.items())
         raise ConfigError(
-            f"no key in {listed}. Write {next(iter(missing))}=... to {project.root / '.env'}, "
-            f"or add --model-server: it answers with samples and needs no key."
+            f"no key in {listed}. Add {next(iter(missing))}=... to {project.root / '.env'}, "
+            f"or use --model-server: it answers with samples and needs no key."
         )

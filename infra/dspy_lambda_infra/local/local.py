@@ -1,4 +1,4 @@
-"""A project's functions, API and queues, running."""
+"""Runs a project's functions, API and queues."""
 
 from __future__ import annotations
 
@@ -32,29 +32,28 @@ from dspy_lambda_infra.project import (
 )
 from dspy_lambda_infra.template.queues import visibility_timeout_seconds
 
-# Nobody checks them here.
+# Nothing checks these here.
 _CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
 
 
 def _silent(_: str, __: str) -> None:
-    """Where nobody asked for logs."""
+    """Discard logs."""
 
 
 class LocalLambda:
-    """Everything that SAM would deploy of a project, in processes of this machine, for the length of a `with` block.
+    """Runs everything that SAM would deploy of a project as local processes, for the duration of a `with` block.
 
     Args:
         project: the project.
-        variables: more environment variables for the functions, over the project's `.env` and this process's own.
-        log: called with a function's name and one line of its output, or of what Lambda itself would log.
-        limit_resources: whether functions have no more than their memory and their share of a core, where this
-            machine can do that.
+        variables: environment variables for the functions; they override the project's `.env` and this process's own.
+        log: called with a function's name and one line of its output, or a line that Lambda itself would log.
+        limit_resources: whether to limit functions to their memory and CPU share, if this machine can.
 
     Attributes:
-        queues: by program name, with `url` and `dead_letter_url`.
+        queues: the queues by program name, with `url` and `dead_letter_url`.
         writable: why the functions' task root is not read-only here, or None.
-        unlimited: what of memory and CPU is not limited here although it should be, and why; or None.
-        other_python: which Python the functions run on here, if it is not their runtime's; or None.
+        unlimited: which of memory and CPU is not limited here although it should be, and why; or None.
+        other_python: the Python version that the functions run on here, if it differs from their runtime; or None.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class LocalLambda:
         self._project = project
         self._variables = variables or {}
         self._log = log
-        # Lambda's functions can write to /tmp and nowhere else.
+        # On Lambda, functions can write only to /tmp.
         wanted = (p.resolve() for p in (project.root, Path.home(), Path(sys.prefix)) if p.is_dir())
         folders = tuple(dict.fromkeys(folder for folder in wanted if not _holds_tmp(folder)))
         self.writable = sandbox.why_not_read_only(folders)
@@ -78,7 +77,7 @@ class LocalLambda:
         if self._limits:
             self._limits.sweep()
         runtime, here = project.config.lambda_.runtime.removeprefix("python"), "{}.{}".format(*sys.version_info)
-        self.other_python = f"Python {here}; on Lambda they have {runtime}" if here != runtime else None
+        self.other_python = f"Python {here}; on Lambda they run on {runtime}" if here != runtime else None
         self.functions: dict[str, Function] = {}
         self.queues: dict[str, Queue] = {}
 
@@ -89,14 +88,14 @@ class LocalLambda:
         await asyncio.gather(*(function.stop() for function in self.functions.values()))
 
     def function(self, name: str) -> Function:
-        """The function of a program, or (for `CATALOGUE`) one that serves them all."""
+        """Return a program's function, or (for `CATALOGUE`) one that serves all programs."""
         if name not in self.functions:
             self.functions[name] = self._make(name)
         return self.functions[name]
 
     @contextlib.asynccontextmanager
     async def front(self, kind: str, port: int) -> AsyncIterator[str]:
-        """Serve HTTP; yields the address."""
+        """Serve HTTP and yield the address."""
         functions = {name: self.function(name) for name, f in self._project.functions.items() if f.settings.http}
         front = Front(kind, functions, self.function(CATALOGUE), self._project.config.server.cors_origins)
         try:
@@ -106,7 +105,7 @@ class LocalLambda:
 
     @contextlib.asynccontextmanager
     async def mappings(self, visibility_seconds: int | None = None) -> AsyncIterator[QueueServer]:
-        """Make the queues and poll them; yields their server."""
+        """Create the queues, poll them, and yield their server."""
         server = QueueServer()
         variables = self._lambda_variables("", 0)
         _, has_own = await asyncio.gather(
@@ -134,11 +133,11 @@ class LocalLambda:
     def _reach_queues(
         self, name: str, server: QueueServer, queue: Queue, credentials: dict[str, str] = _CREDENTIALS
     ) -> None:
-        """Point a function's own SQS requests to the queues here.
+        """Redirect a function's own SQS requests to the local queues.
 
         Args:
-            credentials: of one who has none. They would outrank a profile, with which its programs may call AWS; and
-                those of a profile, which expire, would not be renewed.
+            credentials: for an environment without any. They would override a profile, which its programs may use to
+                call AWS; and copies of a profile's credentials, which expire, would not be renewed.
         """
         variables = self.function(name).settings.variables
         variables |= {"AWS_ENDPOINT_URL_SQS": server.address, DEAD_LETTER_QUEUE: queue.dead_letter_url, **credentials}
@@ -168,7 +167,7 @@ class LocalLambda:
         left_out = ("PYTHON", "AWS_LAMBDA_", "DSPY_LAMBDA_PROGRAM", "DSPY_LAMBDA_MODULE")
         own = {key: value for key, value in os.environ.items() if not key.startswith(left_out)}
         return {
-            TEXTS: "answer",  # the callers here are developers
+            TEXTS: "answer",  # local callers are developers
             **read_dotenv(self._project.root),
             **own,
             **self._variables,
@@ -191,7 +190,7 @@ class LocalLambda:
 
 
 def _finds_credentials(variables: dict[str, str]) -> bool:
-    """Whether the SDK finds credentials in an environment: keys, a profile, this machine's role."""
+    """Whether the SDK finds credentials in an environment: keys, a profile, or this machine's role."""
     if variables.get("AWS_ACCESS_KEY_ID"):
         return True
     try:

@@ -1,6 +1,6 @@
-"""Lambda's event source mapping between a queue and its function.
+"""Emulates Lambda's event source mapping between a queue and its function.
 
-What it does: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html and
+Behavior: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html and
 https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html.
 """
 
@@ -28,11 +28,11 @@ _POLL_SECONDS = 1
 
 
 class EventSourceMapping:
-    """Polls one queue, invokes its function with batches, and deletes what is done.
+    """Polls one queue, invokes its function with batches, and deletes finished records.
 
     A record that the function reports as failed, and every record of a batch that was throttled or ended in a
     function error, stays in the queue until its visibility timeout has passed: then it is received again, or moved
-    to the dead-letter queue when it has been received `max_receive_count` times.
+    to the dead-letter queue once it has been received `max_receive_count` times.
     """
 
     def __init__(self, client: SQSClient, queue: Queue, function: Function, settings: Sqs) -> None:
@@ -44,10 +44,10 @@ class EventSourceMapping:
         self._invocations: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Poll until cancelled."""
+        """Poll until canceled."""
         try:
             while True:
-                # Only as much is received as can be invoked at once: that is what MaximumConcurrency is for.
+                # Receive only as much as can be invoked now: that is the purpose of MaximumConcurrency.
                 await self._slots.acquire()
                 batch = await self._collect()
                 if not batch:
@@ -65,7 +65,7 @@ class EventSourceMapping:
         self._slots.release()
 
     async def _collect(self) -> list[dict[str, Any]]:
-        """Receive until the batch is full, 6 MB large, or its window has passed since the first record."""
+        """Receive until the batch is full or 6 MB large, or until its window since the first record has passed."""
         batch: list[dict[str, Any]] = []
         closes = 0.0
         while len(batch) < self._settings.batch_size and not (batch and time.monotonic() >= closes):
@@ -80,7 +80,7 @@ class EventSourceMapping:
         return batch
 
     async def _receive(self, most: int) -> list[dict[str, Any]]:
-        """Some records, or none; a queue that cannot be read now is read again."""
+        """Receive some records or none; retry if the queue cannot be read now."""
         try:
             answer = await asyncio.to_thread(
                 self._client.receive_message,
@@ -97,17 +97,17 @@ class EventSourceMapping:
         return [self._record(message) for message in answer.get("Messages", [])]
 
     async def _invoke_all(self, batch: list[dict[str, Any]]) -> None:
-        """Invoke with as many records at a time as 6 MB hold."""
+        """Invoke with as many records at a time as fit into 6 MB."""
         failed_groups: set[str] = set()
         for part in split(batch):
-            # What was received behind a failed record of its FIFO message group goes back to the queue with it.
+            # Records received after a failed one of their FIFO message group go back to the queue with it.
             part = [record for record in part if self._group(record) not in failed_groups]
             if part:
                 failed = await self._invoke(part)
                 failed_groups |= {group for record in failed if (group := self._group(record))}
 
     async def _invoke(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Invoke once, and delete what is done; the records that stay in the queue."""
+        """Invoke once and delete finished records; return those that stay in the queue."""
         try:
             answer = await self._function.invoke(_encode({"Records": records}))
         except Throttled:
@@ -117,11 +117,11 @@ class EventSourceMapping:
         failed = sent if answer.error is not None else failed_identifiers(answer.payload, sent)
         await self._delete([record for record in records if record["messageId"] not in failed])
         left = [record for record in records if record["messageId"] in failed]
-        self._say_last_receives(left)
+        self._log_last_receives(left)
         return left
 
-    def _say_last_receives(self, failed: list[dict[str, Any]]) -> None:
-        """The redrive policy takes these when they would be received again."""
+    def _log_last_receives(self, failed: list[dict[str, Any]]) -> None:
+        """Log records that the redrive policy moves instead of their next receive."""
         most = self._settings.max_receive_count
         for record in failed:
             if int(record["attributes"].get("ApproximateReceiveCount", 0)) >= most:
@@ -137,10 +137,10 @@ class EventSourceMapping:
             try:
                 await asyncio.to_thread(self._client.delete_message_batch, QueueUrl=self._queue.url, Entries=entries)
             except (BotoCoreError, ClientError) as error:
-                self._log(f"records that are done cannot be deleted: {error}")
+                self._log(f"finished records cannot be deleted: {error}")
 
     def _group(self, record: dict[str, Any]) -> str | None:
-        """A record's message group, where order is promised: standard queues have groups too, for fairness."""
+        """Return a record's message group if order is guaranteed: standard queues also have groups, for fairness."""
         group: str | None = record["attributes"].get("MessageGroupId")
         return group if self._settings.fifo else None
 
@@ -177,7 +177,7 @@ def _encode(value: Any) -> bytes:
 
 
 def split(batch: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """The records in order, in as few events as fit the 6 MB of an invocation each."""
+    """Split records, in order, into as few events as possible of up to 6 MB each, the limit of an invocation."""
     parts: list[list[dict[str, Any]]] = []
     room = 0
     for record in batch:
@@ -191,9 +191,9 @@ def split(batch: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 
 def failed_identifiers(payload: bytes, sent: set[str]) -> set[str]:
-    """Which messages of a batch an answer reports as failed, by Lambda's rules.
+    """Return which messages of a batch an answer reports as failed, by Lambda's rules.
 
-    None for an empty or missing list; all for an answer that is not of the format, or names an empty or unknown
+    None of them for an empty or missing list; all of them for an answer in another format, or with an empty or unknown
     identifier.
     """
     try:

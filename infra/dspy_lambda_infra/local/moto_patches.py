@@ -1,8 +1,8 @@
-"""What moto's SQS lacks: the order of FIFO message groups, and changes that do not overwrite each other.
+"""Patches what moto's SQS lacks: the order of FIFO message groups, and protection against concurrent changes.
 
 After the visibility timeout, moto 5.2 skips a group's first message because the second one still counts as pending,
-and then delivers the second one. It rebuilds a queue's list of messages at each delete, in a thread per request,
-without a lock. And it hides a message again for whoever received it before the visibility timeout passed.
+and then delivers the second one. It rebuilds a queue's message list on each delete, in a thread per request, without
+a lock. And it still lets a consumer extend a visibility timeout that has already expired.
 `tests/infra/local/test_moto_patches.py` shows the first fault, and fails when moto no longer has it.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 from moto.sqs.exceptions import ReceiptHandleIsInvalid
 from moto.sqs.models import Message, Queue, SQSBackend
 
-# How soon a long poll sees that a message became visible again; a new message ends it at once.
+# How soon a long poll notices that a message is visible again; a new message ends the poll at once.
 _POLL_SECONDS = 0.05
 
 receive_as_moto = SQSBackend.receive_message
@@ -29,15 +29,15 @@ _NEEDED = {
 }
 
 
-def keep_order() -> str | None:
-    """Patch moto in this process; why not, if this moto is not the one that the patches were written for."""
+def patch_fifo_order() -> str | None:
+    """Patch moto in this process; return the reason if this moto version does not match the patches."""
     missing = [
         f"{owner.__name__}.{name}" for owner, names in _NEEDED.items() for name in names if not hasattr(owner, name)
     ]
     if missing:
-        return f"this version of moto has no {', '.join(missing)}"
+        return f"this version of moto lacks {', '.join(missing)}"
     if list(inspect.signature(receive_as_moto).parameters) != _PARAMETERS:
-        return "this version of moto receives messages in another way"
+        return "this version of moto receives messages differently"
     SQSBackend.receive_message = _receive_message
     Queue.delete_message = _delete_message
     SQSBackend.change_message_visibility = _change_message_visibility
@@ -52,7 +52,7 @@ def _receive_message(
     visibility_timeout: int,
     message_attribute_names: list[str] | None = None,
 ) -> list[Any]:
-    """Let moto choose among the messages that may be delivered now, with the queue locked, until there are some."""
+    """Let moto choose among the deliverable messages, with the queue locked, until there are some."""
     queue = self.get_queue(queue_name)
     ends = time.monotonic() + wait_seconds_timeout
     while True:
@@ -73,9 +73,9 @@ def _delete_message(self: Any, receipt_handle: str) -> None:
 
 
 def _change_message_visibility(self: Any, queue_name: str, receipt_handle: str, visibility_timeout: int) -> None:
-    """Only for who has the message: "The specified message isn't in flight" otherwise.
+    """Change it only for a message in flight: "The specified message isn't in flight" otherwise.
 
-    A change that comes too late would hide a group's first message while the second one is delivered.
+    A late change would hide a group's first message while the second one is delivered.
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ChangeMessageVisibility.html
     """
     queue = self.get_queue(queue_name)
@@ -104,7 +104,7 @@ class _Deliverable:
 
 
 class _BackendView:
-    """moto's SQS for one call, with one of its queues replaced."""
+    """moto's SQS backend for one call, with one of its queues replaced."""
 
     def __init__(self, backend: Any, queue: _Deliverable) -> None:
         self._backend = backend

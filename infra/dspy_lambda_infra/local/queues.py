@@ -34,17 +34,17 @@ class QueueServer:
 
     def start(self) -> None:
         """Start the server."""
-        self.unordered = moto_patches.keep_order()
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line per request otherwise
+        self.unordered = moto_patches.patch_fifo_order()
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # otherwise one line per request
         app = refuse_pages(DomainDispatcherApplication(create_backend_app))
-        # As ThreadedMotoServer does it, which has no place for an application around its own.
+        # Like ThreadedMotoServer, which cannot wrap its application.
         self._server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
         Thread(target=self._server.serve_forever, daemon=True).start()
         self.address = f"http://127.0.0.1:{self._server.server_port}"
         # moto keeps its state per process, not per server.
         reset = urllib.request.Request(f"{self.address}/moto-api/reset", b"", {"Authorization": "local"})
         urllib.request.urlopen(reset, timeout=10).close()
-        # Not by the developer's profile, which need not even exist.
+        # Without the developer's profile, which may not even exist.
         session = boto3.Session(botocore_session=BotocoreSession({"profile": (None, None, None, None)}))
         self.client: SQSClient = session.client(
             "sqs",
@@ -56,13 +56,13 @@ class QueueServer:
         )
 
     def stop(self) -> None:
-        """Stop the server; what its queues held is gone."""
+        """Stop the server; the content of its queues is lost."""
         self._server.shutdown()
         self._server.server_close()
 
 
 class Queue:
-    """A program's queue with its dead-letter queue, made as the template makes them."""
+    """A program's queue and dead-letter queue, created as the template does."""
 
     def __init__(self, client: SQSClient, name: str, settings: Sqs, visibility_seconds: int) -> None:
         suffix = ".fifo" if settings.fifo else ""

@@ -1,4 +1,4 @@
-"""A function's log for people: JSON lines as short lines on a terminal, as they are to a pipe or a file."""
+"""Formats a function's log for people: JSON lines become short lines on a terminal; pipes and files get JSON."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from dspy_lambda.errors import INVALID_INPUTS, InvalidInput
 
 _FRAMES = 4
 _HANDLER = re.compile(r"dspy_lambda/|<frozen |importlib/")
-# The runtime client's, before each failed init: there is no managed runtime here whose update could be the reason.
+# The runtime client logs this before each failed init, but no managed runtime update can be the cause here.
 _RUNTIME_UPDATE = "LAMBDA_WARNING: Unhandled exception."
 _INSTALLED = re.compile(r"\S*/site-packages/")
-# What leads to a request or says nothing on one machine.
+# Fields that identify a request or carry no information on one machine.
 _LEFT_OUT = {
     *("level", "message", "timestamp", "service", "location", "logger", "program"),
     *("xray_trace_id", "function_request_id", "correlation_id", "message_id", "exception_name", "exception", "stack"),
@@ -24,7 +24,7 @@ _LEFT_OUT = {
 
 
 def log_to(stream: TextIO) -> Callable[[str, str], None]:
-    """A `log` of the local Lambda that writes to that stream: readable lines on a terminal, else each line as it is."""
+    """Return a `log` callback that writes to that stream: readable lines on a terminal, otherwise unchanged lines."""
     if not stream.isatty():
         return lambda _, line: print(line, file=stream, flush=True)
 
@@ -36,11 +36,11 @@ def log_to(stream: TextIO) -> Callable[[str, str], None]:
 
 
 class Terminal:
-    """Where a handler in this process writes its log: readable lines on a terminal.
+    """The log stream of a handler in this process: writes readable lines to a terminal.
 
     Args:
         stream: the terminal.
-        name: whose log it is, where a line does not name its program.
+        name: the name to show for lines that do not name their program.
     """
 
     def __init__(self, stream: TextIO, name: str) -> None:
@@ -58,7 +58,7 @@ class Terminal:
 
 
 def readable(function: str, line: str) -> Iterator[str]:
-    """The lines to show for one line of a function's log: none for metrics, which repeat what the call's line says."""
+    """Yield the lines to show for one log line: none for metrics, which repeat the call's line."""
     name = function.removesuffix("Function")
     try:
         entry = json.loads(line)
@@ -74,15 +74,15 @@ def _entry(name: str, entry: dict[str, Any]) -> Iterator[str]:
         return
     if str(entry.get("type", "")).startswith("platform."):
         yield from _platform(name, entry)
-    elif "errorType" in entry:  # the runtime client's own line
-        # Where a call failed, its own line has said the rest.
+    elif "errorType" in entry:  # logged by the runtime client
+        # For a failed call, its own line shows the rest.
         first, _, _ = str(entry.get("errorMessage") or "").partition("\n")
         yield f"{name}  {entry['errorType']}: {first}"
         yield from _frames(entry.get("stackTrace"))
     elif entry.get("message") == "program call":
         yield _call(name, entry)
         yield from _exception(entry)
-    elif entry.get("message") != "environment ready":  # `ready` and the call's line say as much
+    elif entry.get("message") != "environment ready":  # `ready` and the call's line show the same
         more = [f"{key}={_plain(value)}" for key, value in entry.items() if key not in _LEFT_OUT]
         yield "  ".join([str(entry.get("program", name)), _message(entry), *more])
         yield from _exception(entry)
@@ -94,7 +94,7 @@ def _message(entry: dict[str, Any]) -> str:
 
 
 def _platform(name: str, entry: dict[str, Any]) -> Iterator[str]:
-    """Lambda's own line: said where it is the only one to know."""
+    """Yield what only Lambda's own line shows."""
     record = entry["record"]
     if "initDurationMs" in record["metrics"]:
         yield f"{name}  (cold start: {record['metrics']['initDurationMs'] / 1000:.1f} s)"
@@ -123,7 +123,7 @@ def _exception(entry: dict[str, Any]) -> Iterator[str]:
 
 
 def _frames(stack: Any) -> Iterator[str]:
-    """The last frames, those of the project's code rather than those of the handler around it."""
+    """Yield the last frames, preferably of the project's code and not of the handler around it."""
     frames = [" ".join(str(frame).split()) for frame in stack or []]
     for frame in [frame for frame in frames if not _HANDLER.search(frame)][-_FRAMES:]:
         yield f"    {_INSTALLED.sub('', frame)}"
@@ -134,7 +134,7 @@ def _plain(value: Any) -> str:
 
 
 def answer_to(stream: TextIO, payload: bytes) -> None:
-    """Print a function's answer: on a terminal indented and without the handler's own stack, else as it came."""
+    """Print a function's answer: indented and without the handler's stack on a terminal, otherwise unchanged."""
     text = payload.decode(errors="replace")
     if stream.isatty():
         value = json.loads(text)

@@ -21,15 +21,15 @@ _VERSION = "/2018-06-01/runtime"
 
 
 class RuntimeApi:
-    """Hands events to one runtime client, one at a time, and takes its answers.
+    """Passes events to one runtime client, one at a time, and receives its answers.
 
     Args:
         function: the function's name.
 
     Attributes:
-        ready: set while the client waits for an event. Lambda ends an invocation there, not at its answer.
-        init_error: what the client said when its init failed, or None.
-        broken: whether the client ends, because its answer was refused.
+        ready: set while the client waits for an event. For Lambda, an invocation ends then, not with its answer.
+        init_error: the client's error if its init failed, or None.
+        broken: whether the client will exit because its answer was refused.
     """
 
     def __init__(self, function: str) -> None:
@@ -43,7 +43,7 @@ class RuntimeApi:
         self._answer: asyncio.Future[Answer] | None = None
 
     async def start(self) -> str:
-        """Listen on loopback; host and port."""
+        """Listen on loopback and return host and port."""
         app = web.Application(client_max_size=64 * 2**20, middlewares=[self._refuse_others])
         app.router.add_get(f"{_VERSION}/invocation/next", self._next)
         app.router.add_post(_VERSION + "/invocation/{id}/response", self._respond)
@@ -64,7 +64,7 @@ class RuntimeApi:
             await self._runner.cleanup()
 
     def send(self, request_id: str, payload: bytes, deadline: float) -> asyncio.Future[Answer]:
-        """Hand over one event, with its deadline in seconds since the epoch; the answer to come."""
+        """Send one event, with its deadline in seconds since the epoch; return the future answer."""
         self.ready.clear()
         self._answer = asyncio.get_running_loop().create_future()
         self._events.put_nowait((request_id, payload, deadline))
@@ -72,7 +72,7 @@ class RuntimeApi:
 
     @web.middleware
     async def _refuse_others(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Let in what a runtime client could send, and no web page: the next event is its caller's."""
+        """Refuse requests that a web page could send: the next event goes to whoever requests it."""
         reason = refuse_host(request.headers.getall("Host", []), self._port) or refuse_browser(request.headers)
         if reason is None:
             return await handler(request)
@@ -94,7 +94,7 @@ class RuntimeApi:
         if len(payload) > MAX_ANSWER_BYTES:
             message = f"Response payload size exceeded maximum allowed payload size ({MAX_ANSWER_BYTES} bytes)."
             kind = "Function.ResponseSizeTooLarge"
-            self.broken = True  # the runtime client ends on a refused answer
+            self.broken = True  # the runtime client exits when an answer is refused
             self._settle(error_answer(kind, message, request.match_info["id"]))
             return web.json_response({"errorMessage": message, "errorType": kind}, status=413)
         self._settle(Answer(payload))
@@ -116,7 +116,7 @@ class RuntimeApi:
 
 
 def function_arn(name: str) -> str:
-    """The ARN that a function would have."""
+    """Return the ARN that a function would have."""
     return f"arn:aws:lambda:us-east-1:123456789012:function:{name}"
 
 

@@ -1,4 +1,4 @@
-"""Programs -> template.yaml."""
+"""Generates template.yaml from a project's programs."""
 
 from dspy_lambda_infra.template.template import build as build
 from dspy_lambda_infra.template.template import generate as generate

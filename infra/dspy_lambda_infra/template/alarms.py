@@ -1,4 +1,4 @@
-"""What tells that something goes wrong: alarms and their topic."""
+"""Alarms and their topic."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from dspy_lambda_infra.template.queues import visibility_timeout_seconds
 from dspy_lambda_infra.template.syntax import get_att, if_, ref, sub
 
 _MINUTE, _FIVE_MINUTES, _DAY = 60, 300, 86_400
-# Of the timeout, and of the reserved concurrency.
+# Percent of the timeout, and of the reserved concurrency.
 _NEAR_THE_LIMIT = 0.8
 _ERROR_PERCENT = 1
 
 
 def alarm_topic(project: Project) -> dict[str, Any]:
-    """The topic that all alarms go to, and the alarm on the queue that all programs share."""
+    """Return the topic that all alarms notify, and the alarm on the queue that all programs share."""
     key = project.config.lambda_.kms_key_arn
     subscription = if_("HasAlarmEmail", [{"Endpoint": ref("AlarmEmail"), "Protocol": "email"}])
     topic = {"Subscription": subscription, **({"KmsMasterKeyId": key} if key else {})}
     return {
         "AlarmTopic": {"Type": "AWS::SNS::Topic", "Properties": topic},
         "OnFailureAlarm": _alarm(
-            "An asynchronous invocation or a schedule failed for good; its event is in the on-failure queue",
+            "An asynchronous invocation or a schedule failed permanently; its event is in the on-failure queue",
             _queue_metric("OnFailureQueue", "ApproximateNumberOfMessagesVisible"),
             threshold=0,
         ),
@@ -31,7 +31,7 @@ def alarm_topic(project: Project) -> dict[str, Any]:
 
 
 def alarm_resources(project: Project, function: Function) -> dict[str, Any]:
-    """One program's alarms."""
+    """Return one program's alarms."""
     name, settings = logical_name(function.name), function.settings
     reserved = settings.reserved_concurrency
     alarms = {
@@ -46,12 +46,12 @@ def alarm_resources(project: Project, function: Function) -> dict[str, Any]:
             _own_metric(function, "Calls"),
         ),
         "Throttles": _alarm(
-            f"{function.name} was throttled: reserved concurrency, or the account's",
+            f"{function.name} was throttled: reserved or account concurrency is used up",
             _lambda_metric(name, "Throttles"),
             threshold=0,
         ),
         "Duration": _alarm(
-            f"The slowest 1 % of {function.name} are near its timeout of {settings.timeout_seconds} s",
+            f"The slowest 1 % of invocations of {function.name} are near its timeout of {settings.timeout_seconds} s",
             _lambda_metric(name, "Duration", "p99"),
             threshold=_NEAR_THE_LIMIT * settings.timeout_seconds * 1000,
         ),
@@ -70,7 +70,7 @@ def alarm_resources(project: Project, function: Function) -> dict[str, Any]:
             threshold=0,
         )
         alarms["Age"] = _alarm(
-            f"A record of {function.name} waits for longer than its visibility timeout of {visibility} s",
+            f"A record of {function.name} has waited longer than the visibility timeout of {visibility} s",
             _queue_metric(f"{name}Queue", "ApproximateAgeOfOldestMessage"),
             threshold=visibility,
         )
@@ -86,18 +86,18 @@ def alarm_resources(project: Project, function: Function) -> dict[str, Any]:
 
 
 def rollout_alarms(function: Function, alias: str) -> dict[str, Any]:
-    """What moves all calls back to the old version while a deployment is under way.
+    """Return the alarms that roll traffic back to the old version during a deployment.
 
-    Of 60 s, because a canary may last 5 minutes; two in a row, because one failed call of a few says little about the
-    version. CodeDeploy reads their state, so they notify nobody.
+    Their periods are 60 s, because a canary may last only 5 minutes; they need two in a row, because one failed call
+    among few says little about the version. CodeDeploy reads their state, so they notify nobody.
     """
     name = logical_name(function.name)
     own = {"FunctionName": ref(f"{name}Function"), "Resource": sub(f"${{{name}Function}}:{alias}")}
     errors, invocations = (_metric("AWS/Lambda", metric, own, "Sum", _MINUTE) for metric in ("Errors", "Invocations"))
     failures, calls = (_own_metric(function, metric, _MINUTE) for metric in ("Errors", "Calls"))
     alarms = {
-        "Errors": _ratio_alarm(f"A deployment of {function.name}: invocations fail", errors, invocations),
-        "Failures": _ratio_alarm(f"A deployment of {function.name}: calls fail", failures, calls),
+        "Errors": _ratio_alarm(f"Deploying {function.name}: invocations fail", errors, invocations),
+        "Failures": _ratio_alarm(f"Deploying {function.name}: calls fail", failures, calls),
     }
     for alarm in alarms.values():
         alarm["Properties"] |= {"AlarmActions": [], "OKActions": [], "EvaluationPeriods": 2}
@@ -111,7 +111,7 @@ def _alarm(description: str, metric: dict[str, Any], *, threshold: float) -> dic
 
 
 def _ratio_alarm(description: str, part: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
-    """In percent. No calls, no alarm."""
+    """Return an alarm in percent. Without calls, there is no alarm."""
     queries = [
         {"Id": "percent", "Expression": "IF(whole > 0, 100 * part / whole, 0)", "Label": "percent"},
         {"Id": "part", "ReturnData": False, "MetricStat": _metric_stat(part)},

@@ -1,4 +1,4 @@
-"""The API: one for all programs, closed unless the config says otherwise."""
+"""The API: one for all programs, requiring authorization unless the config says otherwise."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from dspy_lambda_infra.template.syntax import get_att, if_, ref, sub
 
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-logging.html
 _LOG_ROLE = "arn:${AWS::Partition}:iam::aws:policy/service-role/AmazonAPIGatewayPushToCloudWatchLogs"
-# CloudWatch lets an HTTP API write by a resource policy of the account, which has 5,120 characters: log groups of this
-# prefix take up none once it gets long.
+# CloudWatch lets an HTTP API write through an account-level resource policy of at most 5,120 characters: log groups
+# with this prefix do not use any of it.
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/AWS-logs-infrastructure-CWL.html
 _HTTP_LOG = "/aws/vendedlogs/${AWS::StackName}/api"
-# A REST API writes an access log with a role that an account has once per region: nobody takes that over unasked.
+# A REST API writes its access log with a role that an account has once per Region: do not change it without consent.
 ACCESS_LOG = "ApiAccessLog"
 ACCESS_LOGS = ("none", "account-role", "new-role")
 _LOGGED = {
@@ -27,14 +27,14 @@ _LOGGED = {
     "method": "$context.httpMethod",
     "path": "$context.path",
     "status": "$context.status",
-    "integrationStatus": "$context.integration.status",  # Lambda's: 429 where the function was throttled
+    "integrationStatus": "$context.integration.status",  # Lambda's status: 429 if the function was throttled
     "latency": "$context.responseLatency",
     "error": "$context.error.message",
 }
 
 
 def api_parameters(project: Project) -> dict[str, Any]:
-    """Parameters that only a REST API needs."""
+    """Return the parameters that only a REST API needs."""
     if not _is_rest(project):
         return {}
     return {
@@ -43,7 +43,7 @@ def api_parameters(project: Project) -> dict[str, Any]:
             "AllowedValues": list(ACCESS_LOGS),
             "Default": ACCESS_LOGS[0],
             "Description": (
-                "account-role where API Gateway has a log role in this account and region; new-role makes one, "
+                "account-role if API Gateway has a log role in this account and Region; new-role creates one "
                 "for all of their REST APIs"
             ),
         }
@@ -51,7 +51,7 @@ def api_parameters(project: Project) -> dict[str, Any]:
 
 
 def api_conditions(project: Project) -> dict[str, Any]:
-    """Conditions on those parameters."""
+    """Return the conditions on those parameters."""
     if not _is_rest(project):
         return {}
     return {
@@ -61,7 +61,7 @@ def api_conditions(project: Project) -> dict[str, Any]:
 
 
 def api_resources(project: Project) -> dict[str, Any]:
-    """The API, its access log, and what it needs to write that; nothing for function URLs."""
+    """Return the API, its access log, and what it needs to write it; nothing for function URLs."""
     kind = project.config.lambda_.api.kind
     if not project.has_api or kind == "url":
         return {}
@@ -74,7 +74,7 @@ def api_resources(project: Project) -> dict[str, Any]:
     return {
         api_id(project): {
             "Type": "AWS::Serverless::Api",
-            "DependsOn": ["ApiLogsAccount"],  # or the stage may not log yet
+            "DependsOn": ["ApiLogsAccount"],  # otherwise the stage may not be allowed to log yet
             "Properties": _rest_api(project, access_log),
         },
         "ApiLogGroup": log_group(project),
@@ -111,7 +111,7 @@ def _rest_api(project: Project, access_log: dict[str, Any]) -> dict[str, Any]:
 def _rest_auth(project: Project) -> dict[str, Any]:
     api = project.config.lambda_.api
     if api.auth == "iam":
-        # NONE: the API invokes the functions, not the caller, who then needs execute-api:Invoke and nothing else.
+        # NONE: the API, not the caller, invokes the functions; callers need only execute-api:Invoke.
         return {"DefaultAuthorizer": "AWS_IAM", "InvokeRole": "NONE"}
     if api.auth == "jwt":
         return {"Authorizers": {"Jwt": {"UserPoolArn": api.user_pool_arn}}, "DefaultAuthorizer": "Jwt"}
@@ -128,7 +128,7 @@ def _rest_auth(project: Project) -> dict[str, Any]:
 
 def _gateway_responses(project: Project) -> dict[str, Any]:
     origins = project.config.server.cors_origins
-    # A gateway response knows one origin only.
+    # A gateway response supports only one origin.
     cors = {"Access-Control-Allow-Origin": f"'{origins[0]}'"} if len(origins) == 1 else {}
     responses = {}
     for kind, refusal in REFUSALS.items():
@@ -143,8 +143,8 @@ def _gateway_responses(project: Project) -> dict[str, Any]:
 
 
 def _logs_role(project: Project) -> dict[str, Any]:
-    """API Gateway's role to write logs: one for the account and region, so it outlives this stack."""
-    # AWS does not document whether API Gateway says on whose behalf it acts: refuse another account's, where it does.
+    """Return API Gateway's log role: there is one per account and Region, so it outlives this stack."""
+    # AWS does not document whether API Gateway sends the source account: if it does, refuse other accounts.
     condition = {"StringEqualsIfExists": {"aws:SourceAccount": ref("AWS::AccountId")}}
     kept = {"Condition": "ApiLogsRole", "DeletionPolicy": "RetainExceptOnCreate", "UpdateReplacePolicy": "Retain"}
     role = service_role(project, "apigateway", {"ManagedPolicyArns": [sub(_LOG_ROLE)]}, condition)

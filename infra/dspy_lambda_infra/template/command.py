@@ -9,7 +9,7 @@ from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.checks import check
 from dspy_lambda_infra.config_warnings import config_warnings
 from dspy_lambda_infra.cost import monthly_base
-from dspy_lambda_infra.project import load_project, logical_id, say_what_runs
+from dspy_lambda_infra.project import announce_imports, load_project, logical_id
 from dspy_lambda_infra.report import report
 from dspy_lambda_infra.stack_size import check_size
 from dspy_lambda_infra.template import render, write
@@ -17,15 +17,15 @@ from dspy_lambda_infra.template.sam_files import write_sam_files
 
 
 def run_template(root: Path, output: Path, *, as_json: bool = False) -> int:
-    """Write a project's template, and what `sam build` needs beside it; `-` writes the template to standard output.
+    """Write a project's template and what `sam build` needs next to it; `-` writes the template to standard output.
 
     Raises:
-        ConfigError: the project has no template, or its place cannot be written to.
+        ConfigError: the project cannot become a template, or the file cannot be written.
     """
     to_stdout = str(output) == "-"
     if to_stdout and as_json:
-        raise ConfigError("--json and --output - both write to standard output; name a file as --output.")
-    say_what_runs(root)
+        raise ConfigError("--json and --output - both write to standard output; choose a file for --output.")
+    announce_imports(root)
     project = load_project(root)
     check(project)
     text = render(project, Path() if to_stdout else output.parent)
@@ -49,7 +49,7 @@ def run_template(root: Path, output: Path, *, as_json: bool = False) -> int:
     if not to_stdout:
         print(f"{output}: {len(project.function_names)} functions", file=sys.stderr)
     print(
-        f"Idle, the stack costs up to {idle:.2f} USD a month; dspy-lambda deploy --dry-run says what calls may cost.",
+        f"Idle, the stack costs up to {idle:.2f} USD a month; dspy-lambda deploy --dry-run shows what calls may cost.",
         file=sys.stderr,
     )
     return 0

@@ -10,13 +10,13 @@ from dspy_lambda.settings import METRICS_NAMESPACE
 from dspy_lambda_infra.project import Function, Project, logical_name
 from dspy_lambda_infra.template.syntax import ref, sub
 
-DASHBOARD = "${AWS::StackName}-${AWS::Region}"  # dashboards are of an account, not of a region
+DASHBOARD = "${AWS::StackName}-${AWS::Region}"  # dashboards belong to an account, not to a Region
 _WIDTH, _HEIGHT = 8, 6
 Series = Callable[[Function], list[Any]]
 
 
 def dashboard(project: Project) -> dict[str, Any]:
-    """Calls, errors, durations, tokens, cost, throttles, concurrency, queues; one line for each program."""
+    """Return the dashboard: calls, errors, durations, tokens, cost, throttles, concurrency, queues per program."""
     functions = list(project.functions.values())
     queued = [function for function in functions if function.settings.sqs]
     reserved = [(f.name, f.settings.reserved_concurrency) for f in functions if f.settings.reserved_concurrency]
@@ -32,7 +32,7 @@ def dashboard(project: Project) -> dict[str, Any]:
         _widget("Cost of model calls (USD)", functions, _own("CostUSD", "Sum")),
         _widget("Failed invocations", functions, _lambda("Errors", "Sum")),
         _widget("Throttles", functions, _lambda("Throttles", "Sum")),
-        _widget("Concurrency, and what is reserved", functions, _lambda("ConcurrentExecutions", "Maximum"), reserved),
+        _widget("Concurrency, used and reserved", functions, _lambda("ConcurrentExecutions", "Maximum"), reserved),
     ]
     if queued:
         widgets += [
@@ -42,7 +42,7 @@ def dashboard(project: Project) -> dict[str, Any]:
         ]
     for position, widget in enumerate(widgets):
         widget |= {"x": position % 3 * _WIDTH, "y": position // 3 * _HEIGHT, "width": _WIDTH, "height": _HEIGHT}
-    body = json.dumps({"widgets": widgets}, separators=(",", ":"))  # a template has 1 MB
+    body = json.dumps({"widgets": widgets}, separators=(",", ":"))  # compact: a template is limited to 1 MB
     properties = {"DashboardName": sub(DASHBOARD), "DashboardBody": sub(body)}
     return {"Dashboard": {"Type": "AWS::CloudWatch::Dashboard", "Properties": properties}}
 
@@ -82,7 +82,7 @@ def _queue(suffix: str, metric: str) -> Series:
     return series
 
 
-# Of one query. https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_StartQuery.html
+# The quota for one query. https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_StartQuery.html
 _MOST_LOG_GROUPS = 50
 _CALLS = 'filter message = "program call"'
 _QUERIES = {
@@ -112,7 +112,7 @@ _QUERIES = {
 
 
 def queries(project: Project) -> dict[str, Any]:
-    """Saved Logs Insights queries over all programs' log groups."""
+    """Return saved Logs Insights queries over all programs' log groups."""
     groups = [ref(f"{logical_name(name)}LogGroup") for name in project.functions]
     parts = [groups[begin : begin + _MOST_LOG_GROUPS] for begin in range(0, len(groups), _MOST_LOG_GROUPS)]
     found = {}

@@ -1,4 +1,4 @@
-"""Gradual deployments: an alias whose calls CodeDeploy moves to the new version, and back when an alarm goes off."""
+"""Gradual deployments: CodeDeploy shifts an alias's traffic to the new version, and back if an alarm goes off."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _POLICY = "arn:${AWS::Partition}:iam::aws:policy/service-role/AWSCodeDeployRoleF
 
 
 def deployment_preference(function: Function) -> dict[str, Any]:
-    """SAM's settings for a function whose calls move gradually; nothing for any other.
+    """Return SAM's settings for a function with gradual deployment; nothing for other functions.
 
-    `AllAtOnce` goes without CodeDeploy, as CloudFormation moves an alias by itself. So no alarm can stop it: while
-    those of the running version fire, CodeDeploy would stop the deployment that brings the fix. Leaving the alarms out
-    would not do, since a deployment group keeps those that it has.
+    `AllAtOnce` does not use CodeDeploy, as CloudFormation can update an alias itself. So no alarm can stop it: with
+    CodeDeploy, alarms about the running version would stop the deployment of its fix. Omitting the alarms would not
+    help, since a deployment group keeps those that it has.
     https://docs.aws.amazon.com/codedeploy/latest/APIReference/API_UpdateDeploymentGroup.html
     """
     if not _is_gradual(function):
@@ -34,7 +34,7 @@ def deployment_preference(function: Function) -> dict[str, Any]:
 
 
 def deployment_resources(project: Project) -> dict[str, Any]:
-    """The alarms of every function whose calls move gradually, and CodeDeploy's role; nothing where there is none."""
+    """Return the alarms of all functions with gradual deployment and CodeDeploy's role; nothing if there are none."""
     functions = [function for function in project.functions.values() if _is_gradual(function)]
     if not functions:
         return {}

@@ -1,4 +1,4 @@
-"""`template.extra.yaml`: the user's own additions, merged into what is generated, so that generating loses nothing."""
+"""`template.extra.yaml`: the user's additions, merged into the generated template so that they survive regeneration."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ EXTRA_FILE = "template.extra.yaml"
 
 
 def merge_extra(template: dict[str, Any], project: Project) -> dict[str, Any]:
-    """The template with the project's `template.extra.yaml`, if there is one.
+    """Merge the project's `template.extra.yaml`, if there is one, into the template.
 
-    Mappings merge deeply, lists are appended, null takes a key away, everything else replaces.
+    Merges mappings deeply, appends lists, removes keys set to null, and replaces everything else.
 
     Raises:
-        ConfigError: the file is no YAML mapping, or has a section that no template has.
+        ConfigError: the file is not a YAML mapping, or has a section that templates do not have.
     """
     merged: dict[str, Any] = merge(template, read_extra(project))
     return merged
 
 
 def read_extra(project: Project) -> dict[str, Any]:
-    """The project's `template.extra.yaml`; empty if there is none.
+    """Read the project's `template.extra.yaml`; empty if there is none.
 
     Raises:
-        ConfigError: the file is no YAML mapping, or has a section that no template has.
+        ConfigError: the file is not a YAML mapping, or has a section that templates do not have.
     """
     path = project.root / EXTRA_FILE
     if not path.is_file():
@@ -42,12 +42,12 @@ def read_extra(project: Project) -> dict[str, Any]:
         return {}
     sections = ("Parameters", "Mappings", "Conditions", "Globals", "Resources", "Outputs", "Metadata", "Rules")
     if not isinstance(extra, dict) or not set(extra) <= set(sections):
-        raise ConfigError(f"{path}: must be a mapping of template sections; there are: {', '.join(sections)}.")
+        raise ConfigError(f"{path}: must be a mapping of template sections: {', '.join(sections)}.")
     return extra
 
 
 def merge(base: Any, over: Any) -> Any:
-    """Mappings deeply, lists appended, null takes a key away, everything else (intrinsics, too) replaces."""
+    """Merge mappings deeply, append lists, remove keys set to null, replace everything else (including intrinsics)."""
     if is_intrinsic(base) or is_intrinsic(over):
         return over
     if isinstance(base, dict) and isinstance(over, dict):

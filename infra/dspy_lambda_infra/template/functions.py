@@ -1,4 +1,4 @@
-"""A program's function with what it is triggered by and what it writes to; and the catalogue function."""
+"""A program's function with its event sources and destinations; and the catalogue function."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dspy_lambda_infra.template.roles import catalogue_role, program_role
 from dspy_lambda_infra.template.syntax import get_att, if_, ref
 from dspy_lambda_infra.template.variables import variables
 
-# It answers from memory: 256 MB is the CPU that its import of FastAPI wants.
+# It answers from memory: 256 MB provides the CPU that importing FastAPI needs.
 _CATALOGUE_MEMORY_MB, _CATALOGUE_TIMEOUT_SECONDS = 256, 10
 _CATALOGUE_CONCURRENCY = 5
 # `*` does not cover Authorization. https://fetch.spec.whatwg.org/#cors-non-wildcard-request-header-name
@@ -22,7 +22,7 @@ CORS_HEADERS = ["*", "Authorization"]
 
 
 def function_resources(project: Project, function: Function, code: str) -> dict[str, Any]:
-    """Everything that one program has of its own."""
+    """Return all resources that belong to one program."""
     name, settings = logical_name(function.name), function.settings
     properties: dict[str, Any] = {
         **_package(project, f"{name}Function", code, HANDLER),
@@ -58,10 +58,10 @@ def function_resources(project: Project, function: Function, code: str) -> dict[
 
 
 def catalogue_resources(project: Project, code: str) -> dict[str, Any]:
-    """The function that serves the shared GET routes, and answers browsers' preflight requests to a REST API."""
+    """Return the function that serves the shared GET routes, and answers preflight requests to a REST API."""
     properties: dict[str, Any] = {
         **_package(project, "CatalogueFunction", code, CATALOGUE_HANDLER),
-        "Description": f"What {project.config.app_id} offers: programs, health, OpenAPI",
+        "Description": f"Catalogue of {project.config.app_id}: programs, health, OpenAPI",
         "Role": get_att("CatalogueRole.Arn"),
         "MemorySize": _CATALOGUE_MEMORY_MB,
         "Timeout": _CATALOGUE_TIMEOUT_SECONDS,
@@ -73,7 +73,7 @@ def catalogue_resources(project: Project, code: str) -> dict[str, Any]:
         properties["FunctionUrlConfig"] = function_url(project)
     else:
         routes = {_event_name(path): _route(project, path, "GET") for path in SHARED_PATHS}
-        # An HTTP API answers them itself, but not before an authorizer has refused them.
+        # An HTTP API would answer them itself, but only after an authorizer has refused them.
         if project.config.server.cors_origins and (api.kind == "rest" or api.auth != "none"):
             called = [name for name, function in project.functions.items() if function.settings.http]
             routes |= {f"{_event_name(path)}Preflight": _preflight(project, path) for path in SHARED_PATHS}
@@ -87,17 +87,17 @@ def catalogue_resources(project: Project, code: str) -> dict[str, Any]:
 
 
 def reserves(project: Project) -> bool:
-    """Whether any function reserves concurrency (of which 0 is an amount, too: nothing runs)."""
+    """Whether any function reserves concurrency (0 counts too: nothing runs)."""
     return project.has_api or any(f.settings.reserved_concurrency is not None for f in project.functions.values())
 
 
 def reserved_total(project: Project) -> int:
-    """What the stack takes from the account's concurrency."""
+    """Return how much of the account's concurrency the stack reserves."""
     return sum(reserved_parts(project).values())
 
 
 def reserved_parts(project: Project) -> dict[str, int]:
-    """What each function takes from the account's concurrency, by program; `CATALOGUE` where there is an API."""
+    """Return how much concurrency each function reserves, by program; `CATALOGUE` if there is an API."""
     parts = {name: f.settings.reserved_concurrency or 0 for name, f in project.functions.items()}
     return parts | ({CATALOGUE: _CATALOGUE_CONCURRENCY} if project.has_api else {})
 
@@ -110,11 +110,11 @@ def _retries(settings: FunctionSettings) -> dict[str, Any]:
 
 
 def _latest_invoke_config(function: Function) -> dict[str, Any]:
-    """The retries and the on-failure queue of the function's bare name, which SAM's own settings give to the alias.
+    """Return the retries and the on-failure queue for `$LATEST`; SAM's own settings apply to the alias.
 
-    Without an alias, too, where SAM's settings would do: a function and qualifier can have one such resource only, and
-    CloudFormation makes the new one before it deletes the old one. So it must not change hands when an alias comes or
-    goes.
+    Used without an alias too, where SAM's settings would suffice: a function and qualifier can have only one such
+    resource, and CloudFormation creates the new one before it deletes the old one. So it must stay the same resource
+    when an alias is added or removed.
     """
     properties = {
         "FunctionName": ref(f"{logical_name(function.name)}Function"),
@@ -126,7 +126,7 @@ def _latest_invoke_config(function: Function) -> dict[str, Any]:
 
 
 def function_url(project: Project) -> dict[str, Any]:
-    """A function URL's settings."""
+    """Return a function URL's settings."""
     return {
         "AuthType": "NONE" if project.config.lambda_.api.auth == "none" else "AWS_IAM",
         **({"Cors": cors(project)} if project.config.server.cors_origins else {}),
@@ -134,17 +134,17 @@ def function_url(project: Project) -> dict[str, Any]:
 
 
 def api_id(project: Project) -> str:
-    """The API's logical id: one for each kind, because CloudFormation refuses to change the type of a resource."""
+    """Return the API's logical id: one per kind, because CloudFormation cannot change a resource's type."""
     return "Api" if project.config.lambda_.api.kind == "rest" else "HttpApi"
 
 
 def cors(project: Project) -> dict[str, Any]:
-    """What a function URL or an HTTP API lets browsers of the configured origins do."""
+    """Return the CORS settings of a function URL or an HTTP API for the configured origins."""
     return {"AllowOrigins": project.config.server.cors_origins, "AllowMethods": ["*"], "AllowHeaders": CORS_HEADERS}
 
 
 def log_group(project: Project, name: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A log group with the project's retention; its name is CloudFormation's, or the property that is given."""
+    """Return a log group with the project's retention; CloudFormation generates its name unless `name` is given."""
     settings = project.config.lambda_
     key = {"KmsKeyId": settings.kms_key_arn} if settings.kms_key_arn else {}
     properties = {**(name or {}), "RetentionInDays": settings.log_retention_days, **key}
@@ -154,7 +154,7 @@ def log_group(project: Project, name: dict[str, Any] | None = None) -> dict[str,
 def _function(project: Project, logical_id: str, properties: dict[str, Any]) -> dict[str, Any]:
     settings = project.config.lambda_
     if settings.package_type == "Zip":
-        # The Makefile beside the template has the rule `build-%`.
+        # The Makefile next to the template has the rule `build-%`.
         metadata: dict[str, Any] = {"BuildMethod": "makefile", "ContextPath": "."}
     else:
         metadata = {"DockerContext": f"dist/{logical_id}", "Dockerfile": "Dockerfile", "DockerTag": logical_id.lower()}
@@ -172,7 +172,7 @@ def _alias(function: Function) -> dict[str, Any]:
         return {}
     return {
         "AutoPublishAlias": ALIAS,
-        "VersionDeletionPolicy": "Delete",  # an old version takes storage, its snapshot costs money
+        "VersionDeletionPolicy": "Delete",  # an old version uses storage, and its snapshot costs money
         **({"SnapStart": {"ApplyOn": "PublishedVersions"}} if function.settings.snap_start else {}),
         **deployment_preference(function),
     }
@@ -190,11 +190,11 @@ def _events(project: Project, function: Function) -> dict[str, Any]:
         event = json.dumps({"program": function.name, "inputs": settings.schedule.inputs})
         schedule: dict[str, Any] = {"ScheduleExpression": settings.schedule.expression, "Input": event}
         if not project.config.lambda_.kms_key_arn:
-            # The role that SAM makes for the schedule may not use a key.
+            # The role that SAM creates for the schedule may not use a key.
             schedule["DeadLetterConfig"] = {"Arn": get_att("OnFailureQueue.Arn")}
         if boundary := project.config.lambda_.permissions_boundary_arn:
             schedule["PermissionsBoundary"] = boundary
-        # SAM would name the schedule by its logical id, which every stack of the account and region would share.
+        # SAM would name the schedule after its logical id, which all stacks in the account and Region would share.
         events["Schedule"] = {"Type": "ScheduleV2", "Properties": {**schedule, "OmitName": True}}
     return events
 
@@ -215,7 +215,7 @@ def _route(project: Project, path: str, method: str) -> dict[str, Any]:
 
 
 def _preflight(project: Project, path: str) -> dict[str, Any]:
-    """A browser sends no credentials with its preflight request; and REST's own answer would know one origin only."""
+    """Return a route without auth: browsers send preflights without credentials. REST's own answer has one origin."""
     route = _route(project, path, "OPTIONS")
     match project.config.lambda_.api.auth:
         case "api_key":

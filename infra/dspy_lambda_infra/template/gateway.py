@@ -1,4 +1,4 @@
-"""What a REST API answers by itself, in the words of the functions' own errors.
+"""A REST API's own answers, in the format of the functions' errors.
 
 https://docs.aws.amazon.com/apigateway/latest/developerguide/supported-gateway-response-types.html
 """
@@ -21,7 +21,7 @@ class Refusal:
     retry_after_seconds: int | None = None
 
     def body(self, request_id: str) -> dict[str, Any]:
-        """What the client reads."""
+        """Return the body for the client."""
         return {
             "title": self.title,
             "status": self.status,
@@ -33,17 +33,17 @@ class Refusal:
 REFUSALS = {
     "THROTTLED": Refusal(429, "Too many requests", retry_after_seconds=RETRY_AFTER_SECONDS),
     "QUOTA_EXCEEDED": Refusal(429, "Quota exceeded", retry_after_seconds=3600),
-    # A throttled function and one that cannot be invoked are the same to API Gateway; the access log's
-    # integrationStatus tells them apart (429: a throttle). Without a mapping both would be a 500.
+    # API Gateway does not distinguish a throttled function from one that cannot be invoked; the access log's
+    # integrationStatus does (429: throttled). Without a mapping, both would be a 500.
     "INTEGRATION_FAILURE": Refusal(
         503,
         "Service unavailable",
         "The function has no concurrency left, or cannot be invoked",
         retry_after_seconds=RETRY_AFTER_SECONDS,
     ),
-    "INTEGRATION_TIMEOUT": Refusal(504, "The deadline came first"),
-    # The gateway does not tell an unknown path and an unsigned request apart.
-    "MISSING_AUTHENTICATION_TOKEN": Refusal(404, "Not found", "No such path; or a signature is wanted and missing"),
+    "INTEGRATION_TIMEOUT": Refusal(504, "Deadline exceeded"),
+    # The gateway does not distinguish an unknown path from an unsigned request.
+    "MISSING_AUTHENTICATION_TOKEN": Refusal(404, "Not found", "No such path, or a required signature is missing"),
     "UNAUTHORIZED": Refusal(401, "Unauthorized"),
     "ACCESS_DENIED": Refusal(403, "Forbidden"),
     "INVALID_SIGNATURE": Refusal(403, "Forbidden", "The signature is not valid"),

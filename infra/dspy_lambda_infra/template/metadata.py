@@ -1,4 +1,4 @@
-"""What the config says and no resource shows, in the template, so that two deployments can be compared."""
+"""Stores config that no resource shows in the template, so that two deployments can be compared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SHOWN = {"models", "program_models", "server"}
 
 
 def metadata(project: Project) -> dict[str, Any]:
-    """The template's `Metadata`: models, which program has which, limits. No key, nor what a URL may hold of one."""
+    """Return the template's `Metadata`: models, their programs, limits. Contains no keys, not even from URLs."""
     found = project.config.model_dump(mode="json", include=_SHOWN, exclude_defaults=True)
     for model in found["models"]["registry"].values():
         model.pop("api_key", None)
@@ -22,7 +22,7 @@ def metadata(project: Project) -> dict[str, Any]:
 
 
 def deployed_config(template: dict[str, Any]) -> dict[str, Any] | None:
-    """What `metadata` wrote into that template; None if it is older."""
+    """Return what `metadata` wrote into a template; None if the template predates it."""
     found = (template.get("Metadata") or {}).get(METADATA)
     return found["Config"] if found else None
 

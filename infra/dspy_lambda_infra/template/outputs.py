@@ -13,12 +13,12 @@ COMMERCIAL = "CommercialPartition"
 
 
 def output_conditions() -> dict[str, Any]:
-    """The condition on the dashboard's link, whose address is that of the commercial partition's console."""
+    """Return the condition on the dashboard's link, which points to the commercial partition's console."""
     return {COMMERCIAL: {"Fn::Equals": [ref("AWS::Partition"), "aws"]}}
 
 
 def outputs(project: Project) -> dict[str, Any]:
-    """Name -> output."""
+    """Return the outputs by name."""
     kind = project.config.lambda_.api.kind
     found: dict[str, Any] = {}
     if project.has_api and kind != "url":
@@ -31,7 +31,7 @@ def outputs(project: Project) -> dict[str, Any]:
         name = logical_name(function.name)
         if function.settings.http and kind == "url":
             found[f"{name}Url"] = {"Value": get_att(f"{name}FunctionUrl.FunctionUrl")}
-        # The alias has the snapshot, the retries and the on-failure queue, and takes part in a gradual deployment.
+        # The alias has the snapshot, the retries and the on-failure queue, and supports gradual deployment.
         alias = ".Alias" if function.has_alias else ""
         found[f"{name}FunctionName"] = {"Value": ref(f"{name}Function{alias}")}
         if function.settings.sqs:

@@ -1,4 +1,4 @@
-"""Queues, that outlive their stack with the work that is in them."""
+"""Queues, which outlive their stack together with the records in them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dspy_lambda_infra.template.syntax import get_att, ref
 # "Set the visibility timeout to at least six times the function timeout, plus MaximumBatchingWindowInSeconds".
 # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
 VISIBILITY_FACTOR = 6
-# A record that the redrive policy moves keeps its age, so that it needs more than the queue gives it.
+# A record keeps its age when the redrive policy moves it, so a dead-letter queue needs a longer retention.
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-dead-letter-queues.html
 RETENTION_SECONDS = 4 * 24 * 3600
 DLQ_RETENTION_SECONDS = 14 * 24 * 3600
 
 
 def program_queues(project: Project, function: Function) -> dict[str, Any]:
-    """A program's queue and its dead-letter queue; none without `sqs`."""
+    """Return a program's queue and its dead-letter queue; none without `sqs`."""
     name, sqs = logical_name(function.name), function.settings.sqs
     if not sqs:
         return {}
@@ -39,16 +39,16 @@ def program_queues(project: Project, function: Function) -> dict[str, Any]:
 
 
 def on_failure_queue(project: Project) -> dict[str, Any]:
-    """Where asynchronous invocations and schedules end that failed for good; Lambda drops them otherwise."""
+    """Return the queue for asynchronous invocations and schedules that failed permanently; Lambda would drop them."""
     queue = _dead_letters(project, {})
-    # No queue redrives into it. The programs' dead-letter queues cannot name theirs: queue and dead-letter queue would
-    # depend on each other.
+    # No queue redrives into it. The programs' dead-letter queues cannot name their sources: queue and dead-letter queue
+    # would depend on each other.
     queue["Properties"]["RedriveAllowPolicy"] = {"redrivePermission": "denyAll"}
     return {"OnFailureQueue": queue}
 
 
 def queue_policy(project: Project) -> dict[str, Any]:
-    """One policy for all queues, because a stack's resources are counted: requests only over TLS.
+    """Return one policy for all queues, to save resources of the stack's quota: requests only over TLS.
 
     `Resource: "*"` is the queue that the policy is attached to.
     https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/quickref-iam.html#scenario-sqs-policy
@@ -71,22 +71,23 @@ def queue_policy(project: Project) -> dict[str, Any]:
 
 
 def visibility_timeout_seconds(settings: FunctionSettings) -> int:
-    """Of a function's queue."""
+    """Return the visibility timeout of a function's queue."""
     own = settings.sqs.visibility_timeout_seconds if settings.sqs else None
     return least_visibility_timeout_seconds(settings) if own is None else own
 
 
 def least_visibility_timeout_seconds(settings: FunctionSettings) -> int:
-    """What AWS advises: records are invisible while a batch is gathered, too."""
+    """Return AWS's recommendation, which includes the batching window: records are invisible during it too."""
     window = settings.sqs.window_seconds if settings.sqs else 0
     return VISIBILITY_FACTOR * settings.timeout_seconds + window
 
 
 def survived_outage_seconds(settings: FunctionSettings) -> int:
-    """The shortest time from a record's first receive to its last one, if a provider refuses all that time.
+    """Return the shortest time from a record's first receive to its last, if the provider refuses all calls.
 
-    By the handler's backoff, without `backoff_seconds` by the visibility timeout; 0 without a queue. A Retry-After
-    that is longer adds to it, and any receive for another reason (a throttle, a death beside it) takes one pause off.
+    Based on the handler's backoff, or without `backoff_seconds` on the visibility timeout; 0 without a queue. A longer
+    Retry-After adds to it, and each receive for another reason (a throttle, a crash in the same batch) removes one
+    pause.
     """
     if not settings.sqs:
         return 0
@@ -108,6 +109,6 @@ def _encryption(project: Project) -> dict[str, Any]:
 
 
 def _kept(type_: str, properties: dict[str, Any]) -> dict[str, Any]:
-    # A first deployment that fails leaves nothing behind.
+    # A failed first deployment leaves nothing behind.
     kept = {"DeletionPolicy": "RetainExceptOnCreate", "UpdateReplacePolicy": "Retain"}
     return {"Type": type_, **kept, "Properties": properties}

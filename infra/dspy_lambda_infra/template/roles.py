@@ -1,4 +1,4 @@
-"""Each function's own role: its log group, its queues, its secrets, and nothing of any other's."""
+"""Each function's own role: it may use its log group, its queues and its secrets, and no other function's."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dspy_lambda_infra.project import Function, Project, logical_name
 from dspy_lambda_infra.template.syntax import Intrinsic, get_att, sub
 
 _HERE = "${AWS::Region}:${AWS::AccountId}"
-# What Lambda does on behalf of an event source mapping, and the handler for its backoff.
+# Used by Lambda for the event source mapping, and by the handler for its backoff.
 _RECEIVE = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ChangeMessageVisibility"]
-# Network interfaces cannot be named before they exist.
+# Network interfaces have no ARNs before they exist.
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions
 _NETWORK = [
     "ec2:CreateNetworkInterface",
@@ -24,7 +24,7 @@ _NETWORK = [
 
 
 def program_role(project: Project, function: Function) -> dict[str, Any]:
-    """The role of one program's function. More goes into template.extra.yaml: its Policies are appended."""
+    """Return the role of one program's function. Policies in template.extra.yaml are appended."""
     name, sqs = logical_name(function.name), function.settings.sqs
     statements = [_allow("sqs:SendMessage", get_att("OnFailureQueue.Arn"))]
     if sqs:
@@ -39,13 +39,13 @@ def program_role(project: Project, function: Function) -> dict[str, Any]:
 
 
 def catalogue_role(project: Project) -> dict[str, Any]:
-    """The role of the catalogue function, which reads and writes nothing."""
+    """Return the role of the catalogue function, which reads and writes nothing."""
     return _role(project, "Catalogue", [])
 
 
 def _role(project: Project, name: str, statements: list[dict[str, Any]]) -> dict[str, Any]:
     settings = project.config.lambda_
-    # A log group's Arn ends in :* and so takes its streams in.
+    # A log group's Arn ends in :* and so includes its streams.
     logs = get_att(f"{name}LogGroup.Arn")
     statements = [_allow(["logs:CreateLogStream", "logs:PutLogEvents"], logs), *statements]
     if settings.tracing:
@@ -62,7 +62,7 @@ def _role(project: Project, name: str, statements: list[dict[str, Any]]) -> dict
 def service_role(
     project: Project, service: str, properties: dict[str, Any], condition: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """A role that an AWS service takes, within the project's permissions boundary."""
+    """Return a role for an AWS service, within the project's permissions boundary."""
     boundary = project.config.lambda_.permissions_boundary_arn
     trust = {
         "Effect": "Allow",
@@ -81,7 +81,7 @@ def service_role(
 
 
 def _use_keys(actions: list[str], keys: list[str], services: list[str]) -> dict[str, Any]:
-    """Leave to use keys only through these services, so that nothing else can be decrypted with them."""
+    """Allow using keys only through these services, so that nothing else can be decrypted with them."""
     via = [sub(f"{service}.${{AWS::Region}}.${{AWS::URLSuffix}}") for service in services]
     return {
         "Effect": "Allow",
@@ -93,12 +93,12 @@ def _use_keys(actions: list[str], keys: list[str], services: list[str]) -> dict[
 
 def _secret(place: str) -> dict[str, Any]:
     service, name, _ = split_place(place)
-    # An ARN may be of another account, whose own policy has to let this one in.
+    # An ARN may belong to another account, whose own policy has to grant access to this one.
     if service == "ssm":
         arn = f"arn:${{AWS::Partition}}:ssm:{_HERE}:parameter/{name.removeprefix('/')}"
-        # The handler asks for up to ten at once, the parameters-and-secrets extension for each.
+        # The handler requests up to ten at once; the parameters-and-secrets extension requests each separately.
         return _allow(["ssm:GetParameter", "ssm:GetParameters"], sub(name if name.startswith("arn:") else arn))
-    # Secrets Manager puts a hyphen and six random characters behind the name; an ARN may have them, or not.
+    # Secrets Manager appends a hyphen and six random characters to the name; an ARN may or may not include them.
     arn = f"arn:${{AWS::Partition}}:secretsmanager:{_HERE}:secret:{name}-??????"
     if name.startswith("arn:"):
         return _allow("secretsmanager:GetSecretValue", [sub(name), sub(f"{name}-??????")])

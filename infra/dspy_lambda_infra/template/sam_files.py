@@ -1,4 +1,4 @@
-"""What `sam build` needs beside a template: the Makefile's rule, and samconfig.toml. A user's own files stay."""
+"""Writes what `sam build` needs next to a template: a Makefile rule and samconfig.toml. Keeps existing files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dspy_lambda_infra.project import Project
 DEFAULT_STAGE = "prod"
 _RULE = "build-%:"
 _MAKEFILE = """\
-# `sam build` calls this for each function, in the project's folder.
+# `sam build` runs this for each function, in the project's folder.
 build-%:
 \tdspy-lambda build --function $* --output "$(ARTIFACTS_DIR)"
 """
@@ -25,7 +25,7 @@ stack_name = "{stack}"
 lint = true
 
 [default.build.parameters]
-# Without it the whole project is copied for each function first, a .venv in it too.
+# Otherwise SAM first copies the whole project for each function, including any .venv.
 build_in_source = true
 parallel = true
 
@@ -37,12 +37,12 @@ resolve_s3 = true
 
 
 def stack_name(project: Project, stage: str = DEFAULT_STAGE) -> str:
-    """`<app_id>-<stage>` as CloudFormation takes it, in letters, digits and hyphens: a stage is a stack of its own."""
+    """Return `<app_id>-<stage>` in letters, digits and hyphens, as CloudFormation requires: each stage is a stack."""
     return re.sub(r"[^A-Za-z0-9]+", "-", f"{project.config.app_id}-{stage}").strip("-")
 
 
 def write_sam_files(project: Project, folder: Path, say: Callable[[str], None]) -> None:
-    """Write what is missing beside the template; what is there stays, and `say` tells what it lacks."""
+    """Write what is missing next to the template; keep existing files and report through `say` what they lack."""
     settings = project.config.lambda_
     if settings.package_type == "Zip":
         makefile = folder / "Makefile"
@@ -57,4 +57,6 @@ def write_sam_files(project: Project, folder: Path, say: Callable[[str], None]) 
         samconfig.write_text(_SAMCONFIG.format(stack=stack_name(project), images=images), encoding="utf-8")
         say(f"wrote {samconfig}")
     elif samconfig.is_file() and "build_in_source" not in samconfig.read_text(encoding="utf-8"):
-        say(f"{samconfig}: set build_in_source = true under [default.build.parameters], or each build copies all.")
+        say(
+            f"{samconfig}: set build_in_source = true under [default.build.parameters], or each build copies all files."
+        )

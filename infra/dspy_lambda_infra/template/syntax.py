@@ -1,4 +1,4 @@
-"""CloudFormation's intrinsic functions, as mappings in their long form, and templates as YAML."""
+"""CloudFormation's intrinsic functions as mappings in long form, and templates as YAML."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from samtranslator.yaml_helper import yaml_parse
 
-Intrinsic = dict[str, Any]  # of one key: `Ref` or `Fn::...`
+Intrinsic = dict[str, Any]  # has one key: `Ref` or `Fn::...`
 
 
 def ref(name: str) -> Intrinsic:
@@ -16,7 +16,7 @@ def ref(name: str) -> Intrinsic:
 
 
 def get_att(name: str) -> Intrinsic:
-    """Fn::GetAtt, of `Resource.Attribute`"""
+    """Fn::GetAtt, from `Resource.Attribute`."""
     return {"Fn::GetAtt": name.split(".", 1)}
 
 
@@ -26,18 +26,18 @@ def sub(text: str) -> Intrinsic:
 
 
 def if_(condition: str, then: Any, otherwise: Any = None) -> Intrinsic:
-    """Fn::If; without `otherwise` the property is not there."""
+    """Fn::If; without `otherwise`, the property is absent if the condition is false."""
     return {"Fn::If": [condition, then, ref("AWS::NoValue") if otherwise is None else otherwise]}
 
 
 def is_intrinsic(value: Any) -> bool:
-    """Whether a value is what CloudFormation computes, and no mapping of a resource's."""
-    # Not `Condition`: a resource has a key of that name, too.
+    """Whether a value is an intrinsic function and not an ordinary mapping."""
+    # Not `Condition`: resources also have a key of that name.
     return isinstance(value, dict) and len(value) == 1 and all(key == "Ref" or key.startswith("Fn::") for key in value)
 
 
 class _Dumper(yaml.SafeDumper):
-    """No aliases, which CloudFormation refuses, and indented lists: `yaml.safe_dump` has options for neither."""
+    """Writes no aliases, which CloudFormation rejects, and indents lists: `yaml.safe_dump` has options for neither."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -54,14 +54,14 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def dump(template: dict[str, Any]) -> str:
-    """A template as text; the same template always gives the same bytes."""
+    """Return a template as text; the same template always gives the same bytes."""
     return yaml.dump(template, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
 
 
 def load(text: str) -> Any:
-    """A template's text as dicts, lists and scalars; short-form intrinsics (`!Ref`) in their long form.
+    """Parse a template's text into dicts, lists and scalars; short-form intrinsics (`!Ref`) become long-form.
 
     Raises:
-        yaml.YAMLError: it is no YAML.
+        yaml.YAMLError: the text is not valid YAML.
     """
     return yaml_parse(text)

@@ -1,4 +1,4 @@
-"""A project as a SAM template: one AWS::Serverless::Function per program, in plain explicit resources."""
+"""Generates a project's SAM template: one AWS::Serverless::Function per program, in plain explicit resources."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from dspy_lambda_infra.template.versions import describe_versions
 
 _WRITTEN = "# Written by `dspy-lambda template`"
 HEADER = f"""\
-{_WRITTEN} from dspy.config.yaml; change that file, not this one. What it has no words for
-# goes into template.extra.yaml beside it, which is merged in here.
+{_WRITTEN} from dspy.config.yaml; change that file, not this one. Put anything
+# it cannot express into template.extra.yaml next to it, which is merged into this file.
 """
 
 
 def render(project: Project, folder: Path) -> str:
-    """The template's text, for a file in that folder; the same project always gives the same bytes."""
+    """Return the template's text for a file in that folder; the same project always gives the same bytes."""
     return HEADER + dump(build(project, folder))
 
 
@@ -38,13 +38,13 @@ def write(text: str, path: Path) -> None:
     """Write a rendered template.
 
     Raises:
-        ConfigError: the file is somebody's own, or cannot be written.
+        ConfigError: dspy-lambda did not write the existing file, or the file cannot be written.
     """
     try:
         if path.exists() and not path.read_text(encoding="utf-8", errors="replace").startswith(_WRITTEN):
             raise ConfigError(
-                f"{path}: was not written by dspy-lambda, and is left alone; name another file, and put what it adds "
-                "into template.extra.yaml"
+                f"{path}: was not written by dspy-lambda and is left unchanged; choose another file, and put its "
+                "additions into template.extra.yaml"
             )
         path.write_text(text, encoding="utf-8")
     except OSError as error:
@@ -52,16 +52,16 @@ def write(text: str, path: Path) -> None:
 
 
 def build(project: Project, folder: Path) -> dict[str, Any]:
-    """The template as a mapping, the user's own additions in it.
+    """Return the template as a mapping, including the user's own additions.
 
     Args:
-        folder: where the template will lie: its CodeUri is relative to that.
+        folder: the template's folder: its CodeUri is relative to that.
     """
     return describe_versions(merge_extra(generate(project, folder), project))
 
 
 def generate(project: Project, folder: Path) -> dict[str, Any]:
-    """The template as a mapping, without the user's own additions."""
+    """Return the template as a mapping, without the user's own additions."""
     code = os.path.relpath(project.root, folder.resolve())
     functions = project.functions.values()
     parts = [api_resources(project)]
@@ -89,7 +89,9 @@ def _join(parts: list[dict[str, Any]]) -> dict[str, Any]:
     joined: dict[str, Any] = {}
     for part in parts:
         if shared := sorted(set(part) & set(joined)):
-            raise ConfigError(f"two resources would share the logical id {shared[0]}; rename the program it is of.")
+            raise ConfigError(
+                f"two resources would share the logical id {shared[0]}; rename the program that it belongs to."
+            )
         joined |= part
     return joined
 
@@ -106,7 +108,7 @@ def _parameters(project: Project) -> dict[str, Any]:
         "SecretsVersion": {
             "Type": "String",
             "Default": "1",
-            "Description": "Change it after a secret was rotated: every environment starts anew and reads it again",
+            "Description": "Change it after rotating a secret: all environments restart and read it again",
         },
     }
     if reserves(project):
@@ -114,13 +116,13 @@ def _parameters(project: Project) -> dict[str, Any]:
             "Type": "String",
             "AllowedValues": ["true", "false"],
             "Default": "true",
-            "Description": "false in new accounts, whose quota of 10 leaves nothing to reserve",
+            "Description": "Set to false in new accounts, whose quota of 10 leaves nothing to reserve",
         }
     if project.config.lambda_.alarms:
         parameters["AlarmEmail"] = {
             "Type": "String",
             "Default": "",
-            "Description": "Where alarms go; empty for nowhere but the topic",
+            "Description": "The email address for alarms; if empty, they go only to the topic",
         }
     return parameters | api_parameters(project)
 
@@ -151,6 +153,6 @@ def _globals(project: Project) -> dict[str, Any]:
         function["VpcConfig"] = {"SubnetIds": subnets, "SecurityGroupIds": groups}
     found: dict[str, Any] = {"Function": function}
     if project.has_api and settings.api.kind == "rest":
-        # Without it SAM deploys a second stage, named Stage.
+        # Otherwise SAM deploys a second stage, named Stage.
         found["Api"] = {"OpenApiVersion": "3.0.1"}
     return found

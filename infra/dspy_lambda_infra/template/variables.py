@@ -1,4 +1,4 @@
-"""A function's environment variables: names of secrets, never a value."""
+"""A function's environment variables: the names of secrets, never their values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LONGEST_URL = len("https://sqs.ap-southeast-1.amazonaws.com.cn/123456789012/") 
 
 
 def variables(project: Project, function: Function) -> dict[str, Any]:
-    """What one program's function has among its variables; of secrets only the places."""
+    """Return the variables of one program's function; for secrets, only their locations."""
     name, settings, config = logical_name(function.name), function.settings, project.config
     found: dict[str, Any] = dict(function.environment)
     if settings.sqs:
@@ -22,7 +22,7 @@ def variables(project: Project, function: Function) -> dict[str, Any]:
     if secrets := project.secrets(function):
         found[SECRETS] = sub(" ".join(f"{variable}={place}" for variable, place in secrets.items()))
         found[SECRETS_VERSION] = ref("SecretsVersion")
-        # Empty on AWS, where the secret fills them; there, so that `sam local` hands over this machine's.
+        # Empty on AWS, where the secrets fill them; declared so that `sam local` passes on this machine's values.
         found |= dict.fromkeys(secrets, "")
         if any(_EXTENSION_LAYER in layer for layer in config.lambda_.layers):
             found[EXTENSION_PORT] = "2773"
@@ -32,19 +32,19 @@ def variables(project: Project, function: Function) -> dict[str, Any]:
 
 
 def stack_variables() -> dict[str, str | Intrinsic]:
-    """What every function of the stack has among its variables."""
-    # The stack's name, so that the metrics of two stages in one account stay apart.
+    """Return the variables that every function in the stack has."""
+    # The stack's name, to separate the metrics of two stages in one account.
     return shared_variables(sub("${AWS::StackName}"))
 
 
 def environment_bytes(project: Project, function: Function) -> int:
-    """The most that a function's variables can take, as Lambda counts them: as one JSON object."""
+    """Return the maximum size of a function's variables, as Lambda counts them: as one JSON object."""
     found = {**stack_variables(), **variables(project, function)}
     return len(json.dumps({name: _longest(value) for name, value in found.items()}, separators=(",", ":")).encode())
 
 
 def _longest(value: str | Intrinsic) -> str:
-    """A variable's value with the longest names of stack and stage; a reference is at most a queue's URL."""
+    """Return a variable's value with the longest stack and stage names; a reference is at most a queue's URL."""
     if isinstance(value, str):
         return value
     if "Ref" in value:

@@ -1,7 +1,7 @@
-"""When functions with an alias publish a version: when something changes that a version keeps, and only then.
+"""Publishes a version of functions with an alias if, and only if, something changes that a version captures.
 
-Lambda refuses a version in which nothing is new. SAM publishes one when code, variables or memory change; its
-`AutoPublishAliasAllProperties` also does for tags and reserved concurrency, which no version keeps.
+Lambda refuses to publish a version without changes. SAM publishes one when code, variables or memory change; with
+`AutoPublishAliasAllProperties` also for tags and reserved concurrency, which versions do not capture.
 https://github.com/aws/serverless-application-model/issues/3281
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 from dspy_lambda_infra.template.extra import merge
 from dspy_lambda_infra.template.syntax import dump, ref, sub
 
-# What else a version keeps, by SAM's names.
+# The other properties that a version captures, by SAM's names.
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-versions.html
 _KEPT = (
     "Architectures",
@@ -36,9 +36,9 @@ _KEPT = (
 
 
 def describe_versions(template: dict[str, Any]) -> dict[str, Any]:
-    """The template with a description of each version: CloudFormation replaces a version whose description changes.
+    """Add a description to each version in the template: CloudFormation replaces a version if its description changes.
 
-    It names the version of the secrets where the function reads any: SAM does not see a parameter's value change.
+    It includes the secrets version if the function reads any: SAM does not notice when a parameter's value changes.
     https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-lambda-version.html
     """
     shared = template.get("Globals", {}).get("Function", {})
@@ -53,7 +53,7 @@ def describe_versions(template: dict[str, Any]) -> dict[str, Any]:
 
 
 def _digest(shared: dict[str, Any], own: dict[str, Any]) -> str:
-    """Of what a version keeps, a function's own settings over those of all, as SAM merges them: one list is replaced.
+    """Return a digest of what a version captures, with SAM's merge of global settings: this replaces one list.
 
     https://docs.aws.amazon.com/serverless-application-model/latest/developerguide/sam-specification-template-anatomy-globals.html
     """

@@ -1,1 +1,1 @@
-"""`make verify-aws`: the claims that only a real account can prove, on a stack that is gone afterwards."""
+"""`make verify-aws`: proves claims that require a real account, on stacks that it deletes afterwards."""

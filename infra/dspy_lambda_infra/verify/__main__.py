@@ -35,7 +35,7 @@ _MARKS = {True: "holds ", False: "FAILS ", None: "not checked "}
 
 @dataclass(frozen=True)
 class Result:
-    """What a check found; `holds` is None where it could not be checked."""
+    """A check's result; `holds` is None if it could not be checked."""
 
     claim: str
     holds: bool | None
@@ -43,7 +43,7 @@ class Result:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0 if no claim fails; everything that was made is deleted in any case."""
+    """Run the scenarios and return 0 if no claim fails; delete everything that was created in any case."""
     options = _parser().parse_args(arguments)
     chosen = [s for s in SCENARIOS if not options.only or s.name in options.only]
     run = f"dspy-lambda-verify-{secrets.token_hex(4)}"
@@ -63,14 +63,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def report(results: list[Result]) -> int:
-    """Print the sum; 1 if a claim fails."""
+    """Print the summary; return 1 if a claim fails."""
     counts = {mark: sum(result.holds is holds for result in results) for holds, mark in _MARKS.items()}
     print(", ".join(f"{count} {mark.strip().lower()}" for mark, count in counts.items()))
     return 1 if counts[_MARKS[False]] else 0
 
 
 def run_checks(checks: Iterable[Check], stack: Stack, results: list[Result]) -> None:
-    """One after the other; a check that breaks fails."""
+    """Run the checks in order; a check that raises fails."""
     for check in checks:
         try:
             holds, seen = check(stack)
@@ -86,35 +86,35 @@ def _note(results: list[Result], result: Result) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="verify-aws", description=__doc__)
-    parser.add_argument("--region", help="(default: of the AWS profile)")
-    parser.add_argument("--only", action="append", choices=[s.name for s in SCENARIOS], help="may be said repeatedly")
+    parser.add_argument("--region", help="(default: from the AWS profile)")
+    parser.add_argument("--only", action="append", choices=[s.name for s in SCENARIOS], help="can be repeated")
     parser.add_argument(
         "--new-logs-role",
         action="store_true",
-        help="check ApiAccessLog=new-role, too, where API Gateway has no log role; the account's setting is restored",
+        help="also check ApiAccessLog=new-role if API Gateway has no log role; restores the account's setting",
     )
-    parser.add_argument("--dry-run", action="store_true", help="say what would be deployed and checked")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be deployed and checked")
     return parser
 
 
 def _dry_run(scenarios: list[Scenario], run: str, region: str | None) -> int:
-    """Each scenario's deployment page and claims; 2 if one of the configs is refused."""
+    """Print each scenario's deployment page and claims; return 2 if one of the configs is refused."""
     worst = 0
     for scenario in scenarios:
         print(f"\n=== {scenario.name}", flush=True)
         with tempfile.TemporaryDirectory() as folder:
             arguments = _write(scenario, Path(folder), f"{run}-{scenario.name}", PLACEHOLDERS, region)
-            # 1: the key is not there yet, of course.
+            # 1: the key does not exist yet.
             status = dspy_lambda([*arguments, "--dry-run"])
         worst = max(worst, status if status != 1 else 0)
-        print("\nwould be checked:", *map(claim, (*scenario.checks, *scenario.afterwards)), sep="\n  ")
+        print("\nwould check:", *map(claim, (*scenario.checks, *scenario.afterwards)), sep="\n  ")
         if why := scenario.obstacle():
-            print(f"not here: {why}")
+            print(f"not possible here: {why}")
     return worst
 
 
 def _write(scenario: Scenario, folder: Path, name: str, shared: Mapping[str, str], region: str | None) -> list[str]:
-    """Write the scenario's project; the arguments that deploy it."""
+    """Write the scenario's project and return the arguments that deploy it."""
     config, server = scenario.config(shared), dict(scenario.server or {})
     project = write_project(folder / "project", name, config, server, has_model=scenario.has_model)
     where = ["--project", str(project), "--template", str(project / "template.yaml"), "--stack-name", name]
@@ -123,7 +123,7 @@ def _write(scenario: Scenario, folder: Path, name: str, shared: Mapping[str, str
 
 @contextmanager
 def _shared(session: boto3.Session, name: str, scenarios: list[Scenario]) -> Iterator[dict[str, str]]:
-    """The outputs of the shared stack, where a scenario needs it."""
+    """Yield the outputs of the shared stack if a scenario needs it."""
     if not any(scenario.is_shared for scenario in scenarios):
         yield {}
         return
@@ -143,7 +143,7 @@ def _verify(
     *,
     new_logs_role: bool,
 ) -> None:
-    """Deploy a scenario, check it, delete it; what is found is added to the results."""
+    """Deploy a scenario, check it and delete it; add what is found to the results."""
     deploys = f"{scenario.name}: the stack deploys"
     if why := scenario.obstacle():
         _note(results, Result(deploys, None, why))

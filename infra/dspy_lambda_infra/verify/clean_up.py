@@ -1,4 +1,4 @@
-"""Delete what was made, and put back what was changed: each step is tried, whatever became of those before it."""
+"""Deletes what was created and restores what was changed: tries every step, even if earlier ones failed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from dspy_lambda_infra.deploy.logs_role import LogsRole
 
-# Where `sam deploy --resolve-s3` puts artifacts: one bucket for the account and region, which stays.
+# Where `sam deploy --resolve-s3` puts artifacts: one bucket per account and Region, which is kept.
 _SAM_STACK, _SAM_BUCKET = "aws-sam-cli-managed-default", "SourceBucket"
-# Lambda gives a deleted function's network interfaces back within 20 minutes or so; until then subnets cannot go.
+# Lambda releases a deleted function's network interfaces within about 20 minutes; until then subnets cannot be deleted.
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html
 _ATTEMPTS = 4
 
@@ -21,7 +21,7 @@ Resources = list[tuple[str, str, str]]
 
 
 def resources_of(session: boto3.Session, stack: str) -> Resources:
-    """Type, logical id and physical id of everything in the stack; nothing where there is none."""
+    """Return type, logical id and physical id of everything in the stack; nothing if there is no stack."""
     with reported(f"listing {stack}"):
         found = session.client("cloudformation").describe_stack_resources(StackName=stack)["StackResources"]
         return [(r["ResourceType"], r["LogicalResourceId"], r.get("PhysicalResourceId", "")) for r in found]
@@ -29,7 +29,7 @@ def resources_of(session: boto3.Session, stack: str) -> Resources:
 
 
 def delete_stack(session: boto3.Session, stack: str) -> None:
-    """Delete a stack and wait for its end."""
+    """Delete a stack and wait until it is gone."""
     print(f"deleting {stack}", file=sys.stderr)
     cloudformation = session.client("cloudformation")
     for attempt in range(_ATTEMPTS):
@@ -40,7 +40,7 @@ def delete_stack(session: boto3.Session, stack: str) -> None:
 
 
 def delete_kept(session: boto3.Session, resources: Resources) -> None:
-    """Delete what the template keeps when its stack goes: the queues, and the log role that a stack made."""
+    """Delete what the template retains when its stack is deleted: the queues, and a log role that the stack created."""
     for kind, logical_id, physical_id in resources:
         with reported(f"deleting {logical_id}"):
             if kind == "AWS::SQS::Queue" and physical_id:
@@ -50,7 +50,7 @@ def delete_kept(session: boto3.Session, resources: Resources) -> None:
 
 
 def delete_uploads(session: boto3.Session, prefix: str) -> None:
-    """Delete what SAM uploaded for a stack: all versions in its bucket under that prefix, and image repositories."""
+    """Delete what SAM uploaded for a stack: all object versions with that prefix, and image repositories."""
     with reported(f"deleting the artifacts of {prefix}"):
         bucket = _sam_bucket(session)
         if bucket:
@@ -65,13 +65,13 @@ def delete_uploads(session: boto3.Session, prefix: str) -> None:
 
 
 def delete_parameter(session: boto3.Session, name: str) -> None:
-    """Delete a parameter of SSM."""
+    """Delete an SSM parameter."""
     with reported(f"deleting {name}"):
         session.client("ssm").delete_parameter(Name=name)
 
 
 def restore_logs_role(session: boto3.Session, before: LogsRole) -> None:
-    """Set API Gateway's log role to what it was; a setting that could not be read is left alone."""
+    """Restore API Gateway's log role; leave the setting unchanged if it could not be read."""
     if before.state == "unknown":
         return
     with reported("restoring API Gateway's log role"):
@@ -108,7 +108,7 @@ def _delete_role(session: boto3.Session, role: str) -> None:
 
 @contextmanager
 def reported(step: str) -> Iterator[None]:
-    """A step of the cleaning: what AWS refuses is said, and the next one tried."""
+    """Run a cleanup step: report what AWS refuses, and continue with the next step."""
     try:
         yield
     except (BotoCoreError, ClientError) as error:

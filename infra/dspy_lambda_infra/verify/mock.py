@@ -1,4 +1,4 @@
-"""A model behind a function URL, for `make verify-aws`: the text of a Lambda function, so it stands alone."""
+"""A mock model behind a function URL, for `make verify-aws`: a Lambda function's source, so it imports nothing here."""
 
 import json
 import os
@@ -11,8 +11,8 @@ SSM = boto3.client("ssm")
 
 
 def handler(event, context):  # type: ignore[no-untyped-def]
-    """OpenAI's chat completions; in the prompt "sleep N" waits, "limit" refuses (until an epoch), Retry-After: 7."""
-    # Read for each call: it is rotated.
+    """Answer chat completions; "sleep N" in the prompt waits, "limit [until EPOCH]" refuses with Retry-After: 7."""
+    # Read on each call because it is rotated.
     key = SSM.get_parameter(Name=os.environ["MOCK_KEY"], WithDecryption=True)["Parameter"]["Value"]
     if event["headers"].get("authorization") != "Bearer " + key:
         return {"statusCode": 401, "body": json.dumps({"error": {"message": "wrong key"}})}

@@ -1,4 +1,4 @@
-"""The project that a scenario deploys: small programs, and a model as one more function of the stack."""
+"""The project that a scenario deploys: small programs, and a mock model as another function in the stack."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import dspy
 
 
 class Answer(dspy.Module):
-    """Answer a question, or do what ends or stops an environment."""
+    """Answer a question, or do something that ends or blocks an environment."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ _MORE = '''
 class {name}(Answer):
     """The same, with other settings."""
 '''
-# The stack's name and the bucket's prefix are its own, so that all of it can be deleted.
+# A separate stack name and bucket prefix, so that everything can be deleted.
 _SAMCONFIG = """\
 version = 0.1
 
@@ -64,21 +64,21 @@ s3_prefix = "{prefix}"
 
 
 def key_parameter(app_id: str) -> str:
-    """Where the key of the project's model is, in SSM."""
+    """Return the SSM parameter with the key of the project's model."""
     return f"/{app_id}/prod/MOCK_KEY"
 
 
 def write_project(
     folder: Path, app_id: str, settings: dict[str, Any], server: dict[str, Any], *, has_model: bool = True
 ) -> Path:
-    """Write it into an empty folder; the same folder.
+    """Write the project into an empty folder and return the folder.
 
     Args:
-        settings: the config's `lambda` section; the programs that it names are there besides PROGRAM.
+        settings: the config's `lambda` section; the programs that it names are created in addition to PROGRAM.
         server: the config's `server` section.
-        has_model: whether the stack has the mock; without it no program may ask a model.
+        has_model: whether the stack has the mock model; without it, no program may call a model.
     """
-    package = folder / "src" / re.sub(r"\W", "_", app_id)  # one process may load several projects
+    package = folder / "src" / re.sub(r"\W", "_", app_id)  # distinct, as one process may load several projects
     module = package / "modules" / "answer.py"
     module.parent.mkdir(parents=True)
     more = [name for name in settings["programs"] if name != PROGRAM]
@@ -109,7 +109,7 @@ def _extra(key: str, programs: list[str]) -> dict[str, Any]:
         "Handler": "index.handler",
         "InlineCode": code,
         "Timeout": 60,
-        # An LM sends a bearer token and no signature: the mock checks that token itself, and lives for minutes.
+        # An LM sends a bearer token and no signature: the mock checks the token itself, and exists only for minutes.
         "FunctionUrlConfig": {"AuthType": "NONE"},
         "LoggingConfig": {"LogGroup": ref("MockLogGroup")},
         "Environment": {"Variables": {"MOCK_KEY": key}},

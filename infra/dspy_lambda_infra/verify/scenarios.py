@@ -1,4 +1,4 @@
-"""What is deployed: a stack for each kind of API, auth and packaging, each with its checks."""
+"""The scenarios: a stack for each kind of API, auth and packaging, with its checks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dspy_lambda_infra.verify.project import ORDERED, PROGRAM, SCHEDULED
 
 _FUNCTION = {"memory_mb": 512, "timeout_seconds": 20, "reserved_concurrency": 5, "retry_attempts": 0}
 _SQS = {"batch_size": 10, "maximum_concurrency": 2, "max_receive_count": 5, "invalid_to_dead_letter_queue": True}
-# One record at a time: those behind a failing one in its batch would use up their receives together with it.
+# One record at a time: those after a failing one in its batch would exhaust their receives along with it.
 _FIFO = {**_SQS, "fifo": True, "batch_size": 1, "backoff_seconds": 1, "backoff_max_seconds": 2}
 _QUEUE = {PROGRAM: {**_FUNCTION, "sqs": _SQS}}
 _CORS = {"cors_origins": [answers.ORIGIN]}
@@ -23,12 +23,12 @@ class Scenario:
     """One stack.
 
     Attributes:
-        settings: the config's `lambda` section, from the outputs of the shared stack.
+        settings: builds the config's `lambda` section from the outputs of the shared stack.
         server: the config's `server` section.
-        checks: of the stack, in their order.
-        afterwards: of what is left when the stack has been deleted.
+        checks: the checks of the stack, in order.
+        afterwards: the checks after the stack has been deleted.
         is_shared: whether it needs the shared stack.
-        has_model: whether its stack has the mock.
+        has_model: whether its stack has the mock model.
         obstacle: returns why this machine cannot deploy it, or None.
     """
 
@@ -42,18 +42,18 @@ class Scenario:
     obstacle: Callable[[], str | None] = lambda: None
 
     def config(self, shared: Mapping[str, str]) -> dict[str, Any]:
-        """The `lambda` section as a whole."""
+        """Return the complete `lambda` section."""
         common = {"log_retention_days": 1, "programs": {PROGRAM: _FUNCTION}}
         return {**common, **self.settings(shared)}
 
 
 def why_no_docker() -> str | None:
-    """Why no image can be built here, or None."""
+    """Return the reason why no image can be built here, or None."""
     try:
         found = subprocess.run(["docker", "info"], capture_output=True, check=False)
     except FileNotFoundError:
-        return "needs Docker, which is not installed here"
-    return "needs Docker, which does not run here" if found.returncode else None
+        return "requires Docker, which is not installed here"
+    return "requires Docker, which is not running here" if found.returncode else None
 
 
 _ANSWERED = (answers.a_call_is_answered, answers.the_shared_routes_answer, answers.an_unauthorized_call_is_refused)

@@ -1,4 +1,4 @@
-"""What scenarios need besides their own stacks, and share: a stack with a VPC and a key, and a user pool."""
+"""Resources that scenarios share: a stack with a VPC and a key, and a user pool."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import boto3
 from dspy_lambda_infra.verify.clean_up import delete_stack, reported
 
 _USER = "verify@example.com"
-# Stand in for the outputs in a dry run.
+# Placeholders for the outputs in a dry run.
 PLACEHOLDERS = {
     "Subnet": "subnet-00000000",
     "SecurityGroup": "sg-00000000",
@@ -24,7 +24,7 @@ PLACEHOLDERS = {
 
 
 def create_shared(session: boto3.Session, name: str) -> dict[str, str]:
-    """Create the stack and the user pool of that name; what is needed of them."""
+    """Create the stack and the user pool with that name, and return the outputs that scenarios need."""
     cloudformation = session.client("cloudformation")
     cloudformation.create_stack(StackName=name, TemplateBody=json.dumps(_template()))
     cloudformation.get_waiter("stack_create_complete").wait(StackName=name)
@@ -33,7 +33,7 @@ def create_shared(session: boto3.Session, name: str) -> dict[str, str]:
 
 
 def delete_shared(session: boto3.Session, name: str) -> None:
-    """Delete the stack and the user pools of that name, as far as they are there."""
+    """Delete the stack and the user pools with that name, if they exist."""
     delete_stack(session, name)
     cognito = session.client("cognito-idp")
     with reported("deleting the user pool"):
@@ -60,7 +60,7 @@ def _create_pool(session: boto3.Session, name: str) -> dict[str, str]:
 
 
 def sign_in(session: boto3.Session, shared: Mapping[str, str]) -> str:
-    """Make a user of the pool; its id token, which lives for an hour."""
+    """Create a user in the pool and return its id token, which is valid for an hour."""
     cognito = session.client("cognito-idp")
     pool, password = shared["UserPoolArn"].rpartition("/")[2], f"Aa1!{secrets.token_urlsafe(16)}"
     cognito.admin_create_user(UserPoolId=pool, Username=_USER, MessageAction="SUPPRESS")
@@ -96,7 +96,7 @@ def _resource(kind: str, **properties: Any) -> dict[str, Any]:
 
 
 def _key_policy() -> dict[str, Any]:
-    """As docs/deploy.md asks for."""
+    """Return the key policy that docs/deploy.md asks for."""
     services = ["logs.${AWS::Region}.amazonaws.com", "cloudwatch.amazonaws.com"]
     use = ["kms:Encrypt*", "kms:Decrypt*", "kms:ReEncrypt*", "kms:GenerateDataKey*", "kms:Describe*"]
     root = {"AWS": {"Fn::Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:root"}}

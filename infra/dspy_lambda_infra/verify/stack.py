@@ -1,4 +1,4 @@
-"""A deployed stack, and how its functions, its queues and its log lines are reached."""
+"""A deployed stack: access to its functions, queues and log lines."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Seen = tuple[bool | None, str]
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer; header names in lower case."""
+    """An HTTP answer; header names are in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -34,7 +34,7 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        """The body; None where it is not JSON."""
+        """Return the parsed body; None if it is not JSON."""
         try:
             return json.loads(self.body)
         except ValueError:
@@ -47,11 +47,11 @@ class Stack:
 
     Attributes:
         outputs: CloudFormation's.
-        kind: of the API: `rest`, `http` or `url`.
-        auth: of the API: `iam`, `api_key` or `jwt`.
-        token: for `jwt`.
-        shared: outputs of the stack that several scenarios share.
-        deploy: runs `dspy-lambda deploy` on the stack with more options; its exit status.
+        kind: the API's kind: `rest`, `http` or `url`.
+        auth: the API's auth: `iam`, `api_key` or `jwt`.
+        token: the token for `jwt`.
+        shared: the outputs of the stack that several scenarios share.
+        deploy: runs `dspy-lambda deploy` on the stack with additional options and returns its exit status.
     """
 
     session: boto3.Session
@@ -64,11 +64,11 @@ class Stack:
     deploy: Callable[[list[str]], int] | None = None
 
     def client(self, service: str) -> Any:
-        """boto3's client of a service."""
+        """Return a boto3 client for a service."""
         return self.session.client(service)  # type: ignore[call-overload]
 
     def call(self, question: str) -> Answer:
-        """One call of the program."""
+        """Call the program once."""
         return self.request("POST", f"/{PROGRAM}", json.dumps({"question": question}).encode())
 
     def request(
@@ -80,7 +80,7 @@ class Stack:
         *,
         authorized: bool = True,
     ) -> Answer:
-        """One request to the API, with what its auth asks for unless told otherwise."""
+        """Send one request to the API, authorized unless stated otherwise."""
         url = self._address(path) + path
         request = AWSRequest(method, url, data=body or None, headers={"Content-Type": "application/json"})
         for name, value in (headers or {}).items():
@@ -94,18 +94,18 @@ class Stack:
                 status, found, content = answer.status, answer.headers, answer.read()
         except urllib.error.HTTPError as error:
             status, found, content = error.code, error.headers, error.read()
-        # Browsers refuse some headers that come twice.
+        # Browsers reject some headers if they occur twice.
         lower = {name.lower(): ", ".join(found.get_all(name, [])) for name in found}
         return Answer(status, lower, content, time.monotonic() - begin)
 
     def resource(self, logical_id: str) -> str:
-        """A resource's physical id."""
+        """Return a resource's physical id."""
         found = self.client("cloudformation").describe_stack_resource(StackName=self.name, LogicalResourceId=logical_id)
         physical_id: str = found["StackResourceDetail"]["PhysicalResourceId"]
         return physical_id
 
     def program_calls(self, program: str = PROGRAM) -> list[dict[str, Any]]:
-        """The log records of the program's calls so far, oldest first, each with `at` in seconds."""
+        """Return the log records of the program's calls so far, oldest first, each with `at` in seconds."""
         pages = self.client("logs").get_paginator("filter_log_events")
         found = []
         for page in pages.paginate(logGroupName=self.resource(f"{program}LogGroup"), filterPattern='"program call"'):
@@ -116,26 +116,26 @@ class Stack:
         return sorted(found, key=lambda record: record["at"])
 
     def queue(self, program: str = PROGRAM) -> str:
-        """The URL of a program's queue."""
+        """Return the URL of a program's queue."""
         return self.outputs[f"{program}QueueUrl"]
 
     def dead_letter_queue(self, program: str = PROGRAM) -> str:
-        """The URL of a program's dead-letter queue."""
+        """Return the URL of a program's dead-letter queue."""
         return self.outputs[f"{program}DeadLetterQueueUrl"]
 
     def count(self, queue: str) -> int:
-        """How many records a queue has, those under way among them."""
+        """Return how many records a queue has, including those in flight."""
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         found = self.client("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=names)["Attributes"]
         return sum(int(found[name]) for name in names)
 
     def send(self, *questions: str, program: str = PROGRAM) -> list[str]:
-        """Put questions into a program's queue, those of a FIFO queue into one message group; the message ids."""
+        """Send questions to a program's queue (for FIFO queues, in one message group); return the message ids."""
         bodies = [json.dumps({"question": question}) for question in questions]
         return self.send_bodies(*bodies, program=program)
 
     def send_bodies(self, *bodies: str, program: str = PROGRAM) -> list[str]:
-        """The same with bodies as they are; at most 10."""
+        """Send up to 10 unmodified bodies; return the message ids."""
         url = self.queue(program)
         entries: list[dict[str, Any]] = [{"Id": str(n), "MessageBody": body} for n, body in enumerate(bodies)]
         if url.endswith(".fifo"):

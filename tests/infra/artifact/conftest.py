@@ -1,4 +1,4 @@
-"""Distributions made on the spot, a project's artifact made of them, and real artifacts of the quickstart."""
+"""Generated distributions, artifacts built from them, and real artifacts of the quickstart."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dspy_lambda_infra.artifact.target import Target
 from dspy_lambda_infra.project import load_project
 from tests.conftest import QUICKSTART
 
-# This Python on this machine's architecture: what is built for it can be run here.
+# This Python on this machine's architecture: its artifacts can run here.
 HERE = Target("{}.{}".format(*sys.version_info), "arm64" if platform.machine() in ("arm64", "aarch64") else "x86_64")
 Build = Callable[..., Built]
 
@@ -38,7 +38,7 @@ def root(tmp_path: Path) -> Path:
 
 @dataclass(frozen=True)
 class Index:
-    """A folder of wheels: all that uv can find."""
+    """A folder of wheels, the only index for uv."""
 
     folder: Path
 
@@ -51,7 +51,7 @@ class Index:
         files: dict[str, str] | None = None,
         tag: str = "py3-none-any",
     ) -> None:
-        """Put a wheel there: a package with an `__init__.py`, and these files."""
+        """Add a wheel: a package with an `__init__.py` and these files."""
         stem = f"{name.replace('-', '_')}-{version}"
         listed = [("Provides-Extra", extra) for extra in extras] + [("Requires-Dist", line) for line in requires]
         metadata = [("Metadata-Version", "2.1"), ("Name", name), ("Version", version), *listed]
@@ -79,7 +79,7 @@ def _uv_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _uv_cache: Path) -> Index:
-    """An index of our own: nothing here needs a network."""
+    """A local index, so that these tests need no network."""
     folder = tmp_path / "wheels"
     folder.mkdir()
     settings = folder / "uv.toml"
@@ -91,7 +91,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _uv_cache: Path) -> I
 
 @pytest.fixture
 def stand_ins(index: Index) -> Index:
-    """Empty distributions in place of all that the handler requires."""
+    """Empty distributions that replace all of the handler's requirements."""
     for line in importlib.metadata.requires("dspy-lambda") or []:
         requirement = Requirement(line)
         if "extra ==" not in line:
@@ -106,7 +106,7 @@ def stand_ins(index: Index) -> Index:
 
 @pytest.fixture
 def quick_build(stand_ins: Index, tmp_path: Path) -> Build:
-    """Build a project's function of stand-ins; `said` takes the lines for the user."""
+    """Build a project's function from empty distributions; `said` collects the lines for the user."""
 
     def make(project: Path, name: str = "Echo", output: Path | None = None, said: list[str] | None = None) -> Built:
         lines = said if said is not None else []
@@ -116,18 +116,18 @@ def quick_build(stand_ins: Index, tmp_path: Path) -> Build:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The files of a folder, however far down."""
+    """Return all files in a folder, recursively."""
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def top(folder):
-    """The names that can be imported from an artifact."""
+    """Return the names that can be imported from an artifact."""
     return {path.name for path in folder.iterdir() if not path.name.endswith(".dist-info")}
 
 
 @dataclass(frozen=True)
 class Quickstart:
-    """A copy of the quickstart, and what was built of it for this Python."""
+    """A copy of the quickstart, and its artifacts for this Python."""
 
     root: Path
     program: Path
@@ -136,7 +136,7 @@ class Quickstart:
 
 
 def copy_quickstart(to: Path) -> Path:
-    """The quickstart, without its cache; Summarise is not called over HTTP."""
+    """Copy the quickstart without its cache, and with Summarise not called over HTTP."""
     shutil.copytree(QUICKSTART, to, ignore=shutil.ignore_patterns(".dspy-lambda", "__pycache__"))
     config = yaml.safe_load((to / "dspy.config.yaml").read_text())
     config["lambda"]["programs"]["Summarise"] = {"http": False}
@@ -145,7 +145,7 @@ def copy_quickstart(to: Path) -> Path:
 
 
 def command(project: Path, function: str, output: Path) -> list[str]:
-    """`dspy-lambda build`, for this Python."""
+    """Run `dspy-lambda build` for this Python."""
     target = ["--python", HERE.python, "--architecture", HERE.architecture]
     options = ["--project", str(project), "--function", function, "--output", str(output), *target]
     return [sys.executable, "-m", "dspy_lambda_infra.cli", "build", *options]
@@ -153,7 +153,7 @@ def command(project: Path, function: str, output: Path) -> list[str]:
 
 @pytest.fixture(scope="session")
 def quickstart(pypi: None, tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
-    """Real artifacts, the first two built side by side, as `sam build --parallel` does."""
+    """Real artifacts; the first two are built concurrently, as `sam build --parallel` does."""
     folder = tmp_path_factory.mktemp("quickstart")
     built = Quickstart(copy_quickstart(folder / "project"), folder / "program", folder / "catalogue", folder / "queue")
     commands = [

@@ -1,4 +1,4 @@
-"""Artifacts of stand-ins: quick, because all distributions are empty."""
+"""Artifacts from empty distributions, which are quick to build."""
 
 import sys
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.infra.artifact.conftest import HERE, contents, top
 from tests.support import AECHO, ECHO
 
 
-def test_an_artifact_holds_the_handler_the_project_and_the_distributions(make_project, quick_build):
+def test_an_artifact_contains_the_handler_the_project_and_its_distributions(make_project, quick_build):
     project = make_project({"echo": ECHO})
     built = quick_build(project)
     assert {"dspy_lambda", "src", "dspy.config.yaml", "dspy", "fastapi", "mangum", "pyyaml"} < top(built.folder)
@@ -23,7 +23,7 @@ def test_an_artifact_holds_the_handler_the_project_and_the_distributions(make_pr
     assert compiled in contents(built.folder)
 
 
-def test_each_function_holds_only_what_it_needs(make_project, quick_build, stand_ins):
+def test_each_artifact_contains_only_what_its_function_needs(make_project, quick_build, stand_ins):
     settings = {"programs": {"AEcho": {"http": False}}}
     project = make_project({"echo": ECHO, "aecho": AECHO}, **{"lambda": settings})
     found = {name: top(quick_build(project, name, project / name).folder) for name in ("Echo", "AEcho")}
@@ -32,7 +32,7 @@ def test_each_function_holds_only_what_it_needs(make_project, quick_build, stand
     assert top(catalogue) == {"dspy_lambda", "catalogue.json", "fastapi", "mangum"}
 
 
-def test_a_projects_own_requirements_are_there(make_project, quick_build, stand_ins):
+def test_an_artifact_contains_the_projects_own_requirements(make_project, quick_build, stand_ins):
     stand_ins.add("fast", requires=["quick ; extra == 'extra'"], extras=["extra"])
     stand_ins.add("quick")
     project = make_project({"echo": ECHO})
@@ -43,7 +43,7 @@ def test_a_projects_own_requirements_are_there(make_project, quick_build, stand_
     assert "absent" not in found
 
 
-def test_litellm_is_put_in_with_a_word_where_a_model_needs_it(make_project, quick_build):
+def test_litellm_is_included_and_reported_if_a_model_needs_it(make_project, quick_build):
     registry = {"fast": {"model": "openai/a"}, "strong": {"model": "bedrock/b"}}
     models = {"default": "fast", "registry": registry}
     project = make_project({"echo": ECHO, "aecho": AECHO}, models=models, program_models={"AEcho": "strong"})
@@ -56,7 +56,7 @@ def test_litellm_is_put_in_with_a_word_where_a_model_needs_it(make_project, quic
     assert "models.registry.strong: bedrock/b" in line
 
 
-def test_no_bytecode_is_said(make_project, quick_build, monkeypatch):
+def test_a_build_without_bytecode_warns(make_project, quick_build, monkeypatch):
     monkeypatch.setattr(Target, "interpreter", lambda self: None)
     said = []
     built = quick_build(make_project({"echo": ECHO}), said=said)
@@ -64,7 +64,7 @@ def test_no_bytecode_is_said(make_project, quick_build, monkeypatch):
     assert not [path for path in contents(built.folder) if path.endswith(".pyc")]
 
 
-def test_executables_stay_executable_and_all_times_are_the_same(make_project, quick_build):
+def test_artifact_files_keep_executable_permission_and_share_one_timestamp(make_project, quick_build):
     project = make_project({"echo": ECHO})
     (project / "tool").write_text("#!/bin/sh\n")
     (project / "tool").chmod(0o700)
@@ -76,13 +76,13 @@ def test_executables_stay_executable_and_all_times_are_the_same(make_project, qu
     assert {path.stat().st_mtime for path in [folder, *folder.rglob("*")]} == {TIME}
 
 
-def test_an_image_has_the_same_artifact_beside_its_dockerfile(make_project, quick_build):
+def test_an_image_context_has_the_same_artifact_and_a_dockerfile(make_project, quick_build):
     built = quick_build(make_project({"echo": ECHO}, **{"lambda": {"package_type": "Image"}}))
     assert {path.name for path in built.folder.iterdir()} == {"Dockerfile", "task"}
     assert {"dspy_lambda", "src", "dspy"} < top(built.folder / "task")
 
 
-def test_an_older_artifact_is_replaced(make_project, quick_build):
+def test_a_build_replaces_an_older_artifact(make_project, quick_build):
     for kind in ("Zip", "Image"):
         project = make_project({"echo": ECHO}, **{"lambda": {"package_type": kind}})
         output = project / "out"
@@ -97,7 +97,7 @@ def test_an_older_artifact_is_replaced(make_project, quick_build):
         assert not list(project.glob(".out.*"))
 
 
-def test_an_empty_folder_is_filled_whatever_it_is_called(make_project, quick_build, tmp_path, monkeypatch):
+def test_a_build_accepts_any_empty_output_folder(make_project, quick_build, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     quick_build(make_project({"echo": ECHO}), output=Path())
@@ -105,29 +105,29 @@ def test_an_empty_folder_is_filled_whatever_it_is_called(make_project, quick_bui
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "dspy_lambda/__init__.py", "Dockerfile", "task/dspy_lambda/__init__.py"])
-def test_a_folder_that_is_no_artifact_is_left_alone(make_project, quick_build, tmp_path, name):
+def test_a_build_does_not_overwrite_a_folder_that_is_not_an_artifact(make_project, quick_build, tmp_path, name):
     output = tmp_path / "mine"
     (output / name).parent.mkdir(parents=True)
     (output / name).write_text("mine")
-    with pytest.raises(ConfigError, match="is not empty and no artifact; name another --output"):
+    with pytest.raises(ConfigError, match="is not empty and not an artifact; choose another --output"):
         quick_build(make_project({"echo": ECHO}), output=output)
     assert contents(output) == {name: b"mine"}
 
 
 @pytest.mark.parametrize("output", ["file", "file/artifact"])
-def test_a_file_in_the_place_of_the_output_is_an_error(make_project, quick_build, tmp_path, output):
+def test_a_file_at_the_output_path_is_an_error(make_project, quick_build, tmp_path, output):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(ConfigError, match="name another --output"):
+    with pytest.raises(ConfigError, match="choose another --output"):
         quick_build(make_project({"echo": ECHO}), output=tmp_path / output)
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_over_the_limit_says_what_is_large_and_where_else_to_go(make_project, quick_build, monkeypatch):
+def test_an_oversized_artifact_error_lists_large_parts_and_suggests_an_image(make_project, quick_build, monkeypatch):
     monkeypatch.setattr(build_module, "UNZIPPED_LIMIT", 100_000)
     with pytest.raises(ConfigError) as raised:
         quick_build(make_project({"echo": ECHO}))
     first, *table, last = str(raised.value).splitlines()
-    assert first.startswith("Echo: the artifact has ")
+    assert first.startswith("Echo: the artifact is ")
     assert first.endswith("Lambda's limit is 100,000.")
     assert table[0].split()[0] == "dspy_lambda"
     assert any(line.split()[0] == "unzipped" for line in table)
@@ -135,7 +135,7 @@ def test_over_the_limit_says_what_is_large_and_where_else_to_go(make_project, qu
 
 
 @pytest.mark.parametrize("there", [False, True], ids=["no artifact before", "an older artifact"])
-def test_a_failing_build_leaves_nothing_behind(make_project, quick_build, tmp_path, monkeypatch, there):
+def test_a_failed_build_leaves_no_files(make_project, quick_build, tmp_path, monkeypatch, there):
     project, output = make_project({"echo": ECHO}), tmp_path / "outputs" / "artifact"
     if there:
         quick_build(project, output=output)
@@ -148,31 +148,31 @@ def test_a_failing_build_leaves_nothing_behind(make_project, quick_build, tmp_pa
 
 
 @pytest.mark.parametrize("ignored", ["dspy.config.yaml", "src/", "*.py", "echo.py"])
-def test_a_project_that_ignores_what_it_needs_is_an_error(make_project, quick_build, ignored):
+def test_ignoring_a_file_that_the_function_needs_is_an_error(make_project, quick_build, ignored):
     project = make_project({"echo": ECHO})
     (project / ".gitignore").write_text(ignored)
-    with pytest.raises(ConfigError, match=r"(dspy\.config\.yaml|echo\.py): a function needs it, but"):
+    with pytest.raises(ConfigError, match=r"(dspy\.config\.yaml|echo\.py): a function needs this file, but"):
         quick_build(project)
 
 
 @pytest.mark.parametrize("name", ["echo_test", "secrets"])
-def test_a_module_that_would_be_left_out_by_its_name_is_an_error(make_project, quick_build, name):
+def test_a_program_module_with_an_excluded_name_is_an_error(make_project, quick_build, name):
     project = make_project({"echo": f"from . import {name}\n{ECHO}", name: ""})
-    with pytest.raises(ConfigError, match=rf"{name}\.py: a function needs it, but .* rename it"):
+    with pytest.raises(ConfigError, match=rf"{name}\.py: a function needs this file, but .* rename it"):
         quick_build(project)
 
 
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("fast/data.txt", r"fast/data\.txt: fast has a file of that name; rename this one"),
-        ("fast/__init__.py", r"fast/__init__\.py: fast has a file of that name; rename this one"),
+        ("fast/data.txt", r"fast/data\.txt: fast has a file of the same name; rename this one"),
+        ("fast/__init__.py", r"fast/__init__\.py: fast has a file of the same name; rename this one"),
         ("slow/__init__.py", r"slow: fast has a module `slow`, and one would hide the other; rename the folder"),
         ("src/fast.py", r"src/fast\.py: fast has a module `fast`, and one would hide the other; rename the file"),
         ("src/slow/tools.py", r"src/slow: fast has a module `slow`, and one would hide the other; rename the folder"),
     ],
 )
-def test_a_project_that_collides_with_a_distribution_of_its_artifact_is_told_which(
+def test_a_collision_with_a_distribution_in_the_artifact_names_the_distribution(
     make_project, quick_build, stand_ins, path, says
 ):
     stand_ins.add("fast", files={"fast/data.txt": "data", "slow.py": "", "notes/text.txt": "data"})
@@ -184,7 +184,7 @@ def test_a_project_that_collides_with_a_distribution_of_its_artifact_is_told_whi
         quick_build(project)
 
 
-def test_a_project_has_folders_of_its_own_beside_those_of_distributions(make_project, quick_build, stand_ins):
+def test_a_projects_own_folders_coexist_with_those_of_distributions(make_project, quick_build, stand_ins):
     stand_ins.add("fast", files={"notes/text.txt": "data"})
     project = make_project({"echo": ECHO})
     (project / "requirements.txt").write_text("fast")
@@ -195,7 +195,7 @@ def test_a_project_has_folders_of_its_own_beside_those_of_distributions(make_pro
     assert own < set(contents(quick_build(project).folder))
 
 
-def test_a_module_that_never_enters_an_artifact_is_named_where_a_call_imports_it(make_project, quick_build):
+def test_importing_an_excluded_module_within_a_call_fails_the_build_with_its_name(make_project, quick_build):
     source = ECHO.replace("        return", "        from logs import cases\n        return")
     project = make_project({"echo": source})
     (project / "src" / "logs").mkdir()

@@ -15,12 +15,12 @@ from tests.support import AECHO, ECHO
 
 
 def run_build(project, *options):
-    """The command's exit status."""
+    """Run the command and return its exit status."""
     target = ["--python", HERE.python, "--architecture", HERE.architecture]
     return main(["build", "--project", str(project), *target, *map(str, options)])
 
 
-def test_all_functions_go_side_by_side(make_project, stand_ins, capsys):
+def test_build_writes_all_functions_into_sibling_folders(make_project, stand_ins, capsys):
     project = make_project({"echo": ECHO, "aecho": AECHO})
     assert run_build(project, "--output", project / "out") == 0
     found = {path.name for path in (project / "out").iterdir()}
@@ -31,35 +31,35 @@ def test_all_functions_go_side_by_side(make_project, stand_ins, capsys):
     assert not (project / "out" / "EchoFunction" / "out").exists()
 
 
-def test_an_accounts_concurrency_is_no_matter_of_the_build(make_project, stand_ins):
-    """`deploy` asks the account, which may have more than the config says; `sam build` must not refuse it then."""
+def test_build_ignores_the_accounts_concurrency(make_project, stand_ins):
+    """`deploy` reads the account's quota, which may exceed the config's; `sam build` must not refuse it."""
     project = make_project({"echo": ECHO}, **{"lambda": {"defaults": {"reserved_concurrency": 5000}}})
     assert run_build(project, "--function", "Echo", "--output", project / "out") == 0
 
 
-def test_a_function_is_named_by_its_program_or_by_its_logical_id(make_project):
+def test_build_accepts_a_program_name_or_a_logical_id(make_project):
     modules = {"echo": ECHO.replace("Echo", "My_Echo"), "aecho": AECHO}
     project = load_project(make_project(modules, **{"lambda": {"programs": {"AEcho": {"http": False}}}}))
     assert find_function(project, "My_Echo") == find_function(project, "MyEchoFunction") == "My_Echo"
     assert find_function(project, "CatalogueFunction") == CATALOGUE
 
 
-def test_without_an_api_there_is_no_catalogue(make_project):
+def test_a_project_without_an_api_has_no_catalogue_artifact(make_project):
     project = load_project(make_project({"echo": ECHO}, **{"lambda": {"defaults": {"http": False}}}))
-    with pytest.raises(ConfigError, match="there are: EchoFunction"):
+    with pytest.raises(ConfigError, match="choose from: EchoFunction"):
         find_function(project, "CatalogueFunction")
 
 
 @pytest.mark.parametrize(
     ("modules", "options", "says"),
     [
-        ({"echo": ECHO}, ["--function", "Nope"], "--function: no function 'Nope'; there are: EchoFunction"),
+        ({"echo": ECHO}, ["--function", "Nope"], "--function: no function 'Nope'; choose from: EchoFunction"),
         ({}, [], "no programs found; put dspy.Module classes in src/"),
         ({"echo": "import nothing_of_that_name\n" + ECHO}, [], "No module named 'nothing_of_that_name'"),
     ],
     ids=["unknown function", "no programs", "failed program"],
 )
-def test_what_cannot_be_built_is_exit_2_and_writes_nothing(make_project, stand_ins, capsys, modules, options, says):
+def test_a_failed_build_exits_with_2_and_writes_nothing(make_project, stand_ins, capsys, modules, options, says):
     project = make_project(modules)
     before = contents(project)
     assert run_build(project, "--output", project / "out", *options) == 2
@@ -90,25 +90,25 @@ def test_one_function_that_cannot_be_built_does_not_stop_the_others(make_project
     assert (project / "out" / "EchoFunction" / "dspy_lambda").is_dir()
 
 
-def test_a_warning_that_holds_for_several_functions_is_printed_once(make_project, stand_ins, capsys):
+def test_a_warning_shared_by_several_functions_is_printed_once(make_project, stand_ins, capsys):
     project = make_project({"echo": ECHO, "aecho": AECHO})
     (project / "notes.txt").write_text("AKIA" + "ABCD1234EFGH5678")
     assert run_build(project, "--output", project / "out") == 0
-    assert capsys.readouterr().err.count("notes.txt:1 holds what looks like") == 1
+    assert capsys.readouterr().err.count("notes.txt:1 contains what looks like") == 1
 
 
 @pytest.mark.parametrize("dotenv", [True, False])
-def test_that_the_programs_code_runs_is_said(make_project, stand_ins, capsys, dotenv):
+def test_commands_announce_that_they_run_the_programs_code(make_project, stand_ins, capsys, dotenv):
     project = make_project({"echo": ECHO})
     if dotenv:
         (project / ".env").write_text("A=1\n")
     run_build(project, "--output", project / "out")
     said = capsys.readouterr().err
-    assert f"importing the programs of {project}/src: their code runs here" in said
+    assert f"importing the programs in {project}/src: their code runs here" in said
     assert ("with the variables of its .env" in said) is dotenv
 
 
-def test_requirements_that_cannot_be_met_are_exit_2(make_project, stand_ins, capsys):
+def test_unsatisfiable_requirements_exit_with_2(make_project, stand_ins, capsys):
     project = make_project({"echo": ECHO})
     (project / "requirements.txt").write_text("dspy<3\n")
     assert run_build(project, "--function", "Echo", "--output", project / "out") == 2
@@ -136,7 +136,7 @@ def test_a_build_as_json_reports_artifacts_warnings_and_failures(make_project, s
     assert list(found["failed"]) == ["AEchoFunction"]
 
 
-def test_a_terminal_is_shown_which_function_is_being_built(make_project, stand_ins):
+def test_build_shows_the_current_function_on_a_terminal(make_project, stand_ins):
     project = make_project({"echo": ECHO})
     screen, end = pty.openpty()
     environment = {**os.environ, "TERM": "xterm"}

@@ -25,7 +25,7 @@ RUNTIMES = [name.removeprefix("python") for name in get_args(Lambda.model_fields
 
 @pytest.fixture
 def make_tree(root):
-    """Lock requirements, and install them for a target."""
+    """Lock requirements and install them for a target."""
 
     def make(*own, target=HERE, litellm=False):
         requirements = replace(read_requirements(root), own=own)
@@ -40,7 +40,7 @@ def closure(tree, *roots):
     return tree.closure(map(Requirement, roots))
 
 
-def test_a_function_gets_what_its_roots_need_and_no_more(index, make_tree):
+def test_a_function_gets_exactly_the_closure_of_its_requirements(index, make_tree):
     index.add("one", requires=["two>=1"])
     index.add("two", requires=["Three_3"])
     index.add("three-3", requires=["one"])
@@ -51,7 +51,7 @@ def test_a_function_gets_what_its_roots_need_and_no_more(index, make_tree):
     assert closure(tree) == set()
 
 
-def test_extras_bring_theirs_and_only_where_they_are_wanted(index, make_tree):
+def test_extras_are_installed_only_if_requested(index, make_tree):
     index.add("one", requires=["two[Fast_Mode]", "plain"])
     requires = ["base", "quick ; extra == 'fast-mode'", "slow ; extra == 'slow-mode'"]
     index.add("two", requires=requires, extras=["fast-mode", "slow-mode"])
@@ -63,7 +63,7 @@ def test_extras_bring_theirs_and_only_where_they_are_wanted(index, make_tree):
     assert closure(tree, "two") == {"two", "base"}
 
 
-def test_markers_are_the_targets_and_not_this_machines(index, make_tree):
+def test_environment_markers_are_evaluated_for_the_target(index, make_tree):
     markers = {
         "windows": "sys_platform == 'win32'",
         "linux": "platform_system == 'Linux'",
@@ -79,8 +79,8 @@ def test_markers_are_the_targets_and_not_this_machines(index, make_tree):
     assert closure(tree, "one", "windows; sys_platform == 'win32'") == {"one", "linux", "new", "arm"}
 
 
-def test_a_projects_requirement_for_another_platform_is_left_out(index, root, make_tree):
-    """It is in the lock file, which is for all targets, and is not installed for this one."""
+def test_requirements_for_other_platforms_are_excluded(index, root, make_tree):
+    """The lock file, which is for all targets, contains it, but it is not installed for this one."""
     index.add("one")
     index.add("windows")
     (root / "requirements.txt").write_text("one\nwindows ; sys_platform == 'win32'\n")
@@ -89,7 +89,7 @@ def test_a_projects_requirement_for_another_platform_is_left_out(index, root, ma
     assert tree.closure(read_requirements(root).listed) == {"one"}
 
 
-def test_what_dspy_seldom_uses_is_cut_off_dspy_alone(index, make_tree):
+def test_rarely_used_dspy_dependencies_are_removed_only_below_dspy(index, make_tree):
     index.add("dspy", requires=["litellm", "openai", "base"])
     index.add("plugin", requires=["openai"])
     index.add("litellm", requires=["openai"])
@@ -101,19 +101,21 @@ def test_what_dspy_seldom_uses_is_cut_off_dspy_alone(index, make_tree):
     assert closure(tree, "dspy", "litellm") == {"dspy", "base", "litellm", "openai"}
 
 
-def test_the_server_that_lambda_replaces_is_needed_by_nothing(index, root, make_tree):
+def test_dspy_cli_is_not_part_of_any_closure(index, root, make_tree):
     index.add("plugin", requires=["dspy-cli", "dspy-lambda"])
     (root / "requirements.txt").write_text("plugin\n")
     assert closure(make_tree(), "plugin") == {"plugin"}
 
 
-def test_a_root_that_is_not_locked_is_an_error(index, make_tree):
+def test_a_requirement_missing_from_the_lock_file_is_an_error(index, make_tree):
     index.add("one")
-    with pytest.raises(ConfigError, match="two is not among the project's locked requirements; delete the lock file"):
+    with pytest.raises(
+        ConfigError, match="two is missing from the project's locked requirements; delete the lock file"
+    ):
         closure(make_tree("one"), "two")
 
 
-def test_what_no_import_reads_is_pruned(index, make_tree):
+def test_files_that_no_import_reads_are_pruned(index, make_tree):
     kept = {"one/data.json": "{}", "one/testing.py": "", "one/contest/x.py": "", "one/LICENSE": "free"}
     pruned = {
         "one/tests/test_x.py": "",
@@ -136,14 +138,14 @@ def test_what_no_import_reads_is_pruned(index, make_tree):
     assert bytecode(Path("one/testing.py"), HERE).as_posix() in found
 
 
-def test_a_program_in_bin_stays_and_a_script_of_this_machine_goes(index, make_tree):
+def test_native_programs_in_bin_are_kept_and_scripts_are_pruned(index, make_tree):
     scripts = {"one-1.0.data/scripts/tool": "\x7fELF", "one-1.0.data/scripts/command": "#!python\nimport one\n"}
     index.add("one", files=scripts)
     found = {path.as_posix() for path in make_tree("one").files("one")}
     assert {path for path in found if path.startswith("bin/")} == {"bin/tool"}
 
 
-def test_litellms_server_has_no_bytecode_and_no_pages(index, make_tree):
+def test_litellms_server_is_pruned_of_bytecode_and_web_pages(index, make_tree):
     files = {"litellm/proxy/_types.py": "", "litellm/proxy/_experimental/out/index.html": "", "litellm/utils.py": ""}
     index.add("litellm", files=files)
     found = {path.as_posix() for path in make_tree("litellm", litellm=True).files("litellm")}
@@ -151,7 +153,7 @@ def test_litellms_server_has_no_bytecode_and_no_pages(index, make_tree):
     assert bytecode(Path("litellm/utils.py"), HERE).as_posix() in found
 
 
-def test_only_what_a_distribution_lists_is_its_own(index, make_tree):
+def test_a_distribution_owns_only_the_files_that_it_lists(index, make_tree):
     index.add("one", files={"shared/one.py": ""})
     index.add("two", files={"shared/two.py": ""})
     tree = make_tree("one", "two")
@@ -159,7 +161,7 @@ def test_only_what_a_distribution_lists_is_its_own(index, make_tree):
 
 
 @pytest.mark.parametrize("python", RUNTIMES)
-def test_bytecode_is_the_targets_never_checked_and_knows_its_place_on_lambda(index, make_tree, python):
+def test_bytecode_is_unchecked_for_the_target_and_has_lambda_paths(index, make_tree, python):
     target = Target(python, "arm64")
     interpreter = target.interpreter()
     if interpreter is None:
@@ -182,7 +184,7 @@ def test_bytecode_is_the_targets_never_checked_and_knows_its_place_on_lambda(ind
     assert name.stdout.decode().strip() == "/var/task/one/deep/x.py"
 
 
-def test_bytecode_is_told_apart_from_this_pythons(index, make_tree):
+def test_bytecode_for_another_python_is_distinguished_from_this_pythons(index, make_tree):
     index.add("one")
     tree = make_tree("one")
     (compiled,) = (path for path in tree.files("one") if path.suffix == ".pyc")
@@ -190,7 +192,7 @@ def test_bytecode_is_told_apart_from_this_pythons(index, make_tree):
     assert marshal.loads((tree.root / compiled).read_bytes()[16:]).co_filename == "/var/task/one/__init__.py"
 
 
-def test_without_the_targets_python_there_is_no_bytecode(index, make_tree, monkeypatch):
+def test_no_bytecode_is_written_without_the_targets_python(index, make_tree, monkeypatch):
     index.add("one")
     monkeypatch.setattr(Target, "_candidates", lambda self: iter(()))
     other = next(v for v in ("3.13", "3.12") if v != HERE.python)
@@ -203,7 +205,7 @@ def test_without_the_targets_python_there_is_no_bytecode(index, make_tree, monke
 @pytest.mark.parametrize(
     "tag", ["py3-none-win_amd64", "cp311-cp311-manylinux_2_17_aarch64", "py3-none-manylinux_2_17_x86_64"]
 )
-def test_a_distribution_without_a_wheel_for_the_target_is_named_with_the_way_out(index, root, make_tree, tag):
+def test_a_distribution_without_a_wheel_for_the_target_is_named_with_remedies(index, root, make_tree, tag):
     index.add("native", tag=tag)
     (root / "requirements.txt").write_text("native\n")
     with pytest.raises(ConfigError) as raised:
@@ -217,25 +219,25 @@ def test_a_distribution_without_a_wheel_for_the_target_is_named_with_the_way_out
 @pytest.mark.parametrize(
     ("name", "target"),
     [
-        ("docopt==0.6.2", "Python 3.13"),  # has no wheel at all: uv sees it when it locks
-        ("pywin32==306", "Python 3.13"),  # of Windows, and not of this version
+        ("docopt==0.6.2", "Python 3.13"),  # has no wheel at all: uv fails when it locks
+        ("pywin32==306", "Python 3.13"),  # only for Windows, and not for this version
     ],
 )
-def test_a_real_distribution_without_a_wheel_is_named(root, make_tree, name, target):
+def test_a_real_distribution_without_a_wheel_is_named_in_the_error(root, make_tree, name, target):
     (root / "requirements.txt").write_text(f"{name}\n")
     with pytest.raises(ConfigError, match=f"^{re.escape(name)} has no wheel for {target};") as raised:
         make_tree(target=ARM)
     assert "build the wheel yourself" in str(raised.value)
 
 
-def test_the_newest_glibc_that_a_runtime_has_counts(index, make_tree):
+def test_wheels_may_require_the_runtimes_glibc_version(index, make_tree):
     index.add("modern", tag="py3-none-manylinux_2_28_aarch64")
     assert closure(make_tree("modern", target=ARM), "modern") == {"modern"}
     with pytest.raises(ConfigError, match=r"modern==1\.0 has no wheel for Python 3\.11"):
         make_tree("modern", target=Target("3.11", "arm64"))
 
 
-def test_a_wheel_that_is_gone_is_an_error(index, make_tree):
+def test_a_wheel_that_no_longer_exists_is_an_error(index, make_tree):
     index.add("one")
     make_tree("one")
     (index.folder / "one-1.0-py3-none-any.whl").unlink()
@@ -243,14 +245,14 @@ def test_a_wheel_that_is_gone_is_an_error(index, make_tree):
         make_tree("one", target=Target(HERE.python, "x86_64" if HERE.architecture == "arm64" else "arm64"))
 
 
-def test_the_places_that_a_requirements_txt_names_are_where_it_is_installed_from(index, root, make_tree):
+def test_distributions_are_installed_from_the_indexes_in_requirements_txt(index, root, make_tree):
     (index.folder / "uv.toml").write_text("no-index = true\n")
     index.add("private")
     (root / "requirements.txt").write_text("-f ../wheels\nprivate\n")
     assert closure(make_tree(), "private") == {"private"}
 
 
-def test_a_tree_is_made_once_for_a_lock_file_and_a_target(index, make_tree, monkeypatch):
+def test_a_tree_is_installed_once_per_lock_file_and_target(index, make_tree, monkeypatch):
     index.add("one")
     first = make_tree("one")
     monkeypatch.setattr(distributions, "uv", None)
@@ -258,7 +260,7 @@ def test_a_tree_is_made_once_for_a_lock_file_and_a_target(index, make_tree, monk
     monkeypatch.undo()
 
 
-def test_another_lock_file_or_target_makes_another_tree_and_the_oldest_goes(index, make_tree, monkeypatch):
+def test_a_new_lock_file_or_target_gets_a_new_tree_and_the_oldest_is_deleted(index, make_tree, monkeypatch):
     monkeypatch.setattr(Target, "interpreter", lambda self: None)
     index.add("one")
     trees = [make_tree("one", target=Target(p, a)).root for p in ("3.12", "3.13") for a in ("arm64", "x86_64")]
@@ -270,13 +272,13 @@ def test_another_lock_file_or_target_makes_another_tree_and_the_oldest_goes(inde
     assert [tree.is_dir() for tree in [*trees, newest]] == [False, True, True, True, True]
 
 
-def test_the_cache_is_under_no_version_control(index, root, make_tree):
+def test_the_build_cache_is_git_ignored(index, root, make_tree):
     index.add("one")
     make_tree("one")
     assert (root / CACHE_FOLDER / ".gitignore").read_text() == "*\n"
 
 
-def test_a_cache_that_cannot_be_made_is_an_error(root):
+def test_an_unwritable_build_cache_is_an_error(root):
     (root / CACHE_FOLDER).write_text("a file")
-    with pytest.raises(ConfigError, match=r"\.dspy-lambda: .*cache belongs there"), build_lock(root):
+    with pytest.raises(ConfigError, match=r"\.dspy-lambda: .*build cache must be writable"), build_lock(root):
         pass

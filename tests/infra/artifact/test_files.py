@@ -13,7 +13,7 @@ from tests.support import ECHO
 
 SECRET = "sk-planted-0123456789"
 
-# Where a secret may lie, and the ignore files that name its place.
+# Where a secret may be, and the ignore files that exclude it.
 PLANTED = {
     "dotenv": (".env", {}),
     "dotenv of a stage": (".env.prod", {}),
@@ -88,7 +88,7 @@ PLANTED = {
     "sample events": ("events/rest.json", {}),
     ".gitignore": ("notes.txt", {".gitignore": "notes.txt"}),
     ".gitignore with byte order mark": ("notes.txt", {".gitignore": "\ufeffnotes.txt\r\n"}),
-    ".gitignore with a line that is no pattern": ("notes.txt", {".gitignore": "!\n[z-a\nnotes.txt"}),
+    ".gitignore with an invalid pattern": ("notes.txt", {".gitignore": "!\n[z-a\nnotes.txt"}),
     ".gitignore of a folder": ("data/notes.txt", {".gitignore": "/data/"}),
     "nested .gitignore": ("src/package/notes.txt", {"src/package/.gitignore": "*.txt"}),
     ".gitignore above": ("data/notes.txt", {"../../.gitignore": "notes.txt"}),
@@ -104,7 +104,7 @@ PLANTED = {
 
 @pytest.fixture
 def project(make_project, tmp_path):
-    """A project in a repository's folder `apps`."""
+    """A project in the folder `apps` of a repository."""
     root = tmp_path / "repository" / "apps" / "project"
     root.parent.mkdir(parents=True)
     (tmp_path / "repository" / ".git").mkdir()
@@ -121,7 +121,7 @@ def names(root):
 
 
 @pytest.mark.parametrize("place", PLANTED)
-def test_a_secret_does_not_enter(project, place):
+def test_secret_files_are_excluded_from_artifacts(project, place):
     path, ignores = PLANTED[place]
     write(project, path, SECRET)
     for name, text in ignores.items():
@@ -131,7 +131,7 @@ def test_a_secret_does_not_enter(project, place):
     assert project / "dspy.config.yaml" in [project / p for p in entering]
 
 
-def test_no_planted_secret_is_in_a_built_artifact(project, quick_build):
+def test_built_artifacts_contain_no_planted_secret(project, quick_build):
     for path, ignores in PLANTED.values():
         write(project, path, f"# {SECRET}")
         for name, text in ignores.items():
@@ -160,7 +160,7 @@ PEM = "-----BEGIN {}-----\nMIIB\n-----END {}-----\n"
         (bytes.fromhex("3077 0201 01 0420"), False),
     ],
 )
-def test_a_certificate_enters_and_a_private_key_of_that_name_does_not(project, suffix, data, enters):
+def test_certificates_are_included_and_private_keys_with_such_names_excluded(project, suffix, data, enters):
     (project / f"ca.{suffix}").write_bytes(data)
     assert (f"ca.{suffix}" in names(project)) == enters
 
@@ -183,19 +183,19 @@ def test_a_certificate_enters_and_a_private_key_of_that_name_does_not(project, s
         "helper.py",
     ],
 )
-def test_what_a_program_reads_enters(project, path):
+def test_files_that_programs_may_read_are_included(project, path):
     write(project, path, "data")
     assert path in names(project)
 
 
-def test_build_files_stay_out(project):
+def test_build_files_are_excluded_from_artifacts(project):
     for name in ("template.yaml", "samconfig.toml", "Makefile", "requirements.txt", "pyproject.toml", "README.md"):
         write(project, name, "text")
     write(project, "dist/x.txt", "text")
     assert all(name == "dspy.config.yaml" or name.startswith("src/") for name in names(project))
 
 
-def test_a_negated_rule_keeps_what_it_names(project):
+def test_a_negated_ignore_rule_includes_its_files(project):
     write(project, ".gitignore", "*.txt\n!kept.txt\n/data/*\n!/data/open\n")
     for path in ("kept.txt", "lost.txt", "data/closed/a.md", "data/open/a.md"):
         write(project, path, "text")
@@ -203,7 +203,7 @@ def test_a_negated_rule_keeps_what_it_names(project):
     assert not {"lost.txt", "data/closed/a.md"} & set(names(project))
 
 
-def test_samignore_decides_where_both_speak(project):
+def test_samignore_takes_precedence_over_gitignore(project):
     write(project, ".gitignore", "state.json\nboth.json")
     write(project, ".samignore", "!state.json")
     for path in ("state.json", "both.json"):
@@ -212,18 +212,18 @@ def test_samignore_decides_where_both_speak(project):
     assert "both.json" not in names(project)
 
 
-def test_ignore_files_above_the_repository_mean_nothing(project):
+def test_ignore_files_above_the_repository_root_are_not_applied(project):
     write(project, "../../../.gitignore", "*")
     assert "dspy.config.yaml" in names(project)
 
 
-def test_a_project_outside_a_repository_has_no_ignore_files_above(project):
+def test_ignore_files_above_a_project_outside_a_repository_are_not_applied(project):
     (project.parent.parent / ".git").rmdir()
     write(project, "../.gitignore", "*")
     assert "dspy.config.yaml" in names(project)
 
 
-def test_a_link_stands_for_what_enters_itself_and_for_nothing_else(project, tmp_path):
+def test_a_symbolic_link_includes_only_files_that_are_included_themselves(project, tmp_path):
     write(project, "data/deep/prompts.txt", "text")
     write(project, "data/.env", SECRET)
     write(project, "hidden.txt", SECRET)
@@ -252,12 +252,12 @@ def test_a_link_stands_for_what_enters_itself_and_for_nothing_else(project, tmp_
     ]
 
 
-def test_a_project_in_an_ignored_folder_can_be_built_all_the_same(project):
+def test_a_project_in_an_ignored_folder_can_be_built(project):
     write(project, "../../.gitignore", "apps/\n")
     assert "dspy.config.yaml" in names(project)
 
 
-def test_an_older_artifact_in_the_project_does_not_enter(project, quick_build):
+def test_an_older_artifact_within_the_project_is_excluded(project, quick_build):
     before = names(project)
     quick_build(project, output=project / "out" / "EchoFunction")
     assert names(project) == before
@@ -272,7 +272,7 @@ PATTERNS = st.builds(
     st.lists(PARTS, min_size=1, max_size=3),
     st.sampled_from(["", "", "/"]),
 )
-# Not ** beside other characters: git itself takes `a**/b` for `a**` + `/b` or not, by the letters before it.
+# Not ** next to other characters: git parses `a**/b` as `a**` + `/b` or not, depending on the letters before it.
 JUNK = st.text("ab!#?[]^-\\ /c.", max_size=6)
 IGNORE = st.lists(PATTERNS | JUNK, max_size=4).map("\n".join)
 FILES = st.sets(
@@ -290,7 +290,7 @@ def repository(tmp_path_factory):
 
 
 def git_ignores(repository, paths):
-    """The paths that git ignores."""
+    """Return the paths that git ignores."""
     call = ["git", "-C", str(repository), "-c", "core.excludesFile=/dev/null", "check-ignore", "--no-index", "-z"]
     done = subprocess.run([*call, "--stdin"], input="\0".join(paths).encode(), capture_output=True, check=False)
     assert done.returncode in (0, 1), done.stderr
@@ -303,7 +303,7 @@ def git_ignores(repository, paths):
 @example(paths={("a", "b")}, ignores={"": "a/**/"})
 @example(paths={("b", "a")}, ignores={"": "b\\/*"})
 @example(paths={("a", "b"), ("a", "x.txt")}, ignores={"": "*.txt\n!a"})
-def test_git_decides_the_same(repository, paths, ignores):
+def test_ignore_rules_give_the_same_result_as_git(repository, paths, ignores):
     for entry in repository.iterdir():
         if entry.name != ".git":
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

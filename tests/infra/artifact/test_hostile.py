@@ -1,4 +1,4 @@
-"""Requirements that would like to run code while they are locked and installed."""
+"""Requirements that try to run code while they are locked and installed."""
 
 import tarfile
 
@@ -12,7 +12,7 @@ from dspy_lambda_infra.artifact.uv import uv
 from tests.infra.artifact.conftest import HERE
 
 RAN = "import pathlib; pathlib.Path({ran!r}).write_text('ran')\n"
-# A stand-in that runs setup.py as the real one does; it is what an isolated build gets from the index.
+# A fake setuptools that runs setup.py like the real one; an isolated build gets it from the index.
 SETUPTOOLS = """
 import pathlib, runpy
 def _run(*_, **__):
@@ -68,7 +68,7 @@ HOSTILE = {
     },
 }
 
-# What is said where it is not the distribution's name.
+# The message if it is not the distribution's name.
 NAMED = {
     "no wheels allowed": "'--no-binary=:all:' would build a distribution, which runs its setup.py",
     "the project's own backend": "pyproject.toml computes its dependencies",
@@ -78,7 +78,7 @@ NAMED = {
 
 @pytest.fixture
 def hostile(index, root, tmp_path):
-    """A project beside a distribution that writes a file when anything of it runs; that file."""
+    """A project, and a distribution that writes a file when any of its code runs; returns that file too."""
     ran = tmp_path / "ran"
     evil = RAN.format(ran=str(ran))
     index.add("setuptools", "80.0", files={"setuptools/build_meta.py": SETUPTOOLS})
@@ -98,7 +98,7 @@ def hostile(index, root, tmp_path):
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_no_code_of_a_requirement_runs_and_it_is_named(hostile, root, case):
+def test_a_requirement_that_would_run_code_is_refused_by_name(hostile, root, case):
     ran = hostile(HOSTILE[case])
     try:
         with build_lock(root):
@@ -117,7 +117,7 @@ def _of_project(requirements):
 
 
 @pytest.mark.parametrize("requirement", ["hostile", "./hostile"])
-def test_the_stand_ins_would_run(hostile, root, requirement):
+def test_the_hostile_requirements_run_code_when_built_without_protection(hostile, root, requirement):
     ran = hostile({"requirements.txt": requirement})
     with pytest.raises(Exception, match=r"setup\.py|hostile"):
         uv("pip", "compile", "requirements.txt", project=root)

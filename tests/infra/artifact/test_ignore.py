@@ -1,4 +1,4 @@
-"""Single rules; that all of them together decide as git does is in test_files.py."""
+"""Single ignore rules; test_files.py compares whole ignore files with git."""
 
 import pytest
 
@@ -36,24 +36,24 @@ def matches(line, name, is_folder=False):
         ("a.b", "axb", False),
     ],
 )
-def test_a_rule_matches_as_git_documents_it(line, name, matched):
+def test_ignore_rules_match_as_git_documents(line, name, matched):
     assert matches(line, name) is matched
 
 
-def test_trailing_spaces_are_left_out_unless_they_are_escaped():
+def test_trailing_spaces_are_stripped_unless_escaped():
     assert matches("a  ", "a")
     assert matches("a\\ ", "a ")
 
 
-def test_a_slash_at_the_end_speaks_of_folders_only():
+def test_a_trailing_slash_matches_only_folders():
     assert matches("build/", "build", is_folder=True)
     assert not matches("build/", "build")
 
 
-def test_an_exclamation_mark_brings_back():
+def test_an_exclamation_mark_reincludes_a_path():
     assert verdict(read_rules("*\n!b\n"), "b", is_folder=False) is False
 
 
 @pytest.mark.parametrize("line", ["", "# comment", "/", "!", "[a", "a\\"])
-def test_lines_that_can_match_nothing_are_no_rules(line):
+def test_lines_that_cannot_match_anything_give_no_rules(line):
     assert read_rules(line) == []

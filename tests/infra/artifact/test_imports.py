@@ -24,7 +24,7 @@ PROJECT = [Path(name) for name in FILES if not name.startswith(("fast", "shared"
 
 @pytest.fixture
 def missing(tmp_path):
-    """The names that a program misses, by its text."""
+    """Return the missing imports of a program, given its source."""
 
     def names(text, module="app.modules.echo"):
         files = {**FILES, "src/app/modules/echo.py": text}
@@ -60,7 +60,7 @@ def missing(tmp_path):
         "import sys\nif sys.version_info < (3, 11):\n    import gone\nelse:\n    import gone_too",
     ],
 )
-def test_what_is_there_or_need_not_be_is_not_missing(missing, text):
+def test_present_and_optional_imports_are_not_missing(missing, text):
     assert missing(text) == []
 
 
@@ -81,26 +81,26 @@ def test_what_is_there_or_need_not_be_is_not_missing(missing, text):
         ("if True:\n    import gone", [("echo.py:2", "gone")]),
     ],
 )
-def test_what_is_missing_is_named_with_file_and_line(missing, text, found):
+def test_missing_imports_are_reported_with_file_and_line(missing, text, found):
     assert missing(text) == found
 
 
-def test_a_build_without_an_import_of_its_program_fails_and_another_programs_does_not(make_project, quick_build):
+def test_a_missing_import_fails_only_the_build_of_its_program(make_project, quick_build):
     project = make_project({"echo": ECHO, "aecho": f"import editables\n{AECHO}"})
     quick_build(project, "Echo")
     with pytest.raises(ConfigError) as raised:
         quick_build(project, "AEcho", project / "out")
-    assert "aecho.py:2: imports editables, which the artifact does not hold: add what brings it" in str(raised.value)
+    assert "aecho.py:2: imports editables, which the artifact lacks: add its distribution" in str(raised.value)
     assert not (project / "out").exists()
 
 
-def test_what_is_never_part_of_an_artifact_is_said_to_be_so(make_project, quick_build):
+def test_importing_what_artifacts_never_contain_is_explained(make_project, quick_build):
     project = make_project({"echo": f"import dspy_lambda_infra\n{ECHO}"})
     with pytest.raises(ConfigError, match="imports dspy_lambda_infra, which is never part of an artifact"):
         quick_build(project)
 
 
-def test_where_a_layer_may_bring_it_a_warning_is_enough(make_project, quick_build):
+def test_a_missing_import_is_only_a_warning_if_a_layer_may_provide_it(make_project, quick_build):
     layer = "arn:aws:lambda:us-east-1:123456789012:layer:mine:1"
     project = make_project({"echo": f"import editables\n{ECHO}"}, **{"lambda": {"layers": [layer]}})
     said = []

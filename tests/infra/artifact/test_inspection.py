@@ -1,14 +1,11 @@
 from tests.support import ECHO, RLM
 
 
-def test_a_program_that_runs_python_in_deno_is_told_where_it_is_missing(make_project, quick_build, stand_ins):
+def test_a_program_that_needs_deno_is_warned_if_the_artifact_lacks_it(make_project, quick_build, stand_ins):
     project = make_project({"calculate": RLM, "echo": ECHO})
     said = []
     quick_build(project, "Calculate", said=said)
-    assert (
-        "warning: Calculate.think (RLM) runs Python in Deno, which the artifact does not hold: add dspy[deno]"
-        in said[0]
-    )
+    assert "warning: Calculate.think (RLM) runs Python in Deno, which the artifact lacks: add dspy[deno]" in said[0]
     stand_ins.add("deno", files={"deno-1.0.data/scripts/deno": "\x7fELF"})
     (project / "requirements.txt").write_text("deno")
     said.clear()

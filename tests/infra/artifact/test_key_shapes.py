@@ -5,7 +5,7 @@ import pytest
 from dspy_lambda_infra.artifact.key_shapes import find_keys
 from tests.support import ECHO
 
-# In parts, so that no scanner takes this file for one that holds them.
+# Concatenated, so that scanners do not report this file.
 KEYS = {
     "an OpenAI or Anthropic key": ["sk-" + "a1B2" * 12, "sk-proj-" + "a_1-" * 20, "sk-ant-api03-" + "x" * 80],
     "an AWS access key": ["AKIA" + "ABCD1234EFGH5678"],
@@ -22,17 +22,17 @@ KEYS = {
 
 
 @pytest.mark.parametrize(("kind", "key"), [(kind, key) for kind, keys in KEYS.items() for key in keys])
-def test_a_key_is_found_by_its_shape_with_its_line_and_without_itself(tmp_path, kind, key):
+def test_key_warnings_name_the_line_but_not_the_key(tmp_path, kind, key):
     (tmp_path / "notes.py").write_text(f"one\ntwo = {key!r}\n")
     (found,) = find_keys(tmp_path, [Path("notes.py")])
-    assert found == f"{tmp_path}/notes.py:2 holds what looks like {kind}"
+    assert found == f"{tmp_path}/notes.py:2 contains what looks like {kind}"
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
-def test_a_key_is_found_in_what_windows_writes(tmp_path, encoding):
+def test_keys_are_found_in_utf_16_files(tmp_path, encoding):
     (tmp_path / "notes.txt").write_bytes(f"one\ntwo {KEYS['an AWS access key'][0]}\n".encode(encoding))
     (found,) = find_keys(tmp_path, [Path("notes.txt")])
-    assert found.endswith("notes.txt:2 holds what looks like an AWS access key")
+    assert found.endswith("notes.txt:2 contains what looks like an AWS access key")
 
 
 @pytest.mark.parametrize(
@@ -49,16 +49,16 @@ def test_a_key_is_found_in_what_windows_writes(tmp_path, encoding):
         "\x00\xff",
     ],
 )
-def test_what_is_no_key_is_left_alone(tmp_path, text):
+def test_text_that_is_not_a_key_causes_no_warning(tmp_path, text):
     (tmp_path / "notes.txt").write_text(text)
     assert list(find_keys(tmp_path, [Path("notes.txt")])) == []
 
 
-def test_a_build_warns_of_a_key_in_a_file(make_project, quick_build):
+def test_build_warns_about_a_key_in_a_file(make_project, quick_build):
     key, said = KEYS["an AWS access key"][0], []
     project = make_project({"echo": f"KEY = {key!r}\n{ECHO}"})
     quick_build(project, said=said)
     (line,) = said
     assert line.startswith("warning: ")
-    assert "echo.py:2 holds what looks like an AWS access key" in line
+    assert "echo.py:2 contains what looks like an AWS access key" in line
     assert key not in line

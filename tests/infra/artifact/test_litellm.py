@@ -12,7 +12,7 @@ from tests.support import ECHO
 
 @pytest.fixture
 def why(make_project):
-    """Why the only program of a project needs LiteLLM."""
+    """Return the reasons why a project's only program needs LiteLLM."""
 
     def ask(module=ECHO, **model):
         registry = {"fast": {"model": "openai/gpt-4.1-nano", "env": "OPENAI_API_KEY", **model}}
@@ -37,7 +37,7 @@ def why(make_project):
         "huggingface/some/model",
     ],
 )
-def test_a_configured_model_without_an_engine_of_dspys_own_needs_it(why, model):
+def test_a_configured_model_without_a_native_dspy_engine_needs_litellm(why, model):
     assert why(model=model) == [f"models.registry.fast: {model}"]
 
 
@@ -52,19 +52,19 @@ def test_a_configured_model_without_an_engine_of_dspys_own_needs_it(why, model):
         "vertex:model",
     ],
 )
-def test_a_configured_model_with_an_engine_of_dspys_own_does_not(why, model):
+def test_a_configured_model_with_a_native_dspy_engine_does_not_need_litellm(why, model):
     assert why(model=model) == []
 
 
-def test_the_settings_of_a_configured_model_count(why):
+def test_model_settings_can_require_litellm(why):
     assert why(model_type="text") == ["models.registry.fast: openai/gpt-4.1-nano"]
     assert why(model_type="responses") == []
-    # Of the handler's own, never handed to dspy.LM.
+    # Handler settings, which are never passed to dspy.LM.
     assert why(max_parallel_requests=3, requests_per_minute=60) == []
     assert why(api_base="http://models.internal/v1", max_tokens=20_000, temperature=1.0) == []
 
 
-def test_only_the_programs_own_model_counts(make_project):
+def test_other_programs_models_do_not_require_litellm(make_project):
     registry = {"fast": {"model": "openai/a"}, "strong": {"model": "bedrock/b"}}
     modules = {"echo": ECHO, "other": ECHO.replace("Echo", "Other")}
     models = {"default": "fast", "registry": registry}
@@ -86,7 +86,7 @@ def test_only_the_programs_own_model_counts(make_project):
         ({"engine": "litellm"}, True),
     ],
 )
-def test_the_options_of_an_lm_in_code_count(options, needed):
+def test_options_of_an_lm_in_code_can_require_litellm(options, needed):
     assert uses_litellm(dspy.LM("openai/gpt-4.1-nano", **options)) == needed
 
 
@@ -117,60 +117,60 @@ class Echo(dspy.Module):
 
 
 @pytest.mark.parametrize("place", HELD)
-def test_an_lm_that_a_program_holds_counts(why, place):
+def test_an_lm_held_by_the_program_can_require_litellm(why, place):
     line, name = HELD[place]
     assert why(MODULE.format(line=line.replace("Inner", "_Inner"))) == [f"Echo.{name}: bedrock/b"]
 
 
-def test_an_lm_of_the_class_counts(why):
+def test_an_lm_in_a_class_attribute_can_require_litellm(why):
     module = ECHO.replace("class Echo(dspy.Module):", "class Echo(dspy.Module):\n    judge = dspy.LM('bedrock/b')\n")
     assert why(module) == ["Echo.judge: bedrock/b"]
 
 
-def test_an_lm_of_the_file_counts(why):
+def test_a_module_level_lm_can_require_litellm(why):
     (reason,) = why("JUDGES = {'a': dspy.LM('bedrock/b')}\n" + ECHO)
     assert reason.endswith(".modules.echo.JUDGES: bedrock/b")
 
 
-def test_what_holds_itself_is_looked_through_once(why):
+def test_a_self_referencing_attribute_is_searched_once_for_lms(why):
     line = "self.all = [dspy.LM('bedrock/b')]; self.all.append(self.all); self.map = {}; self.map[1] = {2: self.map}"
     assert why(MODULE.format(line=line)) == ["Echo.all: bedrock/b"]
 
 
-def test_what_a_program_holds_besides_does_not_count(why):
+def test_attributes_that_are_not_lms_do_not_require_litellm(why):
     line = "self.judge = dspy.LM('openai/a'); self.name = 'bedrock/b'; self.embed = dspy.Embedder(lambda texts: texts)"
     assert why(MODULE.format(line=line)) == []
 
 
-def test_a_hosted_embedder_counts(why):
+def test_a_hosted_embedder_requires_litellm(why):
     line = "self.embed = dspy.Embedder('openai/text-embedding-3-small')"
     assert why(MODULE.format(line=line)) == ["Echo.embed: openai/text-embedding-3-small"]
 
 
-def test_an_lm_class_of_the_projects_own_does_not_count(why):
+def test_the_projects_own_lm_class_does_not_require_litellm(why):
     own = "class _Own(dspy.BaseLM):\n    pass\n"
     line = "self.judge = _Own('bedrock/b')"
     assert why(own + MODULE.format(line=line)) == []
 
 
 @pytest.mark.parametrize("name", ["OPENAI_BASE_URL", "OPENAI_API_BASE", "ANTHROPIC_BASE_URL"])
-def test_a_gateway_of_this_machine_does_not_count(why, monkeypatch, name):
+def test_a_gateway_in_this_machines_environment_does_not_require_litellm(why, monkeypatch, name):
     monkeypatch.setenv(name, "http://127.0.0.1:9/v1")
     assert why() == []
     assert why(MODULE.format(line="self.judge = dspy.LM('anthropic/a')")) == []
     assert sys.modules["os"].environ[name] == "http://127.0.0.1:9/v1"
 
 
-def test_a_key_is_not_needed_to_ask(why, monkeypatch):
+def test_finding_litellm_users_needs_no_key(why, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     assert why(env="A_KEY_THAT_IS_NOT_SET") == []
 
 
-def test_an_lm_that_no_call_can_be_made_with_does_not_count(why):
+def test_an_lm_that_cannot_make_any_call_does_not_require_litellm(why):
     assert why(MODULE.format(line="self.judge = dspy.LM('openai/a', n=-1)")) == []
 
 
-def test_litellm_is_not_imported_by_asking():
+def test_finding_litellm_users_does_not_import_litellm():
     script = f"""
 import sys
 from dspy_lambda_infra.artifact.litellm import why_litellm

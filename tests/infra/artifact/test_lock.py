@@ -12,7 +12,7 @@ from dspy_lambda_infra.artifact.uv import uv
 
 @pytest.fixture
 def dspy(index):
-    """A small world: DSPy needs LiteLLM and openai, as it does, and one thing more."""
+    """A small index: DSPy requires LiteLLM and openai, as in reality, and one more distribution."""
     index.add("dspy", "3.4.1", ["litellm", "openai", "figures"])
     index.add("litellm", requires=["tokens"])
     for name in ("openai", "figures", "tokens"):
@@ -29,11 +29,11 @@ def names(text):
     return set(re.findall(r"^([a-z-]+)==", text, re.MULTILINE))
 
 
-def test_the_handlers_requirements_are_enough_for_a_project_without_its_own(dspy, root):
+def test_a_project_without_requirements_is_locked_with_the_handlers(dspy, root):
     assert names(locked(root)) == {"dspy", "figures"}
 
 
-def test_a_projects_own_are_there_with_what_they_require_and_with_hashes(dspy, root):
+def test_the_lock_has_the_projects_requirements_with_dependencies_and_hashes(dspy, root):
     dspy.add("plain", requires=["deeper"])
     dspy.add("deeper")
     (root / "requirements.txt").write_text("plain\n")
@@ -42,7 +42,7 @@ def test_a_projects_own_are_there_with_what_they_require_and_with_hashes(dspy, r
     assert len(re.findall("--hash=sha256:[0-9a-f]{64}", text)) == 4
 
 
-def test_litellm_brings_what_it_needs(dspy, root):
+def test_locking_with_litellm_includes_its_dependencies(dspy, root):
     assert names(locked(root, litellm=True)) == {"dspy", "figures", "litellm", "openai", "tokens"}
 
 
@@ -58,7 +58,7 @@ def test_litellm_brings_what_it_needs(dspy, root):
         ("litellm; sys_platform == 'win32'", {"litellm", "tokens"}),
     ],
 )
-def test_what_dspy_seldom_uses_stays_where_the_project_needs_it_itself(dspy, root, own, kept):
+def test_rarely_used_dspy_dependencies_stay_locked_if_the_project_requires_them(dspy, root, own, kept):
     dspy.add("plain")
     dspy.add("wants-openai", requires=["openai>=1"])
     dspy.add("wants-litellm", requires=["litellm"])
@@ -67,7 +67,7 @@ def test_what_dspy_seldom_uses_stays_where_the_project_needs_it_itself(dspy, roo
     assert names(locked(root)) - {"plain"} == {"dspy", "figures"} | kept
 
 
-def test_the_server_that_lambda_replaces_is_never_there(dspy, root):
+def test_dspy_cli_is_never_locked(dspy, root):
     dspy.add("dspy-cli", requires=["server"])
     dspy.add("dspy-lambda", requires=["server"])
     dspy.add("server")
@@ -78,7 +78,7 @@ def test_the_server_that_lambda_replaces_is_never_there(dspy, root):
     assert names(locked(root)) == {"dspy", "figures", "plugin"}
 
 
-def test_the_lock_is_made_anew_when_its_inputs_change_and_not_otherwise(dspy, root, monkeypatch):
+def test_the_lock_is_rewritten_only_if_its_inputs_change(dspy, root, monkeypatch):
     dspy.add("plain")
     (root / "requirements.txt").write_text("-r more.txt\n")
     (root / "more.txt").write_text("plain\n")
@@ -103,7 +103,7 @@ def test_the_lock_is_made_anew_when_its_inputs_change_and_not_otherwise(dspy, ro
     assert (root / LOCK_FILE).read_text() == first
 
 
-def test_versions_stay_until_the_file_is_deleted(dspy, root):
+def test_locked_versions_stay_until_the_lock_file_is_deleted(dspy, root):
     dspy.add("plain")
     (root / "requirements.txt").write_text("plain\n")
     locked(root)
@@ -117,7 +117,7 @@ def test_versions_stay_until_the_file_is_deleted(dspy, root):
     assert "figures==2.0" in locked(root)
 
 
-def test_the_projects_own_uv_lock_holds(dspy, root):
+def test_the_lock_respects_the_projects_uv_lock(dspy, root):
     dspy.add("plain")
     (root / "pyproject.toml").write_text(
         '[project]\nname = "x"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["plain", "dspy"]\n'
@@ -137,10 +137,10 @@ def uv_project(root, *dependencies):
     uv("lock", "--project", str(root))
 
 
-def test_a_uv_lock_with_an_older_dspy_is_refused_with_both_sides_and_the_command_that_settles_it(dspy, root):
+def test_a_uv_lock_with_an_older_dspy_is_refused_with_both_versions_and_the_fix(dspy, root):
     dspy.add("dspy", "2.6")
     uv_project(root, "dspy==2.6")
-    uv_project(root, "dspy>=2")  # uv keeps what it has locked
+    uv_project(root, "dspy>=2")  # uv keeps locked versions
     with pytest.raises(ConfigError) as raised:
         locked(root)
     (line,) = str(raised.value).splitlines()
@@ -153,7 +153,7 @@ def test_a_uv_lock_with_an_older_dspy_is_refused_with_both_sides_and_the_command
 
 
 @pytest.mark.parametrize("file", ["requirements.txt", "pyproject.toml"])
-def test_a_requirement_that_excludes_the_handlers_own_is_refused_with_both_sides(dspy, root, file):
+def test_a_requirement_that_excludes_the_handlers_is_refused_with_both_requirements(dspy, root, file):
     dspy.add("dspy", "2.6")
     text = "dspy==2.6\n"
     if file == "pyproject.toml":
@@ -165,7 +165,7 @@ def test_a_requirement_that_excludes_the_handlers_own_is_refused_with_both_sides
     assert line == f"{root / file} has dspy==2.6, but dspy-lambda needs dspy>=3; change that line to: dspy>=3"
 
 
-def test_a_uv_lock_that_holds_back_what_dspy_requires_names_the_command(dspy, root):
+def test_a_uv_lock_that_pins_an_older_dspy_dependency_names_the_fix(dspy, root):
     dspy.add("dspy", "3.5", requires=["figures>=2"])
     uv_project(root, "figures")
     dspy.add("figures", "2.0")
@@ -176,7 +176,7 @@ def test_a_uv_lock_that_holds_back_what_dspy_requires_names_the_command(dspy, ro
     assert "dspy==3.5" in locked(root, own="dspy>=3.5")
 
 
-def test_requirements_that_contradict_each_other_are_explained(dspy, root):
+def test_conflicting_requirements_are_explained(dspy, root):
     dspy.add("figures", "2.0")
     dspy.add("strict", requires=["figures>=2"])
     (root / "requirements.txt").write_text("strict\nfigures<2\n")
@@ -188,7 +188,7 @@ def test_requirements_that_contradict_each_other_are_explained(dspy, root):
 
 
 @pytest.mark.parametrize("line", ["nothing-of-that-name", "plain==9", "-e ."])
-def test_what_cannot_be_found_is_an_error_and_writes_nothing(dspy, root, line):
+def test_an_unknown_requirement_is_an_error_and_writes_no_lock(dspy, root, line):
     dspy.add("plain")
     (root / "requirements.txt").write_text(line)
     with pytest.raises(ConfigError):
@@ -196,13 +196,13 @@ def test_what_cannot_be_found_is_an_error_and_writes_nothing(dspy, root, line):
     assert list(root.iterdir()) == [root / "requirements.txt"]
 
 
-def test_a_uv_lock_that_is_none_is_an_error(dspy, root):
+def test_an_invalid_uv_lock_is_an_error(dspy, root):
     (root / "uv.lock").write_text("no lock file")
     with pytest.raises(ConfigError, match=r"uv\.lock: uv cannot export it"):
         locked(root)
 
 
-def test_no_address_of_an_index_is_in_the_lock(dspy, root):
+def test_the_lock_contains_no_index_url(dspy, root):
     dspy.add("plain")
     (root / "requirements.txt").write_text(
         f"--find-links {dspy.folder}\n--extra-index-url http://user:password@127.0.0.1:9/simple\nplain\n"
@@ -212,7 +212,7 @@ def test_no_address_of_an_index_is_in_the_lock(dspy, root):
     assert not re.search(r"://|password|find-links|index|wheels", text)
 
 
-def test_the_projects_settings_hold_wherever_the_command_is_called(dspy, root, monkeypatch):
+def test_uv_uses_the_projects_settings_from_any_working_directory(dspy, root, monkeypatch):
     monkeypatch.delenv("UV_CONFIG_FILE")
     dspy.add("private-of-this-test")
     (root / "uv.toml").write_text((dspy.folder / "uv.toml").read_text())
@@ -220,7 +220,7 @@ def test_the_projects_settings_hold_wherever_the_command_is_called(dspy, root, m
     assert "private-of-this-test" in names(locked(root))
 
 
-def test_a_place_that_cannot_be_written_to_is_an_error(dspy, root):
+def test_an_unwritable_lock_file_is_an_error(dspy, root):
     (root / f"{LOCK_FILE}.new").mkdir()
     with pytest.raises(ConfigError, match=r"dspy-lambda\.lock: .*version control"):
         locked(root)

@@ -1,4 +1,4 @@
-"""Artifacts of the quickstart with its real distributions, from PyPI, and what they do."""
+"""Artifacts of the quickstart with its real distributions from PyPI."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ from tests.conftest import QUICKSTART
 from tests.infra.artifact.conftest import HERE, contents, copy_quickstart, top
 from tests.support import sqs
 
-UNZIPPED, ZIPPED = 75_000_000, 22_000_000  # what the quickstart may have; measured: 42.4 and 15.2 MB
+UNZIPPED, ZIPPED = 75_000_000, 22_000_000  # size budget of the quickstart; measured: 42.4 and 15.2 MB
 SCRIPT = """
 import importlib, json, sys
 class Context:
@@ -34,7 +34,7 @@ print(json.dumps({"answers": answers, "files": {name: file for name, file in fil
 
 
 def ask(artifact, events, module="dspy_lambda.main", **variables):
-    """Run an artifact as Lambda does: nothing but the standard library and itself can be imported."""
+    """Run an artifact as on Lambda: only the standard library and the artifact itself can be imported."""
     environment = {"PYTHONPATH": str(artifact), "LAMBDA_TASK_ROOT": str(artifact), **variables}
     done = subprocess.run(
         [sys.executable, "-S", "-c", SCRIPT],
@@ -51,7 +51,7 @@ def ask(artifact, events, module="dspy_lambda.main", **variables):
     return result
 
 
-def test_the_quickstarts_artifact_is_small(quickstart):
+def test_the_quickstarts_artifact_stays_within_its_size_budget(quickstart):
     size = measure(quickstart.program)
     assert size.unzipped == sum(path.stat().st_size for path in quickstart.program.rglob("*") if path.is_file())
     assert size.unzipped < UNZIPPED
@@ -60,7 +60,7 @@ def test_the_quickstarts_artifact_is_small(quickstart):
     assert not {"litellm", "openai", "boto3"} & top(quickstart.program)
 
 
-def test_the_same_inputs_give_the_same_artifact_elsewhere(quickstart, tmp_path):
+def test_builds_in_different_folders_are_identical(quickstart, tmp_path):
     other = copy_quickstart(tmp_path / "of another name")
     (other / "dspy-lambda.lock").write_bytes((quickstart.root / "dspy-lambda.lock").read_bytes())
     folder = build(load_project(other), "Answer", HERE, tmp_path / "other", print).folder
@@ -78,15 +78,15 @@ def test_the_same_inputs_give_the_same_artifact_elsewhere(quickstart, tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="an artifact runs on Linux only")
 @pytest.mark.parametrize("architecture", ["x86_64", "arm64"])
 @pytest.mark.parametrize("python", ["3.11", "3.14"])
-def test_the_oldest_and_the_newest_runtime_have_a_wheel_of_everything_locked(pypi, tmp_path, python, architecture):
-    """Also where this machine has no such Python: resolved, not installed."""
+def test_everything_locked_has_a_wheel_for_the_oldest_and_newest_runtime(pypi, tmp_path, python, architecture):
+    """Works without that Python on this machine: requirements are resolved, not installed."""
     target = Target(python, architecture)
     which = ("--python-version", target.python, "--python-platform", target.platform, "--only-binary", ":all:")
     what = ("--target", str(tmp_path), "--dry-run", "--no-deps", "--require-hashes", "-r", str(QUICKSTART / LOCK_FILE))
     uv("pip", "install", "-q", *THIS_PYTHON, *what, *which)
 
 
-def test_an_artifact_runs_with_nothing_but_itself(quickstart, models):
+def test_an_artifact_runs_with_only_the_standard_library(quickstart, models):
     before = contents(quickstart.program)
     body = json.dumps({"question": "why?"}).encode()
     request = Request("POST", "/Answer", headers=[("Content-Type", "application/json")], body=body)
@@ -107,7 +107,7 @@ def test_an_artifact_runs_with_nothing_but_itself(quickstart, models):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="an artifact runs on Linux only")
-def test_a_function_of_a_queue_has_no_code_of_http(quickstart, models):
+def test_an_sqs_only_function_has_no_http_code(quickstart, models):
     assert not {"fastapi", "starlette", "mangum"} & top(quickstart.without_http)
     found = ask(
         quickstart.without_http,
@@ -120,7 +120,7 @@ def test_a_function_of_a_queue_has_no_code_of_http(quickstart, models):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="an artifact runs on Linux only")
-def test_the_catalogue_has_neither_dspy_nor_the_project(quickstart):
+def test_the_catalogue_artifact_contains_neither_dspy_nor_the_project(quickstart):
     assert not {"dspy", "src", "dspy.config.yaml", "aws_lambda_powertools", "yaml"} & top(quickstart.catalogue)
     assert measure(quickstart.catalogue).unzipped < UNZIPPED / 3
     found = ask(quickstart.catalogue, [rest_event(Request("GET", "/programs"))], "dspy_lambda.catalogue")

@@ -13,7 +13,7 @@ def listed(root):
     return [str(requirement) for requirement in read_requirements(root).listed]
 
 
-def test_the_handlers_own_requirements_are_there_without_the_commands(tmp_path):
+def test_handler_requirements_exclude_the_cli_extra(tmp_path):
     found = read_requirements(tmp_path)
     names = {Requirement(line).name for line in found.own}
     assert {"dspy", "fastapi", "mangum", "aws-lambda-powertools"} <= names
@@ -21,7 +21,7 @@ def test_the_handlers_own_requirements_are_there_without_the_commands(tmp_path):
     assert (found.project, found.listed, found.files) == (None, (), ())
 
 
-def test_pyproject_goes_before_requirements_txt(tmp_path):
+def test_pyproject_takes_precedence_over_requirements_txt(tmp_path):
     (tmp_path / "requirements.txt").write_text("plain\n")
     assert listed(tmp_path) == ["plain"]
     (tmp_path / "pyproject.toml").write_text("[tool.ruff]\nline-length = 100\n")
@@ -50,7 +50,7 @@ addressed @ https://example.com/addressed-1.0-py3-none-any.whl#sha256=dd
 """
 
 
-def test_the_lines_that_a_requirements_txt_may_have(tmp_path):
+def test_supported_requirements_txt_lines_are_parsed(tmp_path):
     (tmp_path / "more").mkdir()
     (tmp_path / "requirements.txt").write_text(ODD)
     (tmp_path / "more" / "others.txt").write_text("other\n--requirement=../requirements.txt\n--find-links ../wheels\n")
@@ -81,11 +81,11 @@ def test_the_lines_that_a_requirements_txt_may_have(tmp_path):
         ("pyproject.toml", b'[project]\ndependencies = ["not a requirement"]', "'not a requirement'"),
         ("requirements.txt", "plain\n".encode("utf-16"), "requirements.txt: cannot be read: it is not UTF-8"),
         ("requirements.txt", b"-r nowhere.txt", "nowhere.txt: cannot be read: No such file"),
-        ("requirements.txt", b"./folder", "'./folder' is no requirement"),
-        ("requirements.txt", b"https://example.com/a.whl", "`name @ address`"),
+        ("requirements.txt", b"./folder", "'./folder' does not name a distribution"),
+        ("requirements.txt", b"https://example.com/a.whl", "`name @ URL`"),
     ],
 )
-def test_what_cannot_be_read_is_named(tmp_path, file, data, says):
+def test_an_unreadable_requirements_file_or_line_is_named(tmp_path, file, data, says):
     (tmp_path / file).write_bytes(data)
     with pytest.raises(ConfigError, match=re.escape(says)):
         read_requirements(tmp_path)
@@ -94,15 +94,15 @@ def test_what_cannot_be_read_is_named(tmp_path, file, data, says):
 @pytest.mark.parametrize(
     "text", ['[project]\nname = "x"\ndynamic = ["dependencies"]\n', '[tool.poetry.dependencies]\ndspy = "*"\n']
 )
-def test_requirements_that_stand_elsewhere_are_asked_for_and_not_left_out_silently(tmp_path, text):
+def test_a_pyproject_with_dynamic_dependencies_requires_requirements_txt(tmp_path, text):
     (tmp_path / "pyproject.toml").write_text(text)
-    with pytest.raises(ConfigError, match=r"export them as requirements\.txt"):
+    with pytest.raises(ConfigError, match=r"export them to requirements\.txt"):
         read_requirements(tmp_path)
     (tmp_path / "requirements.txt").write_text("requests\n")
     assert [requirement.name for requirement in read_requirements(tmp_path).listed] == ["requests"]
 
 
-def test_a_project_section_of_another_kind_is_not_the_projects(tmp_path):
+def test_a_project_key_that_is_not_a_table_has_no_dependencies(tmp_path):
     (tmp_path / "pyproject.toml").write_text("project = 3\n")
     assert listed(tmp_path) == []
 
@@ -134,7 +134,7 @@ ENDS = st.sampled_from(["", "  ", " # comment", " --hash=sha256:aa", " \\\n  --h
 
 
 @given(st.lists(st.tuples(NOISE, LINES, ENDS), max_size=5))
-def test_a_requirements_txt_is_read_as_its_requirements(tmp_path_factory, lines):
+def test_generated_requirements_txt_files_parse_to_their_requirements(tmp_path_factory, lines):
     folder = tmp_path_factory.getbasetemp()
     text = "".join(f"{noise}\n{plain}{marker}{end}\n" for noise, (plain, marker), end in lines)
     (folder / "requirements.txt").write_text(text)
@@ -142,15 +142,15 @@ def test_a_requirements_txt_is_read_as_its_requirements(tmp_path_factory, lines)
 
 
 @pytest.mark.parametrize("line", ["-e ./own", "--editable=./own", "--no-binary :all:"])
-def test_a_line_that_would_run_a_setup_py_is_refused(tmp_path, line):
+def test_a_requirement_line_that_would_run_setup_py_is_refused(tmp_path, line):
     (tmp_path / "requirements.txt").write_text(f"plain\n{line}\n")
-    with pytest.raises(ConfigError, match=r"would build a distribution, which runs its setup\.py; name a wheel"):
+    with pytest.raises(ConfigError, match=r"would build a distribution, which runs its setup\.py; use a wheel"):
         read_requirements(tmp_path)
 
 
 @pytest.mark.parametrize("option", ["", "-e ", "--editable="])
 @pytest.mark.parametrize("user", ["planted", "oauth2:planted", "planted:x-oauth-basic", "a@b.c:planted"])
-def test_a_token_in_an_address_is_not_repeated(tmp_path, option, user):
+def test_requirement_errors_do_not_repeat_a_token_in_a_url(tmp_path, option, user):
     (tmp_path / "requirements.txt").write_text(f"{option}git+https://{user}@github.com/a/b.git@main\n")
     with pytest.raises(ConfigError) as error:
         read_requirements(tmp_path)
@@ -158,7 +158,7 @@ def test_a_token_in_an_address_is_not_repeated(tmp_path, option, user):
     assert "planted" not in str(error.value)
 
 
-def test_a_function_starts_from_what_it_needs():
+def test_a_functions_direct_requirements_depend_on_its_sources():
     requirements = Requirements(
         ("dspy>=3", "fastapi", "mangum>=0.22", "pyyaml"),
         listed=tuple(map(Requirement, ["dspy-cli", "DSPy_Lambda[cli]", "requests[socks]>=2"])),

@@ -4,7 +4,7 @@ from collections import Counter
 from dspy_lambda_infra.artifact.size import Size, measure
 
 
-def test_a_folder_has_the_bytes_of_its_files_by_top_level_name_and_of_its_zip(tmp_path):
+def test_measure_counts_bytes_by_top_level_name_and_zipped(tmp_path):
     folder = tmp_path / "artifact"
     (folder / "package" / "part").mkdir(parents=True)
     (folder / "package" / "one.py").write_bytes(b"x" * 1000)
@@ -15,11 +15,11 @@ def test_a_folder_has_the_bytes_of_its_files_by_top_level_name_and_of_its_zip(tm
     with zipfile.ZipFile(tmp_path / "real.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             archive.write(path, path.relative_to(folder))
-    # Written as a stream, each of the three files has its sizes behind it, in 16 bytes.
+    # Written as a stream, each of the three files is followed by its sizes, in 16 bytes.
     assert size.zipped == (tmp_path / "real.zip").stat().st_size + 3 * 16 < size.unzipped
 
 
-def test_the_table_names_the_eight_largest_and_what_is_left_of_the_limit():
+def test_the_size_table_lists_the_eight_largest_parts_and_the_remaining_bytes():
     parts = Counter({f"package{n}": n * 1_000_000 for n in range(1, 11)})
     lines = Size(parts.total(), 20_000_000, parts).table(60_000_000).splitlines()
     assert [line.split()[0] for line in lines[:8]] == [f"package{n}" for n in range(10, 2, -1)]

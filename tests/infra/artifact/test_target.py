@@ -12,7 +12,7 @@ def test_this_python_is_the_interpreter_of_its_own_version():
     assert HERE.interpreter() == sys.executable
 
 
-def test_a_version_of_pyenv_is_found_though_it_is_not_switched_on(tmp_path, monkeypatch):
+def test_an_inactive_pyenv_version_is_found_as_the_interpreter(tmp_path, monkeypatch):
     other = "3.13" if HERE.python != "3.13" else "3.12"
 
     def nothing_found(*_):
@@ -22,7 +22,7 @@ def test_a_version_of_pyenv_is_found_though_it_is_not_switched_on(tmp_path, monk
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     assert Target(other, "arm64").interpreter() is None
-    for version, status in (("0", 1), ("1", 0)):  # the first is another's under its name
+    for version, status in (("0", 1), ("1", 0)):  # the first one only has the right name
         python = tmp_path / "versions" / f"{other}.{version}" / "bin" / f"python{other}"
         python.parent.mkdir(parents=True)
         python.write_text(f"#!/bin/sh\nexit {status}\n")
@@ -39,5 +39,5 @@ def test_a_version_of_pyenv_is_found_though_it_is_not_switched_on(tmp_path, monk
         (Target("3.14", "arm64"), "aarch64-manylinux_2_34"),
     ],
 )
-def test_the_platform_is_the_runtimes(target, platform):
+def test_the_target_platform_matches_the_runtime(target, platform):
     assert target.platform == platform

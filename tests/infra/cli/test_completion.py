@@ -23,7 +23,7 @@ class Question(dspy.Signature):
 
 
 def complete(*words):
-    """What bash would offer for the last word."""
+    """Return bash's completions for the last word."""
     line = ["dspy-lambda", *words]
     variables = {
         "_DSPY_LAMBDA_COMPLETE": "complete_bash",
@@ -35,31 +35,31 @@ def complete(*words):
     ).stdout.split()
 
 
-def test_the_quickstarts_names_are_found_without_importing_it():
+def test_completion_finds_the_quickstarts_programs_without_importing_them():
     assert program_names(QUICKSTART) == list(load_project(QUICKSTART).functions)
 
 
-def test_names_are_of_public_modules_and_a_file_that_cannot_be_read_hides_no_others(make_project):
+def test_completion_lists_public_modules_and_skips_unreadable_files(make_project):
     project = make_project({"chain": CHAIN, "half_written": "class Half(dspy.Module", "_private": ECHO})
     assert program_names(project) == ["First", "Second"]
 
 
-def test_a_folder_without_a_project_has_no_names(tmp_path):
+def test_completion_in_a_folder_without_a_project_is_empty(tmp_path):
     assert program_names(tmp_path) == []
 
 
 @pytest.mark.parametrize("words", [["invoke"], ["build", "--function"], ["doctor", "--function"]], ids=" ".join)
-def test_the_shell_is_offered_the_programs_of_the_named_project(make_project, words):
+def test_completion_offers_the_named_projects_programs(make_project, words):
     command, *option = words
     project = make_project({"echo": ECHO, "aecho": AECHO})
     assert complete(command, "--project", str(project), *option, "A") == ["AEcho"]
 
 
-def test_the_shell_is_offered_commands():
+def test_completion_offers_commands():
     assert complete("de") == ["deploy"]
 
 
-def test_completion_is_shown_and_installed(tmp_path):
+def test_completion_scripts_can_be_shown_and_installed(tmp_path):
     variables = {**os.environ, "HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
     shown, installed = (
         subprocess.run([*COMMAND, option, "bash"], env=variables, capture_output=True, text=True, timeout=60)

@@ -15,19 +15,19 @@ INPUTS = '{"question": "q"}'
 ANSWER = {"program": "Answer", "outputs": {"answer": "A sample answer."}}
 
 
-def test_inputs_follow_the_program_without_an_option(capfd):
+def test_invoke_accepts_inputs_as_a_positional_argument(capfd):
     assert main(["invoke", "Answer", INPUTS, *OPTIONS]) == 0
     assert json.loads(capfd.readouterr().out) == ANSWER
 
 
-def test_inputs_come_from_standard_input(capfd, monkeypatch):
+def test_invoke_reads_inputs_from_standard_input(capfd, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(INPUTS.encode())))
     assert main(["invoke", "Answer", "-", *OPTIONS]) == 0
     assert json.loads(capfd.readouterr().out) == ANSWER
 
 
 @pytest.mark.parametrize(("option", "lines"), [([], 6), (["--json"], 1)], ids=["text", "json"])
-def test_an_answer_on_a_terminal_is_indented_unless_json_is_asked_for(option, lines):
+def test_invoke_indents_the_answer_on_a_terminal_unless_json_is_given(option, lines):
     terminal, end = pty.openpty()
     command = [sys.executable, "-m", "dspy_lambda_infra.cli", "invoke", "Answer", INPUTS, *OPTIONS, *option]
     with subprocess.Popen(command, stdout=end, stderr=subprocess.PIPE):

@@ -6,7 +6,7 @@ import sys
 from tests.support import ECHO
 
 
-def test_the_addresses_as_json_are_one_line_and_all_of_standard_output(make_project):
+def test_local_json_prints_only_one_line_of_addresses(make_project):
     project = make_project({"echo": ECHO}, **{"lambda": {"defaults": {"sqs": {}}}})
     command = [sys.executable, "-m", "dspy_lambda_infra.cli", "local", "--project", str(project), "--json"]
     with subprocess.Popen([*command, "--port", "0", "--model-server"], stdout=-1, stderr=-1, text=True) as process:

@@ -15,7 +15,7 @@ MAIN = "from dspy_lambda_infra.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
 def run_without(modules, folder, *command):
-    """Run a command where these modules cannot be imported."""
+    """Run a command in a process that cannot import these modules."""
     code = f"import sys; sys.modules |= dict.fromkeys({sorted(modules)}); {MAIN}"
     arguments = [sys.executable, "-c", code, *command, "--project", str(QUICKSTART)]
     return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=60)
@@ -35,20 +35,20 @@ def run_without(modules, folder, *command):
     ],
     ids=lambda command: command[0],
 )
-def test_a_command_without_the_extra_says_in_one_line_how_to_install_it(command, tmp_path):
-    # A dependency of another package may bring typer.
+def test_a_command_without_the_cli_extra_prints_one_line_with_the_install_command(command, tmp_path):
+    # Another package may depend on typer.
     found = run_without(EXTRA_MODULES - ({"typer"} if command != ["limits"] else set()), tmp_path, *command)
-    line = 'dspy-lambda: this needs the extra: pip install "dspy-lambda[cli]"'
+    line = 'dspy-lambda: this command requires the cli extra: pip install "dspy-lambda[cli]"'
     assert (found.returncode, found.stdout, found.stderr.splitlines()) == (2, "", [line])
 
 
-def test_a_missing_module_of_somebody_else_is_not_blamed_on_the_extra(tmp_path):
+def test_another_missing_module_is_not_blamed_on_the_cli_extra(tmp_path):
     found = run_without({"yaml"}, tmp_path, "limits")
     assert "dspy-lambda[cli]" not in found.stderr
     assert "yaml" in found.stderr
 
 
-def test_every_package_of_the_extra_is_known_by_its_module():
+def test_every_package_in_the_cli_extra_is_mapped_to_its_module():
     requirements = importlib.metadata.requires("dspy-lambda") or []
     extra = {re.split(r"[^A-Za-z0-9_.-]", r)[0].lower() for r in requirements if re.search(r"extra == .cli.", r)}
     known = {
@@ -64,7 +64,7 @@ def test_every_package_of_the_extra_is_known_by_its_module():
 BROKEN = "import nothing_of_that_name\n" + AECHO
 
 
-def test_a_template_is_not_written_without_the_program_that_cannot_be_loaded(make_project, capsys):
+def test_template_writes_nothing_if_a_program_cannot_be_loaded(make_project, capsys):
     project = make_project({"echo": ECHO, "broken": BROKEN})
     written = project / "template.yaml"
     written.write_text("as it was")
@@ -79,21 +79,21 @@ def test_a_template_is_not_written_without_the_program_that_cannot_be_loaded(mak
 
 
 @pytest.mark.parametrize("command", ["template", "limits"])
-def test_a_missing_config_is_said_before_any_import(tmp_path, capsys, command):
+def test_a_missing_config_is_reported_before_any_import(tmp_path, capsys, command):
     assert main([command, "--project", str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "dspy.config.yaml: no such file" in line
 
 
-def test_limits_shows_its_table_and_names_what_cannot_be_loaded(make_project, capsys):
+def test_limits_prints_its_table_and_names_programs_that_cannot_be_loaded(make_project, capsys):
     project = make_project({"echo": ECHO, "broken": BROKEN})
     assert main(["limits", "--project", str(project)]) == 2
     out, err = capsys.readouterr()
     assert "Echo" in out
-    assert "programs that cannot be loaded have no function: AEcho: " in err
+    assert "some programs cannot be loaded: AEcho: " in err
 
 
-def test_the_version_names_dspys_too(capsys):
+def test_version_output_includes_the_dspy_version(capsys):
     with pytest.raises(SystemExit) as end:
         main(["--version"])
     assert end.value.code == 0
@@ -104,7 +104,7 @@ COMMANDS = ["local", "invoke", "serve", "template", "build", "deploy", "limits",
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
-def test_help_names_every_command(option, capsys):
+def test_help_lists_every_command(option, capsys):
     assert main([option]) == 0
     out, err = capsys.readouterr()
     assert [line.split()[0] for line in out.partition("Commands:\n")[2].splitlines()] == COMMANDS
@@ -132,10 +132,10 @@ def test_every_command_has_help_for_each_of_its_options(command, capsys):
         ),
         (["local", "--port", "65536"], "dspy-lambda local: Invalid value for '--port': "),
         (["local", "--visibility-timeout", "0"], "Invalid value for '--visibility-timeout': "),
-        (["doctor"], "Invalid value for --cold-start: say what to look at"),
+        (["doctor"], "Invalid value for --cold-start: choose what to examine"),
         (["limits", "surplus"], "Got unexpected extra argument(s) (surplus)"),
-        (["invoke", "Answer"], "Invalid value for 'INPUTS' / '--inputs' / '--event': say one of them"),
-        (["invoke", "Answer", "{}", "--event", "e.json"], "'--event': say one of them"),
+        (["invoke", "Answer"], "Invalid value for 'INPUTS' / '--inputs' / '--event': give exactly one of them"),
+        (["invoke", "Answer", "{}", "--event", "e.json"], "'--event': give exactly one of them"),
     ],
     ids=[
         "misspelled command",
@@ -150,7 +150,7 @@ def test_every_command_has_help_for_each_of_its_options(command, capsys):
         "inputs and an event",
     ],
 )
-def test_a_usage_error_is_one_line_that_names_the_help(words, says, capsys):
+def test_a_usage_error_is_one_line_that_points_to_the_help(words, says, capsys):
     with pytest.raises(SystemExit) as end:
         main(words)
     out, err = capsys.readouterr()
@@ -161,7 +161,7 @@ def test_a_usage_error_is_one_line_that_names_the_help(words, says, capsys):
 
 
 @pytest.mark.parametrize("words", [["--help"], ["build", "-h"], ["--version"]], ids=" ".join)
-def test_help_and_version_import_nothing_that_takes_time(words):
+def test_help_and_version_import_no_slow_modules(words):
     script = f"import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr)); {MAIN}"
     found = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, timeout=60)
     assert found.returncode == 0
@@ -171,7 +171,7 @@ def test_help_and_version_import_nothing_that_takes_time(words):
     assert ("typer" in tops) is (words != ["--version"])
 
 
-def test_help_in_a_pipe_has_no_escape_codes_whatever_the_variables_say(monkeypatch):
+def test_help_in_a_pipe_has_no_escape_codes_even_with_color_variables(monkeypatch):
     for name in ("FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS"):
         monkeypatch.setenv(name, "1")
     found = subprocess.run(
@@ -181,7 +181,7 @@ def test_help_in_a_pipe_has_no_escape_codes_whatever_the_variables_say(monkeypat
     assert b"\x1b" not in found.stdout
 
 
-def test_a_reader_that_leaves_early_is_no_traceback(make_project):
+def test_a_closed_output_pipe_causes_no_traceback(make_project):
     command = [sys.executable, "-m", "dspy_lambda_infra.cli", "limits", "--project", str(make_project({"echo": ECHO}))]
     read, write = os.pipe()
     os.close(read)
@@ -194,7 +194,7 @@ def test_a_reader_that_leaves_early_is_no_traceback(make_project):
     assert "their code runs here" in line
 
 
-def test_ctrl_c_is_130_without_a_traceback(monkeypatch, capsys):
+def test_ctrl_c_exits_with_130_without_a_traceback(monkeypatch, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""Accounts of the deployment's tests, without AWS."""
+"""Fake accounts for the deployment tests, without AWS."""
 
 from dspy_lambda_infra.deploy.account import Account
 from dspy_lambda_infra.deploy.logs_role import LogsRole
@@ -8,7 +8,7 @@ ARN = "arn:aws:iam::123456789012:role/team/platform"
 
 
 def account(role="unset", concurrency=1000, deployed=None, **parameters):
-    """What AWS would say of an account, and of a stack that was deployed with these parameters."""
+    """Return what AWS would report about an account, and about a stack deployed with these parameters."""
     return Account(
         id="123456789012",
         region="us-east-1",

@@ -6,7 +6,7 @@ from dspy_lambda_infra.deploy.account import AccountUnavailable, fetch_account
 
 @pytest.fixture
 def region_of(monkeypatch):
-    """The region of the account that is read with these variables and this option."""
+    """Return the Region that is used with these variables and this option."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
@@ -24,7 +24,7 @@ def region_of(monkeypatch):
     return region
 
 
-def test_the_region_is_the_options_else_the_environments(region_of):
+def test_the_region_option_takes_precedence_over_the_environment(region_of):
     variables = {"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "us-east-1"}
     assert region_of("eu-north-1", **variables) == "eu-north-1"
     assert region_of(**variables) == "eu-west-1"
@@ -32,6 +32,6 @@ def test_the_region_is_the_options_else_the_environments(region_of):
     assert region_of(AWS_DEFAULT_REGION="us-east-1") == "us-east-1"
 
 
-def test_without_a_region_it_says_how_to_name_one(region_of):
-    with pytest.raises(AccountUnavailable, match="no region; say --region, or set AWS_REGION"):
+def test_a_missing_region_error_says_how_to_set_one(region_of):
+    with pytest.raises(AccountUnavailable, match="no Region; use --region, or set AWS_REGION"):
         region_of()

@@ -25,7 +25,7 @@ def deploy(project, tmp_path):
 
 @pytest.fixture
 def limits(monkeypatch):
-    """Lambda's quotas, which moto does not know."""
+    """Lambda's quotas, which moto does not support."""
     found = {"ConcurrentExecutions": 1000, "UnreservedConcurrentExecutions": 1000}
     monkeypatch.setattr("dspy_lambda_infra.deploy.account.account_limits", lambda session: found)
     return found
@@ -47,7 +47,7 @@ def key(account):
 
 @pytest.fixture
 def sam(monkeypatch, tmp_path):
-    """A `sam` that notes what it was called with; its calls."""
+    """A fake `sam` that records its arguments; returns its calls."""
     log = tmp_path / "sam.log"
     program = tmp_path / "bin" / "sam"
     program.parent.mkdir()
@@ -58,7 +58,7 @@ def sam(monkeypatch, tmp_path):
 
 
 def create_stack(name, **parameters):
-    """A stack with one queue, deployed with these parameters."""
+    """Create a stack with one queue, deployed with these parameters."""
     stack = {
         "Parameters": {key: {"Type": "String"} for key in parameters},
         "Resources": {"OldQueue": {"Type": "AWS::SQS::Queue", "Properties": {}}},
@@ -70,7 +70,7 @@ def create_stack(name, **parameters):
     )
 
 
-def test_without_credentials_the_page_says_so_and_a_dry_run_is_done(deploy, project, capsys, monkeypatch):
+def test_a_dry_run_without_credentials_shows_the_page_and_succeeds(deploy, project, capsys, monkeypatch):
     for name in list(os.environ):
         if name.startswith("AWS_"):
             monkeypatch.delenv(name)
@@ -80,17 +80,17 @@ def test_without_credentials_the_page_says_so_and_a_dry_run_is_done(deploy, proj
     page = capsys.readouterr().out
     assert "account not read: no AWS credentials" in page
     (keys,) = [line for line in page.splitlines() if line.startswith("keys ")]
-    assert keys == "keys        NOT checked: the account was not read"
+    assert keys == "keys        NOT checked: the account could not be read"
     assert "concurrency 15 reserved (1 x 10 + 5 for /programs and /docs)" in page.splitlines()
     assert "rest; auth: iam" in page
     assert "USD a month at worst" in page
-    assert "calls at once" in page
+    assert "concurrent calls" in page
     assert "AWS::Lambda::Function" in page
     assert deploy("--region", "us-east-1") == 1
     assert not (project / "template.yaml").exists()
 
 
-def test_a_dry_run_touches_nothing_and_names_the_missing_secret(deploy, project, capsys, account, sam):
+def test_a_dry_run_changes_nothing_and_names_the_missing_secret(deploy, project, capsys, account, sam):
     before = sorted(project.rglob("*"))
     assert deploy("--dry-run") == 1
     page = capsys.readouterr().out
@@ -103,7 +103,7 @@ def test_a_dry_run_touches_nothing_and_names_the_missing_secret(deploy, project,
     assert sam() == []
 
 
-def test_a_key_that_is_there_is_not_read(deploy, capsys, key):
+def test_deploy_does_not_read_existing_keys(deploy, capsys, key):
     assert deploy("--dry-run") == 0
     captured = capsys.readouterr()
     assert "no value yet" not in captured.out
@@ -131,7 +131,7 @@ def test_a_failed_build_is_not_deployed(deploy, project, key, sam, tmp_path):
     assert len(sam()) == 1
 
 
-def test_without_its_key_nothing_is_deployed(deploy, capsys, account, sam):
+def test_deploy_stops_if_a_key_is_missing(deploy, capsys, account, sam):
     assert deploy("--yes") == 1
     assert "not deployed: functions without their keys" in capsys.readouterr().err
     assert sam() == []
@@ -144,14 +144,14 @@ def test_an_account_too_small_to_reserve_from_reserves_nothing(deploy, capsys, k
     assert "ParameterKey=ReserveConcurrency,ParameterValue=false" in sam()[1]
 
 
-def test_an_account_that_could_not_keep_100_unreserved_is_exit_2(deploy, capsys, key, limits, sam):
+def test_reserving_into_the_accounts_last_100_exits_with_2(deploy, capsys, key, limits, sam):
     limits["UnreservedConcurrentExecutions"] = 110
     assert deploy("--yes") == 2
     assert "must keep 100 unreserved" in capsys.readouterr().err
     assert sam() == []
 
 
-def test_what_was_said_once_holds_until_something_else_is_said(deploy, project, key, sam):
+def test_deploy_options_persist_until_they_are_changed(deploy, project, key, sam):
     kept = {
         "Stage": "prod",
         "AlarmEmail": "me@example.com",
@@ -165,7 +165,7 @@ def test_what_was_said_once_holds_until_something_else_is_said(deploy, project, 
         assert f"ParameterKey={name},ParameterValue={value}" in sam()[1]
 
 
-def test_own_checks_hold_where_nothing_is_reserved_too(make_project, capsys, key, limits, sam):
+def test_deploy_runs_all_checks_even_if_nothing_is_reserved(make_project, capsys, key, limits, sam):
     limits |= {"ConcurrentExecutions": 10, "UnreservedConcurrentExecutions": 10}
     sqs = {"visibility_timeout_seconds": 1}
     project = make_project({"echo": ECHO}, app_id="app", **{"lambda": {"defaults": {"sqs": sqs}}})
@@ -177,13 +177,13 @@ def test_own_checks_hold_where_nothing_is_reserved_too(make_project, capsys, key
 @pytest.mark.parametrize(
     "arguments", [["--secrets-version", "a b"], ["--parameter", "Mine=a,b"], ["--stage", "a/b"], ["--stage", "a" * 33]]
 )
-def test_what_sam_could_not_read_is_a_usage_error(deploy, arguments):
+def test_option_values_that_sam_cannot_parse_are_usage_errors(deploy, arguments):
     with pytest.raises(SystemExit) as error:
         deploy("--dry-run", *arguments)
     assert error.value.code == 2
 
 
-def test_what_changes_in_a_stack_that_is_there(deploy, project, capsys, key):
+def test_deploy_shows_the_changes_to_an_existing_stack(deploy, project, capsys, key):
     create_stack("app-prod")
     assert deploy("--dry-run") == 0
     page = capsys.readouterr().out
@@ -191,14 +191,14 @@ def test_what_changes_in_a_stack_that_is_there(deploy, project, capsys, key):
     assert "+ EchoFunction (AWS::Lambda::Function)" in page
 
 
-def test_the_default_stack_is_the_stage_s_own(deploy, project, key, sam):
+def test_each_stage_has_its_own_default_stack(deploy, project, key, sam):
     assert deploy("--yes") == 0
     assert "deploy --stack-name app-prod " in sam()[1]
     assert 'stack_name = "app-prod"' in (project / "samconfig.toml").read_text()
 
 
 @pytest.mark.parametrize(("stage", "stack"), [("test", "app-test"), ("pr-12", "app-pr-12"), ("pr_12", "app-pr-12")])
-def test_another_stage_is_another_stack_with_keys_of_its_own(deploy, key, sam, capsys, stage, stack):
+def test_another_stage_deploys_to_another_stack_with_its_own_keys(deploy, key, sam, capsys, stage, stack):
     create_stack("app-prod", Stage="prod")
     assert deploy("--yes", "--stage", stage) == 1
     assert f"no value yet for ssm:/app/{stage}/OPENAI_API_KEY" in capsys.readouterr().out
@@ -209,21 +209,21 @@ def test_another_stage_is_another_stack_with_keys_of_its_own(deploy, key, sam, c
 
 
 @pytest.mark.parametrize("dry_run", [["--dry-run"], ["--yes"]])
-def test_a_stack_keeps_its_stage(deploy, key, sam, capsys, dry_run):
+def test_the_stage_of_a_deployed_stack_cannot_change(deploy, key, sam, capsys, dry_run):
     create_stack("app-prod", Stage="prod")
     assert deploy("--stage", "test", "--stack-name", "app-prod", *dry_run) == 2
-    assert "the stack is stage prod" in capsys.readouterr().err
+    assert "the stack belongs to stage prod" in capsys.readouterr().err
     assert sam() == []
 
 
 def test_two_stages_that_would_share_a_stack_name_do_not_share_the_stack(deploy, key, sam, capsys):
     create_stack("app-pr-1", Stage="pr_1")
     assert deploy("--yes", "--stage", "pr-1") == 2
-    assert "the stack is stage pr_1" in capsys.readouterr().err
+    assert "the stack belongs to stage pr_1" in capsys.readouterr().err
     assert sam() == []
 
 
-def test_the_dry_run_names_changed_parameters(deploy, key, capsys):
+def test_a_dry_run_lists_changed_parameters(deploy, key, capsys):
     create_stack("app-prod", Stage="prod", AlarmEmail="old@example.com", SecretsVersion="1")
     assert deploy("--dry-run", "--alarm-email", "new@example.com") == 0
     page = capsys.readouterr().out
@@ -239,23 +239,23 @@ def test_the_dry_run_names_changed_parameters(deploy, key, capsys):
         ("Stage=test", "use --stage"),
     ],
 )
-def test_a_parameter_that_cloudformation_would_refuse_is_exit_2(deploy, project, key, sam, capsys, parameter, message):
+def test_a_parameter_that_cloudformation_rejects_exits_with_2(deploy, project, key, sam, capsys, parameter, message):
     (project / "template.extra.yaml").write_text("Parameters: {Mine: {Type: String, AllowedValues: [1, 2]}}")
     assert deploy("--yes", "--parameter", parameter) == 2
     assert message in capsys.readouterr().err
     assert sam() == []
 
 
-def test_a_template_in_a_folder_that_is_not_there_is_exit_2(project, key, sam, capsys):
+def test_a_template_path_in_a_missing_folder_exits_with_2(project, key, sam, capsys):
     missing = project / "missing" / "template.yaml"
     assert main(["deploy", "--project", str(project), "--template", str(missing), "--yes"]) == 2
-    assert f"there is no folder {missing.parent}" in capsys.readouterr().err
+    assert f"folder {missing.parent}" in capsys.readouterr().err
     assert sam() == []
 
 
 @pytest.fixture
 def logs_role(account):
-    """Set API Gateway's log role, which exists unless `deleted`; its ARN."""
+    """Set API Gateway's log role, which exists unless `deleted`, and return its ARN."""
 
     def set_role(*, deleted=False):
         iam = boto3.client("iam")
@@ -270,7 +270,7 @@ def logs_role(account):
     return set_role
 
 
-def test_the_access_log_uses_the_account_s_role_and_never_makes_one_unasked(deploy, key, sam, logs_role, capsys):
+def test_deploy_uses_the_accounts_log_role_and_creates_one_only_on_request(deploy, key, sam, logs_role, capsys):
     arn = logs_role()
     assert deploy("--yes") == 0
     assert "ParameterKey=ApiAccessLog,ParameterValue=account-role" in sam()[1]
@@ -294,7 +294,7 @@ def test_a_dry_run_as_json_is_one_document(deploy, capsys, account):
     assert found["cost"]["programs"][0]["worst_usd_per_month"] > found["cost"]["idle_usd_per_month"] > 0
 
 
-def test_a_deployment_as_json_keeps_the_sam_clis_words_off_standard_output(deploy, project, capfd, key, sam, tmp_path):
+def test_deploy_json_keeps_sam_output_off_standard_output(deploy, project, capfd, key, sam, tmp_path):
     program = tmp_path / "bin" / "sam"
     program.write_text(program.read_text() + "echo words of sam\n")
     assert deploy("--yes", "--json") == 0

@@ -9,12 +9,12 @@ FAST = {"model": "openai/gpt-4.1-nano", "env": "OPENAI_API_KEY"}
 
 
 def config(make_project, model=FAST, **settings):
-    """What a deployed stack's template says of the config."""
+    """Return the config in a deployed stack's template."""
     project = load_project(make_project({"echo": ECHO}, models={"default": "a", "registry": {"a": model}}, **settings))
     return deployed_config(translate(render(project, project.root), {}))
 
 
-def test_the_same_config_changes_nothing(make_project):
+def test_an_unchanged_config_shows_no_changes(make_project):
     assert configuration_changes(config(make_project), config(make_project)) == []
 
 
@@ -27,12 +27,12 @@ def test_a_changed_model_is_named_and_restarts_every_function(make_project):
     ]
 
 
-def test_a_limit_that_goes_is_named(make_project):
+def test_a_removed_limit_is_shown_as_a_change(make_project):
     lines = configuration_changes(config(make_project, server={"sync_worker_threads": 5}), config(make_project))
     assert lines[0] == "- server.sync_worker_threads: was 5"
 
 
-def test_no_key_gets_into_the_template(make_project):
+def test_the_template_metadata_contains_no_key(make_project):
     model = {
         "model": "openai/x",
         "api_key": "sk-planted",
@@ -44,5 +44,5 @@ def test_no_key_gets_into_the_template(make_project):
     assert "api_key" not in str(found)
 
 
-def test_a_template_from_before_says_nothing():
+def test_a_deployed_template_without_metadata_shows_no_config_changes():
     assert deployed_config({"Resources": {}}) is None

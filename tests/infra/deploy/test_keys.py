@@ -3,7 +3,7 @@ import pytest
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from dspy_lambda_infra.deploy.keys import how_to_put, missing_keys
+from dspy_lambda_infra.deploy.keys import missing_keys, store_command
 
 
 @pytest.fixture
@@ -14,14 +14,14 @@ def session(monkeypatch):
         yield boto3.Session(region_name="us-east-1")
 
 
-def test_what_holds_nothing_is_missing(session):
+def test_locations_without_a_value_are_reported_as_missing(session):
     session.client("ssm").put_parameter(Name="/app/there", Type="SecureString", Value="x")
     session.client("secretsmanager").create_secret(Name="app/there", SecretString="{}")
     places = {"ssm:/app/there", "ssm:/app/gone", "secretsmanager:app/there#key", "secretsmanager:app/gone"}
     assert missing_keys(session, places) == ["secretsmanager:app/gone", "ssm:/app/gone"]
 
 
-def test_a_parameter_behind_an_empty_page_is_found(session, monkeypatch):
+def test_a_parameter_after_an_empty_page_is_found(session, monkeypatch):
     """SSM may answer with no parameter and a NextToken."""
     client = session.client("ssm")
     stubber = Stubber(client)
@@ -33,7 +33,7 @@ def test_a_parameter_behind_an_empty_page_is_found(session, monkeypatch):
     stubber.assert_no_pending_responses()
 
 
-def test_who_may_not_ask_is_not_held_up(session, monkeypatch):
+def test_missing_permission_to_look_up_keys_does_not_block_deployment(session, monkeypatch):
     client = session.client("ssm")
     stubber = Stubber(client)
     stubber.add_client_error("describe_parameters", "AccessDeniedException")
@@ -42,19 +42,19 @@ def test_who_may_not_ask_is_not_held_up(session, monkeypatch):
         assert missing_keys(session, {"ssm:/app/there"}) == []
 
 
-def test_a_key_of_a_json_secret_is_put_as_json():
-    assert "create-secret --name app/x" in how_to_put("secretsmanager:app/x#key")
-    assert "key" in how_to_put("secretsmanager:app/x#key")
+def test_the_command_for_a_json_secret_stores_json():
+    assert "create-secret --name app/x" in store_command("secretsmanager:app/x#key")
+    assert "key" in store_command("secretsmanager:app/x#key")
 
 
-def test_a_secret_that_is_named_by_its_arn_cannot_be_made_under_that_arn(session):
+def test_a_missing_secret_arn_asks_to_create_a_secret_and_update_the_config(session):
     place = "secretsmanager:arn:aws:secretsmanager:us-east-1:123456789012:secret:app/x-AbCdEf#key"
     assert missing_keys(session, {place}) == [place]
-    told = how_to_put(place)
+    told = store_command(place)
     assert "no secret has the ARN" in told
     assert "lambda.secrets" in told
     assert "create-secret --region us-east-1 --name app/x --secret-string" in told
 
 
-def test_another_account_s_parameter_is_not_looked_for_here(session):
+def test_parameters_in_other_accounts_are_not_looked_up(session):
     assert missing_keys(session, {"ssm:arn:aws:ssm:us-east-1:999999999999:parameter/app/key"}) == []

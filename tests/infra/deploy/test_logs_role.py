@@ -1,4 +1,4 @@
-"""What an account says of API Gateway's log role."""
+"""An account's setting of API Gateway's log role."""
 
 import boto3
 import pytest
@@ -19,7 +19,7 @@ def session(monkeypatch):
 
 @pytest.fixture
 def arn(session):
-    """A role of the account that API Gateway is set to use."""
+    """Create a role and set API Gateway to use it."""
     iam = session.client("iam")
     arn = iam.create_role(RoleName="platform", Path="/team/", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
     operation = {"op": "replace", "path": "/cloudwatchRoleArn", "value": arn}
@@ -29,7 +29,7 @@ def arn(session):
 
 @pytest.fixture
 def refuse(monkeypatch):
-    """Answer an operation with an error of that code."""
+    """Make an operation fail with that error code."""
     real = BaseClient._make_api_call
 
     def refuse(refused, code):
@@ -43,32 +43,32 @@ def refuse(monkeypatch):
     return refuse
 
 
-def test_a_role_that_is_set_and_exists_is_ready(session, arn):
+def test_an_existing_log_role_is_ready(session, arn):
     assert find_logs_role(session) == LogsRole(arn, "ready")
 
 
-def test_a_role_that_was_deleted_is_told_from_none_at_all(session, arn):
+def test_a_deleted_log_role_is_distinguished_from_an_unset_one(session, arn):
     session.client("iam").delete_role(RoleName="platform")
     assert find_logs_role(session) == LogsRole(arn, "deleted")
 
 
-def test_an_account_where_none_was_set_has_none(session):
+def test_an_account_without_a_log_role_is_unset(session):
     assert find_logs_role(session) == LogsRole("", "unset")
 
 
 @pytest.mark.parametrize("code", ["AccessDenied", "AccessDeniedException"])
-def test_a_setting_that_may_not_be_read_is_unknown(session, arn, refuse, code):
+def test_an_unreadable_log_role_setting_is_unknown(session, arn, refuse, code):
     refuse("GetAccount", code)
     assert find_logs_role(session) == LogsRole("", "unknown")
 
 
-def test_a_role_that_iam_may_not_be_asked_about_is_believed(session, arn, refuse):
+def test_a_log_role_is_trusted_without_permission_to_read_iam_roles(session, arn, refuse):
     refuse("GetRole", "AccessDenied")
     assert find_logs_role(session) == LogsRole(arn, "ready")
 
 
 @pytest.mark.parametrize("operation", ["GetAccount", "GetRole"])
-def test_any_other_error_of_aws_is_passed_on(session, arn, refuse, operation):
+def test_other_aws_errors_are_raised(session, arn, refuse, operation):
     refuse(operation, "Throttling")
     with pytest.raises(ClientError, match="Throttling"):
         find_logs_role(session)

@@ -10,7 +10,7 @@ from tests.support import AECHO, ECHO
 
 @pytest.fixture
 def lines(make_project):
-    """A page's lines by their first word."""
+    """Return a page's lines by their first word."""
 
     def lines(there=None, why="", modules=None, parameters=None, **settings):
         project = load_project(make_project(modules or {"echo": ECHO}, app_id="app", **{"lambda": settings}))
@@ -23,10 +23,10 @@ def lines(make_project):
     return lines
 
 
-def test_an_account_that_was_not_read_is_named_with_the_reason_and_keys_are_not_checked(lines):
+def test_the_page_shows_why_the_account_and_keys_were_not_checked(lines):
     found = lines(why="no AWS credentials")
     assert found["stack"] == "stack app-prod, stage prod: 1 programs, account not read: no AWS credentials"
-    assert found["keys"] == "keys        NOT checked: the account was not read"
+    assert found["keys"] == "keys        NOT checked: the account could not be read"
     assert "keys" not in lines(account())
 
 
@@ -35,43 +35,43 @@ def test_an_account_that_was_not_read_is_named_with_the_reason_and_keys_are_not_
     [
         ({}, "api         rest; auth: iam; 100 requests/s, bursts of 200"),
         ({"kind": "http", "auth": "none"}, "http; OPEN TO THE WORLD (auth: none in the config); "),
-        ({"kind": "url"}, "api         url; auth: iam; no throttle but concurrency"),
+        ({"kind": "url"}, "api         url; auth: iam; throttled by concurrency only"),
     ],
 )
-def test_the_api_is_named_with_its_auth_and_its_throttle(lines, api, says):
+def test_the_page_shows_the_apis_auth_and_throttle(lines, api, says):
     line = lines(api=api)["api"]
     assert says.partition("; 100")[0] in line
     assert ("requests/s" in line) == (api.get("kind") != "url")
 
 
-def test_a_project_without_routes_has_no_api_on_its_page(lines):
+def test_the_page_of_a_project_without_routes_shows_no_api(lines):
     assert "api" not in lines(defaults={"http": False, "sqs": {}})
 
 
 @pytest.mark.parametrize(
     ("mode", "role", "says"),
     [
-        ("new-role", "unset", "with a role that this stack sets for all REST APIs of this account and region"),
+        ("new-role", "unset", "with a role that this stack sets for all REST APIs in this account and Region"),
         ("account-role", "ready", f"with the account's role {ARN}"),
         ("account-role", "unknown", "with the account's role"),
-        ("account-role", "unset", "with the account's role, WHICH IS NOT THERE: the deployment would fail"),
-        ("account-role", "deleted", "with the account's role, WHICH IS NOT THERE: the deployment would fail"),
-        ("none", "deleted", f"off: the account's role {ARN} no longer exists; --api-access-log new-role makes one"),
-        ("none", "unset", "off: API Gateway has no log role; --api-access-log new-role makes one"),
+        ("account-role", "unset", "with the account's role, WHICH DOES NOT EXIST: the deployment would fail"),
+        ("account-role", "deleted", "with the account's role, WHICH DOES NOT EXIST: the deployment would fail"),
+        ("none", "deleted", f"off: the account's role {ARN} no longer exists; --api-access-log new-role creates one"),
+        ("none", "unset", "off: API Gateway has no log role; --api-access-log new-role creates one"),
         ("none", "ready", "off (--api-access-log account-role)"),
-        ("none", "unknown", "off: whether the account has a log role cannot be seen"),
+        ("none", "unknown", "off: no permission to look up the account's log role"),
     ],
 )
-def test_the_access_log_is_explained_by_its_mode_and_the_accounts_role(lines, mode, role, says):
+def test_the_page_explains_the_access_log_from_its_mode_and_the_log_role(lines, mode, role, says):
     assert lines(account(role), parameters={"ApiAccessLog": mode})["access"].startswith(f"access log  {says}")
 
 
-def test_without_an_account_nothing_is_known_of_its_log_role(lines):
-    assert "cannot be seen" in lines(parameters={"ApiAccessLog": "none"})["access"]
+def test_the_page_without_an_account_makes_no_claim_about_the_log_role(lines):
+    assert "no permission to look up" in lines(parameters={"ApiAccessLog": "none"})["access"]
     assert lines(parameters={"ApiAccessLog": "account-role"})["access"] == "access log  with the account's role"
 
 
-def test_reserved_concurrency_is_summed_up_by_what_reserves_it(lines):
+def test_the_page_breaks_down_reserved_concurrency(lines):
     modules = {"echo": ECHO, "aecho": AECHO}
     found = lines(account(concurrency=500), modules=modules, defaults={"reserved_concurrency": 7})
     assert found["concurrency"] == (

@@ -1,4 +1,4 @@
-"""The template's parameters: as asked, else as deployed, else as the account needs them."""
+"""The template's parameters: as given, otherwise as deployed, otherwise as the account requires."""
 
 import pytest
 
@@ -19,12 +19,12 @@ def project(load):
     return load()
 
 
-def test_a_first_deployment_to_an_account_that_cannot_be_read_reserves_and_writes_no_access_log(project):
+def test_a_first_deployment_to_an_unreadable_account_reserves_but_has_no_access_log(project):
     found = choose_parameters(options(), project, None)
     assert found == {"Stage": "prod", "ReserveConcurrency": "true", "ApiAccessLog": "none"}
 
 
-def test_what_was_deployed_holds_until_something_else_is_asked_for(project):
+def test_deployed_parameters_persist_until_they_are_changed(project):
     before = {"Stage": "test", "ReserveConcurrency": "false", "AlarmEmail": "a@example.com", "SecretsVersion": "1"}
     there = account(**before, ApiAccessLog="new-role")
     named = options(stack_name="mine")
@@ -49,14 +49,14 @@ def test_an_account_too_small_to_reserve_from_reserves_nothing(project, concurre
     assert found["ReserveConcurrency"] == reserves
 
 
-def test_parameters_that_the_template_does_not_have_are_not_chosen(load):
+def test_only_parameters_in_the_template_are_chosen(load):
     project = load(alarms=False, api={"kind": "http"})
     found = choose_parameters(options(), project, account("ready", AlarmEmail="a@example.com"))
     assert not {"AlarmEmail", "ApiAccessLog"} & set(found)
 
 
-def test_a_parameter_with_an_option_of_its_own_is_refused_with_the_option(project):
-    with pytest.raises(ConfigError, match=r"--parameter Stage: has an option of its own; use --stage\."):
+def test_a_parameter_that_has_its_own_option_is_refused(project):
+    with pytest.raises(ConfigError, match=r"--parameter Stage: has its own option; use --stage\."):
         choose_parameters(options(parameters={"Stage": "test"}), project, None)
 
 
@@ -73,13 +73,13 @@ def test_a_parameter_with_an_option_of_its_own_is_refused_with_the_option(projec
         ("ready", "none", "new-role", "none"),
     ],
 )
-def test_the_access_log_uses_a_role_that_is_there_and_never_makes_one_unasked(project, role, asked, before, chosen):
+def test_the_access_log_uses_an_existing_role_and_creates_one_only_on_request(project, role, asked, before, chosen):
     there = account(role, **({"ApiAccessLog": before} if before else {}))
     assert choose_parameters(options(api_access_log=asked), project, there)["ApiAccessLog"] == chosen
 
 
-def test_a_working_log_role_is_not_taken_over(project):
-    with pytest.raises(ConfigError, match=f"{ARN} in this account and region already"):
+def test_new_role_is_refused_if_a_working_log_role_exists(project):
+    with pytest.raises(ConfigError, match=f"{ARN} in this account and Region"):
         choose_parameters(options(api_access_log="new-role"), project, account("ready"))
 
 
@@ -92,12 +92,12 @@ def test_a_working_log_role_is_not_taken_over(project):
         ("pr-1", "mine", "pr-1", "pr-1"),
     ],
 )
-def test_the_stage_is_the_one_asked_for_else_that_of_the_named_stack_else_prod(asked, named, deployed, stage):
+def test_the_stage_is_the_given_one_or_the_named_stacks_or_prod(asked, named, deployed, stage):
     assert choose_stage(options(stage=asked, stack_name=named), deployed) == stage
 
 
-def test_a_stack_keeps_its_stage(project):
-    with pytest.raises(ConfigError, match="the stack is stage prod, and a stack keeps its stage"):
+def test_the_stage_of_a_deployed_stack_cannot_change(project):
+    with pytest.raises(ConfigError, match="the stack belongs to stage prod, which cannot change"):
         choose_parameters(options(stage="test", stack_name="mine"), project, account(Stage="prod"))
 
 
@@ -113,12 +113,12 @@ TEMPLATE = {"Parameters": {"Stage": {"AllowedPattern": "[a-z]+"}, "Mine": {"Allo
         ({"Stage": "test\n"}, "--stage: 'test"),
     ],
 )
-def test_what_cloudformation_would_refuse_is_refused_with_the_option(parameters, says):
+def test_parameters_that_cloudformation_would_reject_are_refused_with_their_option(parameters, says):
     with pytest.raises(ConfigError, match=says):
         check_parameters(parameters, TEMPLATE)
 
 
-def test_what_cloudformation_would_take_is_taken():
+def test_parameters_that_cloudformation_allows_are_accepted():
     check_parameters({"Stage": "test", "Mine": "2"}, TEMPLATE)
 
 
@@ -126,7 +126,7 @@ def function(reserved):
     return {"Properties": {"ReservedConcurrentExecutions": reserved}}
 
 
-def test_what_the_stack_has_reserved_is_read_from_its_template():
+def test_the_stacks_reserved_concurrency_is_read_from_its_template():
     condition = {"Fn::If": ["Reserve", 10, {"Ref": "AWS::NoValue"}]}
     deployed = {"Resources": {"A": function(condition), "B": function(5), "C": {"Type": "AWS::SQS::Queue"}}}
     assert reserved_by(account(deployed=deployed, ReserveConcurrency="true")) == 15

@@ -6,7 +6,7 @@ EQUAL = {"Fn::Equals": [{"Ref": "Mode"}, "on"]}
 
 
 def value(value, conditions=None, **parameters):
-    """What becomes of a property's value."""
+    """Return the resolved value of a property."""
     template = {
         "Parameters": {"Mode": {"Type": "String", "Default": "on"}},
         "Conditions": {"On": EQUAL, **(conditions or {})},
@@ -15,18 +15,18 @@ def value(value, conditions=None, **parameters):
     return resolve(template, parameters)["Thing"]["Properties"].get("it")
 
 
-def test_a_reference_to_a_parameter_is_its_value():
+def test_resolve_replaces_a_parameter_reference_with_its_value():
     assert value({"Ref": "Mode"}) == "on"
     assert value({"Ref": "Mode"}, Mode="x") == "x"
     assert value({"Fn::Sub": "a/${Mode}"}, Mode="x") == "a/x"
 
 
 @pytest.mark.parametrize("unknown", [{"Ref": "Other"}, {"Fn::Sub": "${AWS::Region}"}])
-def test_what_only_a_deployment_knows_stays(unknown):
+def test_resolve_keeps_what_only_a_deployment_knows(unknown):
     assert value(unknown) == unknown
 
 
-def test_both_forms_of_an_attribute_are_one():
+def test_resolve_treats_both_forms_of_get_att_alike():
     assert value({"Fn::GetAtt": "Queue.Arn"}) == value({"Fn::GetAtt": ["Queue", "Arn"]})
 
 
@@ -41,16 +41,16 @@ def test_both_forms_of_an_attribute_are_one():
         ({"Fn::Or": [{"Fn::Not": [EQUAL]}, {"Condition": "On"}]}, "on", "yes"),
     ],
 )
-def test_a_condition_chooses_the_branch(condition, mode, expected):
+def test_resolve_chooses_the_branch_of_a_condition(condition, mode, expected):
     assert value({"Fn::If": ["It", "yes", "no"]}, {"It": condition}, Mode=mode) == expected
 
 
-def test_no_value_is_no_property():
+def test_resolve_removes_properties_without_a_value():
     assert value({"Fn::If": ["On", "yes", {"Ref": "AWS::NoValue"}]}, Mode="x") is None
     assert value([1, {"Fn::If": ["On", 2, {"Ref": "AWS::NoValue"}]}], Mode="x") == [1]
 
 
-def test_a_resource_whose_condition_is_false_is_not_there():
+def test_resolve_removes_resources_whose_condition_is_false():
     resource = {"Type": "T", "Condition": "On"}
     template = {
         "Parameters": {"Mode": {"Type": "String"}},

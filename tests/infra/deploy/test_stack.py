@@ -1,4 +1,4 @@
-"""The template through AWS's own translator into moto's CloudFormation, and what stands there then, through boto3."""
+"""The template, deployed through AWS's own translator into moto's CloudFormation and inspected with boto3."""
 
 import ast
 import io
@@ -16,8 +16,8 @@ from tests.conftest import QUICKSTART, ROOT
 from tests.infra.template.matrix import MATRIX
 from tests.support import ECHO
 
-# moto's CloudFormation makes an API without the methods of its body, and then refuses to deploy it; it knows no HTTP
-# API, no function URLs, no aliases (SnapStart's); the names of FIFO queues it does not make.
+# moto's CloudFormation creates an API without the methods in its body, and then refuses to deploy it; it does not
+# support HTTP APIs, function URLs, or aliases (for SnapStart), and does not generate names for FIFO queues.
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse")
 LEFT_OUT = ("AWS::ApiGateway::Deployment", "AWS::ApiGateway::Stage", "AWS::ApiGateway::UsagePlan")
 DEPLOYABLE = [name for name in MATRIX if not name.startswith(("http-", "url-", "everything", "gradual"))]
@@ -39,7 +39,7 @@ def aws(monkeypatch):
 
 
 def deploy(aws, text, **parameters):
-    """Create the stack; its resources by logical id."""
+    """Create the stack and return its resources by logical id."""
     template = translate(text, parameters)
     kept = {name: r for name, r in template["Resources"].items() if r["Type"] not in LEFT_OUT}
     kept = {name: r for name, r in kept.items() if not r["Type"].startswith("AWS::ApiGateway::ApiKey")}
@@ -92,7 +92,7 @@ def test_queues_redrive_into_their_dead_letter_queues_encrypted(aws, stack):
     assert queue["SqsManagedSseEnabled"] == dead["SqsManagedSseEnabled"] == "true"
 
 
-def test_each_queue_is_mapped_to_its_function_with_partial_responses_and_a_width(aws, stack):
+def test_each_queue_is_mapped_to_its_function_with_partial_responses_and_a_maximum_concurrency(aws, stack):
     ids, _ = stack
     mappings = aws("lambda").list_event_source_mappings()["EventSourceMappings"]
     assert len(mappings) == 3
@@ -103,18 +103,18 @@ def test_each_queue_is_mapped_to_its_function_with_partial_responses_and_a_width
         assert mapping["FunctionArn"].endswith(ids[f"{name}Function"])
 
 
-def test_a_role_reaches_its_own_queue_and_secret_only(aws, stack):
+def test_a_role_allows_only_its_own_queue_and_secret(aws, stack):
     ids, _ = stack
     policy = aws("iam").get_role_policy(RoleName=ids["AnswerRole"], PolicyName="function")["PolicyDocument"]
-    policy = ast.literal_eval(policy)  # moto gives the text of a Python dict
+    policy = ast.literal_eval(policy)  # moto returns the text of a Python dict
     reached = {statement["Resource"] for statement in policy["Statement"]}
     assert "arn:aws:ssm:us-east-1:123456789012:parameter/quickstart/prod/OPENAI_API_KEY" in reached
     assert not any("Triage" in resource or "Summarise" in resource or resource == "*" for resource in reached)
     assert aws("iam").list_attached_role_policies(RoleName=ids["AnswerRole"])["AttachedPolicies"] == []
 
 
-def test_alarms_are_such_as_cloudwatch_takes(aws, stack):
-    """moto's CloudFormation has no alarms: they go through its CloudWatch, with references resolved from the stack."""
+def test_cloudwatch_accepts_the_alarms(aws, stack):
+    """Create the alarms in moto's CloudWatch, with references resolved from the stack; its CloudFormation has none."""
     ids, template = stack
     alarms = {n: r for n, r in template["Resources"].items() if r["Type"] == "AWS::CloudWatch::Alarm"}
     for name, alarm in alarms.items():
@@ -128,7 +128,7 @@ def test_alarms_are_such_as_cloudwatch_takes(aws, stack):
 
 
 def resolved(value, ids):
-    """A translated template's value with its intrinsics resolved."""
+    """Return a translated template's value with its intrinsics resolved."""
     if isinstance(value, list):
         return [resolved(item, ids) for item in value]
     if not isinstance(value, dict):
@@ -146,7 +146,7 @@ def resolved(value, ids):
     return {key: resolved(item, ids) for key, item in value.items()}
 
 
-def test_the_api_has_every_route_and_asks_for_a_signature(aws, stack):
+def test_the_api_has_every_route_and_requires_signatures(aws, stack):
     _, template = stack
     body = template["Resources"]["Api"]["Properties"]["Body"]
     routes = {(path, method) for path, methods in body["paths"].items() for method in methods}

@@ -3,7 +3,7 @@ import pytest
 from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.artifact.target import Target
 from dspy_lambda_infra.cli import main
-from dspy_lambda_infra.doctor.cold_start import Runtime, Start, side_by_side
+from dspy_lambda_infra.doctor.cold_start import Runtime, Start, median_seconds
 from tests.infra.artifact.conftest import HERE
 
 
@@ -17,7 +17,7 @@ def runtime(tmp_path_factory):
 
 @pytest.fixture
 def start(tmp_path):
-    """An artifact of one module with that text."""
+    """Write an artifact with one module of that source."""
 
     def make(text):
         (tmp_path / "app.py").write_text(text)
@@ -26,14 +26,14 @@ def start(tmp_path):
     return make
 
 
-def test_ready_is_when_the_runtime_client_asks_for_work(runtime, start):
+def test_a_cold_start_ends_when_the_runtime_client_requests_an_event(runtime, start):
     slow = start("import os, time\ntime.sleep(0.4)\ndef handler(event, context): return os.environ['KEY']\n")
     assert runtime.seconds(slow) > 0.4
 
 
-def test_a_package_alone_is_the_floor(runtime, start, tmp_path):
+def test_importing_one_package_can_be_measured_as_the_baseline(runtime, start, tmp_path):
     (tmp_path / "package.py").write_text("import time\ntime.sleep(0.2)\n")
-    found = side_by_side(
+    found = median_seconds(
         runtime,
         {"floor": Start(tmp_path, None, package="package"), "all": start("import package\ndef handler(e, c): pass\n")},
         rounds=1,
@@ -41,12 +41,12 @@ def test_a_package_alone_is_the_floor(runtime, start, tmp_path):
     assert found["all"] > found["floor"] > 0.2
 
 
-def test_an_init_that_fails_says_why(runtime, start):
+def test_a_failed_init_error_contains_its_output(runtime, start):
     with pytest.raises(ConfigError, match=r"init failed[\s\S]*no key, no start"):
         runtime.seconds(start("raise RuntimeError('no key, no start')\n"))
 
 
-def test_imports_are_told_by_package(runtime, start, tmp_path):
+def test_import_times_are_grouped_by_package(runtime, start, tmp_path):
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "__init__.py").write_text("from package import part\n")
     (tmp_path / "package" / "part.py").write_text("import time\ntime.sleep(0.05)\n")
@@ -55,12 +55,12 @@ def test_imports_are_told_by_package(runtime, start, tmp_path):
     assert spent.most_common(1)[0][0] == "package"
 
 
-def test_a_python_that_is_not_here_cannot_be_measured(tmp_path):
+def test_a_missing_python_version_cannot_be_measured(tmp_path):
     with pytest.raises(ConfigError, match=r"no Python 3\.99"):
         Runtime(Target("3.99", "x86_64"), tmp_path)
 
 
-def test_the_command_asks_what_to_look_at(capsys):
+def test_doctor_without_cold_start_is_a_usage_error(capsys):
     with pytest.raises(SystemExit) as error:
         main(["doctor"])
     assert error.value.code == 2

@@ -10,14 +10,14 @@ from tests.support import ECHO
 
 @pytest.fixture
 def small_artifact(tmp_path, monkeypatch):
-    """A module in place of a built function, and a `dspy` to compare it with."""
+    """A module instead of a built function, and a `dspy` to compare it with."""
     (tmp_path / "app.py").write_text("import dspy\ndef handler(event, context): pass\n")
     (tmp_path / "dspy.py").write_text("import time\ntime.sleep(0.05)\n")
     monkeypatch.setattr(command, "start_of", lambda *_: Start(tmp_path, "app.handler"))
 
 
 @pytest.mark.parametrize("option", [[], ["--json"]], ids=["text", "json"])
-def test_each_functions_start_is_reported_beside_import_dspy(make_project, small_artifact, capsys, option):
+def test_doctor_compares_each_cold_start_with_import_dspy(make_project, small_artifact, capsys, option):
     project = make_project({"echo": ECHO})
     arguments = ["--cold-start", "--project", str(project), "--function", "Echo", "--rounds", "1", *option]
     status = main(["doctor", *arguments])

@@ -17,7 +17,7 @@ def lines():
 
 @pytest.fixture
 def make_local(models, lines):
-    """A project's local Lambda, whose model calls go to the model server and whose log goes to `lines`."""
+    """Run a project's local Lambda; its model calls go to the model server, its log to `lines`."""
 
     def make(project, **options):
         variables = {"OPENAI_API_KEY": "k", "DSPY_LAMBDA_API_BASE": models.url}
@@ -28,7 +28,7 @@ def make_local(models, lines):
 
 @pytest.fixture
 def command(tmp_path, monkeypatch):
-    """Run `dspy-lambda` in a process of its own, which is killed at the end: what it then leaves is in `tmp_path`."""
+    """Run `dspy-lambda` in a separate process, which is killed at the end; its files are in `tmp_path`."""
     folder = tmp_path / "tmp-of-the-command"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))

@@ -1,4 +1,4 @@
-"""Helpers of the local Lambda's tests that are no fixtures."""
+"""Helpers for the local Lambda's tests that are not fixtures."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import urllib.request
 from dspy_lambda_infra.local.events import Request
 from tests.support import Records
 
-# An environment variable of each test run: its processes are found by it, however far down they are.
+# An environment variable that identifies all processes of a test run, including descendants.
 RUN = f"dspy-lambda-test-{os.getpid()}"
 
 
@@ -19,7 +19,7 @@ ENVIRONMENT = str(uuid.uuid4())
 class Sleeper(dspy.Module):
     async def aforward(self, seconds: float = 0, hold: bool = False, size: int = 0, exit: bool = False) -> str:
         if exit: os._exit(3)
-        if hold: re.match("(a+)+$", "a" * 64 + "b")  # keeps the interpreter's lock for ages
+        if hold: re.match("(a+)+$", "a" * 64 + "b")  # holds the GIL for a very long time
         await asyncio.sleep(seconds)
         return ENVIRONMENT + "x" * size
 """
@@ -61,14 +61,14 @@ def direct(**inputs):
 
 
 def started_from_here():
-    """Each process that this test run started: its id and its command line with its environment."""
+    """Yield id, and command line with environment, of each process that this test run started."""
     listed = subprocess.run(["ps", "axeww", "-o", "pid=,command="], capture_output=True, text=True, check=True)
     pairs = (line.split(maxsplit=1) for line in listed.stdout.splitlines())
     return {pid: command for pid, command in pairs if f"TEST_RUN_OF_LOCAL={RUN}" in command}
 
 
 def processes():
-    """The functions' processes that this test run started."""
+    """Return the function processes that this test run started."""
     return {pid for pid, command in started_from_here().items() if "awslambdaric" in command}
 
 

@@ -28,12 +28,12 @@ class Counter:
 
 
 def send(port, method, path, headers, body=None):
-    """Send a request with exactly these headers; its status and its answer."""
+    """Send a request with exactly these headers; return status and answer."""
     return exchange(port, method, path, headers, body)[:2]
 
 
 def exchange(port, method, path, headers, body=None):
-    """The same, with the answer's headers."""
+    """Like `send`, but also return the answer's headers."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
     for name, value in [*headers, ("Content-Length", str(len(body or b"")))]:
@@ -44,7 +44,7 @@ def exchange(port, method, path, headers, body=None):
 
 
 def ask_front(method, headers, origins=(), kind="http"):
-    """Send one request to a front; its status, its answer, and how often a function ran."""
+    """Send one request to a front; return status, answer, and how often a function ran."""
     function = Counter()
 
     async def run():
@@ -61,7 +61,7 @@ def ask_front(method, headers, origins=(), kind="http"):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:PORT", "localhost:PORT", "LocalHost:PORT", "[::1]:PORT"])
-def test_the_front_answers_to_the_names_of_this_machine(host):
+def test_the_front_accepts_this_machines_host_names(host):
     assert ask_front("POST", [("Host", host)]) == (200, {}, 1)
 
 
@@ -79,14 +79,14 @@ def test_the_front_answers_to_the_names_of_this_machine(host):
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_the_front_refuses_any_other_host(method, host):
-    """A page can make its own name resolve to 127.0.0.1, and is then of the same origin as the front."""
+    """A page can make its own name resolve to 127.0.0.1, and then has the same origin as the front."""
     status, body, invocations = ask_front(method, [("Host", host)])
     assert (status, invocations) == (403, 0)
     assert "Host" in body["message"]
 
 
 @pytest.mark.parametrize("hosts", [[], ["127.0.0.1:1", "evil.example"]])
-def test_exactly_one_host_is_the_front_s(hosts):
+def test_the_front_requires_exactly_one_host_header(hosts):
     assert "127.0.0.1:1" in refuse_host(hosts, 1)
     assert refuse_host(["127.0.0.1:1"], 1) is None
 
@@ -109,13 +109,13 @@ def test_the_front_refuses_changes_from_a_foreign_page(method, origin):
 
 
 @pytest.mark.parametrize("method", ["GET", "OPTIONS"])
-def test_reading_from_a_foreign_page_is_left_to_cors(method):
+def test_the_front_leaves_reads_from_foreign_pages_to_cors(method):
     headers = [("Host", "127.0.0.1:PORT"), ("Origin", "https://evil.example")]
     assert ask_front(method, headers) == (200, {}, 1)
 
 
 @pytest.mark.parametrize("origin", ["http://127.0.0.1:PORT", "http://localhost:PORT", "http://[::1]:PORT"])
-def test_the_front_s_own_pages_may_call_it(origin):
+def test_the_fronts_own_pages_may_call_it(origin):
     assert ask_front("POST", [("Host", "127.0.0.1:PORT"), ("Origin", origin)]) == (200, {}, 1)
 
 
@@ -132,11 +132,11 @@ def test_the_front_s_own_pages_may_call_it(origin):
         (["*"], "null", 403),
     ],
 )
-def test_the_config_s_origins_may_call_the_front_and_a_star_means_those_of_this_machine(origins, origin, status):
+def test_configured_origins_may_call_the_front_and_a_star_means_this_machine(origins, origin, status):
     assert ask_front("POST", [("Host", "127.0.0.1:PORT"), ("Origin", origin)], origins)[0] == status
 
 
-def test_a_project_s_front_takes_the_origins_of_its_config(make_project, make_local):
+def test_a_projects_front_uses_the_configured_origins(make_project, make_local):
     project = make_project({"echo": ECHO}, server={"cors_origins": ["https://a.example"]})
 
     async def run():
@@ -170,7 +170,7 @@ def count(server, queue):
 
 
 def send_message(server, queue, method, headers):
-    """Send a message with whatever a page could make up: moto checks no signature."""
+    """Send a message as a page could: moto does not check signatures."""
     port = int(server.address.rpartition(":")[2])
     made_up = {
         "Authorization": "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/sqs/aws4_request, Signature=a",
@@ -193,7 +193,7 @@ def send_message(server, queue, method, headers):
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
-def test_the_queue_server_refuses_what_a_page_sends(server, queue, method, headers):
+def test_the_queue_server_refuses_requests_from_web_pages(server, queue, method, headers):
     """moto itself allows every origin."""
     before = count(server, queue)
     status, body = send_message(server, queue, method, headers)
@@ -202,14 +202,14 @@ def test_the_queue_server_refuses_what_a_page_sends(server, queue, method, heade
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:PORT", "localhost:PORT"])
-def test_the_queue_server_answers_clients_of_this_machine(server, queue, host):
+def test_the_queue_server_accepts_clients_on_this_machine(server, queue, host):
     before = count(server, queue)
     assert send_message(server, queue, "POST", [("Host", host)])[0] == 200
     assert count(server, queue) == before + 1
 
 
-def test_the_queue_server_refuses_what_an_image_s_address_sends(server, queue):
-    """A page's GET has no Origin, and SQS takes messages from the query."""
+def test_the_queue_server_refuses_requests_from_image_urls(server, queue):
+    """A page's GET has no Origin, and SQS accepts messages in the query string."""
     before, port = count(server, queue), int(server.address.rpartition(":")[2])
     query = urlencode({"Action": "SendMessage", "QueueUrl": queue.url, "MessageBody": "{}", "Version": "2012-11-05"})
     status, body = send(port, "GET", f"/?{query}", [("Host", f"127.0.0.1:{port}")])
@@ -217,8 +217,8 @@ def test_the_queue_server_refuses_what_an_image_s_address_sends(server, queue):
     assert "signed" in json.loads(body)["message"]
 
 
-def test_the_queue_server_allows_no_page_to_read(server):
-    """moto says Access-Control-Allow-Origin: * in every answer."""
+def test_the_queue_server_sends_no_cors_headers(server):
+    """moto sends Access-Control-Allow-Origin: * with every answer."""
     port = int(server.address.rpartition(":")[2])
     authorization = ("Authorization", "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/sqs/aws4_request, Signature=a")
     status, _, headers = exchange(port, "GET", "/?Action=ListQueues", [("Host", f"127.0.0.1:{port}"), authorization])
@@ -230,10 +230,10 @@ def test_the_queue_server_allows_no_page_to_read(server):
     ("host", "loopback"),
     [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("::", False), ("example", False)],
 )
-def test_a_server_on_loopback_can_be_called_from_this_machine_only(host, loopback):
+def test_only_loopback_hosts_count_as_this_machine(host, loopback):
     assert is_loopback(host) is loopback
 
 
 @pytest.mark.parametrize(("name", "is_refused"), [("ORIGIN", True), ("Sec-Fetch-Site", True), ("User-Agent", False)])
-def test_browsers_are_known_by_their_headers(name, is_refused):
+def test_browsers_are_recognized_by_their_headers(name, is_refused):
     assert (refuse_browser([name]) is not None) == is_refused

@@ -19,7 +19,7 @@ from dspy_lambda_infra.local.answer import exit_answer
         (-1, "signal: hangup"),
     ],
 )
-def test_the_end_of_a_process_is_worded_as_lambda_words_it(status, end):
+def test_a_process_exit_is_reported_in_lambdas_words(status, end):
     answer = exit_answer(status, "the-id")
     assert answer.error == "Runtime.ExitError"
     assert json.loads(answer.payload) == {
@@ -29,5 +29,5 @@ def test_the_end_of_a_process_is_worded_as_lambda_words_it(status, end):
     }
 
 
-def test_a_failed_init_has_no_request():
+def test_a_failed_init_error_has_no_request_id():
     assert exit_answer(1).message == "Error: Runtime exited with error: exit status 1"

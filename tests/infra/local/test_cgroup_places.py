@@ -1,4 +1,4 @@
-"""Where control groups can be made."""
+"""Where control groups can be created."""
 
 from pathlib import Path
 
@@ -36,10 +36,10 @@ def v1(point, options):
             (1, "/cg/memory/a/b"),
             (1, "/cg/cpu,cpuacct"),
         ),
-        # Each controller is in one hierarchy only: what version 1 has, version 2 has not.
+        # Each controller is in only one hierarchy, of version 1 or version 2.
         (v1("/cg/memory", "memory") + V2, "5:memory:/a\n0::/\n", (1, "/cg/memory/a"), (2, "/sys/fs/cgroup")),
         (v1("/cg/cpuset", "cpuset"), "5:cpuset:/\n", None, None),
-        # In a container: only its own part of the hierarchy is mounted, or it has a namespace of its own.
+        # In a container: only its own part of the hierarchy is mounted, or it has its own namespace.
         (
             MOUNT.format(root="/docker/1", point="/cg/memory", kind="cgroup", options="memory"),
             "5:memory:/docker/1/x\n",
@@ -54,7 +54,7 @@ def v1(point, options):
         ),
     ],
 )
-def test_groups_are_made_where_this_process_s_own_are(mounts, own, memory, cpu):
+def test_control_groups_are_created_below_this_processs_own(mounts, own, memory, cpu):
     def place(expected):
         return expected and Place(expected[0], tuple(map(Path, expected[1:])))
 

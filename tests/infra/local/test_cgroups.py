@@ -21,7 +21,7 @@ needs_limits = pytest.mark.skipif(bool(cgroups.find().unlimited), reason=str(cgr
 
 
 def read(group, *names):
-    """The first of these files that one of the group's folders has."""
+    """Return the first of these files that exists in one of the group's folders."""
     for folder in group.folders:
         for name in names:
             if (folder / name).exists():
@@ -30,7 +30,7 @@ def read(group, *names):
 
 
 @needs_limits
-def test_a_group_has_the_function_s_memory_no_swap_and_its_share_of_a_core():
+def test_a_group_limits_memory_swap_and_cpu_share():
     group = cgroups.find().group(512)
     try:
         assert read(group, "memory.max", "memory.limit_in_bytes") == [str(512 * 2**20)]
@@ -46,7 +46,7 @@ def test_a_group_has_the_function_s_memory_no_swap_and_its_share_of_a_core():
 
 
 @needs_limits
-def test_a_share_of_more_cores_than_there_are_is_no_limit(monkeypatch):
+def test_a_share_of_more_cores_than_available_is_not_limited(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
     group = cgroups.find().group(10_240)
     try:
@@ -57,7 +57,7 @@ def test_a_share_of_more_cores_than_there_are_is_no_limit(monkeypatch):
 
 
 @needs_limits
-def test_groups_of_a_killed_local_lambda_are_swept():
+def test_groups_of_a_killed_local_lambda_are_removed():
     limits = cgroups.find()
     with subprocess.Popen(["true"]) as gone:
         pass
@@ -70,7 +70,7 @@ def test_groups_of_a_killed_local_lambda_are_swept():
     assert mine.remove()
 
 
-def test_what_cannot_be_made_is_unlimited_with_the_reason(monkeypatch, tmp_path):
+def test_resources_that_cannot_be_limited_are_reported_with_the_reason(monkeypatch, tmp_path):
     nowhere = Place(2, (tmp_path / "nowhere",))
     monkeypatch.setattr(cgroups, "find_places", lambda *_: {"memory": nowhere, "cpu": nowhere})
     limits = cgroups.find.__wrapped__()
@@ -80,7 +80,7 @@ def test_what_cannot_be_made_is_unlimited_with_the_reason(monkeypatch, tmp_path)
 
 
 @needs_limits
-def test_one_controller_is_used_without_the_other(monkeypatch, tmp_path):
+def test_one_controller_is_used_if_the_other_is_unavailable(monkeypatch, tmp_path):
     places = find_places(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
     nowhere = Place(1, (tmp_path / "nowhere",))
     monkeypatch.setattr(cgroups, "find_places", lambda *_: places | {"cpu": nowhere})
@@ -105,7 +105,7 @@ class Greedy(dspy.Module):
 
 @pytest.fixture
 def invoke_in_turn(make_project, make_local):
-    """The answers of events, one after the other, by one function."""
+    """Run events one after another in one function and return the answers."""
 
     def invoke_in_turn(memory_mb, *events, **options):
         project = make_project({"greedy": GREEDY}, **{"lambda": {"defaults": {"memory_mb": memory_mb}}})
@@ -124,7 +124,7 @@ def result(answer):
 
 
 @needs_limits
-def test_running_out_of_memory_is_answered_as_lambda_does(invoke_in_turn, lines):
+def test_running_out_of_memory_is_reported_as_on_lambda(invoke_in_turn, lines):
     before, killed, after = invoke_in_turn(256, {"write": "left", "mb": 50}, {"mb": 400}, {})
     assert (before.error, killed.error, after.error) == (None, "Runtime.ExitError", None)
     request_id = json.loads(killed.payload)["requestId"]
@@ -134,7 +134,7 @@ def test_running_out_of_memory_is_answered_as_lambda_does(invoke_in_turn, lines)
 
 
 @needs_limits
-def test_running_out_of_memory_during_init_is_answered_alike(make_project, make_local, lines):
+def test_running_out_of_memory_during_init_is_reported_as_on_lambda(make_project, make_local, lines):
     module = "HELD = 'AWS_LAMBDA_RUNTIME_API' in __import__('os').environ and b'x' * 2**28\n" + GREEDY
     project = make_project({"greedy": module}, **{"lambda": {"defaults": {"memory_mb": 200}}})
 
@@ -147,7 +147,7 @@ def test_running_out_of_memory_during_init_is_answered_alike(make_project, make_
     assert report["errorType"] == "Runtime.ExitError"
 
 
-def test_a_program_that_kills_itself_is_answered_alike(invoke_in_turn):
+def test_a_program_that_kills_itself_is_reported_as_on_lambda(invoke_in_turn):
     killed, aborted, after = invoke_in_turn(1024, {"die": 9}, {"die": 6}, {})
     assert killed.message.endswith("Runtime exited with error: signal: killed")
     assert aborted.message.endswith("Runtime exited with error: signal: aborted")
@@ -155,13 +155,13 @@ def test_a_program_that_kills_itself_is_answered_alike(invoke_in_turn):
 
 
 @needs_limits
-def test_a_function_has_its_share_of_a_core(invoke_in_turn):
+def test_a_function_gets_only_its_cpu_share(invoke_in_turn):
     (answer,) = invoke_in_turn(442, {"seconds": 2})
     assert result(answer)["share"] < 0.35
 
 
 @needs_limits
-def test_init_has_a_whole_core(invoke_in_turn, monkeypatch):
+def test_init_is_not_limited_to_the_cpu_share(invoke_in_turn, monkeypatch):
     """At 128 MB the imports alone would take over 10 s."""
     order = []
     ready, limit_cpu = ExecutionEnvironment._wait_until_ready, Group.limit_cpu
@@ -178,14 +178,14 @@ def test_init_has_a_whole_core(invoke_in_turn, monkeypatch):
 
 
 @needs_limits
-def test_limits_can_be_switched_off(invoke_in_turn):
+def test_local_resource_limits_can_be_disabled(invoke_in_turn):
     (answer,) = invoke_in_turn(128, {"mb": 300}, limit_resources=False)
     assert answer.error is None
 
 
 @needs_limits
 @pytest.mark.parametrize("option", [[], ["--no-limits"]])
-def test_the_command_limits_unless_told_otherwise(make_project, tmp_path, capsys, option):
+def test_commands_limit_resources_by_default(make_project, tmp_path, capsys, option):
     from dspy_lambda_infra.cli import main
 
     project = make_project({"greedy": GREEDY}, **{"lambda": {"defaults": {"memory_mb": 256}}})
@@ -197,7 +197,7 @@ def test_the_command_limits_unless_told_otherwise(make_project, tmp_path, capsys
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs root and unshare")
 @pytest.mark.parametrize("option", [[], ["--no-limits"]])
-def test_one_line_says_at_the_start_what_is_not_limited(option):
+def test_local_prints_one_line_about_what_is_not_limited(option):
     hidden = ["unshare", "--mount", "--propagation", "private", "sh", "-c", 'umount -R /sys/fs/cgroup; exec "$@"', "sh"]
     words = [sys.executable, "-m", "dspy_lambda_infra.cli", "local", "--project", str(QUICKSTART), "--model-server"]
     with subprocess.Popen([*hidden, *words, "--port", "0", *option], stdout=-1, stderr=-1, text=True) as process:
@@ -209,7 +209,7 @@ def test_one_line_says_at_the_start_what_is_not_limited(option):
 
 
 @needs_limits
-def test_no_group_is_left_at_the_end(invoke_in_turn):
+def test_no_control_group_remains_after_the_local_lambda_stops(invoke_in_turn):
     invoke_in_turn(1024, {}, {"die": 9}, {})
     parents = {parent for _, parent in cgroups.find().parents.values()}
     assert [folder for parent in parents for folder in parent.glob(f"dspy-lambda-{os.getpid()}-*")] == []

@@ -16,7 +16,7 @@ from tests.support import AECHO, ECHO, wait_until
 
 
 @pytest.mark.parametrize(("seconds", "warned"), [(None, False), (1, True), (29, True), (30, False), (300, False)])
-def test_a_visibility_timeout_below_the_functions_own_is_warned_of_in_one_line(make_project, seconds, warned):
+def test_a_visibility_timeout_below_the_functions_timeout_causes_one_warning(make_project, seconds, warned):
     settings = {"programs": {"Echo": {"sqs": {}, "timeout_seconds": 30}, "AEcho": {"timeout_seconds": 900}}}
     project = load_project(make_project({"echo": ECHO, "aecho": AECHO}, **{"lambda": settings}))
     lines = visibility_warnings(project, seconds)
@@ -27,7 +27,7 @@ def test_a_visibility_timeout_below_the_functions_own_is_warned_of_in_one_line(m
 
 
 @pytest.mark.parametrize(("sqs", "group"), [({}, []), ({"fifo": True}, ["--message-group-id", "1"])])
-def test_the_command_that_sends_to_a_queue_names_all_that_the_cli_needs(make_project, sqs, group):
+def test_the_printed_send_command_has_everything_the_aws_cli_needs(make_project, sqs, group):
     project = load_project(make_project({"echo": ECHO}, **{"lambda": {"defaults": {"sqs": sqs}}}))
     words = shlex.split(send_command(project.functions["Echo"], "http://127.0.0.1:9", "http://127.0.0.1:9/1/EchoQueue"))
     assert words[:5] == ["AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x", "aws", "sqs", "send-message"]
@@ -40,7 +40,7 @@ def test_the_command_that_sends_to_a_queue_names_all_that_the_cli_needs(make_pro
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
-def test_the_command_serves_until_a_signal_and_leaves_nothing(command, number, status):
+def test_local_serves_until_a_signal_and_leaves_no_process(command, number, status):
     with command("local", "--project", str(QUICKSTART), "--model-server", "--port", "0") as process:
         url = process.stdout.readline().split()[1]
         body = json.dumps({"question": "q"}).encode()
@@ -54,7 +54,7 @@ def test_the_command_serves_until_a_signal_and_leaves_nothing(command, number, s
     assert "Traceback" not in err
 
 
-def test_functions_die_with_a_command_that_was_killed(command):
+def test_functions_die_when_the_local_command_is_killed(command):
     with command("local", "--project", str(QUICKSTART), "--model-server", "--port", "0") as process:
         url = process.stdout.readline().split()[1]
         urllib.request.urlopen(http_request(f"{url}/Answer", b'{"question": "q"}'), timeout=60).close()
@@ -63,7 +63,7 @@ def test_functions_die_with_a_command_that_was_killed(command):
         wait_until(lambda: not processes())
 
 
-def test_a_taken_port_is_exit_1_with_the_way_out(command):
+def test_a_port_in_use_exits_with_1_and_suggests_a_fix(command):
     with command("local", "--project", str(QUICKSTART), "--port", "0", "--model-server") as first:
         port = first.stdout.readline().split()[1].rpartition(":")[2]
         with command("local", "--project", str(QUICKSTART), "--port", port, "--model-server") as second:
@@ -83,7 +83,7 @@ def test_a_taken_port_is_exit_1_with_the_way_out(command):
         (["Answer", "--event", str(EVENTS / "direct.json")], 1, '"errorType": "InvalidInput"'),
     ],
 )
-def test_invoke_prints_the_answer_and_tells_by_its_status(capfd, arguments, status, says):
+def test_invoke_prints_the_answer_and_reports_errors_in_its_exit_status(capfd, arguments, status, says):
     assert main(["invoke", *arguments, "--project", str(QUICKSTART), "--model-server"]) == status
     out, err = capfd.readouterr()
     assert says in out
@@ -91,7 +91,7 @@ def test_invoke_prints_the_answer_and_tells_by_its_status(capfd, arguments, stat
     assert all(json.loads(line) for line in err.splitlines())
 
 
-def test_invoke_takes_bare_inputs_as_text_or_as_a_file(capfd, tmp_path):
+def test_invoke_accepts_inputs_as_text_or_file(capfd, tmp_path):
     file = tmp_path / "inputs.json"
     file.write_text('{"question": "q"}')
     for inputs in ('{"question": "q"}', str(file)):
@@ -100,30 +100,33 @@ def test_invoke_takes_bare_inputs_as_text_or_as_a_file(capfd, tmp_path):
         assert json.loads(capfd.readouterr().out) == answer
 
 
-def test_inputs_given_as_an_event_are_refused_with_the_option_to_use(capfd, tmp_path):
+def test_bare_inputs_passed_as_event_are_refused_with_the_right_option(capfd, tmp_path):
     file = tmp_path / "inputs.json"
     file.write_text('{"question": "q"}')
     assert main(["invoke", "Answer", "--event", str(file), "--project", str(QUICKSTART), "--model-server"]) == 1
     out, err = capfd.readouterr()
     assert json.loads(out)["errorType"] == "UnknownEvent"
-    assert "bare inputs go with --inputs" in err.splitlines()[-1]
+    assert "pass a program's inputs with --inputs" in err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["invoke", "Answer", "--inputs", "{question", "--project", str(QUICKSTART)], "--inputs: not JSON"),
+        (["invoke", "Answer", "--inputs", "{question", "--project", str(QUICKSTART)], "--inputs: invalid JSON"),
         (["invoke", "Answer", "--inputs", "/nowhere", "--project", str(QUICKSTART)], "/nowhere: No such file"),
         (["invoke", "Answer", "--inputs", "[1]", "--project", str(QUICKSTART)], "--inputs: must be a JSON object"),
         (["invoke", "Answer", "--inputs", '"q"', "--project", str(QUICKSTART)], "--inputs: must be a JSON object"),
-        (["invoke", "--inputs", "{}", "--project", str(QUICKSTART)], "--inputs needs a program: Answer, Perspectives"),
+        (
+            ["invoke", "--inputs", "{}", "--project", str(QUICKSTART)],
+            "--inputs requires a program: Answer, Perspectives",
+        ),
         (["invoke", "Nope", "--event", str(EVENTS / "rest.json"), "--project", str(QUICKSTART)], "no program 'Nope'"),
         (["invoke", "--event", "/nowhere.json", "--project", str(QUICKSTART)], "/nowhere.json: No such file"),
-        (["invoke", "--event", str(EVENTS / "README.md"), "--project", str(QUICKSTART)], "not JSON"),
+        (["invoke", "--event", str(EVENTS / "README.md"), "--project", str(QUICKSTART)], "invalid JSON"),
         (["local", "--project", "/nowhere"], "/nowhere/dspy.config.yaml: no such file"),
     ],
 )
-def test_wrong_arguments_are_exit_2(capsys, arguments, says):
+def test_wrong_local_and_invoke_arguments_exit_with_2(capsys, arguments, says):
     assert main(arguments) == 2
     assert says in capsys.readouterr().err
 
@@ -138,7 +141,7 @@ class Says(dspy.Module):
 """
 
 
-def test_env_files_reach_import_and_functions_and_prints_go_to_stderr(make_project, capfd):
+def test_env_file_values_reach_imports_and_functions_and_prints_go_to_stderr(make_project, capfd):
     source = SAYS
     project = make_project({"says": source})
     (project / ".env").write_text("MY_WORD=from-file\n")

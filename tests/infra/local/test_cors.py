@@ -11,7 +11,7 @@ ORIGIN = "https://a.example"
 
 
 def ask(method, origin, kind="url", origins=(ORIGIN,), asks_first=False):
-    """Send one request to a front; its status, its headers for browsers, and how often a function ran."""
+    """Send one request to a front; return status, CORS headers, and how often a function ran."""
     invocations = []
 
     class Function:
@@ -35,12 +35,12 @@ def ask(method, origin, kind="url", origins=(ORIGIN,), asks_first=False):
         ([], ORIGIN, None),
     ],
 )
-def test_a_function_url_names_the_origins_of_the_config_in_each_answer(origins, origin, named):
+def test_a_function_url_adds_cors_headers_for_configured_origins(origins, origin, named):
     expected = {} if named is None else {"Access-Control-Allow-Origin": named}
     assert ask("POST", origin, origins=origins) == (200, expected, 1)
 
 
-def test_a_function_url_answers_preflight_requests_without_its_function():
+def test_a_function_url_answers_preflight_requests_without_invoking_the_function():
     status, named, invocations = ask("OPTIONS", ORIGIN, asks_first=True)
     assert (status, invocations) == (200, 0)
     assert named["Access-Control-Allow-Origin"] == ORIGIN
@@ -48,5 +48,5 @@ def test_a_function_url_answers_preflight_requests_without_its_function():
     assert ask("OPTIONS", "https://b.example", asks_first=True) == (200, {}, 0)
 
 
-def test_behind_an_api_the_function_answers_browsers():
+def test_behind_an_api_the_function_itself_handles_cors():
     assert ask("OPTIONS", ORIGIN, kind="rest", asks_first=True) == (200, {}, 1)

@@ -33,7 +33,7 @@ class Lingers(dspy.Module):
 
 
 def processes_of(make_local, project, inputs):
-    """Which process answered each of the events, one after the other."""
+    """Return which process answered each of the consecutive events."""
 
     async def run():
         async with make_local(project) as local:
@@ -45,13 +45,13 @@ def processes_of(make_local, project, inputs):
     return asyncio.run(run())
 
 
-def test_an_events_time_begins_when_the_environment_asks_for_it(make_project, make_local):
+def test_an_events_timeout_starts_when_the_environment_requests_it(make_project, make_local):
     project = make_project({"lingers": LINGERS}, **{"lambda": {"defaults": {"timeout_seconds": 4}}})
     first, second = processes_of(make_local, project, [{"lingers": 3}, {"takes": 2}])
     assert first == second
 
 
-def test_an_environment_that_ends_after_its_answer_costs_no_event(make_project, make_local):
+def test_an_environment_that_exits_after_its_answer_loses_no_event(make_project, make_local):
     project = make_project({"lingers": LINGERS}, **{"lambda": {"defaults": {"timeout_seconds": 4}}})
     first, second = processes_of(make_local, project, [{"lingers": 0.2, "leaves": True}, {}])
     assert first != second

@@ -32,12 +32,12 @@ def test_version_2_joins_headers_and_lists_cookies(kind):
     assert ("lambda-url" in event["requestContext"]["domainName"]) == (kind == "url")
 
 
-def test_a_named_stage_stands_in_the_path():
+def test_a_named_stage_is_part_of_the_path():
     event = http_event(REQUEST, stage="dev")
     assert event["rawPath"] == event["requestContext"]["http"]["path"] == "/dev/Echo"
 
 
-def test_binary_bodies_travel_as_base64_where_the_gateway_does_so():
+def test_binary_bodies_are_base64_encoded_as_by_each_gateway():
     request = Request("POST", "/Echo", headers=[("Content-Type", "image/png")], body=b"\x89PNG")
     event = EVENTS["http"](request)
     assert event["isBase64Encoded"] is True
@@ -45,19 +45,19 @@ def test_binary_bodies_travel_as_base64_where_the_gateway_does_so():
     assert EVENTS["alb"](request)["isBase64Encoded"] is True
 
 
-def test_base64_is_decoded_for_all_but_a_rest_client():
+def test_base64_answers_are_decoded_except_by_rest_apis():
     payload = json.dumps({"statusCode": 200, "body": "aGk=", "isBase64Encoded": True}).encode()
     assert response("http", payload).body == b"hi"
     assert response("rest", payload).body == b"aGk="
 
 
-def test_headers_come_back_in_all_their_forms():
+def test_answer_headers_are_accepted_in_all_formats():
     answer = {"statusCode": "201", "headers": {"a": "1"}, "multiValueHeaders": {"b": ["2", "3"]}, "cookies": ["c=1"]}
     found = response("http", json.dumps(answer).encode())
     assert (found.status, found.headers) == (201, [("a", "1"), ("b", "2"), ("b", "3"), ("set-cookie", "c=1")])
 
 
-def test_format_2_takes_a_bare_value_as_the_body_and_format_1_does_not():
+def test_only_format_2_accepts_a_bare_value_as_the_body():
     assert response("http", b'{"a": 1}').body == b'{"a": 1}'
     for payload in (b'{"a": 1}', b"null", b"no json"):
         with pytest.raises(MalformedAnswer):

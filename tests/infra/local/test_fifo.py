@@ -1,4 +1,4 @@
-"""The event source mapping on FIFO queues, with functions that are coroutines of this process."""
+"""The event source mapping on FIFO queues, with coroutines in this process as functions."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ FAILURES = {"a3": 1, "a4": 2, "b0": 2, "c19": 1, "d7": 1, "d8": 1, "e10": 2}
 
 
 class Stub:
-    """A function that fails some messages some times, and after a failure the rest of a batch's message group.
+    """A function that fails some messages several times, and after a failure the rest of the batch's message group.
 
     Attributes:
         done: bodies in the order of their success, by message group.
@@ -69,7 +69,7 @@ def server():
 
 
 def run_mapping(server, function, settings, bodies, wanted, visibility_seconds=1):
-    """Send bodies by group, poll until so many are done or nothing happens any more; the queue."""
+    """Send bodies by group, poll until that many are processed or the queue is idle, and return the queue."""
     queue = Queue(server.client, "Test", settings, visibility_seconds)
     for n in range(max(map(len, bodies.values()))):
         for group, texts in bodies.items():
@@ -82,7 +82,7 @@ def run_mapping(server, function, settings, bodies, wanted, visibility_seconds=1
             await asyncio.sleep(0.05)
             if sum(map(len, function.done.values())) >= wanted:
                 break
-        await asyncio.sleep(visibility_seconds + 0.3)  # a second delivery would come now
+        await asyncio.sleep(visibility_seconds + 0.3)  # a second delivery would arrive by now
         mapping.cancel()
         await asyncio.gather(mapping, return_exceptions=True)
 
@@ -97,7 +97,7 @@ def left_in(server, url):
 
 
 @pytest.mark.parametrize("batch_size", [1, 10])
-def test_each_group_is_done_in_the_order_of_sending_with_failures_and_concurrency(server, batch_size):
+def test_message_groups_keep_their_order_despite_failures_and_concurrency(server, batch_size):
     settings = Sqs(fifo=True, batch_size=batch_size, maximum_concurrency=5, max_receive_count=50)
     bodies = {group: [f"{group}{n}" for n in range(OF_EACH)] for group in GROUPS}
     function = Stub(FAILURES)
@@ -111,7 +111,7 @@ def test_each_group_is_done_in_the_order_of_sending_with_failures_and_concurrenc
         }
 
 
-def test_a_group_goes_on_after_its_head_moved_to_the_dead_letter_queue(server):
+def test_a_message_group_continues_after_its_head_moves_to_the_dead_letter_queue(server):
     settings = Sqs(fifo=True, batch_size=1, max_receive_count=2)
     function = Stub({"a1": 99})
     queue = run_mapping(server, function, settings, {"a": ["a0", "a1", "a2", "a3"]}, 3)
@@ -120,8 +120,8 @@ def test_a_group_goes_on_after_its_head_moved_to_the_dead_letter_queue(server):
     assert dead["Body"] == "a1"
 
 
-def test_a_failure_in_an_event_of_6_mb_stops_its_groups_in_the_batch_s_next_event(server):
-    """A batch over 6 MB becomes two events, one after the other."""
+def test_a_failure_in_a_6_mb_event_holds_back_its_groups_in_the_next_event_of_the_batch(server):
+    """A batch over 6 MB becomes two consecutive events."""
     large = "x" * 900_000
     bodies = {"a": [f"a{n}{large}" for n in range(5)], "b": [f"b{n}{large}" for n in range(5)]}
     settings = Sqs(fifo=True, batch_size=10, max_receive_count=50, maximum_concurrency=2)
@@ -132,7 +132,7 @@ def test_a_failure_in_an_event_of_6_mb_stops_its_groups_in_the_batch_s_next_even
     }
 
 
-def test_a_throttle_keeps_the_order(server):
+def test_throttling_keeps_the_fifo_order(server):
     class OftenThrottled(Stub):
         calls = 0
 
@@ -163,7 +163,7 @@ class Flaky(dspy.Module):
 """
 
 
-def test_the_handler_and_the_mapping_keep_the_order_together(make_project, make_local, lines, tmp_path):
+def test_the_handler_and_the_mapping_together_keep_the_fifo_order(make_project, make_local, lines, tmp_path):
     sqs = {"fifo": True, "batch_size": 4, "maximum_concurrency": 3, "max_receive_count": 50}
     sqs |= {"backoff_seconds": 1, "backoff_max_seconds": 2}
     project = make_project({"flaky": FLAKY}, **{"lambda": {"defaults": {"sqs": sqs}}})

@@ -20,7 +20,7 @@ from tests.support import AECHO
     ("kind", "fields"),
     [("rest", {"title", "status", "detail", "request_id"}), ("http", {"message"}), ("url", {"message"})],
 )
-def test_a_request_over_lambdas_limit_is_the_gateways_own_413(kind, fields):
+def test_a_request_over_lambdas_limit_gets_the_gateways_own_413(kind, fields):
     class Function:
         async def invoke(self, payload):
             raise RequestTooLarge
@@ -29,14 +29,14 @@ def test_a_request_over_lambdas_limit_is_the_gateways_own_413(kind, fields):
     assert (answer.status, set(json.loads(answer.body))) == (413, fields)
 
 
-def test_an_unknown_path_is_told_where_the_known_ones_are():
+def test_an_unknown_path_gets_a_404_that_points_to_the_program_list():
     answer = asyncio.run(Front("rest", {}, None).answer(Request("POST", "/Nope")))
     document = json.loads(answer.body)
     assert (answer.status, document["title"]) == (404, "Not found")
-    assert document["detail"] == "No such path or method; GET /programs names what can be called"
+    assert document["detail"] == "No such path or method; GET /programs lists the programs"
 
 
-def test_the_front_adds_what_a_gateway_adds(make_project, make_local, monkeypatch):
+def test_the_front_adds_the_gateways_forwarding_headers(make_project, make_local, monkeypatch):
     project = make_project({"aecho": AECHO})
     seen = []
     monkeypatch.setitem(EVENTS_OF, "rest", lambda request: seen.append(request) or rest_event(request))
@@ -61,7 +61,7 @@ def test_a_program_without_http_has_no_route(make_project, make_local):
     assert asyncio.run(run()) == 404
 
 
-def test_reserved_concurrency_throttles_as_the_gateway_would_show_it(make_project, make_local):
+def test_exceeding_reserved_concurrency_gives_the_gateways_throttle_answer(make_project, make_local):
     settings = {"defaults": {"reserved_concurrency": 2}}
     project = make_project({"sleeper": SLEEPER}, **{"lambda": settings})
 
@@ -77,7 +77,7 @@ def test_reserved_concurrency_throttles_as_the_gateway_would_show_it(make_projec
         assert ("Retry-After" in dict(throttled.headers)) == (kind != "http")
 
 
-def test_the_front_passes_requests_on_as_they_came(make_project, make_local):
+def test_the_front_forwards_requests_unchanged(make_project, make_local):
     source = "class Echoes(dspy.Module):\n    async def aforward(self, text: str) -> int:\n        return len(text)\n"
     project = make_project({"echoes": source})
 

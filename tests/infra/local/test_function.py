@@ -14,7 +14,7 @@ from tests.infra.local.support import SLEEPER, direct, post
 from tests.support import AECHO, ECHO
 
 
-def test_a_timeout_kills_the_process_and_the_next_event_starts_another(make_project, make_local, lines):
+def test_a_timeout_kills_the_process_and_the_next_event_starts_a_new_one(make_project, make_local, lines):
     settings = {"defaults": {"timeout_seconds": 3}}
     project = make_project({"sleeper": SLEEPER}, **{"lambda": settings})
 
@@ -37,7 +37,7 @@ def test_a_timeout_kills_the_process_and_the_next_event_starts_another(make_proj
     assert ["initDurationMs" in report["metrics"] for report in lines.reports] == [True, False, False, True, False]
 
 
-def test_none_reserved_is_a_switch_that_is_off(make_project, make_local):
+def test_reserved_concurrency_of_0_disables_a_function(make_project, make_local):
     project = make_project({"sleeper": SLEEPER}, **{"lambda": {"defaults": {"reserved_concurrency": 0}}})
 
     async def run():
@@ -48,7 +48,7 @@ def test_none_reserved_is_a_switch_that_is_off(make_project, make_local):
     asyncio.run(run())
 
 
-def test_six_megabytes_bound_event_and_answer(make_project, make_local):
+def test_events_and_answers_are_limited_to_6_mb(make_project, make_local):
     project = make_project({"sleeper": SLEEPER})
 
     async def run():
@@ -117,7 +117,7 @@ def test_a_process_that_exits_is_a_function_error_and_is_replaced(make_project, 
     assert after.error is None
 
 
-def test_a_long_error_keeps_its_name(make_project, make_local):
+def test_a_long_error_keeps_its_type(make_project, make_local):
     project = make_project({"sleeper": SLEEPER})
 
     async def run():

@@ -14,18 +14,18 @@ def project(make_project, monkeypatch):
 
 
 @pytest.mark.parametrize("command", ["local", "serve", "invoke"])
-def test_a_missing_key_is_told_before_anything_is_ready(project, capsys, command):
+def test_a_missing_model_key_is_reported_before_anything_is_ready(project, capsys, command):
     more = ["Echo", "--inputs", '{"question": "q"}'] if command == "invoke" else ["--port", "0"]
     assert main([command, *more, "--project", str(project)]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     (line,) = err.splitlines()
-    assert "OPENAI_API_KEY (of Echo)" in line
+    assert "OPENAI_API_KEY (for Echo)" in line
     assert f"{project}/.env" in line
     assert "--model-server" in line
 
 
-def test_a_key_may_be_in_the_variables_the_env_file_the_config_or_a_secret(project, make_project, monkeypatch):
+def test_a_model_key_can_come_from_variables_env_file_config_or_secret(project, make_project, monkeypatch):
     loaded = load_project(project)
     with pytest.raises(ConfigError):
         require_keys(loaded, ["Echo"], {})

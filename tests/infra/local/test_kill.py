@@ -1,4 +1,4 @@
-"""Whatever way the local Lambda ends, no process of it is left."""
+"""However the local Lambda ends, it leaves no process behind."""
 
 import contextlib
 import json
@@ -45,7 +45,7 @@ SLEEPS = 4
 
 
 def left():
-    """Processes that this test run started, without those that look for them."""
+    """Return the processes that this test run started, except those that search for them."""
     return {pid: line for pid, line in started_from_here().items() if not line.startswith("ps axeww")}
 
 
@@ -54,7 +54,7 @@ def sleeping():
 
 
 def call(url, **inputs):
-    """Call the program in the background; the answer may never come."""
+    """Call the program in the background; it may never answer."""
 
     def run():
         request = urllib.request.Request(url, json.dumps(inputs).encode(), {"Content-Type": "application/json"})
@@ -70,9 +70,9 @@ def call(url, **inputs):
     bool(sandbox.why_not_read_only((Path("/usr"),))), reason=str(sandbox.why_not_read_only((Path("/usr"),)))
 )
 @pytest.mark.parametrize("when", ["idle", "busy", "init"])
-def test_nothing_is_left_of_a_local_lambda_that_was_killed(make_project, command, monkeypatch, when):
+def test_a_killed_local_lambda_leaves_no_process(make_project, command, monkeypatch, when):
     project = make_project({"forks": FORKS}, **{"lambda": {"defaults": {"sqs": {}}}})
-    # The command itself imports the programs, too, to know them.
+    # The command itself also imports the programs.
     if when == "init":
         monkeypatch.setenv("FORK_AT_INIT", "1")
     with command("local", "--project", str(project), "--model-server", "--port", "0") as process:
@@ -86,8 +86,8 @@ def test_nothing_is_left_of_a_local_lambda_that_was_killed(make_project, command
         calling.join()
 
 
-def test_the_processes_of_a_test_run_are_found():
-    """The tests above would pass if they looked for the wrong thing."""
+def test_running_functions_are_found_by_the_process_search():
+    """Without this, the tests above could pass by searching for the wrong processes."""
     environment = {**os.environ, "TEST_RUN_OF_LOCAL": RUN}
     with subprocess.Popen(["sleep", "777"], env=environment, start_new_session=True) as process:
         wait_until(lambda: len(sleeping()) == 1)

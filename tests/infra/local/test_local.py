@@ -36,7 +36,7 @@ class Raises(dspy.Module):
 
 
 @pytest.mark.parametrize(("variables", "shown"), [({}, True), ({"DSPY_LAMBDA_EXCEPTION_TEXTS": "none"}, False)])
-def test_developers_are_shown_the_texts_of_exceptions_unless_they_say_no(
+def test_local_callers_see_exception_texts_unless_disabled(
     make_project, make_local, lines, monkeypatch, variables, shown
 ):
     for name, value in variables.items():
@@ -65,7 +65,7 @@ class Keys(dspy.Module):
 """
 
 
-# As an assumed role's, its keys expire; the SDK renews them 15 minutes before, at each look if they last for less.
+# Like an assumed role's, its keys expire; the SDK renews them 15 minutes before, or on each use if shorter-lived.
 EXPIRING = """
 import datetime, json, pathlib
 count = pathlib.Path(__file__).with_suffix(".count")
@@ -78,10 +78,10 @@ print(json.dumps({"Version": 1, **keys}))
 
 
 @pytest.mark.parametrize("name", ["AWS_PROFILE", "default", None])
-def test_programs_call_aws_with_the_developers_profile_which_is_renewed(
+def test_local_programs_use_the_developers_profile_and_renew_its_credentials(
     make_project, make_local, tmp_path, monkeypatch, name
 ):
-    """And with keys that nobody checks where there is no profile, so that the queues here can be called."""
+    """Without a profile, programs get fake keys, so that they can call the local queues."""
     for variable in [variable for variable in os.environ if variable.startswith("AWS_")]:
         monkeypatch.delenv(variable)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

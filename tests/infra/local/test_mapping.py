@@ -29,15 +29,15 @@ SENT = {"a", "b"}
         ("text", SENT),
     ],
 )
-def test_an_answer_fails_the_records_that_lambda_would_fail(answer, failed):
+def test_a_batch_answer_fails_the_same_records_as_on_lambda(answer, failed):
     assert failed_identifiers(json.dumps(answer).encode(), SENT) == failed
 
 
-def test_an_answer_that_is_no_json_fails_all():
+def test_a_batch_answer_that_is_not_json_fails_all_records():
     assert failed_identifiers(b"oops", SENT) == SENT
 
 
-def test_a_batch_with_a_bad_record_leaves_that_one_in_the_dead_letter_queue(make_project, make_local, models, lines):
+def test_only_the_bad_record_of_a_batch_ends_in_the_dead_letter_queue(make_project, make_local, models, lines):
     settings = {"defaults": {"sqs": {"batch_size": 10, "max_receive_count": 2, "backoff_seconds": 1}}}
     project = make_project({"aecho": AECHO}, **{"lambda": settings})
 
@@ -65,7 +65,7 @@ def test_a_batch_with_a_bad_record_leaves_that_one_in_the_dead_letter_queue(make
     assert told["message"] == "goes to the dead-letter queue after 2 receives (max_receive_count)"
 
 
-def test_batches_at_once_stay_within_maximum_concurrency(make_project, make_local, lines):
+def test_concurrent_batches_stay_within_maximum_concurrency(make_project, make_local, lines):
     settings = {"defaults": {"sqs": {"batch_size": 1, "maximum_concurrency": 2}, "reserved_concurrency": 5}}
     project = make_project({"sleeper": SLEEPER}, **{"lambda": settings})
 
@@ -82,7 +82,7 @@ def test_batches_at_once_stay_within_maximum_concurrency(make_project, make_loca
     assert [call["outcome"] for call in lines.records.calls] == ["success"] * 6
 
 
-def test_a_throttled_batch_goes_back_to_the_queue_and_is_done_later(make_project, make_local, lines):
+def test_a_throttled_batch_returns_to_the_queue_and_is_processed_later(make_project, make_local, lines):
     settings = {"defaults": {"sqs": {"batch_size": 1}, "reserved_concurrency": 1}}
     project = make_project({"sleeper": SLEEPER}, **{"lambda": settings})
 
@@ -98,7 +98,7 @@ def test_a_throttled_batch_goes_back_to_the_queue_and_is_done_later(make_project
     assert [call["source"] for call in lines.records.calls] == ["direct", "sqs"]
 
 
-def test_a_window_gathers_records_into_one_batch(make_project, make_local, lines):
+def test_a_batching_window_collects_records_into_one_batch(make_project, make_local, lines):
     settings = {"defaults": {"sqs": {"batch_size": 100, "window_seconds": 2}}}
     project = make_project({"sleeper": SLEEPER}, **{"lambda": settings})
 
@@ -112,7 +112,7 @@ def test_a_window_gathers_records_into_one_batch(make_project, make_local, lines
     assert len({call["function_request_id"] for call in lines.records.calls}) == 1
 
 
-def test_records_of_every_shape_are_polled_and_split_to_fit(make_project, make_local, lines):
+def test_records_of_every_size_are_polled_and_split_to_fit_6_mb(make_project, make_local, lines):
     settings = {"defaults": {"sqs": {"batch_size": 10}}}
     project = make_project({"sleeper": SLEEPER}, **{"lambda": settings})
     large = json.dumps({"more": "x" * 1_000_000})
@@ -130,7 +130,7 @@ def test_records_of_every_shape_are_polled_and_split_to_fit(make_project, make_l
     assert [call["outcome"] for call in lines.records.calls] == ["success"] * 10
 
 
-def test_the_poller_outlives_a_queue_that_cannot_be_read(make_project, make_local, lines, monkeypatch):
+def test_the_poller_survives_a_queue_that_cannot_be_read(make_project, make_local, lines, monkeypatch):
     project = make_project({"sleeper": SLEEPER}, **{"lambda": {"defaults": {"sqs": {}}}})
 
     async def run():
@@ -152,7 +152,7 @@ def test_the_poller_outlives_a_queue_that_cannot_be_read(make_project, make_loca
     assert any("cannot be read" in line.get("message", "") for line in lines.lines)
 
 
-def test_a_rate_limited_record_is_done_when_the_provider_has_room_again(make_project, make_local, models, lines):
+def test_a_rate_limited_record_succeeds_once_the_provider_allows_it(make_project, make_local, models, lines):
     settings = {"defaults": {"sqs": {"max_receive_count": 3}, "timeout_seconds": 3}}
     project = make_project({"aecho": AECHO}, **{"lambda": settings})
     models.behave(rate_limit_rate=1, retry_after_seconds=4)

@@ -1,4 +1,4 @@
-"""moto's SQS with and without the patches, each in a server of its own."""
+"""moto's SQS with and without the patches, each in its own server."""
 
 import sys
 import threading
@@ -55,7 +55,7 @@ def receive(server):
 
 @pytest.fixture
 def hurried_threads():
-    """Switch threads so often that an update without a lock is seen to go wrong."""
+    """Switch threads so often that unlocked updates fail visibly."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -78,8 +78,8 @@ def wait_until_visible():
     time.sleep(VISIBILITY_SECONDS + 0.1)
 
 
-def test_moto_alone_delivers_a_later_message_first(make_queue, send, receive, monkeypatch):
-    """The fault that the patch is for. Once moto keeps the order itself, this fails and the patch can go."""
+def test_unpatched_moto_delivers_a_later_fifo_message_first(make_queue, send, receive, monkeypatch):
+    """The fault that the patch fixes. Once moto keeps the order, this test fails and the patch can be removed."""
     monkeypatch.setattr(moto_sqs.SQSBackend, "receive_message", moto_patches.receive_as_moto)
     queue = make_queue()
     send(queue, "g", "1", "2")
@@ -88,7 +88,7 @@ def test_moto_alone_delivers_a_later_message_first(make_queue, send, receive, mo
     assert bodies(receive(queue)) == ["2"]
 
 
-def test_messages_that_became_visible_again_come_in_order(make_queue, send, receive):
+def test_messages_that_become_visible_again_are_delivered_in_order(make_queue, send, receive):
     queue = make_queue()
     send(queue, "g", "1", "2", "3")
     assert bodies(receive(queue, most=2)) == ["1", "2"]
@@ -96,7 +96,7 @@ def test_messages_that_became_visible_again_come_in_order(make_queue, send, rece
     assert bodies(receive(queue)) == ["1", "2", "3"]
 
 
-def test_a_message_in_flight_blocks_its_group_and_no_other(server, make_queue, send, receive):
+def test_a_message_in_flight_blocks_only_its_own_group(server, make_queue, send, receive):
     queue = make_queue()
     send(queue, "g", "1", "2", "3")
     first, second = receive(queue, most=2)
@@ -108,7 +108,7 @@ def test_a_message_in_flight_blocks_its_group_and_no_other(server, make_queue, s
     assert bodies(receive(queue)) == ["3"]
 
 
-def test_a_head_that_stays_invisible_longer_blocks_those_behind_it(server, make_queue, send, receive):
+def test_an_invisible_head_blocks_the_rest_of_its_message_group(server, make_queue, send, receive):
     queue = make_queue()
     send(queue, "g", "1", "2")
     head = receive(queue)[0]["ReceiptHandle"]
@@ -119,7 +119,7 @@ def test_a_head_that_stays_invisible_longer_blocks_those_behind_it(server, make_
 
 
 @pytest.mark.parametrize("received_again", [False, True])
-def test_who_no_longer_has_a_message_cannot_hide_it(server, make_queue, send, receive, received_again):
+def test_an_expired_receipt_handle_cannot_hide_a_message(server, make_queue, send, receive, received_again):
     queue = make_queue()
     send(queue, "g", "1", "2")
     head = receive(queue)[0]["ReceiptHandle"]
@@ -143,7 +143,7 @@ def test_a_blocked_message_is_not_counted_as_received(make_queue, send, receive)
     assert counts == ["2", "1"]
 
 
-def test_a_head_received_too_often_moves_to_the_dead_letter_queue_and_frees_its_group(make_queue, send, receive):
+def test_a_head_over_the_receive_limit_moves_to_the_dead_letter_queue_and_unblocks_its_group(make_queue, send, receive):
     queue = make_queue(max_receive_count=2)
     send(queue, "g", "1", "2")
     for _ in range(2):
@@ -163,7 +163,7 @@ def test_a_long_poll_returns_when_a_message_arrives(make_queue, send, receive):
     timer.join()
 
 
-def test_many_senders_and_receivers_get_each_message_once_and_in_order(server, make_queue, send, receive):
+def test_concurrent_consumers_receive_each_message_once_and_in_order(server, make_queue, send, receive):
     queue = make_queue()
     groups, of_each, received, lock = "abcd", 20, [], threading.Lock()
 
@@ -180,9 +180,9 @@ def test_many_senders_and_receivers_get_each_message_once_and_in_order(server, m
 
 
 @pytest.mark.usefixtures("hurried_threads")
-def test_deletes_at_the_same_time_bring_no_message_back():
-    """moto alone rebuilds a queue's list of messages at each delete, in a thread per request."""
-    assert moto_patches.keep_order() is None
+def test_concurrent_deletes_restore_no_message():
+    """Unpatched moto rebuilds a queue's message list on each delete, in a thread per request."""
+    assert moto_patches.patch_fifo_order() is None
     queue = moto_sqs.Queue("Test", "us-east-1", "123456789012")
     handles = []
     for n in range(500):
@@ -194,12 +194,12 @@ def test_deletes_at_the_same_time_bring_no_message_back():
     assert queue._messages == []
 
 
-def test_the_patches_fit_this_moto():
-    assert moto_patches.keep_order() is None
+def test_the_patches_match_the_installed_moto():
+    assert moto_patches.patch_fifo_order() is None
 
 
-def test_a_moto_that_lacks_what_the_patches_use_is_left_alone(monkeypatch):
+def test_a_moto_without_the_patched_functions_is_not_patched(monkeypatch):
     monkeypatch.setattr(moto_sqs.SQSBackend, "receive_message", moto_patches.receive_as_moto)
     monkeypatch.delattr(moto_sqs.Message, "visible")
-    assert "visible" in moto_patches.keep_order()
+    assert "visible" in moto_patches.patch_fifo_order()
     assert moto_sqs.SQSBackend.receive_message is moto_patches.receive_as_moto

@@ -1,4 +1,4 @@
-"""What a provider's outage and a record's own fault come to, with time that passes SCALE times as fast.
+"""The effects of a provider's outage and of a record's own fault, with time running SCALE times as fast.
 
 Only the clocks are others: the pauses are what the handler says, in moto's seconds and in those of its LM.
 """
@@ -22,7 +22,7 @@ from tests.support import AECHO
 SCALE = 300
 OUTAGE_SECONDS = 600
 RECORDS = 10
-# In the function only: the tests' own process loads the project, too.
+# Only in the function: the test process also loads the project.
 QUICK_SLEEP = f"""
 import asyncio, os, time, types
 from dspy_lambda.models import registry
@@ -40,7 +40,7 @@ def _quick_queues(monkeypatch):
 
 
 class Provider:
-    """Refuses every request for as long as the outage lasts.
+    """Refuses every request during the outage.
 
     Attributes:
         requests: when each question was asked (`time.monotonic()`).
@@ -84,10 +84,10 @@ async def left_in(server, url):
 
 
 async def until_empty(server, queue, seconds=30):
-    """Wait for the queue's last message to be done or dead."""
+    """Wait until the queue's last message is processed or dead-lettered."""
     until = time.monotonic() + seconds
     empty = 0
-    while empty < 5:  # once is not enough: a message that is about to be visible again is counted nowhere for a moment
+    while empty < 5:  # once is not enough: a message that is becoming visible again is briefly not counted
         assert time.monotonic() < until, "the queue is not empty"
         await asyncio.sleep(0.05)
         empty = 0 if await left_in(server, queue.url) else empty + 1
@@ -111,8 +111,8 @@ async def send(server, queue, *bodies, **fields):
 @pytest.mark.parametrize(
     ("retry_after", "fifo"), [("0", False), ("1", False), ("60", False), ("60", True), ("1e308", False), (None, False)]
 )
-def test_an_outage_of_ten_minutes_costs_no_record_at_the_default_settings(make_project, lines, retry_after, fifo):
-    # Defaults but for this: an invocation's own time is real, and at SCALE would outlast the queue's patience.
+def test_a_ten_minute_outage_loses_no_record_with_default_settings(make_project, lines, retry_after, fifo):
+    # All defaults except this: an invocation takes real time, which at SCALE would exceed the queue's timeouts.
     sqs = {"visibility_timeout_seconds": 10_000, "fifo": fifo}
     project = make_project({"aecho": QUICK_SLEEP + AECHO}, **{"lambda": {"defaults": {"sqs": sqs}}})
 
@@ -120,7 +120,7 @@ def test_an_outage_of_ten_minutes_costs_no_record_at_the_default_settings(make_p
         provider = Provider(retry_after)
         variables = {"OPENAI_API_KEY": "k", "DSPY_LAMBDA_API_BASE": await provider.start()}
         async with LocalLambda(load_project(project), variables, lines) as local, local.mappings() as server:
-            await local.function("AEcho").invoke(b"{}")  # the cold start is not the outage's
+            await local.function("AEcho").invoke(b"{}")  # keep the cold start out of the outage
             queue = local.queues["AEcho"]
             provider.begin()
             fields = {"MessageGroupId": "g"} if fifo else {}
@@ -132,7 +132,7 @@ def test_an_outage_of_ten_minutes_costs_no_record_at_the_default_settings(make_p
     requests, refused, dead = asyncio.run(run())
     assert dead == 0
     assert len(requests) == RECORDS
-    # From the refusal: a request may have waited at this provider, for milliseconds that count SCALE times.
+    # Counted from the refusal: a request may have waited at the provider, for milliseconds that count SCALE times.
     gaps = [SCALE * (b - a) for name, times in requests.items() for a, b in zip(refused[name], times[1:], strict=False)]
     assert min(gaps) >= 1
     if fifo:
@@ -160,7 +160,7 @@ def make_faulty(project, lines, tmp_path):
     return LocalLambda(load_project(project), variables, lines)
 
 
-def test_a_record_that_always_raises_is_run_five_times_and_dead_with_the_reason(make_project, lines, tmp_path):
+def test_a_record_that_always_raises_is_dead_lettered_after_five_runs(make_project, lines, tmp_path):
     project = make_project({"faulty": FAULTY}, **{"lambda": {"defaults": {"sqs": {}}}})
 
     async def run():
@@ -178,8 +178,8 @@ def test_a_record_that_always_raises_is_run_five_times_and_dead_with_the_reason(
     assert Counter((tmp_path / "runs").read_text().split()) == {"raise": 5, "none": 1}
 
 
-def test_a_record_that_ends_its_environment_is_run_five_times_and_dead_with_the_reason(make_project, lines, tmp_path):
-    """By events of its own: an environment that starts anew each time keeps no time with a quick queue."""
+def test_a_record_that_kills_its_environment_is_dead_lettered_after_five_runs(make_project, lines, tmp_path):
+    """Sends its own events: an environment that restarts each time cannot keep up with an accelerated queue."""
     project = make_project({"faulty": FAULTY}, **{"lambda": {"defaults": {"sqs": {}}}})
     record = {"messageId": "m", "receiptHandle": "r", "body": '{"fault": "exit"}', "eventSource": "aws:sqs"}
     record["eventSourceARN"] = "arn:aws:sqs:us-east-1:123456789012:FaultyQueue"

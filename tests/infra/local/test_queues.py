@@ -6,7 +6,7 @@ from dspy_lambda_infra.config import Sqs
 from dspy_lambda_infra.local.queues import Queue, QueueServer
 
 
-def test_the_queues_server_asks_for_no_profile_of_the_developers(monkeypatch):
+def test_the_queue_client_does_not_use_the_developers_profile(monkeypatch):
     monkeypatch.setenv("AWS_PROFILE", "none-of-that-name")
     server = QueueServer()
     server.start()
@@ -22,7 +22,7 @@ def server():
 
 
 @pytest.mark.parametrize("fifo", [False, True])
-def test_a_queue_has_its_dead_letter_queue_its_receives_and_its_visibility_timeout(server, fifo):
+def test_a_local_queue_has_its_dead_letter_queue_receive_count_and_visibility_timeout(server, fifo):
     queue = Queue(server.client, "Echo", Sqs(fifo=fifo, max_receive_count=7), 42)
     assert queue.name == ("EchoQueue.fifo" if fifo else "EchoQueue")
     read = server.client.get_queue_attributes
@@ -37,7 +37,7 @@ def test_a_queue_has_its_dead_letter_queue_its_receives_and_its_visibility_timeo
     )
 
 
-def test_a_new_server_has_none_of_the_former_ones_queues(server):
+def test_a_new_queue_server_starts_without_earlier_queues(server):
     Queue(server.client, "Echo", Sqs(), 42)
     other = QueueServer()
     other.start()

@@ -29,18 +29,18 @@ class Screen(io.StringIO):
 
 
 def shown(line):
-    """What a terminal shows of a line, without the time of day."""
+    """Return what a terminal shows for a line, without the time of day."""
     text = line if isinstance(line, str) else json.dumps(line)
     return [part[9:] for part in readable("TriageFunction", text)]
 
 
-def test_a_call_is_one_line_of_a_terminal():
+def test_a_call_is_shown_as_one_terminal_line():
     (line,) = readable("TriageFunction", json.dumps(CALL))
     assert line[9:] == "Triage  success 325 ms, 1 LM call, 261+54 tokens, 0.000191 USD"
     assert len(line) <= 80
 
 
-def test_a_call_without_a_price_or_model_calls_says_nothing_of_them():
+def test_a_terminal_line_omits_unknown_price_and_absent_model_calls():
     assert shown(CALL | {"cost_usd": None, "lm_calls": 2}) == ["Triage  success 325 ms, 2 LM calls, 261+54 tokens"]
     assert shown(CALL | {"cost_usd": 0.0, "lm_calls": 0}) == ["Triage  success 325 ms"]
 
@@ -64,7 +64,7 @@ def test_a_failed_call_shows_the_exception_and_the_projects_own_frames():
     ]
 
 
-def test_an_invalid_call_shows_why_in_its_line():
+def test_an_invalid_call_shows_the_reason_on_its_line():
     invalid = CALL | {"outcome": "invalid_input", "lm_calls": 0, "exception": "The body is not JSON."}
     assert shown(invalid) == ["Triage  invalid_input: The body is not JSON."]
     misfit = invalid | {"exception": "The inputs do not fit the program: text: Field required."}
@@ -94,11 +94,11 @@ def test_an_invalid_call_shows_why_in_its_line():
         ),
     ],
 )
-def test_lines_that_are_no_calls_are_shown_shortly_or_left_out(line, texts):
+def test_log_lines_other_than_calls_are_shortened_or_omitted(line, texts):
     assert shown(line) == texts
 
 
-def test_lambdas_own_report_says_only_what_no_other_line_says():
+def test_lambdas_report_shows_only_what_no_other_line_shows():
     def report(**record):
         return {"type": "platform.report", "record": {"metrics": {"durationMs": 1.0}, **record}}
 
@@ -109,7 +109,7 @@ def test_lambdas_own_report_says_only_what_no_other_line_says():
     assert shown(report(errorType="InvalidInput", errorMessage="said by the runtime client")) == []
 
 
-def test_a_pipe_gets_the_lines_as_they_are():
+def test_a_pipe_gets_log_lines_unchanged():
     pipe, terminal = io.StringIO(), Screen()
     for stream in (pipe, terminal):
         log_to(stream)("TriageFunction", json.dumps(CALL))
@@ -126,7 +126,7 @@ def test_an_answer_is_indented_on_a_terminal_only():
     assert terminal.getvalue() == '{\n  "errorType": "InvalidInput"\n}\n'
 
 
-def test_the_log_of_a_handler_in_this_process_is_readable_line_by_line():
+def test_an_in_process_handlers_log_is_readable_line_by_line():
     screen = Screen()
     Terminal(screen, "serve").write(json.dumps(CALL) + "\n" + '{"message": "late", "level": "INFO"}\n')
     assert [line[9:].split()[0] for line in screen.getvalue().splitlines()] == ["Triage", "serve"]

@@ -1,4 +1,4 @@
-"""The Runtime API, called as a runtime client calls it."""
+"""The Runtime API, called as by a runtime client."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ from dspy_lambda_infra.local.runtime_api import RuntimeApi
 
 @pytest.fixture
 def run():
-    """Run a client's coroutine against a Runtime API; what it returns."""
+    """Run a client coroutine against a Runtime API and return its result."""
 
     def run(client):
         async def serve():
@@ -32,7 +32,7 @@ def run():
 INVOCATION = "/2018-06-01/runtime/invocation"
 
 
-def test_an_event_comes_with_its_id_and_its_deadline(run):
+def test_the_runtime_api_sends_an_event_with_id_and_deadline(run):
     async def client(api, session):
         assert not api.ready.is_set()
         ends = time.time() + 3
@@ -51,7 +51,7 @@ def test_an_event_comes_with_its_id_and_its_deadline(run):
 
 
 @pytest.mark.parametrize(("size", "status"), [(MAX_ANSWER_BYTES, 202), (MAX_ANSWER_BYTES + 1, 413)])
-def test_an_answer_over_6_mb_is_refused_and_ends_the_client(run, size, status):
+def test_an_answer_over_6_mb_is_refused_and_the_client_exits(run, size, status):
     async def client(api, session):
         answer = api.send("the-id", b"{}", time.time() + 3)
         async with session.post(f"{INVOCATION}/the-id/response", data=b"x" * size) as posted:
@@ -61,7 +61,7 @@ def test_an_answer_over_6_mb_is_refused_and_ends_the_client(run, size, status):
     assert run(client) == (status, "Function.ResponseSizeTooLarge" if refused else None, refused)
 
 
-def test_an_error_keeps_its_type(run):
+def test_the_runtime_api_keeps_an_errors_type(run):
     async def client(api, session):
         answer = api.send("the-id", b"{}", time.time() + 3)
         async with session.post(f"{INVOCATION}/the-id/error", data=b'{"errorType": "E"}') as posted:
@@ -72,7 +72,7 @@ def test_an_error_keeps_its_type(run):
 
 
 @pytest.mark.parametrize("payload", [b"no json", b"[]", b"{}"])
-def test_an_error_without_a_type_is_unhandled(run, payload):
+def test_an_error_without_a_type_is_reported_as_unhandled(run, payload):
     async def client(api, session):
         async with session.post("/2018-06-01/runtime/init/error", data=payload) as posted:
             assert posted.status == 202
@@ -88,11 +88,11 @@ def test_an_error_without_a_type_is_unhandled(run, payload):
         {"Host": "localhost:1"},
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
-        {"Sec-Fetch-Site": "cross-site"},  # an image's address: no Origin
+        {"Sec-Fetch-Site": "cross-site"},  # an image URL: no Origin
     ],
 )
 @pytest.mark.parametrize(("method", "path"), [("GET", f"{INVOCATION}/next"), ("POST", f"{INVOCATION}/the-id/response")])
-def test_what_a_web_page_could_send_is_refused_and_takes_no_event(run, method, path, headers):
+def test_the_runtime_api_refuses_web_page_requests_without_consuming_an_event(run, method, path, headers):
     async def client(api, session):
         answer = api.send("the-id", b"{}", time.time() + 3)
         async with session.request(method, path, headers=headers, data=b"[]" if method == "POST" else None) as got:

@@ -1,4 +1,4 @@
-"""What Lambda does not let a function do."""
+"""The restrictions of a function, as on Lambda."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ class Writer(dspy.Module):
 """
 
 
-def test_task_root_and_home_are_read_only_and_tmp_is_not(make_project, make_local, tmp_path):
+def test_task_root_and_home_are_read_only_and_tmp_is_writable(make_project, make_local, tmp_path):
     project = make_project({"writer": WRITER})
     outside = tmp_path / "elsewhere"
     outside.mkdir()
@@ -70,7 +70,7 @@ class Orphans(dspy.Module):
 
 
 @pytest.mark.parametrize("session", [False, True])
-def test_what_a_program_started_dies_with_its_environment(make_project, make_local, session):
+def test_child_processes_die_with_their_environment(make_project, make_local, session):
     project = make_project({"orphans": ORPHANS})
 
     async def run():

@@ -19,7 +19,7 @@ class Keeps(dspy.Module):
     async def aforward(self, write: str = "", seconds: float = 0, hold: bool = False, exit: bool = False) -> list[str]:
         if write: (folder / write).write_text("kept")
         if exit: os._exit(3)
-        if hold: re.match("(a+)+$", "a" * 64 + "b")  # keeps the interpreter's lock until the kill
+        if hold: re.match("(a+)+$", "a" * 64 + "b")  # holds the GIL until the kill
         await asyncio.sleep(seconds)
         return [os.environ["TMPDIR"], *FOUND]
 """
@@ -27,7 +27,7 @@ class Keeps(dspy.Module):
 
 @pytest.fixture
 def invoke_in_turn(make_project, make_local):
-    """The outputs of events, one after the other, by one function."""
+    """Run events one after another in one function and return the outputs."""
 
     def invoke_in_turn(*events):
         project = make_project({"keeps": KEEPS}, **{"lambda": {"defaults": {"timeout_seconds": 3}}})
@@ -43,7 +43,7 @@ def invoke_in_turn(make_project, make_local):
     return invoke_in_turn
 
 
-def test_environments_at_the_same_time_have_fresh_folders_of_their_own(make_project, make_local):
+def test_concurrent_environments_have_separate_fresh_tmp_folders(make_project, make_local):
     project = make_project({"keeps": KEEPS})
 
     async def run():
@@ -61,23 +61,23 @@ def test_environments_at_the_same_time_have_fresh_folders_of_their_own(make_proj
 
 
 @pytest.mark.parametrize("death", [{"exit": True}, {"hold": True}])
-def test_the_successor_of_a_dead_process_gets_its_folder_with_the_content(invoke_in_turn, death):
+def test_a_replacement_process_keeps_the_tmp_content(invoke_in_turn, death):
     first, _, third = invoke_in_turn({}, {"write": "left", **death}, {})
     assert third == [first[0], "left"]
     assert not Path(first[0]).exists()
 
 
-def test_a_warm_environment_keeps_its_folder(invoke_in_turn):
+def test_a_warm_environment_keeps_its_tmp_folder(invoke_in_turn):
     first, second = invoke_in_turn({"write": "mine"}, {})
     assert first == second
 
 
-def test_the_successor_of_a_failed_init_gets_its_folder_too(invoke_in_turn):
+def test_a_process_after_a_failed_init_keeps_the_tmp_content(invoke_in_turn):
     _, *failed = invoke_in_turn({"write": "bad-init", "exit": True}, {}, {})
     assert failed == [None, None]
 
 
-def test_the_front_s_command_leaves_no_folder(make_project, tmp_path, monkeypatch, command):
+def test_local_leaves_no_tmp_folder_behind(make_project, tmp_path, monkeypatch, command):
     folder = tmp_path / "tmp"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))

@@ -1,4 +1,4 @@
-"""The variables that the local Lambda gives its functions: those of the template, without starting a process."""
+"""The variables that the local Lambda sets for its functions, compared with the template's."""
 
 import sys
 
@@ -8,23 +8,23 @@ from dspy_lambda_infra.template.variables import stack_variables, variables
 from tests.support import AECHO, ECHO
 
 
-def test_functions_that_run_on_another_python_than_their_runtimes_are_told_of(make_project):
+def test_local_reports_a_python_version_that_differs_from_the_runtime(make_project):
     here = "{}.{}".format(*sys.version_info)
     other = "3.14" if here != "3.14" else "3.13"
     found = {}
     for version in (here, other):
         project = load_project(make_project({"echo": ECHO}, **{"lambda": {"runtime": f"python{version}"}}))
         found[version] = LocalLambda(project, limit_resources=False).other_python
-    assert found == {here: None, other: f"Python {here}; on Lambda they have {other}"}
+    assert found == {here: None, other: f"Python {here}; on Lambda they run on {other}"}
 
 
-def test_a_local_function_has_the_variables_of_its_template(make_project):
+def test_a_local_function_has_the_same_variables_as_in_the_template(make_project):
     settings = {"programs": {"AEcho": {"http": False, "preconnect": True}}}
     project = load_project(make_project({"echo": ECHO, "aecho": AECHO}, **{"lambda": settings}))
     local = LocalLambda(project, limit_resources=False)
     for name, function in project.functions.items():
         found = local.function(name).settings.variables
-        # Of secrets the template has the places only; here they are this machine's.
+        # The template has only the locations of secrets; here their values come from this machine.
         on_aws = {key for key in {**stack_variables(), **variables(project, function)} if "SECRET" not in key}
         assert on_aws - project.secrets(function).keys() <= found.keys()
         assert {key: found[key] for key in function.environment} == function.environment

@@ -6,7 +6,7 @@ from tests.support import ECHO
 
 @pytest.fixture
 def make(make_project):
-    """The resources of a project with one program, by its `lambda` section."""
+    """Return the resources of a project with one program, given its `lambda` section."""
 
     def build_from(settings=None, modules=None, **config):
         return resources(make_project(modules or {"echo": ECHO}, **{"lambda": settings or {}}, **config))

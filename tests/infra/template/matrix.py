@@ -1,4 +1,4 @@
-"""The configs that every tool is shown: all kinds of API and auth, with and without queues, schedules, and the rest."""
+"""The configs that every tool checks: all kinds of API and auth, with and without queues, schedules, and the rest."""
 
 from __future__ import annotations
 

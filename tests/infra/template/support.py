@@ -1,4 +1,4 @@
-"""Helpers of the template's tests that are no fixtures."""
+"""Helpers for the template's tests that are not fixtures."""
 
 from dspy_lambda_infra.project import load_project
 from dspy_lambda_infra.template import build

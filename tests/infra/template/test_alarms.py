@@ -1,7 +1,7 @@
 from dspy_lambda_infra.template.syntax import ref
 
 
-def test_alarms_watch_what_facts_ask_for_and_can_be_switched_off(make):
+def test_alarms_cover_failures_and_saturation_and_can_be_disabled(make):
     settings = {"defaults": {"sqs": {}, "timeout_seconds": 100, "daily_cost_usd": 2.5}}
     found = make(settings)
     alarms = {n.removeprefix("Echo").removesuffix("Alarm"): r["Properties"] for n, r in found.items() if "Alarm" in n}
@@ -21,7 +21,7 @@ def test_alarms_watch_what_facts_ask_for_and_can_be_switched_off(make):
     assert not any("Alarm" in name for name in make({**settings, "alarms": False}))
 
 
-def test_tokens_have_an_alarm_where_the_config_names_a_number(make):
+def test_daily_tokens_creates_a_token_alarm(make):
     alarm = make({"defaults": {"daily_tokens": 5000}})["EchoTokensAlarm"]["Properties"]
     assert alarm["Threshold"] == 5000
     read = {q["MetricStat"]["Metric"]["MetricName"]: q["MetricStat"] for q in alarm["Metrics"] if "MetricStat" in q}

@@ -42,12 +42,12 @@ PLAN = {
         ({"kind": "http", "auth": "none"}, None),
     ],
 )
-def test_an_api_is_open_only_where_the_config_says_so(make, api, auth):
+def test_an_api_requires_auth_unless_the_config_says_none(make, api, auth):
     found = make({"api": api})["HttpApi" if api.get("kind") == "http" else "Api"]
     assert found["Properties"].get("Auth") == auth
 
 
-def test_a_function_url_is_closed_unless_the_config_opens_it(make):
+def test_a_function_url_requires_auth_unless_the_config_says_none(make):
     for auth, type_ in (("iam", "AWS_IAM"), ("none", "NONE")):
         found = make({"api": {"kind": "url", "auth": auth}})
         for function in ("EchoFunction", "CatalogueFunction"):
@@ -72,14 +72,14 @@ def test_an_api_throttles_and_writes_access_logs(make):
         assert json.loads(log["Format"])["integrationStatus"] == "$context.integration.status"
 
 
-def test_an_http_apis_access_log_takes_no_place_in_the_accounts_policy(make):
-    """Which API Gateway extends by each log group that has not this prefix, up to 5,120 characters."""
+def test_an_http_apis_access_log_does_not_use_up_the_accounts_resource_policy(make):
+    """API Gateway extends it, up to 5,120 characters, for each log group without this prefix."""
     group = make({"api": {"kind": "http"}})["ApiLogGroup"]["Properties"]
     assert group["LogGroupName"] == sub("/aws/vendedlogs/${AWS::StackName}/api")
     assert "LogGroupName" not in make()["ApiLogGroup"]["Properties"]
 
 
-def test_a_browsers_preflight_needs_no_credentials(make):
+def test_preflight_routes_need_no_credentials(make):
     origins = {"cors_origins": ["https://a", "https://b"]}
     catalogue = make(server=origins)["CatalogueFunction"]["Properties"]
     preflights = [e["Properties"] for e in catalogue["Events"].values() if e["Properties"]["Method"] == "OPTIONS"]
@@ -92,12 +92,12 @@ def test_a_browsers_preflight_needs_no_credentials(make):
     assert "ToEchoPreflight" not in is_open["CatalogueFunction"]["Properties"]["Events"]
     url = make({"api": {"kind": "url"}}, server=origins)["EchoFunction"]["Properties"]["FunctionUrlConfig"]
     assert url["Cors"]["AllowOrigins"] == ["https://a", "https://b"]
-    # `*` covers any header but this one.
+    # `*` covers every header except this one.
     assert "Authorization" in url["Cors"]["AllowHeaders"]
     assert "Authorization" in http["HttpApi"]["Properties"]["CorsConfiguration"]["AllowHeaders"]
 
 
-def test_a_program_without_http_has_no_route_and_a_project_of_such_no_api(make):
+def test_a_program_without_http_has_no_route_and_only_such_programs_have_no_api(make):
     found = make({"defaults": {"http": False, "sqs": {}}})
     assert "Api" not in found
     assert "CatalogueFunction" not in found

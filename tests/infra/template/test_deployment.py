@@ -9,7 +9,7 @@ from tests.support import AECHO, ECHO
 
 @pytest.fixture
 def translated(make_project):
-    """A project of two programs, of which Echo has `deployment`, through AWS's own translator."""
+    """A project of two programs, translated by AWS's own translator; Echo has `deployment`."""
 
     def make(**settings):
         programs = {"Echo": {"deployment": {}, "sqs": {}, "schedule": {"expression": "rate(1 hour)"}}}
@@ -21,7 +21,7 @@ def translated(make_project):
     return make
 
 
-def test_calls_move_gradually_and_back_when_an_alarm_of_the_rollout_goes_off(translated):
+def test_traffic_shifts_gradually_and_rolls_back_on_a_rollout_alarm(translated):
     found = translated()["Resources"]
     (group,) = (r["Properties"] for r in found.values() if r["Type"] == "AWS::CodeDeploy::DeploymentGroup")
     alarms = [alarm["Name"]["Ref"] for alarm in group["AlarmConfiguration"]["Alarms"]]
@@ -32,7 +32,7 @@ def test_calls_move_gradually_and_back_when_an_alarm_of_the_rollout_goes_off(tra
 
 
 @pytest.mark.parametrize("alarms", [True, False])
-def test_the_alarms_are_of_60_seconds_and_there_whatever_other_alarms_are(translated, alarms):
+def test_rollout_alarms_have_60_second_periods_even_if_other_alarms_are_disabled(translated, alarms):
     found = translated(alarms=alarms)["Resources"]
     for name in ("EchoRolloutErrorsAlarm", "EchoRolloutFailuresAlarm"):
         queries = [query["MetricStat"] for query in found[name]["Properties"]["Metrics"] if "MetricStat" in query]
@@ -41,7 +41,7 @@ def test_the_alarms_are_of_60_seconds_and_there_whatever_other_alarms_are(transl
     assert dimensions == {"FunctionName": {"Ref": "EchoFunction"}, "Resource": {"Fn::Sub": "${EchoFunction}:live"}}
 
 
-def test_no_alarm_stops_a_deployment_all_at_once_which_may_be_the_fix(make_project):
+def test_an_all_at_once_deployment_is_not_stopped_by_alarms(make_project):
     settings = {"defaults": {"deployment": {"type": "AllAtOnce"}}}
     project = load_project(make_project({"echo": ECHO}, **{"lambda": settings}))
     found = translate(render(project, project.root), {})["Resources"]
@@ -53,7 +53,7 @@ def _metrics(alarm):
     return [q["MetricStat"]["Metric"] for q in alarm["Properties"]["Metrics"] if "MetricStat" in q]
 
 
-def test_everything_that_calls_goes_through_the_alias_which_has_the_on_failure_queue(translated):
+def test_all_event_sources_use_the_alias_which_has_the_on_failure_queue(translated):
     template = translated()
     found, alias = template["Resources"], {"Ref": "EchoFunctionAliaslive"}
     mapping, config = found["EchoFunctionQueue"]["Properties"], found["EchoFunctionEventInvokeConfig"]["Properties"]
@@ -66,7 +66,7 @@ def test_everything_that_calls_goes_through_the_alias_which_has_the_on_failure_q
 
 
 @pytest.mark.parametrize("settings", [{"deployment": {}}, {"snap_start": True}])
-def test_the_bare_name_has_the_same_retries_and_the_on_failure_queue(make_project, settings):
+def test_the_latest_version_has_the_same_retries_and_on_failure_queue(make_project, settings):
     settings = {**settings, "retry_attempts": 1}
     project = load_project(make_project({"echo": ECHO}, **{"lambda": {"defaults": settings}}))
     found = translate(render(project, project.root), {})["Resources"].values()
@@ -76,8 +76,8 @@ def test_the_bare_name_has_the_same_retries_and_the_on_failure_queue(make_projec
 
 
 @pytest.mark.parametrize("settings", [{"deployment": {}}, {"snap_start": True}])
-def test_an_alias_that_comes_or_goes_leaves_each_invoke_config_with_its_resource(make_project, settings):
-    """Else the update fails: CloudFormation makes a resource before it deletes the one that has the same name."""
+def test_adding_or_removing_an_alias_keeps_each_invoke_configs_resource(make_project, settings):
+    """Otherwise the update fails: CloudFormation creates a resource before it deletes the one with the same name."""
     owners = {}
     for defaults in ({}, settings):
         project = load_project(make_project({"echo": ECHO}, **{"lambda": {"defaults": defaults}}))
@@ -91,12 +91,12 @@ def test_an_alias_that_comes_or_goes_leaves_each_invoke_config_with_its_resource
     }
 
 
-def test_a_program_without_it_has_no_alias(translated):
+def test_a_program_without_gradual_deployment_has_no_alias(translated):
     found = translated()["Resources"]
     assert not any(name.startswith("AEcho") and "Alias" in name for name in found)
 
 
-def test_an_unknown_type_is_refused_with_those_that_there_are(make_project):
+def test_an_unknown_deployment_type_is_refused_with_the_known_ones(make_project):
     root = make_project({"echo": ECHO}, **{"lambda": {"defaults": {"deployment": {"type": "Canary"}}}})
     with pytest.raises(ConfigError, match=r"lambda\.defaults\.deployment\.type: .*Canary10Percent5Minutes"):
         load_project(root)

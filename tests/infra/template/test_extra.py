@@ -41,7 +41,7 @@ def project(make_project):
     return root
 
 
-def test_the_users_additions_are_merged(project):
+def test_template_extra_is_merged_into_the_template(project):
     template = build(load_project(project), project)
     function = template["Resources"]["EchoFunction"]["Properties"]
     assert function["MemorySize"] == 2048
@@ -53,7 +53,7 @@ def test_the_users_additions_are_merged(project):
     assert {"TableName", "ApiUrl"} <= set(template["Outputs"])
 
 
-def test_generating_again_loses_nothing(project):
+def test_regenerating_the_template_keeps_the_additions(project):
     assert render(load_project(project), project) == render(load_project(project), project)
     assert "Fn::Sub: ${AWS::StackName}-table" in render(load_project(project), project)
 
@@ -62,22 +62,22 @@ def test_generating_again_loses_nothing(project):
     ("text", "says"),
     [
         ("- a list", "must be a mapping"),
-        ("Ressources: {}", "there are: Parameters"),
+        ("Ressources: {}", "sections: Parameters"),
         ("Resources: [", "cannot be read"),
     ],
 )
-def test_a_file_that_is_no_addition_is_refused(project, capsys, text, says):
+def test_an_invalid_template_extra_file_is_refused(project, capsys, text, says):
     (project / "template.extra.yaml").write_text(text)
     assert main(["template", "--project", str(project), "--output", "-"]) == 2
     assert says in capsys.readouterr().err
 
 
-def test_an_empty_file_adds_nothing(project):
+def test_an_empty_template_extra_file_adds_nothing(project):
     (project / "template.extra.yaml").write_text("# nothing yet\n")
     assert "Table" not in build(load_project(project), project)["Resources"]
 
 
-def test_short_intrinsics_are_read_in_their_long_form_and_survive_a_round_trip():
+def test_short_form_intrinsics_become_long_form_and_survive_a_round_trip():
     text = 'A: !Ref B\nC: !If\n  - X\n  - !GetAtt D.E.F\n  - !Sub ["${E}", {E: !Ref F}]\nG: !Join ["", [a, b]]\n'
     once = load(text)
     assert load(dump(once)) == once
@@ -98,10 +98,10 @@ def test_short_intrinsics_are_read_in_their_long_form_and_survive_a_round_trip()
         ([1], {"Ref": "A"}),
     ],
 )
-def test_an_intrinsic_is_replaced_as_a_whole(base, over):
+def test_merging_replaces_an_intrinsic_as_a_whole(base, over):
     assert merge({"Property": base}, {"Property": over}) == {"Property": over}
 
 
-def test_a_condition_is_added_to_a_resource_and_replaces_nothing_of_it():
+def test_merging_adds_a_condition_to_a_resource_without_replacing_it():
     resource = {"Type": "AWS::SQS::Queue", "Properties": {}}
     assert merge(resource, {"Condition": "Prod"}) == {**resource, "Condition": "Prod"}

@@ -11,7 +11,7 @@ from tests.support import AECHO, ECHO
 SQS = {"batch_size": 20, "window_seconds": 3, "maximum_concurrency": 7, "max_receive_count": 9}
 
 
-def test_each_program_has_its_function_with_route_queue_and_limits(make):
+def test_each_program_has_a_function_with_its_route_queue_and_limits(make):
     defaults = {
         "timeout_seconds": 20,
         "memory_mb": 300,
@@ -35,7 +35,7 @@ def test_each_program_has_its_function_with_route_queue_and_limits(make):
     assert (mapping["BatchSize"], mapping["MaximumBatchingWindowInSeconds"]) == (20, 3)
     assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
     queue = found["EchoQueue"]["Properties"]
-    assert (queue["VisibilityTimeout"], queue["SqsManagedSseEnabled"]) == (123, True)  # the window counts
+    assert (queue["VisibilityTimeout"], queue["SqsManagedSseEnabled"]) == (123, True)  # includes the window
     assert queue["RedrivePolicy"]["maxReceiveCount"] == 9
     assert queue["MessageRetentionPeriod"] == 4 * 24 * 3600
     assert found["EchoDeadLetterQueue"]["Properties"]["MessageRetentionPeriod"] == 1_209_600
@@ -43,7 +43,7 @@ def test_each_program_has_its_function_with_route_queue_and_limits(make):
     assert function["LoggingConfig"]["LogGroup"] == ref("EchoLogGroup")
 
 
-def test_a_fifo_queue_and_a_schedule(make):
+def test_a_function_can_have_a_fifo_queue_and_a_schedule(make):
     settings = {"sqs": {"fifo": True}, "schedule": {"expression": "rate(1 hour)", "inputs": {"question": "q"}}}
     found = make({"defaults": settings})
     assert found["EchoQueue"]["Properties"]["FifoQueue"] is True
@@ -53,7 +53,7 @@ def test_a_fifo_queue_and_a_schedule(make):
     assert schedule["DeadLetterConfig"] == {"Arn": get_att("OnFailureQueue.Arn")}
 
 
-def test_a_schedules_name_is_left_to_the_stack_so_that_two_stacks_can_have_it(make_project):
+def test_schedules_have_no_fixed_name_so_that_two_stacks_do_not_collide(make_project):
     settings = {"defaults": {"schedule": {"expression": "rate(1 hour)"}}}
     project = load_project(make_project({"echo": ECHO}, **{"lambda": settings}))
     found = translate(render(project, project.root), {})["Resources"]
@@ -61,7 +61,7 @@ def test_a_schedules_name_is_left_to_the_stack_so_that_two_stacks_can_have_it(ma
     assert "Name" not in schedule
 
 
-def test_what_fails_asynchronously_goes_to_the_on_failure_queue(make):
+def test_failed_asynchronous_invocations_go_to_the_on_failure_queue(make):
     found = make({"defaults": {"retry_attempts": 1, "maximum_event_age_seconds": 600}})
     config = found["EchoLatestInvokeConfig"]["Properties"]
     assert (config["MaximumRetryAttempts"], config["MaximumEventAgeInSeconds"]) == (1, 600)
@@ -76,21 +76,21 @@ def test_the_catalogue_function_serves_the_shared_routes(make):
     assert routes == {("GET", path) for path in shared}
 
 
-def test_snap_start_is_one_setting(make):
+def test_snap_start_publishes_a_version_with_one_setting(make):
     function = make({"defaults": {"snap_start": True}})["EchoFunction"]["Properties"]
     assert function["SnapStart"] == {"ApplyOn": "PublishedVersions"}
     assert function["AutoPublishAlias"] == "live"
     assert "SnapStart" not in make()["EchoFunction"]["Properties"]
 
 
-def test_the_code_is_found_from_wherever_the_template_lies(make_project, tmp_path):
+def test_code_uri_is_relative_to_the_templates_folder(make_project, tmp_path):
     project = make_project({"echo": ECHO})
     found = build(load_project(project), tmp_path / "infra" / "sam")["Resources"]
     assert found["EchoFunction"]["Properties"]["CodeUri"] == os.path.join("..", "..", project.name)
     assert found["EchoFunction"]["Metadata"] == {"BuildMethod": "makefile", "ContextPath": "."}
 
 
-def test_an_image_has_its_context_where_build_puts_it(make):
+def test_an_images_context_is_the_folder_that_build_writes(make):
     function = make({"package_type": "Image"})["EchoFunction"]
     assert function["Metadata"]["DockerContext"] == "dist/EchoFunction"
     assert function["Properties"]["ImageConfig"] == {"Command": ["dspy_lambda.main.lambda_handler"]}

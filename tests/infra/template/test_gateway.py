@@ -1,9 +1,9 @@
 import json
 
 
-def test_a_gateways_throttle_is_429_a_function_that_cannot_be_invoked_503_an_unknown_path_404(make):
+def test_gateway_responses_map_throttle_to_429_uninvokable_to_503_unknown_path_to_404(make):
     responses = make()["Api"]["Properties"]["GatewayResponses"]
-    # API Gateway does not tell a function's throttle from an outage: 429 would hide the outage.
+    # API Gateway does not distinguish a throttled function from an outage: 429 would hide the outage.
     statuses = {"THROTTLED": 429, "INTEGRATION_FAILURE": 503}
     for kind, status in statuses.items():
         assert responses[kind]["StatusCode"] == status

@@ -1,4 +1,4 @@
-"""What two deployments are compared by."""
+"""The template metadata that deployments are compared by."""
 
 import json
 
@@ -19,7 +19,7 @@ def found(make_project):
     return found
 
 
-def test_models_programs_and_limits_are_shown_as_far_as_they_are_not_the_defaults(found):
+def test_metadata_has_models_programs_and_non_default_limits(found):
     registry = {"fast": {"model": "openai/a"}, "strong": {"model": "openai/b", "temperature": 0.5}}
     models = {"default": "fast", "registry": registry}
     config = found(models=models, program_models={"Echo": "strong"}, server={"sync_worker_threads": 7})
@@ -29,13 +29,13 @@ def test_models_programs_and_limits_are_shown_as_far_as_they_are_not_the_default
     assert config["models"]["registry"]["strong"] == {"model": "openai/b", "temperature": 0.5}
 
 
-def test_neither_a_key_nor_what_an_address_holds_of_one_is_shown(found):
+def test_metadata_contains_no_key_not_even_from_a_url(found):
     config = found(models={"default": "fast", "registry": {"fast": KEYED}})
     assert config["models"]["registry"]["fast"] == {"model": "openai/a", "api_base": "https://host:1/v1"}
     assert "secret" not in json.dumps(config)
 
 
-def test_the_config_is_read_back_from_a_template_that_has_it(found):
+def test_the_deployed_config_is_read_back_from_template_metadata(found):
     assert deployed_config({"Metadata": {METADATA: {"Config": {"a": 1}}}}) == {"a": 1}
     assert deployed_config({"Metadata": {"Other": {}}}) is None
     assert deployed_config({}) is None

@@ -6,13 +6,13 @@ from tests.support import ECHO
 
 
 @pytest.mark.parametrize(("kind", "address"), [("rest", "https://${Api}."), ("http", "https://${HttpApi}.")])
-def test_the_address_is_that_of_the_api(make_project, kind, address):
+def test_the_api_url_output_matches_the_kind_of_api(make_project, kind, address):
     project = make_project({"echo": ECHO}, **{"lambda": {"api": {"kind": kind}}})
     assert template(project)["Outputs"]["ApiUrl"]["Value"]["Fn::Sub"].startswith(address)
 
 
-def test_the_dashboards_link_is_given_where_the_console_has_that_address(make_project):
-    """China's and the government's consoles are elsewhere."""
+def test_the_dashboard_link_exists_only_in_the_commercial_partition(make_project):
+    """The consoles for China and GovCloud have other addresses."""
     found = template(make_project({"echo": ECHO}))
     condition = found["Conditions"][found["Outputs"]["DashboardUrl"]["Condition"]]
     assert condition == {"Fn::Equals": [ref("AWS::Partition"), "aws"]}

@@ -9,7 +9,7 @@ def test_queues_outlive_the_stack(make):
     assert all((q["DeletionPolicy"], q["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain") for q in queues)
 
 
-def test_one_policy_lets_every_queue_be_reached_over_tls_only(make):
+def test_one_policy_requires_tls_for_every_queue(make):
     found = make({"defaults": {"sqs": {}}}, {"echo": ECHO, "aecho": AECHO})
     (policy,) = (r["Properties"] for r in found.values() if r["Type"] == "AWS::SQS::QueuePolicy")
     queues = {name for name, resource in found.items() if resource["Type"] == "AWS::SQS::Queue"}
@@ -23,7 +23,7 @@ def test_no_queue_redrives_into_the_on_failure_queue(make):
     assert make()["OnFailureQueue"]["Properties"]["RedriveAllowPolicy"] == {"redrivePermission": "denyAll"}
 
 
-def test_a_program_without_a_queue_has_none_of_its_parts(make):
+def test_a_program_without_sqs_has_no_queue_resources(make):
     found = make({"alarms": False})
     echo = {"EchoFunction", "EchoLatestInvokeConfig", "EchoRole", "EchoLogGroup"}
     assert {name for name in found if name.startswith("Echo")} == echo

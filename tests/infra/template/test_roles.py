@@ -9,7 +9,7 @@ from tests.infra.template.support import resources, statements, variables
 from tests.support import ECHO
 
 
-def test_secrets_of_other_accounts_are_granted_by_their_arns(make):
+def test_secrets_in_other_accounts_are_granted_by_arn(make):
     secret = "arn:aws:secretsmanager:eu-central-1:999999999999:secret:openai"
     parameter = "arn:aws:ssm:eu-central-1:999999999999:parameter/shared/key"
     places = {"OPENAI_API_KEY": f"secretsmanager:{secret}#key", "DB": f"ssm:{parameter}"}
@@ -19,7 +19,7 @@ def test_secrets_of_other_accounts_are_granted_by_their_arns(make):
     assert granted["['ssm:GetParameter', 'ssm:GetParameters']"] == sub(parameter)
 
 
-def test_a_function_may_touch_its_own_things_and_no_more(make):
+def test_a_functions_role_allows_only_its_own_resources(make):
     found = make({"defaults": {"sqs": {}, "secrets": []}})
     first = [(action if isinstance(action, str) else action[0], r) for action, r in statements(found)][:4]
     assert first == [
@@ -35,10 +35,10 @@ def test_a_function_may_touch_its_own_things_and_no_more(make):
 
 
 @pytest.mark.parametrize("name", MATRIX)
-def test_no_resource_is_named_by_a_star_but_where_aws_knows_no_other(make_project, name):
+def test_policies_use_star_resources_only_where_aws_requires_them(make_project, name):
     settings, server = MATRIX[name]
     found = resources(make_project({"echo": ECHO}, server=server, **{"lambda": settings}))
-    managed = ("ApiLogsRole", "DeploymentRole")  # have AWS's own policies
+    managed = ("ApiLogsRole", "DeploymentRole")  # use AWS managed policies
     for role in (r for r in found if r.endswith("Role") and r not in managed):
         wide = [action for action, resource in statements(found, role) if resource == "*"]
         assert all(all(a.startswith(("ec2:", "xray:")) for a in actions) for actions in wide)
@@ -55,7 +55,7 @@ def key_statements(found):
     return [s for s in policy["PolicyDocument"]["Statement"] if "kms:Decrypt" in s["Action"]]
 
 
-def test_a_key_is_used_through_services_only(make):
+def test_kms_keys_are_usable_only_through_services(make):
     (statement,) = key_statements(make({"kms_key_arn": KEY}))
     via = [service["Fn::Sub"] for service in statement["Condition"]["StringEquals"]["kms:ViaService"]]
     assert via == [
@@ -64,7 +64,7 @@ def test_a_key_is_used_through_services_only(make):
     assert statement["Resource"] == [KEY]
 
 
-def test_secrets_under_keys_of_their_own_can_be_read_by_whom_they_are_for(make):
+def test_roles_can_decrypt_secrets_under_customer_managed_keys(make):
     registry = {"fast": {"model": "openai/a", "env": "FAST_KEY"}}
     settings = {"secrets_kms_key_arns": [OTHER_KEY]}
     (statement,) = key_statements(make(settings, models={"default": "fast", "registry": registry}))
@@ -85,6 +85,6 @@ def test_every_role_stays_within_the_permissions_boundary(make_project, name):
     assert {name for name, role in roles.items() if role.get("PermissionsBoundary") != boundary} == set()
 
 
-def test_api_gateways_log_role_is_for_this_account(make):
+def test_api_gateways_log_role_is_restricted_to_this_account(make):
     (statement,) = make()["ApiLogsRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
     assert statement["Condition"] == {"StringEqualsIfExists": {"aws:SourceAccount": ref("AWS::AccountId")}}

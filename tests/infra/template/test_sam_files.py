@@ -4,7 +4,7 @@ from dspy_lambda_infra.template import render
 from tests.support import ECHO
 
 
-def test_what_sam_build_needs_is_written_beside_and_nothing_of_the_users_is_overwritten(make_project, capsys):
+def test_sam_files_are_written_without_overwriting_the_users_own(make_project, capsys):
     project = make_project({"echo": ECHO})
     command = ["template", "--project", str(project), "--output", str(project / "template.yaml")]
     assert main(command) == 0
@@ -22,7 +22,7 @@ def test_what_sam_build_needs_is_written_beside_and_nothing_of_the_users_is_over
     assert "set build_in_source = true" in told
 
 
-def test_a_template_of_somebodys_own_is_left_alone(make_project, capsys):
+def test_a_hand_written_template_is_not_overwritten(make_project, capsys):
     project = make_project({"echo": ECHO})
     path = project / "template.yaml"
     path.write_text("Resources: {}\n")

@@ -15,30 +15,30 @@ TEMPLATE = {
 }
 
 
-def test_the_committed_template_is_read_with_its_intrinsics():
+def test_the_committed_template_loads_with_its_intrinsics():
     found = load((ROOT / "template.yaml").read_text())
     mapping = found["Resources"]["AnswerFunction"]["Properties"]["Events"]["Queue"]["Properties"]
     assert mapping["Queue"] == get_att("AnswerQueue.Arn")
 
 
-def test_what_is_written_is_read_back_the_same():
+def test_a_dumped_template_loads_back_unchanged():
     text = dump(TEMPLATE)
     assert load(text) == TEMPLATE
     assert dump(load(text)) == text
     assert "Text: |" in text
-    assert "&" not in text  # no aliases, which CloudFormation refuses
+    assert "&" not in text  # no aliases, which CloudFormation rejects
 
 
-def test_short_and_long_form_of_an_intrinsic_are_read_the_same():
+def test_short_and_long_form_intrinsics_load_alike():
     short = "a: !Ref Stage\nb: !GetAtt Queue.Arn\nc: !If [Reserve, 9, !Ref AWS::NoValue]\n"
     assert load(short) == {"a": ref("Stage"), "b": get_att("Queue.Arn"), "c": if_("Reserve", 9)}
 
 
 @pytest.mark.parametrize("value", [{"Condition": "Reserve"}, {"Ref": "a", "b": 1}, {}, [], "Ref"])
-def test_a_mapping_of_a_resources_own_is_not_an_intrinsic(value):
+def test_an_ordinary_mapping_is_not_an_intrinsic(value):
     assert not is_intrinsic(value)
 
 
-def test_a_text_that_is_not_yaml_is_refused():
+def test_invalid_template_yaml_is_refused():
     with pytest.raises(yaml.YAMLError):
         load("a: [")

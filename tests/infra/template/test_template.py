@@ -6,12 +6,12 @@ from tests.infra.template.matrix import MATRIX
 from tests.support import AECHO, ECHO
 
 
-def test_the_committed_template_is_what_the_generator_writes():
+def test_the_committed_template_matches_the_generator():
     assert render(load_project(QUICKSTART), ROOT) == (ROOT / "template.yaml").read_text(), "run: make template"
 
 
-def test_no_resource_changes_its_type_with_the_kind_of_api(make_project):
-    """CloudFormation refuses that, and the whole update."""
+def test_changing_the_api_kind_changes_no_resource_type(make_project):
+    """CloudFormation would reject the whole update."""
     types = {}
     for name, (settings, server) in MATRIX.items():
         project = load_project(make_project({"echo": ECHO}, server=server, **{"lambda": settings}))
@@ -20,7 +20,7 @@ def test_no_resource_changes_its_type_with_the_kind_of_api(make_project):
     assert {logical: kinds for logical, kinds in types.items() if len(kinds) > 1} == {}
 
 
-def test_logical_ids_stay_when_a_program_is_added(make):
+def test_adding_a_program_keeps_existing_logical_ids(make):
     before = make(modules={"echo": ECHO})
     after = make(modules={"echo": ECHO, "aecho": AECHO})
     assert {name for name in before if name not in after} == set()

@@ -7,7 +7,7 @@ from tests.infra.template.support import resources, statements, variables
 from tests.support import AECHO, ECHO
 
 
-def test_only_names_of_secrets_are_in_the_template_and_each_function_may_read_its_own(make_project):
+def test_the_template_has_only_secret_names_and_each_function_may_read_its_own(make_project):
     registry = {
         "fast": {"model": "openai/a", "env": "FAST_KEY"},
         "strong": {"model": "openai/b", "env": "STRONG_KEY"},
@@ -34,7 +34,7 @@ def test_only_names_of_secrets_are_in_the_template_and_each_function_may_read_it
     assert ("secretsmanager:GetSecretValue", sub(secret)) in statements(found, "AEchoRole")
 
 
-def test_a_functions_own_variables_do_not_replace_what_narrows_it(make):
+def test_configured_variables_cannot_override_the_functions_program(make):
     own = {"LEVEL": "high", "DSPY_LAMBDA_PROGRAM": "Other"}
     found = variables(make({"defaults": {"environment": own}}))
     assert (found["LEVEL"], found["DSPY_LAMBDA_PROGRAM"]) == ("high", "Echo")
@@ -51,12 +51,12 @@ LAYER = "arn:aws:lambda:us-east-1:177933569100:layer:AWS-Parameters-and-Secrets-
         ({"tracing": "otel", "layers": [LAYER]}, "AWS_LAMBDA_EXEC_WRAPPER", "/opt/otel-instrument"),
     ],
 )
-def test_a_setting_that_the_handler_must_know_is_a_variable_and_absent_without_it(make, settings, name, value):
+def test_handler_settings_become_variables_only_if_configured(make, settings, name, value):
     assert variables(make(settings))[name] == value
     assert name not in variables(make())
 
 
-def test_the_bytes_of_variables_are_counted_with_the_longest_names_of_stack_and_stage(make_project):
+def test_variable_sizes_assume_the_longest_stack_and_stage_names(make_project):
     def counted(**settings):
         project = load_project(make_project({"echo": ECHO}, app_id="app", **{"lambda": settings}))
         return environment_bytes(project, project.functions["Echo"])

@@ -14,7 +14,7 @@ NO_KEY = {"models": {"default": "fast", "registry": {"fast": {"model": "openai/a
 
 @pytest.fixture
 def version(make_project):
-    """The version of a function with an alias: its logical id, and its description.
+    """Return the logical id and description of the version of a function with an alias.
 
     SAM publishes one when the logical id changes; CloudFormation replaces one whose description changes, and so
     publishes another.
@@ -24,7 +24,7 @@ def version(make_project):
         settings["defaults"] = {"snap_start": True, **(defaults or {})}
         root = make_project({"echo": ECHO}, app_id="app", **{"lambda": settings}, **(config or {}))
         (root / EXTRA_FILE).write_text(yaml.safe_dump(extra))
-        text = render(load_project(root), root).replace(root.name, "project")  # the folder and module of a test
+        text = render(load_project(root), root).replace(root.name, "project")  # the test's folder and module
         found = translate(text, {})["Resources"]
         ((name, properties),) = (
             (name, r["Properties"]) for name, r in found.items() if r["Type"] == "AWS::Lambda::Version"
@@ -35,8 +35,8 @@ def version(make_project):
 
 
 @pytest.mark.parametrize("defaults", [{"deployment": {}}, {"snap_start": True}])
-def test_a_rotation_of_keys_publishes_a_version_where_there_are_keys(version, defaults):
-    """A parameter's value is no part of the function's text, by which SAM goes."""
+def test_rotating_secrets_publishes_a_version_of_functions_with_secrets(version, defaults):
+    """A parameter's value is not part of the function's text, which SAM compares."""
     assert "${SecretsVersion}" in version(defaults=defaults)[1]["Fn::Sub"]
     assert "Secrets" not in str(version(defaults=defaults, config=NO_KEY)[1])
 
@@ -53,7 +53,7 @@ def test_a_rotation_of_keys_publishes_a_version_where_there_are_keys(version, de
     ],
     ids=str,
 )
-def test_what_no_version_keeps_publishes_none_which_lambda_would_refuse(version, change):
+def test_settings_outside_versions_publish_no_version(version, change):
     before = {"defaults": {"sqs": {}}} if "sqs" in change.get("defaults", {}) else {}
     assert version(**change) == version(**before)
 
@@ -76,5 +76,5 @@ def test_what_no_version_keeps_publishes_none_which_lambda_would_refuse(version,
     ],
     ids=str,
 )
-def test_what_a_version_keeps_publishes_one(version, change):
+def test_settings_within_versions_publish_a_version(version, change):
     assert version(**change) != version()

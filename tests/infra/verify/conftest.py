@@ -15,7 +15,7 @@ def credentials(monkeypatch):
 
 @pytest.fixture
 def account(credentials, monkeypatch):
-    """An account in moto, with Lambda's quotas, which moto does not know; a way to make clients."""
+    """A moto account with Lambda's quotas, which moto does not support; creates clients."""
     limits = {"ConcurrentExecutions": 1000, "UnreservedConcurrentExecutions": 1000}
     monkeypatch.setattr("dspy_lambda_infra.deploy.account.account_limits", lambda session: limits)
     with mock_aws():
@@ -23,7 +23,7 @@ def account(credentials, monkeypatch):
 
 
 class Keys:
-    """SSM, as far as the mock needs it."""
+    """The part of SSM that the mock needs."""
 
     value = "the key"
 
@@ -33,7 +33,7 @@ class Keys:
 
 @pytest.fixture
 def mock(credentials, monkeypatch):
-    """The mock function behind HTTP, as its function URL would be; its address."""
+    """Serve the mock function over HTTP like its function URL, and yield the address."""
     monkeypatch.setenv("MOCK_KEY", "/key")
     from dspy_lambda_infra.verify import mock as module
 

@@ -1,4 +1,4 @@
-"""A stack of which a test says what its API and its clients answer."""
+"""A fake stack: the test defines the answers of its API and its clients."""
 
 import json
 
@@ -13,14 +13,14 @@ def answer(status, body=None, **headers):
 
 
 class Client:
-    """A client that has the methods it is given, as functions of their arguments."""
+    """A client with the given functions as methods."""
 
     def __init__(self, **methods):
         self.__dict__.update(methods)
 
 
 class FakeStack(Stack):
-    """Its `answers` are what `request` returns: by a function of method, path, body, headers and authorized."""
+    """`answers` is a function of method, path, body, headers and authorized; `request` returns its result."""
 
     @classmethod
     def make(cls, answers=None, calls=(), kind="rest", auth="iam", deploy=None, **clients):

@@ -24,12 +24,12 @@ OWN = {"title": "Rate limited", "status": 429, "detail": "The model's provider l
         ("url", 429, OWN, False),
     ],
 )
-def test_the_gateways_own_answers_are_told_from_a_function_s(kind, status, body, own):
+def test_the_gateways_own_answers_are_distinguished_from_a_functions(kind, status, body, own):
     assert answers.is_gateways_own(kind, answer(status, body)) is own
 
 
 class Concurrency:
-    """Lambda's API on a function's concurrency."""
+    """Lambda's API for a function's concurrency."""
 
     def __init__(self, before):
         self.now = self.before = before
@@ -49,12 +49,12 @@ class Concurrency:
     ("throttled", "holds"),
     [
         (answer(BUSY.status, BUSY.body("an id"), retry_after="1"), True),
-        (answer(BUSY.status, BUSY.body("an id")), False),  # nothing says when to come back
+        (answer(BUSY.status, BUSY.body("an id")), False),  # no Retry-After
         (answer(429, OWN, retry_after="7"), False),  # the function's
         (answer(500, {"message": "Internal server error"}), False),
     ],
 )
-def test_only_the_gateways_own_answer_is_a_throttle_and_concurrency_is_restored(before, throttled, holds):
+def test_the_throttle_check_requires_the_gateways_answer_and_restores_concurrency(before, throttled, holds):
     concurrency = Concurrency(before)
     fine = answer(200, {"answer": "yes"})
     stack = FakeStack.make(lambda *_: throttled if concurrency.now == 0 else fine, **{"lambda": concurrency})
@@ -62,7 +62,7 @@ def test_only_the_gateways_own_answer_is_a_throttle_and_concurrency_is_restored(
     assert concurrency.now == before
 
 
-def test_concurrency_is_restored_after_an_error_too():
+def test_the_throttle_check_restores_concurrency_after_an_error():
     concurrency = Concurrency(2)
 
     def broken(*_):
@@ -76,7 +76,7 @@ def test_concurrency_is_restored_after_an_error_too():
 
 
 @pytest.mark.parametrize(("status", "holds"), [(502, True), (500, True), (429, False), (200, False)])
-def test_a_failure_that_looks_like_a_throttle_fails(status, holds):
+def test_a_failure_that_looks_like_a_throttle_fails_the_check(status, holds):
     assert answers.a_failure_is_no_throttle(FakeStack.make(lambda *_: answer(status, {})))[0] is holds
 
 
@@ -90,7 +90,7 @@ def test_a_failure_that_looks_like_a_throttle_fails(status, holds):
         ("url", "iam", 200, False),
     ],
 )
-def test_who_is_let_in(kind, auth, status, holds):
+def test_the_authorization_check_requires_a_refusal(kind, auth, status, holds):
     seen = []
 
     def answers_of(method, path, body, headers, authorized):
@@ -125,6 +125,6 @@ def gateway(allowed_headers="authorization,content-type", everybody=False, on_th
         ({"on_the_call": False}, False),
     ],
 )
-def test_cors(changes, holds):
+def test_the_cors_check_requires_exactly_the_configured_origin(changes, holds):
     stack = FakeStack.make(gateway(**changes), kind="http", auth="jwt")
     assert answers.browsers_of_the_configured_origin_may_call(stack)[0] is holds

@@ -20,7 +20,7 @@ def set_logs_role(account, name):
 
 
 @pytest.mark.parametrize("had_one", [True, False])
-def test_the_logs_role_of_the_account_is_what_it_was(session, account, had_one):
+def test_the_accounts_log_role_is_restored(session, account, had_one):
     arn = set_logs_role(account, "platform") if had_one else ""
     before = find_logs_role(session)
     set_logs_role(account, "verify")
@@ -28,13 +28,13 @@ def test_the_logs_role_of_the_account_is_what_it_was(session, account, had_one):
     assert account("apigateway").get_account().get("cloudwatchRoleArn", "") == arn
 
 
-def test_a_setting_that_could_not_be_read_is_left_alone(session, account):
+def test_an_unreadable_log_role_setting_is_not_changed(session, account):
     arn = set_logs_role(account, "platform")
     clean_up.restore_logs_role(session, LogsRole("", "unknown"))
     assert account("apigateway").get_account()["cloudwatchRoleArn"] == arn
 
 
-def test_a_role_that_the_stack_made_is_deleted_with_its_policies(session, account):
+def test_a_log_role_created_by_the_stack_is_deleted_with_its_policies(session, account):
     iam = account("iam")
     iam.create_role(RoleName="made", AssumeRolePolicyDocument="{}")
     statement = {"Effect": "Allow", "Action": "logs:PutLogEvents", "Resource": "*"}
@@ -45,7 +45,7 @@ def test_a_role_that_the_stack_made_is_deleted_with_its_policies(session, accoun
     assert iam.list_roles()["Roles"] == []
 
 
-def test_what_sam_uploaded_for_the_stack_is_deleted_and_nothing_else(session, account):
+def test_only_the_stacks_own_uploads_are_deleted(session, account):
     s3 = account("s3")
     s3.create_bucket(Bucket="sam")
     s3.put_bucket_versioning(Bucket="sam", VersioningConfiguration={"Status": "Enabled"})
@@ -59,7 +59,7 @@ def test_what_sam_uploaded_for_the_stack_is_deleted_and_nothing_else(session, ac
     assert left.get("DeleteMarkers", []) == []
 
 
-def test_image_repositories_of_the_stack_are_deleted(session, account):
+def test_the_stacks_image_repositories_are_deleted(session, account):
     for name in ("verify", "other"):
         repository = {"Type": "AWS::ECR::Repository", "Properties": {"RepositoryName": name}}
         body = json.dumps({"Resources": {"Repository": repository}})
@@ -70,7 +70,7 @@ def test_image_repositories_of_the_stack_are_deleted(session, account):
     assert [r["repositoryName"] for r in account("ecr").describe_repositories()["repositories"]] == ["other"]
 
 
-def test_a_step_that_fails_is_said_and_the_next_one_tried(session, account, capsys):
+def test_a_failed_cleanup_step_is_reported_and_the_next_one_runs(session, account, capsys):
     queue = account("sqs").create_queue(QueueName="kept")["QueueUrl"]
     gone = queue.replace("kept", "gone")
     resources = [("AWS::SQS::Queue", "GoneQueue", gone), ("AWS::SQS::Queue", "KeptQueue", queue)]

@@ -1,4 +1,4 @@
-"""The checks on the local Lambda: all but what only AWS has (authorization, CloudWatch, schedules, deployments)."""
+"""The checks on the local Lambda, except what only AWS has (authorization, CloudWatch, schedules, deployments)."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ EVERYWHERE = {
 
 
 class Concurrency:
-    """Lambda's API, as far as a throttle needs it, over a local function."""
+    """The part of Lambda's API that the throttle check needs, for a local function."""
 
     def __init__(self, function):
         self.function = function
@@ -45,7 +45,7 @@ class Concurrency:
 
 
 class LocalStack(Stack):
-    """The local Lambda as if it were deployed."""
+    """The local Lambda in the role of a deployed stack."""
 
     def client(self, service):
         return Concurrency(self.shared["function"]) if service == "lambda" else self.shared["sqs"]
@@ -55,7 +55,7 @@ class LocalStack(Stack):
 
 
 async def run(scenario, folder, mock, wanted=EVERYWHERE):
-    """The scenario's checks, as far as they can be run here, on the local Lambda; what they say."""
+    """Run the scenario's checks that work on the local Lambda and return their results."""
     folder = write_project(
         folder, f"verify-{scenario.name}", scenario.config(PLACEHOLDERS), dict(scenario.server or {})
     )
@@ -82,15 +82,15 @@ async def run(scenario, folder, mock, wanted=EVERYWHERE):
 
 
 @pytest.mark.parametrize("name", ["rest-iam", "http-iam", "url-iam"])
-def test_the_checks_hold_on_the_local_lambda(name, mock, tmp_path):
+def test_the_checks_pass_on_the_local_lambda(name, mock, tmp_path):
     scenario = next(s for s in SCENARIOS if s.name == name)
     seen = asyncio.run(run(scenario, tmp_path / "project", mock))
     assert len(seen) == {"rest-iam": 11, "http-iam": 7, "url-iam": 7}[name]
     assert {check: holds for check, (holds, _) in seen.items()} == dict.fromkeys(seen, True), seen
 
 
-def test_a_wrong_key_fails_the_first_check(mock, tmp_path, monkeypatch):
-    """The mock tells keys apart: otherwise a call would be answered without one."""
+def test_a_wrong_key_fails_the_first_check_on_the_local_lambda(mock, tmp_path, monkeypatch):
+    """The mock checks keys: otherwise it would answer calls without one."""
     monkeypatch.setattr("tests.infra.verify.conftest.Keys.value", "another key")
     scenario = next(s for s in SCENARIOS if s.name == "http-iam")
     seen = asyncio.run(run(scenario, tmp_path / "project", mock, {answers.a_call_is_answered}))

@@ -1,4 +1,4 @@
-"""`make verify-aws` itself, in moto: what is deployed, checked and deleted, and in which order."""
+"""`make verify-aws` itself, in moto: what it deploys, checks and deletes, and in which order."""
 
 import json
 
@@ -17,7 +17,7 @@ STACK = {
 
 @pytest.fixture
 def deployment(account, monkeypatch):
-    """Stands in for `dspy-lambda deploy`: makes a stack with a queue that it keeps; the arguments of each call."""
+    """Replaces `dspy-lambda deploy`: creates a stack with a retained queue; returns the arguments of each call."""
     calls = []
 
     def deploy(arguments):
@@ -32,7 +32,7 @@ def deployment(account, monkeypatch):
 
 @pytest.fixture
 def scenario(monkeypatch):
-    """The only scenario, with these checks."""
+    """Replace all scenarios with one that has these checks."""
 
     def only(**more):
         made = Scenario("rest-iam", lambda _: {}, **more)
@@ -63,7 +63,7 @@ def cannot(stack):
     return None, "no Docker"
 
 
-def test_checks_run_on_the_stack_and_on_what_it_leaves(deployment, account, scenario, capsys):
+def test_checks_run_on_the_stack_and_after_its_deletion(deployment, account, scenario, capsys):
     scenario(checks=(queue_is_there,), afterwards=(queue_is_there,))
     assert verify.main([]) == 0
     said = capsys.readouterr().out
@@ -75,7 +75,7 @@ def test_checks_run_on_the_stack_and_on_what_it_leaves(deployment, account, scen
     nothing_is_left(account)
 
 
-def test_a_check_that_breaks_fails_and_the_others_run(deployment, account, scenario, capsys):
+def test_a_check_that_raises_fails_and_the_others_run(deployment, account, scenario, capsys):
     scenario(checks=(breaks, queue_is_there))
     assert verify.main([]) == 1
     said = capsys.readouterr().out
@@ -84,7 +84,7 @@ def test_a_check_that_breaks_fails_and_the_others_run(deployment, account, scena
     nothing_is_left(account)
 
 
-def test_what_cannot_be_checked_is_counted_apart(deployment, account, scenario, capsys):
+def test_claims_that_cannot_be_checked_are_counted_separately(deployment, account, scenario, capsys):
     scenario(checks=(cannot,))
     assert verify.main([]) == 0
     said = capsys.readouterr().out
@@ -107,7 +107,7 @@ def test_a_failed_deployment_is_a_failed_verification(account, scenario, monkeyp
     nothing_is_left(account)
 
 
-def test_everything_is_deleted_after_an_interruption_too(deployment, account, scenario):
+def test_everything_is_deleted_after_an_interruption(deployment, account, scenario):
     def interrupted(stack):
         raise KeyboardInterrupt
 
@@ -117,9 +117,9 @@ def test_everything_is_deleted_after_an_interruption_too(deployment, account, sc
     nothing_is_left(account)
 
 
-def test_the_account_s_log_role_is_touched_only_when_asked_and_put_back(deployment, account, scenario):
-    def capture_process_output(stack):
-        """What a stack with a log role of its own does."""
+def test_the_accounts_log_role_is_changed_only_on_request_and_restored(deployment, account, scenario):
+    def take_over(stack):
+        """Do what a stack with its own log role does."""
         patch = {"op": "replace", "path": "/cloudwatchRoleArn", "value": "arn:aws:iam::123456789012:role/new"}
         stack.client("apigateway").update_account(patchOperations=[patch])
         return True, ""
@@ -132,7 +132,7 @@ def test_the_account_s_log_role_is_touched_only_when_asked_and_put_back(deployme
     assert not account("apigateway").get_account().get("cloudwatchRoleArn")
 
 
-def test_a_second_deployment_goes_to_the_same_stack(deployment, account, scenario, monkeypatch):
+def test_a_second_deployment_updates_the_same_stack(deployment, account, scenario, monkeypatch):
     def redeploy(stack):
         monkeypatch.setattr(verify, "dspy_lambda", lambda arguments: deployment.append(arguments) or 0)
         return stack.deploy(["--secrets-version", "2"]) == 0, ""
@@ -142,25 +142,25 @@ def test_a_second_deployment_goes_to_the_same_stack(deployment, account, scenari
     assert deployment[1] == [*deployment[0], "--secrets-version", "2"]
 
 
-def test_a_dry_run_checks_every_config_and_makes_nothing(account, capsys):
+def test_a_verification_dry_run_checks_every_config_and_creates_nothing(account, capsys):
     assert verify.main(["--dry-run"]) == 0
     said = capsys.readouterr().out
     for scenario in SCENARIOS:
         assert f"=== {scenario.name}" in said
     assert "api         url; auth: iam" in said
-    assert "would be checked:\n  An authorized call is answered" in said
+    assert "would check:\n  An authorized call is answered" in said
     assert said.count("AWS::Lambda::Function") >= len(SCENARIOS)
     nothing_is_left(account)
 
 
-def test_a_config_that_is_refused_fails_the_dry_run(account, monkeypatch, capsys):
+def test_a_refused_config_fails_the_verification_dry_run(account, monkeypatch, capsys):
     monkeypatch.setattr(verify, "SCENARIOS", (Scenario("rest-iam", lambda _: {"nonsense": 1}, checks=()),))
     assert verify.main(["--dry-run"]) == 2
     assert "nonsense" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("script", "why"), [("exit 0", None), ("exit 1", "does not run"), (None, "not installed")])
-def test_docker_must_run(monkeypatch, tmp_path, script, why):
+@pytest.mark.parametrize(("script", "why"), [("exit 0", None), ("exit 1", "is not running"), (None, "not installed")])
+def test_scenarios_with_images_require_a_running_docker(monkeypatch, tmp_path, script, why):
     if script:
         (tmp_path / "docker").write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / "docker").chmod(0o755)
@@ -169,6 +169,6 @@ def test_docker_must_run(monkeypatch, tmp_path, script, why):
     assert found is None if why is None else why in found
 
 
-def test_the_exit_status_is_of_the_failures_alone():
+def test_only_failed_claims_affect_the_exit_status():
     assert verify.report([Result("a", True, ""), Result("b", None, "")]) == 0
     assert verify.report([Result("a", True, ""), Result("b", False, "")]) == 1

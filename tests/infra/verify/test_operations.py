@@ -20,8 +20,8 @@ def no_waiting(monkeypatch):
         monkeypatch.setattr(module, "until", lambda *_: iter([None, None]))
 
 
-def test_the_dashboard_of_the_template_is_read_and_missing_metrics_are_named(account, tmp_path):
-    """The generated dashboard's body, in moto's CloudWatch, before and after metrics arrive."""
+def test_the_dashboard_check_names_missing_metrics(account, tmp_path):
+    """The generated dashboard in moto's CloudWatch, before and after metrics arrive."""
     scenario = SCENARIOS[0]
     project = load_project(write_project(tmp_path / "project", "dashboard", scenario.config(PLACEHOLDERS), {}))
     template = translate(render(project, project.root), {})
@@ -43,7 +43,7 @@ def test_the_dashboard_of_the_template_is_read_and_missing_metrics_are_named(acc
 @pytest.mark.parametrize(
     ("status", "rows", "holds"), [("Complete", [["a"]], True), ("Complete", [], False), ("Failed", [["a"]], False)]
 )
-def test_a_saved_query_that_fails_or_finds_nothing_fails(status, rows, holds):
+def test_the_query_check_fails_if_a_query_fails_or_finds_nothing(status, rows, holds):
     query = {"name": "stack/tokens and cost by program", "logGroupNames": ["g"], "queryString": "stats count(*)"}
     logs = Client(
         describe_query_definitions=lambda **_: {"queryDefinitions": [query]},
@@ -56,7 +56,7 @@ def test_a_saved_query_that_fails_or_finds_nothing_fails(status, rows, holds):
 @pytest.mark.parametrize(
     ("mode", "events", "holds"), [("none", [], None), ("new-role", [{}], True), ("new-role", [], False)]
 )
-def test_an_access_log_that_is_off_is_not_checked(mode, events, holds):
+def test_the_access_log_check_is_skipped_if_the_log_is_off(mode, events, holds):
     stacks = [{"Parameters": [{"ParameterKey": "ApiAccessLog", "ParameterValue": mode}]}]
     clients = {
         "cloudformation": Client(describe_stacks=lambda **_: {"Stacks": stacks}),
@@ -68,11 +68,11 @@ def test_an_access_log_that_is_off_is_not_checked(mode, events, holds):
 @pytest.mark.parametrize(
     ("call", "holds"), [({"outcome": "success", "source": "direct"}, True), ({"outcome": "x"}, False)]
 )
-def test_a_schedule_must_have_called_with_success(call, holds):
+def test_the_schedule_check_requires_a_successful_call(call, holds):
     assert operations.a_schedule_calls_its_program(FakeStack.make(calls=[call]))[0] is holds
 
 
-def test_a_rotation_puts_another_key_where_the_old_one_was(account):
+def test_the_rotation_check_replaces_the_key(account):
     name = "/stack/prod/MOCK_KEY"
     ssm = account("ssm")
     ssm.put_parameter(Name=name, Type="SecureString", Value="old")
@@ -84,7 +84,7 @@ def test_a_rotation_puts_another_key_where_the_old_one_was(account):
 
 
 def update(*, status=200, deployed=0, url="queue", waiting=0):
-    """The check of an update in place; what was deployed with, and whether it holds."""
+    """Run the check of an update in place; return the deployment's arguments and whether the claim holds."""
     options = []
     counts = {"ApproximateNumberOfMessages": "0", "ApproximateNumberOfMessagesNotVisible": str(waiting)}
     sent = [{"Id": str(n), "MessageId": f"m{n}"} for n in range(10)]
@@ -101,7 +101,7 @@ def update(*, status=200, deployed=0, url="queue", waiting=0):
     return options, operations.an_update_in_place_answers_throughout(stack)[0]
 
 
-def test_an_update_in_place():
+def test_the_update_check_requires_uninterrupted_answers_and_no_lost_record():
     assert update() == ([["--secrets-version", "2"]], True)
     assert update(status=502)[1] is False
     assert update(deployed=1)[1] is False
@@ -122,7 +122,7 @@ def test_an_update_in_place():
         (settings.the_function_is_in_the_vpc, {"VpcConfig": {"SubnetIds": []}}, False),
     ],
 )
-def test_what_a_setting_must_have_become(check, configuration, holds):
+def test_settings_checks_require_the_configured_values(check, configuration, holds):
     def answers(method, path, body, headers, authorized):
         return answer(200, {"answer": "none asked" if json.loads(body)["question"] == "no model" else "yes"})
 
@@ -132,7 +132,7 @@ def test_what_a_setting_must_have_become(check, configuration, holds):
 
 
 @pytest.mark.parametrize("queue_key", ["key", "alias/aws/sqs"])
-def test_everything_must_have_the_key(queue_key):
+def test_the_encryption_check_requires_the_key_everywhere(queue_key):
     counts = {"ApproximateNumberOfMessages": "0", "ApproximateNumberOfMessagesNotVisible": "0"}
     clients = {
         "lambda": Client(get_function_configuration=lambda **_: {"KMSKeyArn": "key"}),

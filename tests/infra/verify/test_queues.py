@@ -15,7 +15,7 @@ def no_waiting(monkeypatch):
 
 
 def sqs(*bodies):
-    """A queue of these messages."""
+    """Return a queue with these messages."""
     messages = [{"Body": json.dumps(body)} for body in bodies]
     return Client(receive_message=lambda **_: {"Messages": messages} if messages else {})
 
@@ -29,7 +29,7 @@ def sqs(*bodies):
         ([], False),
     ],
 )
-def test_the_event_itself_must_be_kept(kept, holds):
+def test_the_on_failure_check_requires_the_original_event(kept, holds):
     invoked = []
     stack = FakeStack.make(sqs=sqs(*kept), **{"lambda": Client(invoke=lambda **given: invoked.append(given))})
     assert queues.an_event_that_fails_for_good_is_kept(stack)[0] is holds
@@ -38,7 +38,7 @@ def test_the_event_itself_must_be_kept(kept, holds):
 
 
 def backoff(*times):
-    """The check, on a record whose calls ended at those times."""
+    """Run the check on a record whose calls ended at those times."""
     calls = [{"message_id": "m", "at": at} for at in times] + [{"message_id": "other", "at": 5.0}]
     client = Client(
         send_message_batch=lambda **_: {"Successful": [{"Id": "0", "MessageId": "m"}]},
@@ -47,7 +47,7 @@ def backoff(*times):
     return queues.a_limited_record_comes_back_after_a_backoff(FakeStack.make(calls=calls, sqs=client))[0]
 
 
-def test_a_record_must_come_back_neither_too_soon_nor_after_the_visibility_timeout():
+def test_the_backoff_check_requires_the_providers_delay():
     assert backoff(100, 115) is True
     assert backoff(100, 102) is False
     assert backoff(100, 225) is False
@@ -63,7 +63,7 @@ def test_a_record_must_come_back_neither_too_soon_nor_after_the_visibility_timeo
         ([0, 1, 1, 2, 3], 2, False),
     ],
 )
-def test_the_records_of_a_message_group_must_be_run_in_order(order, dead, holds):
+def test_the_fifo_check_requires_the_order_of_the_message_group(order, dead, holds):
     calls = [{"message_id": f"m{n}", "at": at} for at, n in enumerate(order)]
     sent = [{"Id": str(n), "MessageId": f"m{n}"} for n in range(4)]
     counts = {"ApproximateNumberOfMessages": str(dead), "ApproximateNumberOfMessagesNotVisible": "0"}
@@ -76,7 +76,7 @@ def test_the_records_of_a_message_group_must_be_run_in_order(order, dead, holds)
 
 
 @pytest.mark.parametrize("waiting", [0, 3])
-def test_an_empty_queue_has_outlived_nothing(waiting):
+def test_the_retention_check_requires_a_record_in_the_dead_letter_queue(waiting):
     counts = {"ApproximateNumberOfMessages": str(waiting), "ApproximateNumberOfMessagesNotVisible": "0"}
     client = Client(get_queue_attributes=lambda **_: {"Attributes": counts})
     assert queues.what_is_queued_outlives_the_stack(FakeStack.make(sqs=client))[0] is (waiting > 0)

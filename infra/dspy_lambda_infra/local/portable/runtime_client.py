@@ -1,6 +1,6 @@
 """awslambdaric's native module in pure Python, for machines (macOS) where that is not built.
 
-The runtime client itself is AWS's own; only the four calls of its C++ part are here.
+The runtime client itself is AWS's; only the four functions of its C++ part are replaced.
 Source: awslambdaric 4.2, lambda_runtime_client.py (what it calls), and
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html (what the calls do).
 """
@@ -22,7 +22,7 @@ def initialize_client(user_agent: str) -> None:
 
 
 def next() -> tuple[bytes, dict[str, Any]]:
-    """Wait for the next invocation: its event and its headers."""
+    """Wait for the next invocation and return its event and headers."""
     response, body = _call("GET", f"{_PREFIX}/next")
     headers: dict[str, Any] = dict(response.getheaders())
     headers["Lambda-Runtime-Deadline-Ms"] = int(headers["Lambda-Runtime-Deadline-Ms"])

@@ -1,4 +1,4 @@
-"""The checks: each is a claim (its docstring) and what was seen."""
+"""The checks: each consists of a claim (its docstring) and what was seen."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Check = Callable[[Stack], Seen]
 
 
 def claim(check: Check) -> str:
-    """What a check is about: the first line of its docstring."""
+    """Return a check's claim: the first line of its docstring."""
     return (check.__doc__ or check.__name__).strip().splitlines()[0]
 
 
 def waiting(stack: Stack, queue: str, seconds: float) -> int:
-    """How many records a queue still has when it is empty, or when that time is over."""
+    """Wait until a queue is empty or the time is over; return how many records it still has."""
     count = 0
     for _ in until(seconds):
         count = stack.count(queue)
@@ -26,7 +26,7 @@ def waiting(stack: Stack, queue: str, seconds: float) -> int:
 
 
 def until(seconds: float, pause: float = 5.0) -> Iterator[None]:
-    """Once at least, and again after each pause, for as long as that."""
+    """Yield at least once, and again after each pause, for that many seconds."""
     end = time.monotonic() + seconds
     while True:
         yield

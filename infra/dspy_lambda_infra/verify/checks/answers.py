@@ -1,4 +1,4 @@
-"""What HTTP callers get."""
+"""Checks of what HTTP callers get."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dspy_lambda_infra.verify.stack import Answer, Seen, Stack
 
 
 def a_call_is_answered(stack: Stack) -> Seen:
-    """An authorized call is answered, with its key from SSM."""
+    """An authorized call is answered, with the model's key from SSM."""
     answer = stack.call("why?")
     return answer.status == 200 and answer.json == {"answer": "yes"}, str(answer)
 
@@ -25,44 +25,44 @@ def the_shared_routes_answer(stack: Stack) -> Seen:
 
 
 def an_unauthorized_call_is_refused(stack: Stack) -> Seen:
-    """Without its signature, key or token no call is answered."""
+    """A call without a signature, key or token is refused."""
     answer = stack.request("POST", f"/{PROGRAM}", b'{"question": "why?"}', authorized=False)
-    # A REST API takes an unsigned request for an unknown path.
+    # A REST API treats an unsigned request like an unknown path.
     expected = (401, 403, 404) if (stack.kind, stack.auth) == ("rest", "iam") else (401, 403)
     return answer.status in expected, str(answer)
 
 
 def an_unknown_path_is_404(stack: Stack) -> Seen:
-    """An unknown path is 404."""
+    """An unknown path gives a 404."""
     answer = stack.request("GET", "/nothing-here")
     return answer.status == 404, str(answer)
 
 
 def errors_are_readable(stack: Stack) -> Seen:
-    """A bad body is a problem document, not base64."""
+    """A bad body gives a problem document, not base64."""
     answer = stack.request("POST", f"/{PROGRAM}", b"{")
     return answer.status == 400 and _is_problem(answer), str(answer)
 
 
 def a_provider_limit_reaches_the_caller(stack: Stack) -> Seen:
-    """The provider's 429 is a 429 of the function, with the provider's Retry-After."""
+    """The provider's 429 becomes the function's 429, with the provider's Retry-After."""
     answer = stack.call("limit")
     fine = (answer.status, answer.headers.get("retry-after")) == (429, "7") and _is_problem(answer)
     return fine and not is_gateways_own(stack.kind, answer), str(answer)
 
 
 def the_deadline_is_answered(stack: Stack) -> Seen:
-    """A slow model is a 504 of ours before the function's timeout, not a kill."""
+    """A slow model gives the handler's 504 before the function's timeout, not a kill."""
     return _is_deadline(stack.call("sleep 40"))
 
 
 def a_blocked_loop_is_answered(stack: Stack) -> Seen:
-    """A program that blocks the event loop is a 504 of ours before the function's timeout, not a kill."""
+    """A program that blocks the event loop gives the handler's 504 before the function's timeout, not a kill."""
     return _is_deadline(stack.call("block"))
 
 
 def a_throttle_is_the_gateways_own_answer(stack: Stack) -> Seen:
-    """A throttled function is 429 or 503 in the gateway's own words, which no function's answer looks like."""
+    """A throttled function gives the gateway's own 429 or 503, which is distinguishable from a function's answer."""
     before = stack.call("why?")
     with _no_concurrency(stack):
         answer = stack.call("why?")
@@ -77,13 +77,13 @@ def a_throttle_is_the_gateways_own_answer(stack: Stack) -> Seen:
 
 
 def a_failure_is_no_throttle(stack: Stack) -> Seen:
-    """A function whose process ends is a 5xx, never a 429: an outage does not look like a busy function."""
+    """A function whose process exits gives a 5xx, never a 429: an outage does not look like a busy function."""
     answer = stack.call("exit")
     return 500 <= answer.status < 600, f"{answer} {answer.headers.get('x-amzn-errortype', '')}"
 
 
 def a_used_up_process_is_replaced(stack: Stack) -> Seen:
-    """A process that has used up its threads replaces itself between two events, and loses none (execv)."""
+    """A process that has used up its threads replaces itself (execv) between two events without losing any."""
     first = stack.call("use up threads")
     others = [stack.call("how often replaced") for _ in range(3)]
     seen = "; ".join(str(answer) for answer in (first, *others))
@@ -91,7 +91,7 @@ def a_used_up_process_is_replaced(stack: Stack) -> Seen:
 
 
 def browsers_of_the_configured_origin_may_call(stack: Stack) -> Seen:
-    """CORS: a preflight request needs no credentials, and names the configured origin and no other."""
+    """CORS: preflight requests need no credentials, and allow the configured origin and no other."""
     seen: dict[str, tuple[int, str, str]] = {}
     for origin in (ORIGIN, "https://elsewhere.example"):
         headers = {
@@ -115,7 +115,7 @@ ORIGIN = "https://app.example"
 
 
 def is_gateways_own(kind: str, answer: Answer) -> bool:
-    """Whether the gateway made the answer itself: the template's words (REST), or AWS's own (the others)."""
+    """Whether the gateway itself produced the answer: the template's text (REST) or AWS's own (others)."""
     body = answer.json
     if not isinstance(body, dict):
         return False
@@ -131,7 +131,7 @@ def is_gateways_own(kind: str, answer: Answer) -> bool:
 
 @contextmanager
 def _no_concurrency(stack: Stack) -> Iterator[None]:
-    """Lambda throttles every invocation of a function that has no concurrency; what it had is put back."""
+    """Set the function's concurrency to 0, which throttles every invocation, and restore it afterwards."""
     function = {"FunctionName": stack.outputs[f"{PROGRAM}FunctionName"]}
     client = stack.client("lambda")
     before = client.get_function_concurrency(**function).get("ReservedConcurrentExecutions")

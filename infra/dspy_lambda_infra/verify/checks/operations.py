@@ -1,4 +1,4 @@
-"""What an operator sees and does: metrics, alarms, dashboard, schedules, a rotation, an update."""
+"""Checks of what an operator sees and does: metrics, alarms, dashboard, schedules, a rotation, an update."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def an_alarm_rises(stack: Stack) -> Seen:
 
 
 def the_dashboard_shows_metrics_that_exist(stack: Stack) -> Seen:
-    """The dashboard's series of calls, durations and tokens are metrics that CloudWatch has."""
+    """The dashboard's series of calls, durations and tokens match metrics in CloudWatch."""
     client = stack.client("cloudwatch")
     name = f"{stack.name}-{stack.session.region_name}"
     body = json.loads(client.get_dashboard(DashboardName=name)["DashboardBody"])
@@ -62,7 +62,7 @@ def the_dashboard_shows_metrics_that_exist(stack: Stack) -> Seen:
 
 
 def the_saved_queries_run(stack: Stack) -> Seen:
-    """Every saved Logs Insights query completes, and the one on cost finds calls."""
+    """Every saved Logs Insights query completes, and the one about cost finds calls."""
     logs = stack.client("logs")
     definitions = logs.describe_query_definitions(queryDefinitionNamePrefix=f"{stack.name}/")["queryDefinitions"]
     seen = {d["name"].rpartition("/")[2]: _run_query(logs, d) for d in definitions}
@@ -72,7 +72,7 @@ def the_saved_queries_run(stack: Stack) -> Seen:
 
 
 def the_access_log_is_written(stack: Stack) -> Seen:
-    """The API's access log has a line for a call."""
+    """The API's access log contains a line for a call."""
     parameters = stack.client("cloudformation").describe_stacks(StackName=stack.name)["Stacks"][0]["Parameters"]
     mode = next((p["ParameterValue"] for p in parameters if p["ParameterKey"] == "ApiAccessLog"), "")
     if mode == "none":
@@ -94,7 +94,7 @@ def a_schedule_calls_its_program(stack: Stack) -> Seen:
 
 
 def a_rotated_key_is_read_again(stack: Stack) -> Seen:
-    """After a rotation calls are answered again within two minutes, without a deployment."""
+    """After a key rotation, calls are answered again within two minutes, without a deployment."""
     stack.client("ssm").put_parameter(
         Name=key_parameter(stack.name), Type="SecureString", Overwrite=True, Value=secrets.token_urlsafe(24)
     )
@@ -108,7 +108,7 @@ def a_rotated_key_is_read_again(stack: Stack) -> Seen:
 
 
 def an_update_in_place_answers_throughout(stack: Stack) -> Seen:
-    """A deployment that restarts every environment keeps the queue, loses no record and answers all the while."""
+    """A deployment that restarts all environments keeps the queue, loses no record and answers throughout."""
     if stack.deploy is None:
         return None, "nothing to deploy with"
     url, dead = stack.queue(), stack.count(stack.dead_letter_queue())
@@ -126,7 +126,7 @@ def an_update_in_place_answers_throughout(stack: Stack) -> Seen:
 
 
 class _Calls:
-    """One call after another for as long as the block lasts."""
+    """Makes one call after another for the duration of the block."""
 
     def __init__(self, stack: Stack) -> None:
         self.answers: list[Answer] = []
@@ -155,7 +155,7 @@ def _exists(client: Any, service: str, metric: str) -> bool:
 
 
 def _run_query(logs: Any, definition: dict[str, Any]) -> tuple[str, int]:
-    """Its status in the end, and how many rows it found."""
+    """Run a query; return its final status and how many rows it found."""
     now = int(time.time())
     query = logs.start_query(
         logGroupNames=definition["logGroupNames"],

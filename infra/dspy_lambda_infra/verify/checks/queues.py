@@ -1,4 +1,4 @@
-"""What becomes of records and of asynchronous invocations."""
+"""Checks of what happens to records and asynchronous invocations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LIMITED_SECONDS = 40
 
 
 def a_bad_record_leaves_its_batch(stack: Stack) -> Seen:
-    """Of ten records one is bad: nine are done, one is in the dead-letter queue with its reason."""
+    """With one bad record in ten, nine are processed, and the bad one is in the dead-letter queue with its reason."""
     questions = [json.dumps({"question": f"q{n}"}) for n in range(9)]
     stack.send_bodies(*questions, "not JSON")
     reason, dead = "", stack.dead_letter_queue()
@@ -31,7 +31,7 @@ def a_bad_record_leaves_its_batch(stack: Stack) -> Seen:
 
 
 def a_record_that_ends_its_process_takes_no_other_along(stack: Stack) -> Seen:
-    """Of ten records one ends the process each time: nine are done, one is in the dead-letter queue."""
+    """With one record in ten that ends the process, nine are processed, and that one is in the dead-letter queue."""
     before = stack.count(stack.dead_letter_queue())
     stack.send(*(f"q{n}" for n in range(4)), "exit", *(f"q{n}" for n in range(4, 9)))
     counts = (0, 0)
@@ -43,8 +43,8 @@ def a_record_that_ends_its_process_takes_no_other_along(stack: Stack) -> Seen:
 
 
 def a_limited_record_comes_back_after_a_backoff(stack: Stack) -> Seen:
-    """A record that the provider limits comes back when the provider said (7 s), not after the visibility timeout."""
-    # Longer than the retries within one invocation, and not for ever: what is checked next finds the queue empty.
+    """A rate limited record is delivered again after the provider's 7 s, not after the visibility timeout."""
+    # Longer than the retries within one invocation, but limited: the next check needs an empty queue.
     (sent,) = stack.send(f"limit until {time.time() + _LIMITED_SECONDS:.0f}")
     names = ["VisibilityTimeout"]
     attributes = stack.client("sqs").get_queue_attributes(QueueUrl=stack.queue(), AttributeNames=names)
@@ -56,12 +56,12 @@ def a_limited_record_comes_back_after_a_backoff(stack: Stack) -> Seen:
             break
     pause = times[1] - times[0] if len(times) > 1 else None
     seen = f"again after {pause:.1f} s; the visibility timeout is {visibility} s" if pause else f"{len(times)} calls"
-    # Its call takes some of the time: the provider's 7 s count from the end of the first one.
+    # The call itself takes some of the time: the provider's 7 s start at the end of the first call.
     return pause is not None and 7 <= pause < visibility, seen
 
 
 def a_fifo_queue_keeps_its_order(stack: Stack) -> Seen:
-    """A failing record of a message group holds up those behind it until it is in the dead-letter queue."""
+    """A failing record holds up the rest of its message group until it is in the dead-letter queue."""
     sent = stack.send("q0", "raise", "q2", "q3", program=ORDERED)
     dead = stack.dead_letter_queue(ORDERED)
     order: list[int] = []
@@ -75,7 +75,7 @@ def a_fifo_queue_keeps_its_order(stack: Stack) -> Seen:
 
 
 def an_event_that_fails_for_good_is_kept(stack: Stack) -> Seen:
-    """An asynchronous invocation that fails for good is in the on-failure queue, with its event."""
+    """An asynchronous invocation that fails permanently is in the on-failure queue, with its event."""
     event = {"program": PROGRAM, "inputs": {"question": "raise"}}
     function = stack.outputs[f"{PROGRAM}FunctionName"]
     stack.client("lambda").invoke(FunctionName=function, InvocationType="Event", Payload=json.dumps(event).encode())
@@ -91,7 +91,7 @@ def an_event_that_fails_for_good_is_kept(stack: Stack) -> Seen:
 
 
 def what_is_queued_outlives_the_stack(stack: Stack) -> Seen:
-    """After the stack is deleted its dead-letter queue is there, with what was in it."""
+    """After the stack is deleted, its dead-letter queue remains, with its records."""
     waiting = stack.count(stack.dead_letter_queue())
     return waiting > 0, f"{waiting} in the dead-letter queue"
 

@@ -1,4 +1,4 @@
-"""What the config's switches become."""
+"""Checks of the config's switches."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from dspy_lambda_infra.verify.stack import Seen, Stack
 
 
 def the_function_is_arm64(stack: Stack) -> Seen:
-    """architecture: arm64 runs on Graviton, with an artifact that was built elsewhere."""
+    """architecture: arm64 runs on Graviton, with an artifact built on another platform."""
     found = _configuration(stack).get("Architectures")
     answer = stack.call("why?")
     return found == ["arm64"] and answer.status == 200, f"{found}; {answer}"
 
 
 def the_function_is_an_image(stack: Stack) -> Seen:
-    """package_type: Image answers as a zip does."""
+    """package_type: Image answers like a zip."""
     found = _configuration(stack).get("PackageType")
     answer = stack.call("why?")
     return found == "Image" and answer.status == 200, f"{found}; {answer}"
 
 
 def snap_start_is_on(stack: Stack) -> Seen:
-    """snap_start: the version that is called has a snapshot, and answers."""
+    """snap_start: the called version has a snapshot, and answers."""
     found = _configuration(stack).get("SnapStart", {}).get("OptimizationStatus")
     answer = stack.call("why?")
     return found == "On" and answer.status == 200, f"{found}; {answer}"
 
 
 def the_function_is_in_the_vpc(stack: Stack) -> Seen:
-    """vpc: the function has the subnet and answers; a program without a model needs no way out of it."""
+    """vpc: the function is in the subnet and answers; a program without a model needs no internet access."""
     found = _configuration(stack).get("VpcConfig", {}).get("SubnetIds")
     answer = stack.call("no model")
     fine = found == [(stack.shared or {}).get("Subnet")] and answer.json == {"answer": "none asked"}
@@ -39,7 +39,7 @@ def the_function_is_in_the_vpc(stack: Stack) -> Seen:
 
 
 def everything_is_encrypted_with_the_key(stack: Stack) -> Seen:
-    """kms_key_arn: function, queues and log groups have it, and a record goes through."""
+    """kms_key_arn: function, queues and log groups use it, and a record is processed."""
     key = (stack.shared or {}).get("KeyArn", "")
     function = _configuration(stack).get("KMSKeyArn")
     attributes = stack.client("sqs").get_queue_attributes(QueueUrl=stack.queue(), AttributeNames=["KmsMasterKeyId"])
@@ -52,7 +52,7 @@ def everything_is_encrypted_with_the_key(stack: Stack) -> Seen:
 
 
 def _configuration(stack: Stack) -> dict[str, Any]:
-    """Of the function, or of the version that its alias names."""
+    """Return the configuration of the function, or of the version behind its alias."""
     name = stack.outputs[f"{PROGRAM}FunctionName"]
     found: dict[str, Any] = stack.client("lambda").get_function_configuration(FunctionName=name)
     return found

@@ -306,7 +306,7 @@ def test_a_record_that_fails_without_an_outage_is_moved_at_each_fifth_receive(er
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "body", "is_moved"),
+    ("behavior", "body", "is_moved"),
     [
         ({"rate_limit_rate": 1, "retry_after_seconds": 30}, '{"question": "q"}', False),
         ({"error_rate": 1}, '{"question": "q"}', False),
@@ -319,12 +319,12 @@ def test_a_record_that_fails_without_an_outage_is_moved_at_each_fifth_receive(er
     ids=str,
 )
 def test_records_wait_out_outages_but_are_moved_for_other_failures(
-    server, queue, make_worker, models, behaviour, body, is_moved
+    server, queue, make_worker, models, behavior, body, is_moved
 ):
     worker = make_worker()
     event = receive(server, queue, body)
     event["Records"][0]["attributes"]["ApproximateReceiveCount"] = "5"
-    models.behave(**behaviour)
+    models.behave(**behavior)
     assert (failures(worker(event, Context(remaining_ms=3000))) == []) is is_moved
     assert bool(receive_dead(server, queue, 1 if is_moved else 0)) is is_moved
 

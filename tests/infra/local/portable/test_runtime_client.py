@@ -1,4 +1,4 @@
-"""The runtime client for where AWS's own one cannot be installed."""
+"""The runtime client for machines where AWS's native module cannot be installed."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ class Where(dspy.Module):
 """
 
 
-def test_the_portable_runtime_client_serves_as_the_native_one_does(make_project, models, tmp_path, monkeypatch):
+def test_the_portable_runtime_client_behaves_like_the_native_one(make_project, models, tmp_path, monkeypatch):
     from dspy_lambda_infra.local import environment
 
     folder = str(Path(environment.__file__).parent / "portable")
