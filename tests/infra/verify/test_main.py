@@ -124,7 +124,7 @@ def test_the_accounts_log_role_is_changed_only_on_request_and_restored(deploymen
         stack.client("apigateway").update_account(patchOperations=[patch])
         return True, ""
 
-    scenario(checks=(capture_process_output,))
+    scenario(checks=(take_over,))
     assert verify.main([]) == 0
     assert "--api-access-log" not in deployment[0]
     assert verify.main(["--new-logs-role"]) == 0

@@ -101,7 +101,7 @@ class Journal:
         return found.st_ino == self._inode and not found.st_nlink
 
     def end(self) -> None:
-        """Note the end of the batch. Done records that are not yet deleted stay noted, in case the process is replaced."""
+        """Note the end of the batch. Done records to delete stay noted, in case the process is replaced now."""
         self.begin([])
 
     def load(self) -> dict[str, int]:
