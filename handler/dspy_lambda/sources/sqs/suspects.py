@@ -55,6 +55,7 @@ class Suspects:
         self._done = {note["messageId"] for note in self.done}
         if self.died_with:
             self.suspect(self.died_with, alone=len(self.died_with) == 1)
+            self._keep()  # the journal's own note is gone, and this process may die before its first batch ends
 
     def suspect(self, identifiers: Iterable[str], *, alone: bool) -> None:
         """These ran when the process died or the loop stood still; `alone`: nothing else can have done it."""
@@ -74,11 +75,12 @@ class Suspects:
 
     def end(self) -> None:
         """The batch is over."""
-        if self._journal is None:
-            return
-        self._journal.end()
-        if not self._is_kept:
-            # Not with the next batch: the process may be replaced before that.
+        if self._journal is not None:
+            self._journal.end()
+            self._keep()  # not with the next batch: the process may be replaced before that
+
+    def _keep(self) -> None:
+        if self._journal is not None and not self._is_kept:
             self._journal.keep(self._known)
             self._is_kept = True
 
