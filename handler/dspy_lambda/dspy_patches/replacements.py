@@ -166,13 +166,14 @@ PROXY_LOOKUPS = Patch(
     is_for_speed=True,
 )
 
-# What DSPy hands to the thread pool although it is pure and short: with the disk cache off and the price map loaded,
-# as they are here.
+# What DSPy hands to the thread pool although it is pure and short: with the disk cache off, which a project may turn
+# on, and the price map loaded.
 _TARGET = (LM15_ENGINE, "_Routing._target")
+_CACHED, _STORE = (EXECUTION, "_cached"), (EXECUTION, "_store")
 PURE = (
     Name(EXECUTION, "prepare", PREPARE),
-    Name(EXECUTION, "_cached", "lm call asynchronous"),
-    Name(EXECUTION, "_store", "lm call result asynchronous"),
+    Name(*_CACHED, "lm call asynchronous"),
+    Name(*_STORE, "lm call result asynchronous"),
     Name(EXECUTION, "_price_result", "lm result response provider request"),
     Name(EXECUTION, "_price_legacy", "lm result provider"),
     Name("dspy.clients.capabilities", "capabilities", "lm"),
@@ -206,6 +207,10 @@ def is_pure(function: Callable[..., Any]) -> bool:
     name = (getattr(inner, "__module__", None), getattr(inner, "__qualname__", None))
     if name not in _pure:
         return False
+    if name in (_CACHED, _STORE):
+        import dspy
+
+        return not getattr(dspy.cache, "enable_disk_cache", True)
     if name == _TARGET:
         # Without a key of its own it may refresh a login over the network.
         return bool(getattr(getattr(inner.__self__, "config", None), "api_keys", None))
