@@ -55,12 +55,12 @@ class Invocation:
 
     Args:
         explain: makes of a failed call's error, and of what it describes, the error that the caller gets.
+        closes: `time.monotonic()` by which the answer must be on its way: the gateway's limit or Lambda's kill.
 
     Attributes:
         listener: is told of it, and of its calls.
         source: the event source (`rest`, `http`, `url`, `alb`, `sqs`, `direct`, `serve`).
         deadline: `time.monotonic()` at which every call must have ended; None for no deadline.
-        closes: `time.monotonic()` by which the answer must be on its way: the gateway's limit or Lambda's kill.
         answer_by: `time.monotonic()` at which the main thread answers, if the runner has not.
         ends: `time.monotonic()` of Lambda's own kill.
         answer_limit: what one call's outputs may come to; None for no limit.
@@ -91,7 +91,6 @@ class Invocation:
         self.request_id = request_id
         self.correlation_id = correlation_id
         self.deadline = deadline
-        self.closes = closes
         self.ends = ends
         self.answer_limit = answer_limit
         self.cold_start = cold_start

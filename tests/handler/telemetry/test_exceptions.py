@@ -123,7 +123,9 @@ def test_a_key_that_begins_another_one_leaves_nothing_of_it():
 
 @pytest.mark.parametrize("lm", [None, SimpleNamespace(kwargs=None), SimpleNamespace(kwargs={"api_key": ["x"]})])
 def test_an_lm_without_a_key_has_none_to_hide(lm):
+    before = list(exceptions._met)
     meet(lm)
+    assert list(exceptions._met) == before
 
 
 def test_keys_of_many_customers_do_not_grow_for_ever():
