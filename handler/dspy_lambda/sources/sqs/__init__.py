@@ -58,6 +58,9 @@ def prepare(environment: Environment) -> None:
 
 def begin(environment: Environment, event: dict[str, Any], context: Any) -> Invocation:
     """Its invocation."""
+    # Here, before the batch's programs run: `handle` and `late` may ask for it at once, and of two journals the one
+    # that is closed takes the other's lock along.
+    environment.part(Queues)
     return open_invocation(environment, context, "sqs", records=len(event["Records"]))
 
 
