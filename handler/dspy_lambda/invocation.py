@@ -55,12 +55,12 @@ class Invocation:
 
     Args:
         explain: returns the error for the caller, given a failed call's error and its cause.
+        closes: `time.monotonic()` by which the answer must be sent: the gateway's or Lambda's timeout.
 
     Attributes:
         listener: receives the events of the invocation and its calls.
         source: the event source (`rest`, `http`, `url`, `alb`, `sqs`, `direct`, `serve`).
         deadline: `time.monotonic()` at which every call must have ended; None for no deadline.
-        closes: `time.monotonic()` by which the answer must be sent: the gateway's or Lambda's timeout.
         answer_by: `time.monotonic()` at which the main thread answers if the runner has not.
         ends: `time.monotonic()` of Lambda's timeout.
         answer_limit: the maximum size of one call's outputs; None for no limit.
@@ -91,7 +91,6 @@ class Invocation:
         self.request_id = request_id
         self.correlation_id = correlation_id
         self.deadline = deadline
-        self.closes = closes
         self.ends = ends
         self.answer_limit = answer_limit
         self.cold_start = cold_start

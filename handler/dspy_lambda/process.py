@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-from dspy_lambda.settings import RESTARTS, Settings
+from dspy_lambda.settings import RESTARTED, RESTARTS, Settings
 
 # The only variable that the runtime client sets for each invocation (awslambdaric 4.2.2, bootstrap.py). Credentials do
 # not change after Lambda has started the process.
@@ -171,7 +171,7 @@ class LastResort:
         self._least_seconds = _MIN_SECONDS * 2 ** min(self.restarts, 10)
         self._quiet_until = time.monotonic() + self._least_seconds if self.restarts else 0.0
         self._first_bytes = 0
-        self._init_seconds = _seconds_since_start()
+        self._init_seconds = _seconds_since_start(settings.restarted_ms)
         self._page = os.sysconf("SC_PAGE_SIZE")
         try:
             self._statm: int | None = os.open("/proc/self/statm", os.O_RDONLY)
@@ -220,7 +220,7 @@ class LastResort:
     def _replace(self, reason: str) -> None:
         if reason == "disk":
             _remove(self._folder, _entries(self._folder) - self._before - {JOURNAL_FOLDER})
-        variables = self._variables | {RESTARTS: str(self.restarts + 1)}
+        variables = self._variables | {RESTARTS: str(self.restarts + 1), RESTARTED: str(int(_uptime() * 1000))}
         os.execve(sys.executable, sys.orig_argv, variables)  # noqa: S606 - this program again
 
 
@@ -265,11 +265,25 @@ def as_started(variables: dict[str, str]) -> dict[str, str]:
     return started
 
 
-def _seconds_since_start() -> float:
-    """Return the age of this process, which at the end of init is init's duration; 0 if unknown."""
+def _uptime() -> float:
+    """Return the seconds since the machine booted, a clock that survives `execve`; 0 if unknown."""
+    try:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    except (OSError, AttributeError):  # macOS
+        return 0.0
+
+
+def _seconds_since_start(restarted_ms: int | None) -> float:
+    """Return how long this program has run, which at the end of init is init's duration; 0 if unknown.
+
+    Args:
+        restarted_ms: when the process replaced itself, if it did; after `execve`, /proc still has its first start.
+    """
+    if restarted_ms is not None:
+        return max(0.0, _uptime() - restarted_ms / 1000)
     try:
         with open("/proc/self/stat", encoding="ascii", errors="replace") as file:
             ticks = int(file.read().rpartition(")")[2].split()[19])
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, AttributeError):
+        return _uptime() - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError):
         return 0.0

@@ -22,6 +22,7 @@ DEAD_LETTER_QUEUE = "DSPY_LAMBDA_DEAD_LETTER_QUEUE_URL"
 EXTENSION_PORT = "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT"
 API_BASE = "DSPY_LAMBDA_API_BASE"
 PRECONNECT = "DSPY_LAMBDA_PRECONNECT"
+RESTARTED = "DSPY_LAMBDA_RESTARTED_MS"
 RESTARTS = "DSPY_LAMBDA_RESTARTS"
 SECRETS = "DSPY_LAMBDA_SECRETS"
 SECRETS_VERSION = "DSPY_LAMBDA_SECRETS_VERSION"
@@ -134,6 +135,14 @@ class Settings:
     )
     restarts: int = _setting(
         RESTARTS, whole_number, 0, "How often the process has replaced itself; set by the handler.", shown="none"
+    )
+    restarted_ms: int | None = _setting(
+        RESTARTED,
+        whole_number,
+        None,
+        "When the process last replaced itself, since the machine's boot; set by the handler.",
+        shown="none",
+        unit="milliseconds",
     )
     dead_letter_queue_url: str | None = _setting(
         DEAD_LETTER_QUEUE,

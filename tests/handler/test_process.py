@@ -1,17 +1,20 @@
+import json
 import os
+import subprocess
 import sys
 import threading
+from itertools import pairwise
 
 import pytest
 
 from dspy_lambda import process
 from dspy_lambda.process import PER_INVOCATION, LastResort, ProcessState
-from dspy_lambda.settings import RESTARTS, Settings
+from dspy_lambda.settings import RESTARTED, RESTARTS, Settings
 
 
 @pytest.fixture
 def last_resort(tmp_path, monkeypatch):
-    monkeypatch.setattr(process, "_seconds_since_start", lambda: 1.0)
+    monkeypatch.setattr(process, "_seconds_since_start", lambda _: 1.0)
 
     def make(**variables):
         variables = {"TMPDIR": str(tmp_path), **variables}
@@ -85,8 +88,36 @@ def test_the_process_is_replaced_when_the_next_event_is_requested(last_resort, m
     Client().wait_next_invocation()
     ((path, arguments, variables),) = replaced
     assert (path, arguments) == (sys.executable, sys.orig_argv)
+    assert variables.pop(RESTARTED).isdecimal()
     assert variables == {"TMPDIR": str(tmp_path), "KEPT": "x", RESTARTS: "1"}
     assert [entry.name for entry in tmp_path.iterdir()] == ["before"]
+
+
+REPLACES_ITSELF = """
+import json, os, sys, time, types
+from dspy_lambda.process import LastResort, as_started
+from dspy_lambda.settings import Settings
+client = types.ModuleType("awslambdaric.lambda_runtime_client")
+client.LambdaRuntimeClient = type("LambdaRuntimeClient", (), {})
+sys.modules[client.__name__] = client
+resort = LastResort(as_started(dict(os.environ)), Settings.from_environment(os.environ))
+about = {"restarts": resort.restarts, "kept": resort.seconds, "now": time.clock_gettime(time.CLOCK_BOOTTIME)}
+print(json.dumps(about), flush=True)
+if resort.restarts < 2:
+    resort.plan("memory")
+    client.LambdaRuntimeClient().wait_next_invocation()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Lambda's clock and /proc")
+def test_the_init_of_a_process_that_replaced_another_one_is_timed_from_then():
+    command = [sys.executable, "-c", REPLACES_ITSELF]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lives = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [life["restarts"] for life in lives] == [0, 1, 2]
+    for before, life in pairwise(lives):
+        # Twice its init, and that began after the process before had written its line.
+        assert 0 < life["kept"] <= 2 * (life["now"] - before["now"]) + 0.002
 
 
 def test_variables_set_by_the_runtime_client_are_not_restored(monkeypatch):

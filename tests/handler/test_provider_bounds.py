@@ -32,8 +32,9 @@ from dspy.utils.exceptions import (
 )
 
 from dspy_lambda.deadline import DEADLINE
+from dspy_lambda.dspy_patches.insides import default_read_timeout
 from dspy_lambda.errors import DeadlineExceeded, ModelUnavailable, from_exception
-from dspy_lambda.provider_bounds import ProviderBounds, bound_provider_calls
+from dspy_lambda.provider_bounds import ProviderBounds, attempts, bound_provider_calls, times
 from dspy_lambda.provider_bounds.sizes import BoundedDecoder
 from dspy_lambda_infra.model_server import completion
 
@@ -690,6 +691,20 @@ def test_late_embeddings_are_refused(deadline, caching):
     with pytest.raises(DeadlineExceeded):
         asyncio.run(embedder.acall("text"))
     assert asked == []
+
+
+@pytest.mark.parametrize("call", [types.SimpleNamespace(), types.SimpleNamespace(legacy=None)])
+def test_a_call_that_does_not_tell_its_timeout_has_its_lms(call):
+    assert attempts._read_timeout(types.SimpleNamespace(kwargs={"timeout": 7}), call) == 7
+
+
+def test_a_request_that_does_not_tell_its_timeout_has_its_transports():
+    def stream(transport, request):
+        return times._total()._seconds
+
+    transport, request = types.SimpleNamespace(_read_timeout=7.0), types.SimpleNamespace(url="u")
+    expected = stream(transport, request) / default_read_timeout() * 7.0
+    assert times.bound_stream(stream)(transport, request) == expected
 
 
 def test_an_async_engine_of_any_kind_ends_at_the_deadline(deadline):

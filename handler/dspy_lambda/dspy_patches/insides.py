@@ -109,7 +109,10 @@ def uses_litellm(lm: dspy.LM) -> bool:
         return True
     from dspy.clients.engines.litellm_engine import LiteLLMEngine
 
-    engine, _ = _engine_of(lm, asynchronous=False)
+    try:
+        engine, _ = _engine_of(lm, asynchronous=False)
+    except LookupError:
+        return True
     return isinstance(engine, LiteLLMEngine)
 
 
@@ -117,8 +120,10 @@ def _engine_of(lm: dspy.LM, asynchronous: bool) -> tuple[Any, Any]:
     from dspy.clients.execution import _engine, prepare
 
     call = prepare(lm, None, [{"role": "user", "content": "?"}], {}, asynchronous=asynchronous)
-    engine, request, _ = _engine(lm, call, asynchronous)
-    return engine, request
+    found = _engine(lm, call, asynchronous)
+    if not isinstance(found, tuple) or len(found) != 3:
+        raise LookupError(f"{EXECUTION}._engine returns no (engine, request, provider)")
+    return found[:2]
 
 
 # Under which names LiteLLM's price map keeps a provider's models.

@@ -166,13 +166,14 @@ PROXY_LOOKUPS = Patch(
     is_for_speed=True,
 )
 
-# Functions that DSPy runs in the thread pool although they are pure and short, given that the disk cache is off and the
-# price map is loaded, as they are here.
+# Functions that DSPy runs in the thread pool although they are pure and short, given that the price map is loaded and the
+# disk cache is off, which a project may turn on.
 _TARGET = (LM15_ENGINE, "_Routing._target")
+_CACHED, _STORE = (EXECUTION, "_cached"), (EXECUTION, "_store")
 PURE = (
     Name(EXECUTION, "prepare", PREPARE),
-    Name(EXECUTION, "_cached", "lm call asynchronous"),
-    Name(EXECUTION, "_store", "lm call result asynchronous"),
+    Name(*_CACHED, "lm call asynchronous"),
+    Name(*_STORE, "lm call result asynchronous"),
     Name(EXECUTION, "_price_result", "lm result response provider request"),
     Name(EXECUTION, "_price_legacy", "lm result provider"),
     Name("dspy.clients.capabilities", "capabilities", "lm"),
@@ -206,6 +207,10 @@ def is_pure(function: Callable[..., Any]) -> bool:
     name = (getattr(inner, "__module__", None), getattr(inner, "__qualname__", None))
     if name not in _pure:
         return False
+    if name in (_CACHED, _STORE):
+        import dspy
+
+        return not getattr(dspy.cache, "enable_disk_cache", True)
     if name == _TARGET:
         # Without a key it may refresh a login over the network.
         return bool(getattr(getattr(inner.__self__, "config", None), "api_keys", None))

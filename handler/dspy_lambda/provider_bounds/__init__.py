@@ -51,23 +51,32 @@ TIMES = Patch(
         _sync("StdlibTransport.stream", "self request", wrap=times.bound_stream),
         _sync("_ConnectionPool.acquire_slot", "self timeout", wrap=times.bound_slot),
         _sync("StdlibTransport._open", "self parsed proxy origin connect_timeout", wrap=times.bound_open),
+        _sync("_SyncConnection.__init__", attributes="sock"),
         _sync("StdlibTransport._send_request", _SEND, wrap=times.bound_send),
         _async("StdlibAsyncTransport._send_request", _SEND, is_async=True, wrap=attempts.achecked),
+        _async("_AsyncConnection.__init__", attributes="writer"),
         _async("_AsyncConnectionPool.discard", "self conn", is_async=True, wrap=times.abort_discarded),
     ),
 )
 ATTEMPTS = Patch(
     "limits on LM calls and their attempts",
     "prevents requests after the deadline, which are billed for nothing, and an hour of sleep for a Retry-After of "
-    "3600; enforces a model's limits; and counts the tokens of calls that finally failed",
+    "3600; and enforces a model's limits",
     (
         _execution("execute", "lm call", wrap=attempts.bound_call),
         _on_loop("aexecute", "lm call", wrap=attempts.bound_call_on_loop),
         _execution("_attempt", _ATTEMPT, wrap=attempts.check_attempt),
         _on_loop("_aattempt", _ATTEMPT, wrap=attempts.bound_attempt_on_loop),
         _execution("_delay", "exc attempt", wrap=attempts.bound_delay),
-        _execution("_account_failed_call", "lm results primary", wrap=attempts.count_failed),
         Name("dspy.clients.errors", "wrap_error", _ERROR, wrap=attempts.keep_call_errors),
+    ),
+)
+FAILED_CALLS = Patch(
+    "tokens of LM calls that failed in the end",
+    "counts what was answered before the failure, which is billed and in no history",
+    (
+        _execution("_price_result", attributes="cost"),
+        _execution("_account_failed_call", "lm results primary", attributes="usage", wrap=attempts.count_failed),
     ),
 )
 # A separate patch: DSPy's deprecation warnings announce that 3.5 removes this engine; the rest may stay.
@@ -94,7 +103,7 @@ EMBEDDINGS = Patch(
         Name("dspy.clients.embedding", "_acompute_embeddings", _EMBED, is_async=True, wrap=attempts.achecked),
     ),
 )
-PATCHES = (SIZES, TIMES, ATTEMPTS, LEGACY_ERRORS, POOLS, EMBEDDINGS)
+PATCHES = (SIZES, TIMES, ATTEMPTS, FAILED_CALLS, LEGACY_ERRORS, POOLS, EMBEDDINGS)
 
 
 def scale_to_core_share(core_share: float) -> None:

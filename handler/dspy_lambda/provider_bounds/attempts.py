@@ -143,7 +143,9 @@ async def _in_time(total: Total, attempt: Callable[[], Awaitable[Any]]) -> Any:
 
 def _read_timeout(lm: Any, call: Any) -> float:
     """Return an LM's read timeout in seconds; `timeout` may be a number, an `httpx.Timeout` or absent."""
-    timeout = call.legacy.get("timeout", getattr(lm, "kwargs", {}).get("timeout"))
+    # DSPy 3.5 will drop `legacy` ("TODO(3.5)" in execution.py).
+    options = getattr(call, "legacy", None) or {}
+    timeout = options.get("timeout", getattr(lm, "kwargs", {}).get("timeout"))
     timeout = getattr(timeout, "read", timeout)
     return timeout if isinstance(timeout, int | float) and timeout > 0 else default_read_timeout()
 

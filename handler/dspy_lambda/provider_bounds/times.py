@@ -107,7 +107,7 @@ def bound_stream(stream: Function) -> Function:
 
     def bounded(self: Any, request: Any) -> Any:
         check_deadline()
-        token = _TOTAL.set(Total(request.read_timeout or read_timeout_of(self)))
+        token = _TOTAL.set(Total(getattr(request, "read_timeout", None) or read_timeout_of(self)))
         try:
             return stream(self, request)
         finally:

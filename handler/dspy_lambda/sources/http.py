@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dspy_lambda.api.events import correlation_id_of, cors_headers, epoch_ms_of, kind_of
 from dspy_lambda.call import UNKNOWN
 from dspy_lambda.environment import Environment
-from dspy_lambda.errors import CallError, DeadlineExceeded
+from dspy_lambda.errors import CallError, DeadlineExceeded, UnknownEvent
 from dspy_lambda.invocation import Invocation, open_invocation
 from dspy_lambda.payload import AnswerLimit
 from dspy_lambda.quotas import MAX_ANSWER_BYTES
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 # https://docs.aws.amazon.com/elasticloadbalancing/latest/application/lambda-functions.html
 _MAX_ALB_BYTES = 1_000_000
 _AROUND_BODY = 16_000  # status and headers
+# What `build` leaves out of an artifact without a route: an event comes all the same where a gateway was added by hand.
+_ONLY_WITH_HTTP = ("fastapi", "mangum")
+_NO_ROUTE = "This function has no HTTP route. Set `http: true` for its program under `lambda`, and build it again."
 _MEDIA_TYPE = "application/problem+json"
 
 
@@ -51,7 +54,8 @@ def handle(
     """Answer a request.
 
     Raises:
-        UnknownEvent: The event looks like a request but lacks a part that every real one has.
+        UnknownEvent: The event looks like a request but lacks a part that every real one has, or the function was
+            built without a route.
     """
     runner.use_loop()
     app = environment.part(_make_app)
@@ -59,9 +63,13 @@ def handle(
 
 
 def _make_app(environment: Environment) -> LambdaApp:
-    from dspy_lambda.api.app import create_app
-    from dspy_lambda.api.lambda_app import LambdaApp
-
+    try:
+        from dspy_lambda.api.app import create_app
+        from dspy_lambda.api.lambda_app import LambdaApp
+    except ModuleNotFoundError as error:
+        if error.name not in _ONLY_WITH_HTTP:
+            raise
+        raise UnknownEvent(_NO_ROUTE) from None
     return LambdaApp(create_app(environment))
 
 

@@ -12,6 +12,7 @@ import functools
 import gc
 import importlib
 import json
+import operator
 import os
 import sys
 import types
@@ -126,10 +127,21 @@ def remove_module(module, _):
 
 
 def rename_attribute(module, attribute):
-    """Rename it in all code of a module, including DSPy's objects."""
+    """Rename it in all code of a module; DSPy's objects then have it under both names."""
+    for kind in vars(module).values():
+        if isinstance(kind, type) and attribute in slots_and_fields(kind):
+            setattr(kind, f"{attribute}_new", alias(attribute))
     for function in gc.get_objects():
         if isinstance(function, types.FunctionType) and function.__globals__ is vars(module):
             function.__code__ = renamed(function.__code__, attribute)
+
+
+def slots_and_fields(kind):
+    return (*vars(kind).get("__slots__", ()), *vars(kind).get("__annotations__", ()))
+
+
+def alias(attribute):
+    return property(operator.attrgetter(attribute), lambda owner, value: setattr(owner, attribute, value))
 
 
 def renamed(code, attribute):

@@ -45,7 +45,7 @@ def left_out(change, module, name):
             "nothing": lambda one: False,
             "not fast": lambda one: False,
             "missing": lambda one: name in (one.name, *prefixes(one.name)),
-            "parameters": lambda one: one.name == name and one.parameters is not None,
+            "parameters": lambda one: one.name == name and (one.parameters is not None or one.attributes),
             "kind": lambda one: one.name == name and one.parameters is not None,
             "module missing": lambda one: True,
             "attribute missing": lambda one: name in one.attributes.split(),

@@ -4,6 +4,7 @@ import sys
 
 import dspy
 import pytest
+from dspy.clients import execution
 
 from dspy_lambda.dspy_patches import insides
 
@@ -39,6 +40,14 @@ def test_a_price_counts_as_known_if_dspy_does_not_reveal_it(changed):
 def test_no_connection_is_opened_in_advance_if_dspy_does_not_reveal_the_engine(changed):
     with pytest.raises(LookupError, match="no ground for the engine"):
         insides.native_provider(dspy.LM("openai/gpt-4.1-nano"), asynchronous=False)
+
+
+@pytest.mark.parametrize("found", [None, ("engine", "request"), ("engine", "request", "provider", "more")])
+def test_an_engine_that_dspy_selects_in_another_way_is_unknown(monkeypatch, found):
+    monkeypatch.setattr(execution, "_engine", lambda lm, call, asynchronous: found)
+    with pytest.raises(LookupError, match="_engine returns no"):
+        insides.native_provider(dspy.LM("openai/gpt-4.1-nano"), asynchronous=False)
+    assert insides.uses_litellm(dspy.LM("openai/gpt-4.1-nano"))
 
 
 def test_no_additional_setting_is_used_if_dspy_would_refuse_it(changed):

@@ -5,6 +5,8 @@ import copy
 import functools
 import threading
 
+import dspy
+import pytest
 from dspy.clients import capabilities, costs, model_metadata
 
 from dspy_lambda.dspy_patches import replacements
@@ -24,6 +26,20 @@ def test_an_async_call_needs_no_thread(make_project, make_serve):
     serve = make_serve(make_project({"aecho": AECHO}), **FAST)
     assert failures(serve(BATCH)) == []
     assert threads_of(serve) == 0
+
+
+CACHING = {"default": "m", "registry": {"m": {"model": "openai/m", "env": "OPENAI_API_KEY", "cache": True}}}
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_cache_on_disk_which_a_project_turns_on_is_not_waited_for_on_the_loop(
+    make_project, make_serve, monkeypatch, tmp_path, on_disk
+):
+    monkeypatch.setattr(dspy, "cache", dspy.cache)  # put back at the end
+    turn_on = f"dspy.configure_cache(enable_disk_cache={on_disk}, disk_cache_dir={str(tmp_path / 'cache')!r})\n"
+    serve = make_serve(make_project({"aecho": turn_on + AECHO}, models=CACHING), **FAST)
+    assert failures(serve(BATCH)) == []
+    assert (threads_of(serve) > 0) == on_disk
 
 
 def test_the_patches_for_speed_can_be_switched_off(make_project, make_serve, records):

@@ -1,6 +1,7 @@
 """The HTTP contract, through every kind of event."""
 
 import json
+import sys
 
 import pytest
 
@@ -342,3 +343,11 @@ def test_hints_without_a_schema_do_not_break_the_document(make_project, make_ser
     document = json.loads(serve.get("/openapi.json").body)
     assert document["components"]["schemas"]["OddInputs"]["required"] == ["a"]
     assert "EchoInputs" in document["components"]["schemas"]
+
+
+def test_a_request_to_a_function_that_was_built_without_a_route_says_so(make_serve, event, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fastapi", None)  # an artifact of `http: false` has none
+    monkeypatch.delitem(sys.modules, "dspy_lambda.api.app", raising=False)
+    serve = make_serve(QUICKSTART)
+    with pytest.raises(UnknownEvent, match=r"no HTTP route.*http: true"):
+        serve(event("alb"))

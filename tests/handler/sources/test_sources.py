@@ -104,7 +104,9 @@ def test_a_mutated_event_gets_an_answer_or_a_named_error(quickstart, event):
 
 
 def test_every_known_source_can_be_prepared(make_serve):
-    prepare(make_serve(QUICKSTART, DSPY_LAMBDA_SOURCES="http, sqs,direct").environment)
+    environment = make_serve(QUICKSTART, DSPY_LAMBDA_SOURCES="http, sqs,direct").environment
+    prepare(environment)
+    assert [make.__name__ for make in environment._parts] == ["_make_app", "Queues"]
 
 
 def test_an_environment_with_an_unknown_source_is_not_built(make_serve):

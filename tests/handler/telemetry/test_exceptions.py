@@ -123,7 +123,9 @@ def test_a_key_that_is_the_prefix_of_another_does_not_expose_the_rest():
 
 @pytest.mark.parametrize("lm", [None, SimpleNamespace(kwargs=None), SimpleNamespace(kwargs={"api_key": ["x"]})])
 def test_an_lm_without_a_key_adds_nothing_to_redact(lm):
+    before = list(exceptions._seen_keys)
     remember_key(lm)
+    assert list(exceptions._seen_keys) == before
 
 
 def test_the_number_of_remembered_keys_is_bounded():

@@ -58,6 +58,9 @@ def prepare(environment: Environment) -> None:
 
 def begin(environment: Environment, event: dict[str, Any], context: Any) -> Invocation:
     """Create the event's invocation."""
+    # Created before the batch's programs run: `handle` and `late` may ask for it at the same time, and closing one of
+    # two journals would release the other's lock.
+    environment.part(Queues)
     return open_invocation(environment, context, "sqs", records=len(event["Records"]))
 
 

@@ -55,6 +55,7 @@ class Suspects:
         self._done = {note["messageId"] for note in self.done}
         if self.died_with:
             self.suspect(self.died_with, alone=len(self.died_with) == 1)
+            self._keep()  # the journal's own note is gone, and this process may die before its first batch ends
 
     def suspect(self, identifiers: Iterable[str], *, alone: bool) -> None:
         """Note records that were running when the process died or the loop was blocked; `alone` if only one was."""
@@ -74,11 +75,12 @@ class Suspects:
 
     def end(self) -> None:
         """Note the end of the batch."""
-        if self._journal is None:
-            return
-        self._journal.end()
-        if not self._is_kept:
-            # Saved now instead of with the next batch: the process may be replaced in between.
+        if self._journal is not None:
+            self._journal.end()
+            self._keep()  # now instead of with the next batch: the process may be replaced in between
+
+    def _keep(self) -> None:
+        if self._journal is not None and not self._is_kept:
             self._journal.keep(self._known)
             self._is_kept = True
 

@@ -1,9 +1,11 @@
 import json
+import threading
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dspy_lambda.sources.sqs.suspects import Suspects
 from tests.conftest import QUICKSTART
 from tests.support import AECHO, ECHO, Context, failures, module_of, sqs
 
@@ -22,6 +24,24 @@ class Picky(dspy.Module):
 def test_the_sample_batches_are_answered(make_serve, event, name, failed):
     serve = make_serve(QUICKSTART, DSPY_LAMBDA_PROGRAM="Answer")
     assert [identifier[-12:] for identifier in failures(serve(event(name)))] == failed
+
+
+def test_what_a_queue_keeps_is_made_once_where_the_deadline_comes_while_it_is_made(make_serve, event, monkeypatch):
+    made, answered = [], threading.Event()
+
+    def slow(settings):
+        made.append(threading.current_thread())
+        if made[-1] is not threading.main_thread():
+            answered.wait()  # the deadline comes
+        return Suspects(None)
+
+    monkeypatch.setattr("dspy_lambda.sources.sqs.open_suspects", slow)
+    serve = make_serve(QUICKSTART, DSPY_LAMBDA_PROGRAM="Answer")
+    try:
+        serve(event("sqs-one"), Context(500))
+    finally:
+        answered.set()
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,18 @@ def test_records_running_when_a_process_died_become_suspects(tmp_path):
     assert sorted(names(behind)) == ["a", "c"]
 
 
+def test_a_process_that_dies_before_its_first_batch_hands_its_suspects_on(tmp_path):
+    journal = Journal(tmp_path)
+    mark = journal.begin([record("a").raw])
+    mark(0, "running")
+    del journal, mark
+    for _ in range(2):
+        suspects = Suspects(Journal(tmp_path))
+        _, behind = suspects.split(groups(record("a"), record("b")))
+        assert names(behind) == ["a"]
+        del suspects
+
+
 def test_a_process_that_is_replaced_after_a_batch_hands_its_suspects_on(tmp_path):
     suspects = Suspects(Journal(tmp_path))
     suspects.begin([record("a")])
