@@ -8,7 +8,8 @@ import yaml
 
 from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.project import Project
-from dspy_lambda_infra.template.syntax import is_intrinsic, load
+from dspy_lambda_infra.template.syntax import LOOP, is_intrinsic, load
+from dspy_lambda_infra.texts import texts
 
 EXTRA_FILE = "template.extra.yaml"
 
@@ -19,7 +20,7 @@ def merge_extra(template: dict[str, Any], project: Project) -> dict[str, Any]:
     Mappings merge deeply, lists are appended, null takes a key away, everything else replaces.
 
     Raises:
-        ConfigError: the file is no YAML mapping, or has a section that no template has.
+        ConfigError: the file is no YAML mapping, or has a section that no template has, or a loop.
     """
     merged: dict[str, Any] = merge(template, read_extra(project))
     return merged
@@ -29,7 +30,7 @@ def read_extra(project: Project) -> dict[str, Any]:
     """The project's `template.extra.yaml`; empty if there is none.
 
     Raises:
-        ConfigError: the file is no YAML mapping, or has a section that no template has.
+        ConfigError: the file is no YAML mapping, or has a section that no template has, or a loop.
     """
     path = project.root / EXTRA_FILE
     if not path.is_file():
@@ -43,6 +44,11 @@ def read_extra(project: Project) -> dict[str, Any]:
     sections = ("Parameters", "Mappings", "Conditions", "Globals", "Resources", "Outputs", "Metadata", "Rules")
     if not isinstance(extra, dict) or not set(extra) <= set(sections):
         raise ConfigError(f"{path}: must be a mapping of template sections; there are: {', '.join(sections)}.")
+    if loop := next((place for place, text in texts(extra) if text.startswith(LOOP)), None):
+        raise ConfigError(
+            f"{path}: {'.'.join(loop)}: loops need the transform AWS::LanguageExtensions, which the template does not "
+            "have; write each of what it would make."
+        )
     return extra
 
 

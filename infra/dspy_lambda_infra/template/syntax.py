@@ -8,6 +8,7 @@ import yaml
 from samtranslator.yaml_helper import yaml_parse
 
 Intrinsic = dict[str, Any]  # of one key: `Ref` or `Fn::...`
+LOOP = "Fn::ForEach"
 
 
 def ref(name: str) -> Intrinsic:
@@ -33,7 +34,15 @@ def if_(condition: str, then: Any, otherwise: Any = None) -> Intrinsic:
 def is_intrinsic(value: Any) -> bool:
     """Whether a value is what CloudFormation computes, and no mapping of a resource's."""
     # Not `Condition`: a resource has a key of that name, too.
-    return isinstance(value, dict) and len(value) == 1 and all(key == "Ref" or key.startswith("Fn::") for key in value)
+    return isinstance(value, dict) and len(value) == 1 and all(_computes(key) for key in value)
+
+
+def _computes(key: str) -> bool:
+    """Whether a key's value replaces its mapping: `Fn::Transform` and `Fn::ForEach` add to what is beside them.
+
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/intrinsic-function-reference-transform.html
+    """
+    return key == "Ref" or (key.startswith("Fn::") and not key.startswith(("Fn::Transform", LOOP)))
 
 
 class _Dumper(yaml.SafeDumper):

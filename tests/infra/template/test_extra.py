@@ -1,6 +1,7 @@
 import pytest
 
 from dspy_lambda_infra.cli import main
+from dspy_lambda_infra.deploy.translate import translate
 from dspy_lambda_infra.project import load_project
 from dspy_lambda_infra.template import build, render
 from dspy_lambda_infra.template.extra import merge
@@ -64,6 +65,8 @@ def test_generating_again_loses_nothing(project):
         ("- a list", "must be a mapping"),
         ("Ressources: {}", "there are: Parameters"),
         ("Resources: [", "cannot be read"),
+        ("Resources: {'Fn::ForEach::Tables': [Name, [a], {}]}", "Resources.Fn::ForEach::Tables: loops need"),
+        ("Outputs: {A: {'Fn::ForEach::B': [Name, [a], {}]}}", "Outputs.A.Fn::ForEach::B: loops need"),
     ],
 )
 def test_a_file_that_is_no_addition_is_refused(project, capsys, text, says):
@@ -105,3 +108,31 @@ def test_an_intrinsic_is_replaced_as_a_whole(base, over):
 def test_a_condition_is_added_to_a_resource_and_replaces_nothing_of_it():
     resource = {"Type": "AWS::SQS::Queue", "Properties": {}}
     assert merge(resource, {"Condition": "Prod"}) == {**resource, "Condition": "Prod"}
+
+
+INCLUDE = {"Fn::Transform": {"Name": "AWS::Include", "Parameters": {"Location": "s3://bucket/more.yaml"}}}
+
+
+@pytest.mark.parametrize("base", [{"Function": {"Type": "a"}}, {"A": "a"}, {"A": "a", "B": "b"}, {}])
+def test_an_include_is_added_beside_what_is_there(base):
+    assert merge({"Resources": base}, {"Resources": INCLUDE}) == {"Resources": {**base, **INCLUDE}}
+
+
+def test_an_include_takes_no_resource_and_no_variable_away(make_project):
+    root = make_project({"echo": ECHO})
+    before = build(load_project(root), root)["Resources"]
+    variables = {"EchoFunction": {"Properties": {"Environment": {"Variables": INCLUDE}}}}
+    (root / "template.extra.yaml").write_text(dump({"Resources": {**INCLUDE, **variables}}))
+    after = build(load_project(root), root)["Resources"]
+    assert set(after) == {*before, *INCLUDE}
+    old, new = (found["EchoFunction"]["Properties"]["Environment"]["Variables"] for found in (before, after))
+    assert new == {**old, **INCLUDE}
+
+
+def test_what_an_include_brings_is_left_to_aws(make_project):
+    root = make_project({"echo": ECHO})
+    (root / "template.extra.yaml").write_text(dump({"Resources": INCLUDE}))
+    text = render(load_project(root), root)
+    assert load(text)["Resources"]["Fn::Transform"] == INCLUDE["Fn::Transform"]
+    assert "EchoFunction" in translate(text, {})["Resources"]
+    assert main(["template", "--project", str(root), "--output", str(root / "template.yaml")]) == 0
