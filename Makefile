@@ -44,8 +44,8 @@ demo: setup
 test: setup
 	$(BIN)/python -m $(PYTEST)
 
-# The branches that the tests take; fails below what is reached (see pyproject.toml). On Python 3.11 it takes 1.7 times
-# the CPU: so without what only repeats under load, or takes an artifact of everything.
+# The branches that the tests take; fails below what is reached. On Python 3.11 it takes 1.7 times the CPU: so without
+# what only repeats under load, or takes an artifact of everything.
 # A test that fails is `make test`'s affair, which has run it without that load.
 UNCOUNTED := tests/stress tests/examples tests/benchmarks tests/infra/artifact/test_quickstart.py
 coverage: setup
@@ -79,9 +79,9 @@ test-sam: setup tools
 verify-aws: setup tools
 	PATH="$(HERE)/$(TOOLS):$(HERE)/$(BIN):$$PATH" $(BIN)/python -m dspy_lambda_infra.verify
 
-# One bad record, one stuck call, one killed process: on the local Lambda, through SQS. STRESS_SCALE=10: all of it.
+# One bad record, one stuck call, killed processes: on the local Lambda, through SQS. STRESS_SCALE=10: all of it.
 isolation: setup
-	$(BIN)/python -m pytest -q tests/isolation $(ALONE)
+	$(BIN)/python -m pytest -q tests/isolation $(ALONE) $(CHAOS)
 
 chaos: setup
 	$(BIN)/python -m pytest -q $(CHAOS)

@@ -1,6 +1,6 @@
 """Three queues through killed processes, a model server that restarts and every failure it has: nothing is lost.
 
-`make test` runs one small round; `make stress` ten of 240 messages, 30 kills and 2 restarts each.
+`make isolation` runs one small round; `make stress` ten of 240 messages, 30 kills and 2 restarts each.
 """
 
 import asyncio
