@@ -72,6 +72,7 @@ def test_the_sdist_holds_the_sources_and_nothing_that_a_run_made(built):
         "LICENSE",
         "README.md",
         "CHANGELOG.md",
+        ".ci/run",
         "Makefile",
         "requirements/dev.txt",
         "mkdocs.yml",
