@@ -71,7 +71,11 @@ def choose_parameters(options: Options, project: Project, account: Account | Non
 def hidden_parameters(template: dict[str, Any]) -> set[str]:
     """The parameters whose values are not to be shown: the template declares them `NoEcho`."""
     declared = template.get("Parameters", {})
-    return {key for key, about in declared.items() if str(about.get("NoEcho")).lower() == "true"}
+    return {key for key, about in declared.items() if isinstance(about, dict) and _is_true(about.get("NoEcho"))}
+
+
+def _is_true(value: Any) -> bool:
+    return str(value).lower() == "true"  # CloudFormation takes the text, too
 
 
 def check_parameters(parameters: Mapping[str, str], template: dict[str, Any]) -> None:

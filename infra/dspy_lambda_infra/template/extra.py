@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Any
 
 import yaml
@@ -20,10 +21,21 @@ def merge_extra(template: dict[str, Any], project: Project) -> dict[str, Any]:
     Mappings merge deeply, lists are appended, null takes a key away, everything else replaces.
 
     Raises:
-        ConfigError: the file is no YAML mapping, or has a section that no template has, or a loop.
+        ConfigError: the file is no YAML mapping, has a section that no template has, a loop, or a resource of no type.
     """
     merged: dict[str, Any] = merge(template, read_extra(project))
+    for name, resource in merged["Resources"].items():
+        if name != "Fn::Transform" and not _is_resource(resource):
+            nearest = get_close_matches(str(name), template["Resources"], n=1)
+            raise ConfigError(
+                f"{project.root / EXTRA_FILE}: Resources.{name}: must be a mapping with a Type, and with Properties "
+                f"that are a mapping{f'; did you mean {nearest[0]}?' if nearest and nearest[0] != name else '.'}"
+            )
     return merged
+
+
+def _is_resource(value: Any) -> bool:
+    return isinstance(value, dict) and "Type" in value and isinstance(value.get("Properties", {}), dict)
 
 
 def read_extra(project: Project) -> dict[str, Any]:
@@ -44,6 +56,9 @@ def read_extra(project: Project) -> dict[str, Any]:
     sections = ("Parameters", "Mappings", "Conditions", "Globals", "Resources", "Outputs", "Metadata", "Rules")
     if not isinstance(extra, dict) or not set(extra) <= set(sections):
         raise ConfigError(f"{path}: must be a mapping of template sections; there are: {', '.join(sections)}.")
+    for section, value in extra.items():
+        if not isinstance(value, dict):
+            raise ConfigError(f"{path}: {section}: must be a mapping; leave it out if it adds nothing.")
     if loop := next((place for place, text in texts(extra) if text.startswith(LOOP)), None):
         raise ConfigError(
             f"{path}: {'.'.join(loop)}: loops need the transform AWS::LanguageExtensions, which the template does not "

@@ -35,7 +35,7 @@ def if_(condition: str, then: Any, otherwise: Any = None) -> Intrinsic:
 def is_intrinsic(value: Any) -> bool:
     """Whether a value is what CloudFormation computes, and no mapping of a resource's."""
     # Not `Condition`: a resource has a key of that name, too.
-    return isinstance(value, dict) and len(value) == 1 and all(_computes(key) for key in value)
+    return isinstance(value, dict) and len(value) == 1 and all(_computes(str(key)) for key in value)
 
 
 def _computes(key: str) -> bool:
