@@ -44,7 +44,7 @@ demo: setup
 test: setup
 	$(BIN)/python -m $(PYTEST)
 
-# Branch coverage; fails below the thresholds (see pyproject.toml). On Python 3.11 it takes 1.7 times the CPU, so tests
+# Branch coverage; fails below the thresholds below. On Python 3.11 it takes 1.7 times the CPU, so tests
 # that only repeat under load, or build a complete artifact, are left out.
 # Ignores failed tests: `make test` reports those, without that load.
 UNCOUNTED := tests/stress tests/examples tests/benchmarks tests/infra/artifact/test_quickstart.py
@@ -79,9 +79,9 @@ test-sam: setup tools
 verify-aws: setup tools
 	PATH="$(HERE)/$(TOOLS):$(HERE)/$(BIN):$$PATH" $(BIN)/python -m dspy_lambda_infra.verify
 
-# One bad record, one stuck call, one killed process: on the local Lambda, through SQS. STRESS_SCALE=10 runs everything.
+# One bad record, one stuck call, killed processes: on the local Lambda, through SQS. STRESS_SCALE=10 runs everything.
 isolation: setup
-	$(BIN)/python -m pytest -q tests/isolation $(ALONE)
+	$(BIN)/python -m pytest -q tests/isolation $(ALONE) $(CHAOS)
 
 chaos: setup
 	$(BIN)/python -m pytest -q $(CHAOS)

@@ -72,6 +72,7 @@ def test_the_sdist_contains_the_sources_and_no_generated_files(built):
         "LICENSE",
         "README.md",
         "CHANGELOG.md",
+        ".ci/run",
         "Makefile",
         "requirements/dev.txt",
         "mkdocs.yml",

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.key_shapes import looks_like_key
+from dspy_lambda.settings import Settings
 from dspy_lambda_infra.config import CONFIG_FILE
 from dspy_lambda_infra.project import Function, Project, key_values, project_variables
 from dspy_lambda_infra.template.extra import EXTRA_FILE, read_extra
@@ -137,6 +138,10 @@ def _function(project: Project, function: Function) -> list[str]:
         for name, value in settings.environment.items()
         if value and (name in project.secrets(function) or _is_key(value))
     ]
+    try:
+        Settings.from_environment(function.environment)
+    except ConfigError as error:
+        found.append(f"environment.{error}".rstrip("."))
     if (size := environment_bytes(project, function)) > _ENVIRONMENT_BYTES:
         found.append(
             f"environment: the function's variables take up to {size:,} bytes, including those that the "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dspy
 
 from dspy_lambda.dspy_patches.insides import has_price
+from dspy_lambda.settings import Settings
 from dspy_lambda_infra.artifact.litellm import held_lms
 from dspy_lambda_infra.project import KEY_NAME, Function, Project
 
@@ -38,7 +39,12 @@ def _queue(function: Function) -> list[str]:
 
 
 def _variables(function: Function) -> list[str]:
-    return [
+    unknown = [
+        f"environment.{name}: is not a setting of the handler, which does not read it"
+        + (f"; did you mean {meant}?" if meant else "")
+        for name, meant in Settings.from_environment(function.environment).unknown
+    ]
+    return unknown + [
         f"environment.{name}: if its value is a key, everyone with access to the function can read it; put it into SSM "
         f"or Secrets Manager and write secrets: [{name}]"
         for name, value in function.settings.environment.items()

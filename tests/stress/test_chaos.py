@@ -1,6 +1,6 @@
 """Three queues lose no message, although processes are killed and the model server restarts and fails in every way.
 
-`make test` runs one small round; `make stress` ten of 240 messages, 30 kills and 2 restarts each.
+`make isolation` runs one small round; `make stress` ten of 240 messages, 30 kills and 2 restarts each.
 """
 
 import asyncio

@@ -166,8 +166,8 @@ PROXY_LOOKUPS = Patch(
     is_for_speed=True,
 )
 
-# Functions that DSPy runs in the thread pool although they are pure and short, given that the price map is loaded and the
-# disk cache is off, which a project may turn on.
+# Functions that DSPy runs in the thread pool although they are pure and short, given that the price map is loaded and
+# that the disk cache is off, which a project may change.
 _TARGET = (LM15_ENGINE, "_Routing._target")
 _CACHED, _STORE = (EXECUTION, "_cached"), (EXECUTION, "_store")
 PURE = (

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from dspy_lambda_infra.deploy.parameters import HIDDEN
 from dspy_lambda_infra.deploy.resolve import resolve
 
 # These change with every build or along with other changes, and carry no information of their own.
@@ -74,10 +75,11 @@ def changes(
     return lines
 
 
-def parameter_changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    """Return one line per parameter of a deployed stack whose value would change."""
-    both = sorted(before.keys() & after.keys())
-    return [f"~ {key}: {before[key]} -> {after[key]}" for key in both if before[key] != after[key]]
+def parameter_changes(before: Mapping[str, str], after: Mapping[str, str], hidden: Collection[str] = ()) -> list[str]:
+    """Return one line per parameter of a deployed stack whose value would change, without `hidden` values."""
+    changed = [key for key in sorted(before.keys() & after.keys()) if before[key] != after[key]]
+    shown = {key: (HIDDEN, HIDDEN) if key in hidden else (before[key], after[key]) for key in changed}
+    return [f"~ {key}: {old} -> {new}" for key, (old, new) in shown.items()]
 
 
 def _named(resources: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

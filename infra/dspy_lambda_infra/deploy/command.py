@@ -19,10 +19,12 @@ from dspy_lambda_infra.deploy.configuration import configuration_changes
 from dspy_lambda_infra.deploy.keys import store_command
 from dspy_lambda_infra.deploy.page import page, page_document
 from dspy_lambda_infra.deploy.parameters import (
+    HIDDEN,
     Options,
     check_parameters,
     choose_parameters,
     choose_stage,
+    hidden_parameters,
     reserved_by,
     reserves_concurrency,
 )
@@ -89,9 +91,8 @@ def run_deploy(
         reason = why if account is None else "functions without their keys would fail at init"
         print(f"dspy-lambda: not deployed: {reason}", file=sys.stderr)
         return 1
-    return _deploy(
-        project, template, text, ["--stack-name", stack, "--region", account.region], parameters, yes, as_json
-    )
+    where = ["--stack-name", stack, "--region", account.region]
+    return _deploy(project, template, text, where, parameters, hidden_parameters(translated), yes, as_json)
 
 
 def _account(options: Options, project: Project, stack: str, region: str | None) -> tuple[Account | None, str]:
@@ -116,7 +117,7 @@ def _differences(
     after = {**before, **parameters}  # omitted parameters keep their values
     old, new = deployed_config(deployed) if deployed else None, deployed_config(translated)
     return {
-        "parameters": [] if deployed is None else parameter_changes(before, after),
+        "parameters": [] if deployed is None else parameter_changes(before, after, hidden_parameters(translated)),
         "configuration": configuration_changes(old, new) if old is not None and new is not None else [],
         "resources": changes(deployed, translated, before, after),
     }
@@ -137,6 +138,7 @@ def _deploy(
     text: str,
     where: list[str],
     parameters: dict[str, str],
+    hidden: set[str],
     yes: bool,
     as_json: bool,
 ) -> int:
@@ -149,16 +151,17 @@ def _deploy(
     write_sam_files(project, folder, lambda line: print(line, file=sys.stderr))
     if project.config.lambda_.package_type == "Image":
         print(build_all(project, folder / "dist"), file=stdout)
-    overrides = [f"ParameterKey={key},ParameterValue={value}" for key, value in parameters.items()]
+    overrides = {key: f"ParameterKey={key},ParameterValue={value}" for key, value in parameters.items()}
+    masked = {overrides[key]: f"ParameterKey={key},ParameterValue={HIDDEN}" for key in hidden & overrides.keys()}
     confirm = ["--no-confirm-changeset"] if yes else ["--confirm-changeset"]
     commands = [
         [sam, "build", "--template", str(template.resolve())],
         # samconfig.toml, which may be the user's own, configures the bucket and the capabilities.
-        [sam, "deploy", *where, "--no-fail-on-empty-changeset", *confirm, "--parameter-overrides", *overrides],
+        [sam, "deploy", *where, "--no-fail-on-empty-changeset", *confirm, "--parameter-overrides", *overrides.values()],
     ]
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
     for command in commands:
-        print(f"\n$ {' '.join(command)}", file=stdout, flush=True)
+        print(f"\n$ {' '.join(masked.get(part, part) for part in command)}", file=stdout, flush=True)
         started = subprocess.run(command, cwd=folder, env=environment, check=False, stdout=2 if as_json else None)
         if status := started.returncode:
             return 1 if status != 130 else status

@@ -23,6 +23,8 @@ _OPTIONS = {
     "AlarmEmail": "--alarm-email",
     ACCESS_LOG: "--api-access-log",
 }
+# In place of a value; CloudFormation has asterisks there, too.
+HIDDEN = "****"
 
 
 @dataclass(frozen=True)
@@ -66,20 +68,30 @@ def choose_parameters(options: Options, project: Project, account: Account | Non
     return parameters
 
 
+def hidden_parameters(template: dict[str, Any]) -> set[str]:
+    """The parameters whose values are not to be shown: the template declares them `NoEcho`."""
+    declared = template.get("Parameters", {})
+    return {key for key, about in declared.items() if isinstance(about, dict) and _is_true(about.get("NoEcho"))}
+
+
+def _is_true(value: Any) -> bool:
+    return str(value).lower() == "true"  # CloudFormation takes the text, too
+
+
 def check_parameters(parameters: Mapping[str, str], template: dict[str, Any]) -> None:
     """Refuse parameters that CloudFormation would reject.
 
     Raises:
         ConfigError: the template does not have a parameter, or does not allow its value.
     """
-    declared = template.get("Parameters", {})
+    declared, hidden = template.get("Parameters", {}), hidden_parameters(template)
     for key, value in parameters.items():
         name = _OPTIONS.get(key, f"--parameter {key}")
         if key not in declared:
             raise ConfigError(f"{name}: the template has no parameter {key}; it has: {', '.join(sorted(declared))}.")
         pattern, allowed = declared[key].get("AllowedPattern"), declared[key].get("AllowedValues")
         if pattern and not re.fullmatch(pattern, value):
-            raise ConfigError(f"{name}: {value!r} does not match {pattern}.")
+            raise ConfigError(f"{name}: {HIDDEN if key in hidden else repr(value)} does not match {pattern}.")
         if allowed and value not in map(str, allowed):
             raise ConfigError(f"{name}: must be one of: {', '.join(map(str, allowed))}.")
 

@@ -48,8 +48,10 @@ def translate_mapping(
     template: dict[str, Any], parameters: dict[str, str], region: str = "us-east-1"
 ) -> dict[str, Any]:
     """Translate a template given as a mapping without short-form intrinsics; modifies the mapping."""
+    # Only AWS can read what AWS::Include brings.
+    template["Resources"].pop("Fn::Transform", None)
     for resource in template["Resources"].values():
-        if resource["Type"] == "AWS::Serverless::Function":
+        if resource.get("Type") == "AWS::Serverless::Function":
             is_image = resource["Properties"].get("PackageType") == "Image"
             resource["Properties"] |= {"ImageUri": _IMAGE} if is_image else {"CodeUri": _CODE}
     try:

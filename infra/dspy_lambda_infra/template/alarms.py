@@ -30,7 +30,7 @@ def alarm_topic(project: Project) -> dict[str, Any]:
     }
 
 
-def alarm_resources(project: Project, function: Function) -> dict[str, Any]:
+def alarm_resources(function: Function) -> dict[str, Any]:
     """Return one program's alarms."""
     name, settings = logical_name(function.name), function.settings
     reserved = settings.reserved_concurrency

@@ -25,7 +25,7 @@ def function_resources(project: Project, function: Function, code: str) -> dict[
     """Return all resources that belong to one program."""
     name, settings = logical_name(function.name), function.settings
     properties: dict[str, Any] = {
-        **_package(project, f"{name}Function", code, HANDLER),
+        **_package(project, code, HANDLER),
         "Description": f"DSPy program {function.name}",
         "Role": get_att(f"{name}Role.Arn"),
         "MemorySize": settings.memory_mb,
@@ -60,7 +60,7 @@ def function_resources(project: Project, function: Function, code: str) -> dict[
 def catalogue_resources(project: Project, code: str) -> dict[str, Any]:
     """Return the function that serves the shared GET routes, and answers preflight requests to a REST API."""
     properties: dict[str, Any] = {
-        **_package(project, "CatalogueFunction", code, CATALOGUE_HANDLER),
+        **_package(project, code, CATALOGUE_HANDLER),
         "Description": f"Catalogue of {project.config.app_id}: programs, health, OpenAPI",
         "Role": get_att("CatalogueRole.Arn"),
         "MemorySize": _CATALOGUE_MEMORY_MB,
@@ -161,7 +161,7 @@ def _function(project: Project, logical_id: str, properties: dict[str, Any]) -> 
     return {"Type": "AWS::Serverless::Function", "Metadata": metadata, "Properties": properties}
 
 
-def _package(project: Project, logical_id: str, code: str, handler: str) -> dict[str, Any]:
+def _package(project: Project, code: str, handler: str) -> dict[str, Any]:
     if project.config.lambda_.package_type == "Zip":
         return {"CodeUri": code, "Handler": handler}
     return {"PackageType": "Image", "ImageConfig": {"Command": [handler]}}

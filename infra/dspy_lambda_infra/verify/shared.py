@@ -96,7 +96,7 @@ def _resource(kind: str, **properties: Any) -> dict[str, Any]:
 
 
 def _key_policy() -> dict[str, Any]:
-    """Return the key policy that docs/deploy.md asks for."""
+    """Return the key policy that docs/security.md asks for."""
     services = ["logs.${AWS::Region}.amazonaws.com", "cloudwatch.amazonaws.com"]
     use = ["kms:Encrypt*", "kms:Decrypt*", "kms:ReEncrypt*", "kms:GenerateDataKey*", "kms:Describe*"]
     root = {"AWS": {"Fn::Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:root"}}

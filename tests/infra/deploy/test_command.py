@@ -246,6 +246,29 @@ def test_a_parameter_that_cloudformation_rejects_exits_with_2(deploy, project, k
     assert sam() == []
 
 
+@pytest.mark.parametrize("no_echo", ["true", "'true'"])
+def test_the_value_of_a_no_echo_parameter_is_given_to_sam_and_not_shown(deploy, project, key, sam, capsys, no_echo):
+    extra = f"Parameters: {{Token: {{Type: String, NoEcho: {no_echo}}}, Mine: {{Type: String}}}}"
+    (project / "template.extra.yaml").write_text(extra)
+    create_stack("app-prod", Token="planted-old")  # before it was declared so
+    assert deploy("--yes", "--parameter", "Token=planted-new", "--parameter", "Mine=shown") == 0
+    assert "ParameterKey=Token,ParameterValue=planted-new" in sam()[1]
+    captured = capsys.readouterr()
+    assert "ParameterKey=Token,ParameterValue=****" in captured.out
+    assert "~ Token: **** -> ****" in captured.out
+    assert "ParameterKey=Mine,ParameterValue=shown" in captured.out
+    assert "planted" not in captured.out + captured.err
+
+
+@pytest.mark.parametrize("rule", ["AllowedPattern: '[0-9]+'", "AllowedValues: [1, 2]"])
+def test_the_value_of_a_no_echo_parameter_that_is_refused_is_not_shown(deploy, project, key, sam, capsys, rule):
+    (project / "template.extra.yaml").write_text(f"Parameters: {{Token: {{Type: String, NoEcho: true, {rule}}}}}")
+    assert deploy("--yes", "--parameter", "Token=planted") == 2
+    captured = capsys.readouterr()
+    assert "--parameter Token: " in captured.err
+    assert "planted" not in captured.out + captured.err
+
+
 def test_a_template_path_in_a_missing_folder_exits_with_2(project, key, sam, capsys):
     missing = project / "missing" / "template.yaml"
     assert main(["deploy", "--project", str(project), "--template", str(missing), "--yes"]) == 2

@@ -1,6 +1,7 @@
 import pytest
 
 from dspy_lambda_infra.cli import main
+from dspy_lambda_infra.deploy.translate import translate
 from dspy_lambda_infra.project import load_project
 from dspy_lambda_infra.template import build, render
 from dspy_lambda_infra.template.extra import merge
@@ -64,6 +65,14 @@ def test_regenerating_the_template_keeps_the_additions(project):
         ("- a list", "must be a mapping"),
         ("Ressources: {}", "sections: Parameters"),
         ("Resources: [", "cannot be read"),
+        ("Resources:", "Resources: must be a mapping"),
+        ("Outputs: 3", "Outputs: must be a mapping"),
+        ("Resources: {EchoFunctoin: {Properties: {MemorySize: 1}}}", "did you mean EchoFunction?"),
+        ("Resources: {EchoFunction: 3}", "Resources.EchoFunction: must be a mapping"),
+        ("Resources: {EchoFunction: {Properties: 3}}", "Properties that are a mapping"),
+        ("Resources: {1: []}", "Resources.1: must be a mapping"),
+        ("Resources: {'Fn::ForEach::Tables': [Name, [a], {}]}", "Resources.Fn::ForEach::Tables: loops need"),
+        ("Outputs: {A: {'Fn::ForEach::B': [Name, [a], {}]}}", "Outputs.A.Fn::ForEach::B: loops need"),
     ],
 )
 def test_an_invalid_template_extra_file_is_refused(project, capsys, text, says):
@@ -105,3 +114,31 @@ def test_merging_replaces_an_intrinsic_as_a_whole(base, over):
 def test_merging_adds_a_condition_to_a_resource_without_replacing_it():
     resource = {"Type": "AWS::SQS::Queue", "Properties": {}}
     assert merge(resource, {"Condition": "Prod"}) == {**resource, "Condition": "Prod"}
+
+
+INCLUDE = {"Fn::Transform": {"Name": "AWS::Include", "Parameters": {"Location": "s3://bucket/more.yaml"}}}
+
+
+@pytest.mark.parametrize("base", [{"Function": {"Type": "a"}}, {"A": "a"}, {"A": "a", "B": "b"}, {}])
+def test_an_include_is_added_beside_what_is_there(base):
+    assert merge({"Resources": base}, {"Resources": INCLUDE}) == {"Resources": {**base, **INCLUDE}}
+
+
+def test_an_include_takes_no_resource_and_no_variable_away(make_project):
+    root = make_project({"echo": ECHO})
+    before = build(load_project(root), root)["Resources"]
+    variables = {"EchoFunction": {"Properties": {"Environment": {"Variables": INCLUDE}}}}
+    (root / "template.extra.yaml").write_text(dump({"Resources": {**INCLUDE, **variables}}))
+    after = build(load_project(root), root)["Resources"]
+    assert set(after) == {*before, *INCLUDE}
+    old, new = (found["EchoFunction"]["Properties"]["Environment"]["Variables"] for found in (before, after))
+    assert new == {**old, **INCLUDE}
+
+
+def test_what_an_include_brings_is_left_to_aws(make_project):
+    root = make_project({"echo": ECHO})
+    (root / "template.extra.yaml").write_text(dump({"Resources": INCLUDE}))
+    text = render(load_project(root), root)
+    assert load(text)["Resources"]["Fn::Transform"] == INCLUDE["Fn::Transform"]
+    assert "EchoFunction" in translate(text, {})["Resources"]
+    assert main(["template", "--project", str(root), "--output", str(root / "template.yaml")]) == 0

@@ -38,10 +38,12 @@ def test_a_functions_role_allows_only_its_own_resources(make):
 def test_policies_use_star_resources_only_where_aws_requires_them(make_project, name):
     settings, server = MATRIX[name]
     found = resources(make_project({"echo": ECHO}, server=server, **{"lambda": settings}))
-    managed = ("ApiLogsRole", "DeploymentRole")  # use AWS managed policies
-    for role in (r for r in found if r.endswith("Role") and r not in managed):
-        wide = [action for action, resource in statements(found, role) if resource == "*"]
-        assert all(all(a.startswith(("ec2:", "xray:")) for a in actions) for actions in wide)
+    managed = ("ApiLogsRole", "DeploymentRole")  # have AWS's own policies
+    roles = [name for name in found if name.endswith("Role") and name not in managed]
+    assert "EchoRole" in roles
+    for role in roles:
+        wide = {action.partition(":")[0] for actions, to in statements(found, role) if to == "*" for action in actions}
+        assert wide == {service for service, key in (("ec2", "vpc"), ("xray", "tracing")) if key in settings}, role
 
 
 KEY = "arn:aws:kms:us-east-1:123456789012:key/1111"

@@ -42,3 +42,24 @@ def test_an_ordinary_mapping_is_not_an_intrinsic(value):
 def test_invalid_template_yaml_is_refused():
     with pytest.raises(yaml.YAMLError):
         load("a: [")
+
+
+@pytest.mark.parametrize(
+    "text", ["012345678901", "123456789012", "1e3", "1E5", "0o17", "09", "+1", "-1a", ".5", "1.2.3", "2012-10-17", "y"]
+)
+def test_a_text_that_some_yaml_reads_as_a_number_date_or_switch_is_quoted(text):
+    assert dump({"a": text}) == f"a: '{text}'\n"
+    assert load(dump({"a": text})) == {"a": text}
+
+
+@pytest.mark.parametrize("text", [".", "arn:aws:sqs", "python3.13", "-", "rate(1 hour)"])
+def test_a_text_that_is_only_a_text_is_read_back_as_one(text):
+    assert load(dump({"a": text})) == {"a": text}
+
+
+def test_numbers_and_lines_keep_their_form():
+    assert dump({"a": 10, "b": 1.5, "c": "1\n2\n"}) == "a: 10\nb: 1.5\nc: |\n  1\n  2\n"
+
+
+def test_an_unquoted_date_is_read_as_text():
+    assert load("Version: 2012-10-17\nList: [2024-01-02]") == {"Version": "2012-10-17", "List": ["2024-01-02"]}
