@@ -87,7 +87,7 @@ def test_the_next_invocation_reserves_time_to_replace_an_exhausted_process(make_
         restarts, seconds = 0, 3.0
         planned: typing.ClassVar = []
 
-        def why(self, stuck):
+        def exhausted_resource(self, stuck):
             return "threads"
 
         def plan(self, reason):

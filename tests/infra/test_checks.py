@@ -169,7 +169,7 @@ def test_variables_over_lambdas_size_limit_are_refused(refused, make_project):
         ("DSPY_LAMBDA_IDLE_SECONDS", "50s", "must be a whole number, not '50s'"),
         ("DSPY_LAMBDA_FAST", "maybe", "must be true or false"),
         ("DSPY_LAMBDA_EXCEPTION_TEXTS", "all", "must be one of none, log, answer"),
-        ("DSPY_LAMBDA_SOURCES", "http,smtp", "no source 'smtp'"),
+        ("DSPY_LAMBDA_SOURCES", "http,smtp", "unknown source 'smtp'"),
     ],
 )
 def test_a_setting_that_the_handler_would_refuse_at_init(refused, name, value, says):

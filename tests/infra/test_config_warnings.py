@@ -38,8 +38,8 @@ def test_a_queue_that_uses_all_reserved_concurrency_causes_a_warning(warned, htt
 def test_a_setting_that_the_handler_does_not_have_is_named_with_the_nearest(warned):
     environment = {"DSPY_LAMBDA_IDLE_SECOND": "5", "DSPY_LAMBDA_": "", "IDLE_SECOND": "5"}
     assert warned({"defaults": {"environment": environment}}).splitlines() == [
-        "programs.Echo: environment.DSPY_LAMBDA_: the handler has no such setting, and does not read it",
-        "programs.Echo: environment.DSPY_LAMBDA_IDLE_SECOND: the handler has no such setting, and does not read it; "
+        "programs.Echo: environment.DSPY_LAMBDA_: is not a setting of the handler, which does not read it",
+        "programs.Echo: environment.DSPY_LAMBDA_IDLE_SECOND: is not a setting of the handler, which does not read it; "
         "did you mean DSPY_LAMBDA_IDLE_SECONDS?",
     ]
 
