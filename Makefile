@@ -6,10 +6,11 @@ HERE := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
 BIN := .venv/bin
 TOOLS := .venv-tools/bin
 PROJECT ?= examples/quickstart
-# Tests with queue timeouts that fail on a busy machine, the one that installs a release, and the one that kills
-# processes for minutes.
+# Tests with queue timeouts that fail on a busy machine, those that take half a minute each (an installed release, changed
+# releases of DSPy, mutated events), and the one that kills processes for minutes.
 ALONE := tests/infra/local/test_fifo.py tests/infra/local/test_moto_patches.py tests/infra/local/test_outage.py \
-	tests/infra/verify/test_local.py tests/test_install.py
+	tests/infra/verify/test_local.py tests/test_install.py tests/handler/dspy_patches/test_changed_dspy.py \
+	tests/stress/test_mutated_events.py
 CHAOS := tests/stress/test_chaos.py
 PYTEST := pytest -q -n 4 --dist loadfile --no-loadscope-reorder $(foreach file,$(ALONE) $(CHAOS),--ignore $(file))
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"

@@ -79,7 +79,7 @@ def test_an_install_without_the_cli_extra_prints_its_version_and_what_is_missing
     assert run(commands / "python", "-c", "import dspy_lambda.environment", cwd=tmp_path).returncode == 0
     refused = run(commands / "dspy-lambda", "limits", "--project", ROOT / "examples" / "quickstart")
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr.splitlines()[-1].endswith("install the command: pip install 'dspy-lambda[cli]'")
+    assert refused.stderr.splitlines()[-1].endswith('requires the cli extra: pip install "dspy-lambda[cli]"')
 
 
 def test_a_project_with_folders_called_handler_and_infra_builds_runs_locally_and_answers(

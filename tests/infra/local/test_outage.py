@@ -25,10 +25,11 @@ RECORDS = 10
 # Only in the function: the test process also loads the project.
 QUICK_SLEEP = f"""
 import asyncio, os, time, types
-from dspy_lambda.models import registry
+from dspy.clients import execution
 if "AWS_LAMBDA_RUNTIME_API" in os.environ:
-    models.time = types.SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: time.sleep(seconds / {SCALE}))
-    models.asyncio = types.SimpleNamespace(sleep=lambda seconds: asyncio.sleep(seconds / {SCALE}))
+    execution.time = types.SimpleNamespace(**vars(time) | {{"sleep": lambda seconds: time.sleep(seconds / {SCALE})}})
+    quick = {{"sleep": lambda seconds: asyncio.sleep(seconds / {SCALE})}}
+    execution.asyncio = types.SimpleNamespace(**vars(asyncio) | quick)
 """
 
 
