@@ -735,12 +735,12 @@ def test_a_canceled_call_is_canceled_and_not_late(serve, deadline):
 @both
 def test_a_retry_that_would_miss_the_deadline_raises_the_error_at_once(models, deadline, call):
     models.behave(rate_limit_rate=1, retry_after_seconds=20)
-    deadline(5)
+    deadline(19)
     begin = time.monotonic()
     with pytest.raises(LMRateLimitError) as raised:
         call(own_lm(models.url, num_retries=3))
     assert raised.value.retry_after == 20
-    assert time.monotonic() - begin < 4.5  # instead of at the deadline
+    assert time.monotonic() - begin < 15  # instead of at the deadline
     assert models.stats()["requests"] == 1
 
 
