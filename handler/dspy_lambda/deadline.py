@@ -17,12 +17,17 @@ def seconds_left() -> float | None:
     return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
+def is_late() -> bool:
+    """Whether the deadline has passed."""
+    deadline = DEADLINE.get()
+    return deadline is not None and time.monotonic() >= deadline
+
+
 def check_deadline() -> None:
     """Refuse to start work after the deadline: it would be billed although no one waits for the result.
 
     Raises:
         DeadlineExceeded: The deadline has passed.
     """
-    deadline = DEADLINE.get()
-    if deadline is not None and time.monotonic() >= deadline:
+    if is_late():
         raise DeadlineExceeded("The deadline has passed; no more work is started.")

@@ -15,7 +15,7 @@ from dspy_lambda.call import CALL, Call
 from dspy_lambda.config import Server
 from dspy_lambda.deadline import DEADLINE
 from dspy_lambda.dspy_patches.insides import usage_setting
-from dspy_lambda.errors import DeadlineExceeded, Overloaded, ProgramFailed
+from dspy_lambda.errors import DeadlineExceeded, Overloaded, ProgramFailed, cut_off
 from dspy_lambda.models.registry import ProgramLM
 from dspy_lambda.payload import to_outputs
 from dspy_lambda.programs.program import Program
@@ -72,7 +72,7 @@ class Dispatcher:
         await self._take(slots, call)
         try:
             if _seconds_left(call) == 0:  # the slot was released by a call that was canceled at the deadline
-                raise _deadline()
+                raise cut_off()
             if waited:
                 self._check_time(program, call)
             if call.settled:  # the main thread answered it at the deadline
@@ -86,7 +86,7 @@ class Dispatcher:
         if await _ended(work, _seconds_left(call)):
             self._recent[program.name].append(time.monotonic() - begin)
             return
-        call.fail(_deadline())
+        call.fail(cut_off())
         work.cancel()  # work for a thread is canceled only while it still waits for one
 
     def running(self) -> Iterable[tuple[str, float]]:
@@ -132,7 +132,7 @@ class Dispatcher:
         except TimeoutError:
             if patience is not None and (left is None or patience < left):
                 raise Overloaded("All slots of this program are taken.", retry_after=patience) from None
-            raise _deadline() from None
+            raise cut_off() from None
 
     def _start(self, program: Program, inputs: Any, call: Call, slots: asyncio.Semaphore) -> asyncio.Future[None]:
         """Start a call; its slot is released when the program has actually ended."""
@@ -202,10 +202,6 @@ async def _ended(work: asyncio.Future[None], seconds: float | None) -> bool:
     if not work.cancelled():
         work.exception()  # mark it as retrieved: the call is already settled
     return True
-
-
-def _deadline() -> DeadlineExceeded:
-    return DeadlineExceeded("The deadline passed before the answer was ready.")
 
 
 def _seconds_left(call: Call) -> float | None:

@@ -166,6 +166,11 @@ def from_exception(error: BaseException, lm_error: Exception | None = None) -> C
             return _SPARE
 
 
+def cut_off() -> DeadlineExceeded:
+    """Return the error of a call that was still running at its deadline."""
+    return DeadlineExceeded("The deadline passed before the answer was ready.")
+
+
 def cause_of(raised: BaseException | None) -> BaseException | None:
     """Return the exception that a failed call's record describes; None if the outcome is enough. Never raises.
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dspy_lambda.call import CALL
 from dspy_lambda.dspy_patches.replacements import is_pure
 from dspy_lambda.errors import ProgramFailed
+from dspy_lambda.telemetry import Log
 from dspy_lambda.telemetry.describe import describe
 from dspy_lambda.threads import Threads
 
@@ -43,9 +44,7 @@ class PersistentLoop(asyncio.SelectorEventLoop):
             that fill theirs do not keep others from the network.
     """
 
-    def __init__(
-        self, log: Callable[[str, str, dict[str, Any]], None], *, threads: int = 100, fast: bool = True
-    ) -> None:
+    def __init__(self, log: Log, *, threads: int = 100, fast: bool = True) -> None:
         super().__init__()
         self._log = log
         self._fast = fast

@@ -7,12 +7,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dspy_lambda.dispatch import Dispatcher, Recent
 from dspy_lambda.loop import PersistentLoop
 from dspy_lambda.process import MAX_THREADS
 from dspy_lambda.runner import Runner
+from dspy_lambda.telemetry import Log
 
 if TYPE_CHECKING:
     from dspy_lambda.config import Server
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 _MAX_LOOP_THREADS = 256
 _OTHER_THREADS = 30  # the main one, the runner's, those for names and queues, and libraries' own
-Log = Callable[[str, str, dict[str, Any]], None]
 
 
 class Runners:

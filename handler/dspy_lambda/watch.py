@@ -9,12 +9,11 @@ import signal
 import sys
 import sysconfig
 import time
-from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
 from dspy_lambda.invocation import Invocation
 from dspy_lambda.runner import Job, Runner
+from dspy_lambda.telemetry import Log
 
 _FRAMES = 8
 _MAX_SITES = 1000
@@ -39,7 +38,7 @@ class Watch:
         blocked_seconds: how long the loop may be blocked before it is reported.
     """
 
-    def __init__(self, log: Callable[[str, str, dict[str, Any]], None], blocked_seconds: float) -> None:
+    def __init__(self, log: Log, blocked_seconds: float) -> None:
         self._log = log
         self._blocked_seconds = blocked_seconds
         self._sites: set[str] = set()

@@ -151,9 +151,11 @@ def has_price(lm: dspy.LM) -> bool:
 
 
 def raised_by_parallel(traceback: TracebackType | None) -> bool:
-    """Whether `dspy.Parallel` itself raised an exception, which then has no cause."""
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
+    """Whether `dspy.Parallel` itself raised an exception, which then has no cause.
+
+    Args:
+        traceback: its innermost entry.
+    """
     return traceback is not None and traceback.tb_frame.f_globals.get("__name__") == PARALLELIZER
 
 

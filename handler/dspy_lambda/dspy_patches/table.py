@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from dspy_lambda import provider_bounds
 from dspy_lambda.dspy_patches.insides import READINGS
 from dspy_lambda.dspy_patches.patch import Patch, apply_patches
 from dspy_lambda.dspy_patches.replacements import BEST_OF, FOR_SPEED, NO_BARS, OWN_MODELS, history_patch
 from dspy_lambda.history import record
+from dspy_lambda.telemetry import Log
 
 PATCHES: tuple[Patch, ...] = (
     *provider_bounds.PATCHES,
@@ -22,9 +20,7 @@ PATCHES: tuple[Patch, ...] = (
 )
 
 
-def patch_dspy(
-    log: Callable[[str, str, dict[str, Any]], None], *, core_share: float, fast: bool, own_models: bool
-) -> None:
+def patch_dspy(log: Log, *, core_share: float, fast: bool, own_models: bool) -> None:
     """Apply all patches, and log one warning that names those that do not fit this DSPy.
 
     Args:

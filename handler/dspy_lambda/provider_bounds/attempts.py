@@ -19,15 +19,14 @@ from typing import Any
 from dspy.utils.exceptions import LMError, LMUnexpectedError
 
 from dspy_lambda.call import CALL, Call, call_of, usage_of
-from dspy_lambda.deadline import DEADLINE, check_deadline, seconds_left
+from dspy_lambda.deadline import DEADLINE, check_deadline, is_late, seconds_left
 from dspy_lambda.dspy_patches.insides import default_read_timeout
+from dspy_lambda.dspy_patches.patch import Function
 from dspy_lambda.errors import CallError, DeadlineExceeded
 from dspy_lambda.limits import aslot_of, slot_of, spend
 from dspy_lambda.provider_bounds.times import Total
 from dspy_lambda.soundness import wait_seconds
 from dspy_lambda.telemetry.exceptions import remember_key
-
-Function = Callable[..., Any]
 
 # A program that ignores the error and tries again in a loop would keep a CPU busy and, on the loop, block all others.
 _REFUSAL_SECONDS = 0.05
@@ -82,20 +81,15 @@ def bound_call_on_loop(aexecute: Callable[..., Awaitable[Any]]) -> Function:
 
 
 def _refuse_late() -> None:
-    if _is_late():
+    if is_late():
         time.sleep(_REFUSAL_SECONDS)
         raise _refusal()
 
 
 async def _arefuse_late() -> None:
-    if _is_late():
+    if is_late():
         await asyncio.sleep(_REFUSAL_SECONDS)
         raise _refusal()
-
-
-def _is_late() -> bool:
-    deadline = DEADLINE.get()
-    return deadline is not None and time.monotonic() >= deadline
 
 
 def _refusal() -> DeadlineExceeded:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from dspy.utils.exceptions import LMProviderError
 
 from dspy_lambda.dspy_patches.insides import is_packed_twice, most_of_head, protocol_error
+from dspy_lambda.dspy_patches.patch import Function
 from dspy_lambda.provider_bounds.bounds import current
-
-Function = Callable[..., Any]
 
 # Deflate's best ratio is 1,032 to 1 (zlib.net/zlib_tech.html): a piece decompresses to about 4 MiB at most.
 _PIECE_BYTES = 4096

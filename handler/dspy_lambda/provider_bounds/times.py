@@ -17,10 +17,9 @@ from dspy.utils.exceptions import LMTimeoutError
 
 from dspy_lambda.deadline import DEADLINE, check_deadline
 from dspy_lambda.dspy_patches.insides import default_read_timeout, read_timeout_of, transport_error
+from dspy_lambda.dspy_patches.patch import Function
 from dspy_lambda.errors import DeadlineExceeded
 from dspy_lambda.provider_bounds.bounds import current
-
-Function = Callable[..., Any]
 
 
 class Total:

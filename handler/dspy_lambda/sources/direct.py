@@ -8,7 +8,7 @@ from pydantic_core import from_json
 
 from dspy_lambda.call import UNKNOWN, Call
 from dspy_lambda.environment import Environment
-from dspy_lambda.errors import DeadlineExceeded
+from dspy_lambda.errors import cut_off
 from dspy_lambda.invocation import Invocation, open_invocation
 from dspy_lambda.payload import AnswerLimit, read_value
 from dspy_lambda.quotas import MAX_ANSWER_BYTES
@@ -46,7 +46,7 @@ def late(environment: Environment, event: dict[str, Any], invocation: Invocation
         CallError: The call's error, which is DeadlineExceeded unless the call ended before.
     """
     call = _call(environment, event, invocation)
-    call.fail(DeadlineExceeded("The deadline passed before the answer was ready."))
+    call.fail(cut_off())
     return _answer(call)
 
 

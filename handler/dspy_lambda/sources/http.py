@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dspy_lambda.api.events import correlation_id_of, cors_headers, epoch_ms_of, kind_of
 from dspy_lambda.call import UNKNOWN
 from dspy_lambda.environment import Environment
-from dspy_lambda.errors import CallError, DeadlineExceeded, UnknownEvent
+from dspy_lambda.errors import CallError, UnknownEvent, cut_off
 from dspy_lambda.invocation import Invocation, open_invocation
 from dspy_lambda.payload import AnswerLimit
 from dspy_lambda.quotas import MAX_ANSWER_BYTES
@@ -77,7 +77,7 @@ def late(environment: Environment, event: dict[str, Any], invocation: Invocation
     """Answer at the deadline, without Mangum, while the request's own thread is blocked."""
     only = environment.served.only()
     call = invocation.call(only.name if only else UNKNOWN, only.model if only else None, position=0)
-    call.fail(DeadlineExceeded("The deadline passed before the answer was ready."))
+    call.fail(cut_off())
     cors = _cors(environment.config.server.cors_origins, event)
     if call.error is None:
         return _response(event, HTTPStatus.OK, "application/json", call.outputs.decode(), cors)

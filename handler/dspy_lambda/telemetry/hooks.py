@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 from dspy_lambda.introspection import UNKNOWN, class_name, is_a, plain_text
+from dspy_lambda.telemetry import Log
 from dspy_lambda.telemetry.describe import describe, stack_of
 
-Log = Callable[[str, str, dict[str, Any]], None]
 Text = Callable[[object], str]
 _PLACES = 1000
 _LAST_LINE = 2**31

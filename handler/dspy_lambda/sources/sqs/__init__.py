@@ -11,7 +11,7 @@ from typing import Any
 from dspy_lambda.call import UNKNOWN
 from dspy_lambda.config import Sqs
 from dspy_lambda.environment import Environment
-from dspy_lambda.errors import DeadlineExceeded
+from dspy_lambda.errors import cut_off
 from dspy_lambda.invocation import Invocation, open_invocation
 from dspy_lambda.runner import Runner
 from dspy_lambda.sources.sqs.attributes import group_of, identifier_of
@@ -93,7 +93,7 @@ def late(environment: Environment, event: dict[str, Any], invocation: Invocation
         call = invocation.call(label, model, identifier, position=position)
         # Records after a failed one of their message group must not start, so, as in `Batch`, they are not calls.
         if group not in stopped:
-            call.fail(DeadlineExceeded("The deadline passed before the answer was ready."))
+            call.fail(cut_off())
         if call.succeeded:
             continue
         if group is not None:
