@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -185,3 +186,13 @@ def problem(answer: Response) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(answer.body)
     assert document["status"] == answer.status
     return document
+
+
+def read_terminal(screen: int) -> bytes:
+    """Return all that is written to a terminal until its last writer ends; closes it."""
+    shown = b""
+    with contextlib.suppress(OSError):  # EIO: the process has ended
+        while data := os.read(screen, 10_000):
+            shown += data
+    os.close(screen)
+    return shown

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from dspy_lambda_infra.progress import progress, step, steps
+from tests.support import read_terminal
 
 WORK = """
 import sys
@@ -28,14 +29,8 @@ def work(*, terminal, **variables):
     screen, end = pty.openpty() if terminal else os.pipe()
     with subprocess.Popen([sys.executable, "-c", WORK], stdout=-1, stderr=end, env=environment) as process:
         os.close(end)
-        shown = b""
-        try:
-            while data := os.read(screen, 10_000):
-                shown += data
-        except OSError:  # EIO: the process has ended
-            pass
+        shown = read_terminal(screen)
         out = process.stdout.read()
-    os.close(screen)
     return out, shown
 
 

@@ -1,4 +1,3 @@
-import contextlib
 import json
 import os
 import pty
@@ -11,7 +10,7 @@ from dspy_lambda_infra.artifact.command import find_function
 from dspy_lambda_infra.cli import main
 from dspy_lambda_infra.project import CATALOGUE, load_project
 from tests.infra.artifact.conftest import HERE, command, contents
-from tests.support import AECHO, ECHO
+from tests.support import AECHO, ECHO, read_terminal
 
 
 def run_build(project, *options):
@@ -143,12 +142,8 @@ def test_build_shows_the_current_function_on_a_terminal(make_project, stand_ins)
     words = command(project, "Echo", project / "out")
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=end, env=environment) as process:
         os.close(end)
-        shown = b""
-        with contextlib.suppress(OSError):  # EIO: the process has ended
-            while data := os.read(screen, 10_000):
-                shown += data
+        shown = read_terminal(screen)
         out = process.stdout.read()
-    os.close(screen)
     assert process.returncode == 0
     assert b"[1/1] EchoFunction" in shown
     assert b"\x1b[" in shown

@@ -9,6 +9,7 @@ import pytest
 
 from dspy_lambda_infra.cli import main
 from tests.conftest import QUICKSTART
+from tests.support import read_terminal
 
 OPTIONS = ["--project", str(QUICKSTART), "--model-server"]
 INPUTS = '{"question": "q"}'
@@ -32,12 +33,6 @@ def test_invoke_indents_the_answer_on_a_terminal_unless_json_is_given(option, li
     command = [sys.executable, "-m", "dspy_lambda_infra.cli", "invoke", "Answer", INPUTS, *OPTIONS, *option]
     with subprocess.Popen(command, stdout=end, stderr=subprocess.PIPE):
         os.close(end)
-        shown = b""
-        try:
-            while data := os.read(terminal, 10_000):
-                shown += data
-        except OSError:  # EIO: the process has ended
-            pass
-    os.close(terminal)
+        shown = read_terminal(terminal)
     assert json.loads(shown) == ANSWER
     assert len(shown.splitlines()) == lines

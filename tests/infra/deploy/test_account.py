@@ -5,10 +5,8 @@ from dspy_lambda_infra.deploy.account import AccountUnavailable, fetch_account
 
 
 @pytest.fixture
-def region_of(monkeypatch):
+def region_of(credentials, monkeypatch):
     """Return the Region that is used with these variables and this option."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
     quota = {"ConcurrentExecutions": 1000, "UnreservedConcurrentExecutions": 1000}
     monkeypatch.setattr("dspy_lambda_infra.deploy.account.account_limits", lambda session: quota)

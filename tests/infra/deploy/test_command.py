@@ -32,9 +32,7 @@ def limits(monkeypatch):
 
 
 @pytest.fixture
-def account(monkeypatch, limits):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
+def account(credentials, monkeypatch, limits):
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     with mock_aws():
         yield

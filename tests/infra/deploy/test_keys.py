@@ -1,17 +1,6 @@
-import boto3
-import pytest
 from botocore.stub import Stubber
-from moto import mock_aws
 
 from dspy_lambda_infra.deploy.keys import missing_keys, store_command
-
-
-@pytest.fixture
-def session(monkeypatch):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    with mock_aws():
-        yield boto3.Session(region_name="us-east-1")
 
 
 def test_locations_without_a_value_are_reported_as_missing(session):

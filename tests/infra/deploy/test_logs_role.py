@@ -1,20 +1,10 @@
 """An account's setting of API Gateway's log role."""
 
-import boto3
 import pytest
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
-from moto import mock_aws
 
 from dspy_lambda_infra.deploy.logs_role import LogsRole, find_logs_role
-
-
-@pytest.fixture
-def session(monkeypatch):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    with mock_aws():
-        yield boto3.Session(region_name="us-east-1")
 
 
 @pytest.fixture

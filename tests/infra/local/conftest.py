@@ -6,8 +6,17 @@ import pytest
 
 from dspy_lambda_infra.local import cgroups
 from dspy_lambda_infra.local.local import LocalLambda
+from dspy_lambda_infra.local.queues import QueueServer
 from dspy_lambda_infra.project import load_project
 from tests.infra.local.support import RUN, Lines, processes
+
+
+@pytest.fixture
+def server():
+    server = QueueServer()
+    server.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from dspy_lambda_infra.config import Sqs
 from dspy_lambda_infra.local.answer import Answer
 from dspy_lambda_infra.local.function import Throttled
 from dspy_lambda_infra.local.mapping import EventSourceMapping
-from dspy_lambda_infra.local.queues import Queue, QueueServer
+from dspy_lambda_infra.local.queues import Queue
 
 GROUPS, OF_EACH = "abcde", 20
 FAILURES = {"a3": 1, "a4": 2, "b0": 2, "c19": 1, "d7": 1, "d8": 1, "e10": 2}
@@ -58,14 +58,6 @@ class Stub:
             return []
         finally:
             self._busy[group] -= 1
-
-
-@pytest.fixture
-def server():
-    server = QueueServer()
-    server.start()
-    yield server
-    server.stop()
 
 
 def run_mapping(server, function, settings, bodies, wanted, visibility_seconds=1):

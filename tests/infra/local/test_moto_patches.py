@@ -10,17 +10,9 @@ from moto.sqs import models as moto_sqs
 
 from dspy_lambda_infra.config import Sqs
 from dspy_lambda_infra.local import moto_patches
-from dspy_lambda_infra.local.queues import Queue, QueueServer
+from dspy_lambda_infra.local.queues import Queue
 
 VISIBILITY_SECONDS = 1
-
-
-@pytest.fixture
-def server():
-    server = QueueServer()
-    server.start()
-    yield server
-    server.stop()
 
 
 @pytest.fixture

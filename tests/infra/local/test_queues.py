@@ -13,14 +13,6 @@ def test_the_queue_client_does_not_use_the_developers_profile(monkeypatch):
     server.stop()
 
 
-@pytest.fixture
-def server():
-    server = QueueServer()
-    server.start()
-    yield server
-    server.stop()
-
-
 @pytest.mark.parametrize("fifo", [False, True])
 def test_a_local_queue_has_its_dead_letter_queue_receive_count_and_visibility_timeout(server, fifo):
     queue = Queue(server.client, "Echo", Sqs(fifo=fifo, max_receive_count=7), 42)
