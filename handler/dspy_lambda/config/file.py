@@ -98,9 +98,26 @@ def _check_aliases(config: Config, path: Path) -> None:
     known = ", ".join(map(shown, config.models.registry))
     uses = {"models.default": config.models.default}
     uses |= {f"program_models.{program}": alias for program, alias in config.program_models.items()}
+    for program, predictors in config.predictor_models.items():
+        uses |= {f"predictor_models.{program}.{predictor}": alias for predictor, alias in predictors.items()}
+    for alias, settings in config.models.registry.items():
+        uses |= {f"models.registry.{alias}.fallback.{index}": name for index, name in enumerate(settings.fallback)}
     for key, alias in uses.items():
         if alias not in config.models.registry:
             raise ConfigError(f"{path}: {key}: unknown model alias {shown(alias)!r}; models.registry has: {known}.")
+    for alias in config.models.registry:
+        if cycle := _cycle(config, (alias,)):
+            raise ConfigError(f"{path}: models.registry.{alias}.fallback: falls back to itself: {' -> '.join(cycle)}.")
+
+
+def _cycle(config: Config, way: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return the aliases from a model back to itself, or None."""
+    for alias in config.models.registry[way[-1]].fallback:
+        if alias == way[0]:
+            return (*way, alias)
+        if alias not in way and (found := _cycle(config, (*way, alias))):
+            return found
+    return None
 
 
 def _explain(error: ValidationError, schema: type[Config]) -> list[str]:

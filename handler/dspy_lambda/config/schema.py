@@ -5,15 +5,24 @@ The infra package's models add the keys that only describe the cloud, and refuse
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from dspy_lambda.config.names import Variable
+from dspy_lambda.models.bedrock.doors import Door, model_string, route
 
 TimeoutSeconds = Annotated[int, Field(ge=1, le=900)]
 BackoffSeconds = Annotated[int, Field(ge=0, le=43_200)]
 BackoffMaxSeconds = Annotated[int, Field(ge=1, le=43_200)]
+
+
+def _text(value: Any) -> Any:
+    """Accept a YAML number where AWS has a text of digits."""
+    return str(value) if type(value) is int else value
+
+
+_GUARDRAIL = r"^([a-z0-9]{1,64}|arn:aws[a-z-]*:bedrock:[a-z0-9-]+:[0-9]{12}:guardrail/[a-z0-9]+)$"
 
 
 class Section(BaseModel):
@@ -28,6 +37,26 @@ class PartialSection(Section):
     model_config = ConfigDict(extra="ignore")
 
 
+class Guardrail(Section):
+    """A Bedrock guardrail, by its id or ARN and its version: a number, or DRAFT."""
+
+    id: Annotated[
+        str, Field(pattern=r"^([a-z0-9]{1,64}|arn:aws[a-z-]*:bedrock:[a-z0-9-]+:[0-9]{12}:guardrail/[a-z0-9]+)$")
+    ]
+    version: Annotated[str, BeforeValidator(_text), Field(pattern=r"^([1-9][0-9]{0,7}|DRAFT)$")]
+
+
+class Price(Section):
+    """A model's prices in USD, for models that DSPy's price map does not list or lists with another price."""
+
+    input_per_million: Annotated[float, Field(ge=0)]
+    output_per_million: Annotated[float, Field(ge=0)]
+
+
+FallbackReason = Literal["rate_limit", "outage", "timeout", "context_window", "content_filter"]
+AdapterName = Literal["chat", "json", "xml", "two_step"]
+
+
 class ModelSettings(Section):
     """One entry of `models.registry`: the options of a `dspy.LM`."""
 
@@ -39,11 +68,43 @@ class ModelSettings(Section):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0)] | None = None
     cache: bool = True
+    adapter: AdapterName | None = None  # DSPy's ChatAdapter, unless a program names another one
+    # For models on Amazon Bedrock.
+    region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")] | None = None  # AWS_REGION
+    door: Door | None = None  # chosen by the model's id
+    guardrail: Guardrail | None = None
+    price: Price | None = None
+    # Aliases to try in this order, for which failures, and which share of the remaining time this model may take.
+    fallback: list[str] = []
+    fallback_on: list[FallbackReason] = ["rate_limit", "outage", "timeout", "context_window", "content_filter"]
+    timeout_share: Annotated[float, Field(gt=0, lt=1)] | None = None
     # Limits of one process over all its programs. Not passed to dspy.LM, which would then switch to LiteLLM.
     max_parallel_requests: Annotated[int, Field(ge=1)] | None = None
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
     tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
     quota: Any = None  # of the account, over all processes; read only by the infra package
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        found = route(self.model)
+        for key in ("region", "door", "guardrail"):
+            if found is None and getattr(self, key) is not None:
+                raise ValueError(f"{key} is for models on Amazon Bedrock, such as bedrock/amazon.nova-lite-v1:0")
+        if found is not None and self.door is not None and not self.model.startswith("bedrock/"):
+            raise ValueError("door is for a model written as bedrock/ID; this one names its door already")
+        door = self.door or (found.door if found is not None and not self.model.startswith("bedrock/") else None)
+        if self.guardrail is not None and door not in (None, "converse"):
+            raise ValueError(
+                f"guardrail: the {door} door would ignore it; write model: bedrock/ID without door, which uses Converse"
+            )
+        if self.timeout_share is not None and not self.fallback:
+            raise ValueError("timeout_share needs a fallback, which gets the rest of the time")
+        return self
+
+    @property
+    def served_as(self) -> str:
+        """The model string that DSPy gets: for models on Bedrock, it also selects the door."""
+        return model_string(self.model, self.door, guarded=self.guardrail is not None)
 
 
 class Models(Section):
@@ -114,6 +175,9 @@ class Config(Section):
     description: str = ""
     models: Models
     program_models: dict[str, str] = {}
+    predictor_models: dict[str, dict[str, str]] = {}  # by program and the predictor's name in it
+    program_adapters: dict[str, AdapterName] = {}
+    program_arguments: dict[str, dict[str, Any]] = {}  # what the program's constructor gets
     server: Server = Server()
     lambda_: Annotated[Lambda, Field(alias="lambda")] = Lambda()
 
