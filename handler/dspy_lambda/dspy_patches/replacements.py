@@ -212,8 +212,9 @@ def is_pure(function: Callable[..., Any]) -> bool:
 
         return not getattr(dspy.cache, "enable_disk_cache", True)
     if name == _TARGET:
-        # Without a key it may refresh a login over the network.
-        return bool(getattr(getattr(inner.__self__, "config", None), "api_keys", None))
+        # Creating a provider without a key may read a login's files or refresh it over the network.
+        routing = inner.__self__
+        return bool(getattr(routing, "_providers", None) or getattr(getattr(routing, "config", None), "api_keys", None))
     return True
 
 

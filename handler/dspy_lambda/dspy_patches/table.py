@@ -7,6 +7,7 @@ from dspy_lambda.dspy_patches.insides import READINGS
 from dspy_lambda.dspy_patches.patch import Patch, apply_patches
 from dspy_lambda.dspy_patches.replacements import BEST_OF, FOR_SPEED, NO_BARS, OWN_MODELS, history_patch
 from dspy_lambda.history import record
+from dspy_lambda.models.bedrock import patches as bedrock
 from dspy_lambda.telemetry import Log
 
 PATCHES: tuple[Patch, ...] = (
@@ -14,6 +15,7 @@ PATCHES: tuple[Patch, ...] = (
     history_patch(record),
     *BEST_OF,
     NO_BARS,
+    *bedrock.PATCHES,
     OWN_MODELS,
     *READINGS,
     *FOR_SPEED,

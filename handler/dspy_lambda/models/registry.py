@@ -80,8 +80,13 @@ def _build(alias: str, settings: ModelSettings, path: Path, timeout_seconds: flo
         options["max_tokens"] = settings.max_tokens
     if settings.temperature is not None:
         options["temperature"] = settings.temperature
+    if settings.region is not None:
+        options["aws_region_name"] = settings.region
+    if settings.guardrail is not None:
+        guardrail = settings.guardrail
+        options["guardrailConfig"] = {"guardrailIdentifier": guardrail.id, "guardrailVersion": guardrail.version}
     try:
-        lm = ProgramLM(settings.model, model_type=settings.model_type, cache=settings.cache, **options)
+        lm = ProgramLM(settings.served_as, model_type=settings.model_type, cache=settings.cache, **options)
     except (ValueError, LMError) as error:
         raise ConfigError(f"{path}: models.registry.{alias}: {error}") from None
     if settings.max_parallel_requests or settings.requests_per_minute or settings.tokens_per_minute:

@@ -1,0 +1,71 @@
+"""Options that Converse passes to each vendor's models in their own form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dspy._vendor.lm15.adaptation import adapt, nearest_effort
+from dspy._vendor.lm15.providers.anthropic import anthropic_adaptive_class
+from dspy._vendor.lm15.providers.common import EFFORT_THINKING_BUDGETS
+from dspy.lm15 import Config, Reasoning
+
+from dspy_lambda.models.bedrock.converse.content import PROVIDER
+
+_NO_FIELD = "Converse has no field for it"
+# Of DSPy's options, those that no model gets through Converse.
+_UNKNOWN = ("seed", "frequency_penalty", "presence_penalty", "user_id", "logprobs", "store")
+
+
+def vendor_fields(model: str, config: Config) -> dict[str, Any]:
+    """Return `additionalModelRequestFields` for a model; records what it cannot get."""
+    for name in _UNKNOWN:
+        if (asked := getattr(config, name)) is not None:
+            adapt(f"config.{name}", "dropped", _NO_FIELD, asked=asked, provider=PROVIDER)
+    fields: dict[str, Any] = {}
+    if config.top_k is not None:
+        if "anthropic." in model:
+            fields["top_k"] = config.top_k
+        elif "amazon.nova" in model:
+            fields["inferenceConfig"] = {"topK": config.top_k}
+        else:
+            adapt("config.top_k", "dropped", _NO_FIELD, asked=config.top_k, provider=PROVIDER)
+    if config.reasoning is not None:
+        fields |= _reasoning(model, config.reasoning)
+    return fields
+
+
+def _reasoning(model: str, reasoning: Reasoning) -> dict[str, Any]:
+    """Return how a vendor's models are told how long to think.
+
+    https://docs.aws.amazon.com/bedrock/latest/userguide/inference-reasoning.html
+    """
+    if reasoning.is_off:
+        return {}  # off is each vendor's default
+    if "anthropic." in model:
+        if anthropic_adaptive_class(model):
+            levels = ("low", "medium", "high", "xhigh", "max")
+            return {"thinking": {"type": "adaptive"}, "output_config": {"effort": _level(reasoning, levels)}}
+        budget = reasoning.thinking_budget or EFFORT_THINKING_BUDGETS[reasoning.effort]
+        return {"thinking": {"type": "enabled", "budget_tokens": budget}}
+    if "amazon.nova-2" in model:
+        level = _level(reasoning, ("low", "medium", "high"))
+        return {"reasoningConfig": {"type": "enabled", "maxReasoningEffort": level}}
+    if "openai.gpt-oss" in model:
+        return {"reasoning_effort": _level(reasoning, ("low", "medium", "high"))}
+    adapt("config.reasoning", "dropped", "this model has no such option", asked=reasoning.effort, provider=PROVIDER)
+    return {}
+
+
+def _level(reasoning: Reasoning, levels: tuple[str, ...]) -> str:
+    level: str = nearest_effort(reasoning.effort, levels)
+    if level != reasoning.effort:
+        reason = f"this model knows {', '.join(levels)}"
+        adapt("config.reasoning.effort", "clamped", reason, asked=reasoning.effort, applied=level, provider=PROVIDER)
+    return level
+
+
+def thinking_budget(fields: dict[str, Any]) -> int:
+    """Return the tokens that a model may think, which count toward its `maxTokens`; 0 if it has no budget."""
+    thinking = fields.get("thinking")
+    budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
+    return budget if isinstance(budget, int) else 0

@@ -1,0 +1,118 @@
+"""What DSPy needs to call models on Bedrock by the function's own role.
+
+Imported by every function, so it imports Bedrock's own modules only once a model needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+from dspy_lambda.dspy_patches.insides import EXECUTION, LM15_ENGINE
+from dspy_lambda.dspy_patches.patch import Function, Name, Patch
+from dspy_lambda.models.bedrock.doors import model_string, route
+from dspy_lambda.models.bedrock.regions import address, arn_region, region_in
+
+_CHAINS = "dspy._vendor.lm15.cloud.chains"
+_ASYNC_BASE = "dspy._vendor.lm15.providers.async_base"
+_REGION = "aws_region_name"  # LiteLLM's name for an LM's region
+# Options of an LM that only Converse knows, under the names that LiteLLM uses, too.
+_OPTIONS = ("guardrailConfig", "performanceConfig", "requestMetadata", "thinking", "additionalModelRequestFields")
+
+
+def _route_models(original: Function) -> Function:
+    """Wrap `LM.__init__`: register Bedrock, choose the door, and turn a region into an address."""
+
+    def init(lm: Any, model: Any, *args: Any, **options: Any) -> None:
+        guarded = "guardrailConfig" in options
+        found = route(model, guarded=guarded) if isinstance(model, str) else None
+        if found is not None:
+            from dspy_lambda.models.bedrock.provider import register
+
+            register()
+            if found.door != "converse":
+                model = model_string(model, None, guarded=guarded)
+            region = options.pop(_REGION, None) or arn_region(found.model_id)
+            if region and not options.get("api_base"):
+                options["api_base"] = address(found.door, region)
+        original(lm, model, *args, **options)
+
+    return init
+
+
+def _carry_options(canonical: Function) -> Function:
+    """Wrap `execution._canonical`: lm15 refuses options that it does not know."""
+
+    def carried(call: Any, *, compat: Any = None) -> Any:
+        extra = {name: call.legacy[name] for name in _OPTIONS if name in call.legacy}
+        if not extra or route(str(call.legacy.get("model"))) is None:
+            return canonical(call, compat=compat)
+        kept = {name: value for name, value in call.legacy.items() if name not in extra}
+        request = canonical(replace(call, legacy=kept), compat=compat)
+        extensions = {**(request.config.extensions or {}), **extra}
+        return replace(request, config=replace(request.config, extensions=extensions))
+
+    return carried
+
+
+def _sign_for_region(init_routing: Function) -> Function:
+    """Wrap `_Routing._init_routing`: sign for the region that an LM's address names, not for AWS_REGION."""
+
+    def routed(self: Any, config: Any, model_type: Any) -> None:
+        regions = {
+            provider: {"region": region}
+            for provider, url in (getattr(config, "base_urls", None) or {}).items()
+            if provider.startswith("bedrock") and (region := region_in(url))
+        }
+        init_routing(self, replace(config, settings=regions) if regions and not config.settings else config, model_type)
+
+    return routed
+
+
+def _use_role(credential_provider: Function) -> Function:
+    """Wrap `chains.credential_provider`: credentials that all of Bedrock's models share, and no snapshot keeps."""
+
+    def provide(policy: Any, ctx: Any, named: Any = None) -> Any:
+        if named is not None or not policy.provider.startswith("bedrock"):
+            return credential_provider(policy, ctx, named)
+        from dspy_lambda.models.bedrock.credentials import RoleCredentials
+
+        return RoleCredentials(policy)
+
+    return provide
+
+
+def _build_on_loop(build: Callable[..., Awaitable[Any]]) -> Function:
+    """Wrap `AsyncBaseProviderLM._build`: credentials that are at hand need no thread."""
+
+    async def built(self: Any, function: Any, *args: Any, **options: Any) -> Any:
+        is_ready = getattr(self._inner.api_key, "is_ready", None)
+        if is_ready is not None and is_ready():
+            return function(*args, **options)
+        return await build(self, function, *args, **options)
+
+    return built
+
+
+BEDROCK = Patch(
+    "models on Amazon Bedrock",
+    "they are called by the function's role, without LiteLLM (111 MB and seconds of a cold start), the SDK and a key",
+    (
+        Name("dspy.clients.lm", "LM.__init__", "self model ...", wrap=_route_models),
+        Name(EXECUTION, "_canonical", "call compat", wrap=_carry_options),
+        Name(LM15_ENGINE, "_Routing._init_routing", "self config model_type", wrap=_sign_for_region),
+        Name(_CHAINS, "credential_provider", "policy ctx named", wrap=_use_role),
+        Name(_CHAINS, "resolve", "policy ctx named"),
+        Name("dspy._vendor.lm15.cloud.sigv4", "sign"),
+        Name("dspy._vendor.lm15.access", "BEDROCK_CHAT"),
+        Name("dspy._vendor.lm15.providers.base", "BaseProviderLM._bind_access"),
+    ),
+)
+BEDROCK_ON_LOOP = Patch(
+    "Bedrock's signatures on the loop",
+    "a hop to a thread and back for each call",
+    (Name(_ASYNC_BASE, "AsyncBaseProviderLM._build", "self build args kwargs", is_async=True, wrap=_build_on_loop),),
+    is_for_speed=True,
+)
+PATCHES = (BEDROCK, BEDROCK_ON_LOOP)

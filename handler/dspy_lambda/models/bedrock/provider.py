@@ -1,0 +1,180 @@
+"""Bedrock's Converse as a provider of DSPy's native backend, with its connection pools, timeouts and retries.
+
+`dspy.LM("bedrock/ID")` uses it once `register` has run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import datetime
+from typing import Any
+
+from dspy._vendor.lm15.access import BEDROCK_CHAT
+from dspy._vendor.lm15.adaptation import is_planning
+from dspy._vendor.lm15.cloud.hosts import utc_now
+from dspy._vendor.lm15.providers.async_base import AsyncBaseProviderLM
+from dspy._vendor.lm15.providers.base import BaseProviderLM, HttpResponse, resolve_credential_value
+from dspy._vendor.lm15.transports import TransportError as NetworkError
+from dspy._vendor.lm15.transports import TransportRequest
+from dspy.clients.model_metadata import model_info
+from dspy.lm15 import (
+    OpenAIChatCompat,
+    ProviderDefinition,
+    ProviderError,
+    ServerError,
+    TransportError,
+    register_provider,
+)
+
+from dspy_lambda.models.bedrock.converse.answer import response_of
+from dspy_lambda.models.bedrock.converse.request import body_of
+from dspy_lambda.models.bedrock.converse.stream import ConverseStream
+from dspy_lambda.models.bedrock.errors import error_of
+from dspy_lambda.models.bedrock.regions import region_in
+from dspy_lambda.models.bedrock.signing import authorized, model_path
+
+# The names under which DSPy's price map lists Bedrock's models.
+NAMESPACES = ("bedrock_converse", "bedrock", "bedrock_mantle")
+_SERVICE = "bedrock"
+_ACCESS = dataclasses.replace(
+    BEDROCK_CHAT,
+    provider="bedrock",
+    host=dataclasses.replace(BEDROCK_CHAT.host, base_url="https://bedrock-runtime.{region}.amazonaws.com"),
+)
+# What a chat request may contain before it becomes a Converse request.
+_COMPAT = OpenAIChatCompat(thinking_format="reasoning_effort", cache_control="openai", json_schema="send")
+
+
+def register() -> None:
+    """Make `bedrock/` a native provider for every `dspy.LM` created from now on."""
+    definition = ProviderDefinition("bedrock", "openai-chat", ConverseLM, AsyncConverseLM, _ACCESS, compat=_COMPAT)
+    register_provider(definition, metadata_namespaces=NAMESPACES)
+
+
+@functools.cache
+def _takes_schemas(model: str) -> bool:
+    info: dict[str, Any] = model_info("bedrock", model, namespaces=NAMESPACES)
+    return info.get("supports_native_structured_output") is True
+
+
+class ConverseLM(BaseProviderLM):  # type: ignore[misc]
+    """Builds and reads Converse requests, and sends them from threads. lm15 creates it, one for each pool."""
+
+    def __init__(
+        self,
+        *,
+        access: Any = _ACCESS,
+        api_key: Any = None,
+        base_url: str = "",
+        transport: Any = None,
+        settings: Any = None,
+        adaptations: str = "note",
+        clock: Callable[[], datetime] | None = None,
+        **_: Any,
+    ) -> None:
+        self.api_key = api_key
+        self.base_url = base_url
+        self.transport = transport
+        self.adaptations = adaptations
+        self.clock = clock
+        self._bind_access(access, settings=settings, default_base_url="")
+
+    def build_request(self, request: Any, stream: bool) -> TransportRequest:
+        """Return the signed request; without credentials and body if DSPy only checks whether it can be built."""
+        model = model_id(self._wire_request(request).model)
+        body = body_of(request, model, takes_schemas=_takes_schemas(model))
+        url = self.base_url.rstrip("/") + model_path(model, "converse-stream" if stream else "converse")
+        if is_planning():
+            return TransportRequest("POST", url)
+        data = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+        headers = [("content-type", "application/json")]
+        region = region_in(self.base_url) or self.host_settings["region"]
+        credential = resolve_credential_value(self.api_key)
+        now = self.clock or utc_now
+        signed = authorized(url, headers, data, credential, region=region, service=_SERVICE, now=now)
+        return TransportRequest("POST", url, signed, data)
+
+    def parse_response(self, request: Any, response: HttpResponse) -> Any:
+        """Return DSPy's native response."""
+        model = model_id(self._wire_request(request).model)
+        try:
+            data = json.loads(response.body)
+        except ValueError:
+            raise ServerError("bedrock: the answer is not JSON", provider="bedrock") from None
+        # Behind some gateways an error has status 200.
+        if isinstance(data, dict) and "output" not in data and isinstance(data.get("message"), str):
+            raise self._with_login_hint(error_of(response.status, response.headers, response.body, model=model))
+        return response_of(data, model)
+
+    def normalize_error(self, status: int, body: str) -> ProviderError:
+        """Return the error for an answer of which only the body is known."""
+        return self._with_login_hint(error_of(status, [], body.encode()))
+
+    def _http_error(self, response: HttpResponse) -> ProviderError:
+        error = error_of(response.status, response.headers, response.body)
+        return self._with_login_hint(_with_details(error, response.headers))
+
+    def _stream_raw(self, request: Any, req: TransportRequest | None = None) -> Iterator[Any]:
+        self._ensure_transport_open()
+        reader = ConverseStream(model_id(self._wire_request(request).model))
+        try:
+            with self.transport.stream(req or self.build_request(request, stream=True)) as response:
+                if response.status >= 400:
+                    raise self._http_error(_whole(response, response.read()))
+                for chunk in response:
+                    yield from reader.feed(chunk)
+            yield from reader.close()
+        except NetworkError as error:
+            raise TransportError(str(error)) from error
+
+
+class AsyncConverseLM(AsyncBaseProviderLM):  # type: ignore[misc]
+    """Sends Converse requests on the loop."""
+
+    def __init__(self, *, transport: Any = None, adaptations: str = "note", **options: Any) -> None:
+        self.transport = transport
+        self.adaptations = adaptations
+        self._inner = ConverseLM(adaptations=adaptations, **options)
+        self._mirror_binding()
+
+    async def _stream_raw(self, request: Any, req: TransportRequest | None = None) -> AsyncIterator[Any]:
+        inner = self._inner
+        reader = ConverseStream(model_id(inner._wire_request(request).model))
+        built = req or await self._build(inner.build_request, request, stream=True)
+        try:
+            async with self.transport.stream(built) as response:
+                if response.status >= 400:
+                    raise inner._http_error(_whole(response, await response.read()))
+                async for chunk in response:
+                    for event in reader.feed(chunk):
+                        yield event
+            for event in reader.close():
+                yield event
+        except NetworkError as error:
+            raise TransportError(str(error)) from error
+
+
+def model_id(model: str) -> str:
+    """Return the id at Bedrock of a model that DSPy calls `ID` or `converse/ID`."""
+    return model.removeprefix("converse/")
+
+
+def _whole(response: Any, body: bytes) -> HttpResponse:
+    return HttpResponse(
+        status=response.status,
+        reason=response.reason,
+        headers=response.headers,
+        body=body,
+        http_version=response.http_version,
+        provider="bedrock",
+    )
+
+
+def _with_details(error: ProviderError, headers: Any) -> ProviderError:
+    from dspy._vendor.lm15.providers.base import _attach_error_metadata
+
+    _attach_error_metadata(error, headers)
+    return error
