@@ -20,6 +20,7 @@ with dspy_import():
     import dspy
     from dspy.utils.exceptions import LMError
 
+from dspy_lambda.dspy_patches.table import patch_models
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.programs.discovery import load_programs
 from dspy_lambda.programs.program import FailedProgram, Program
@@ -151,6 +152,7 @@ def load_project(root: Path) -> Project:
     Raises:
         ConfigError: the project cannot be served, or the config names an unknown program.
     """
+    patch_models()
     root = root.resolve()
     config = load_config(root)
     check_names(root)
@@ -178,7 +180,7 @@ def _lm_of(config: Config, alias: str) -> dspy.LM | None:
     """Return an alias's LM for programs that inspect it when they are constructed; it may have no key here."""
     settings = config.models.registry[alias]
     try:
-        return dspy.LM(settings.model, model_type=settings.model_type)
+        return dspy.LM(settings.served_as, model_type=settings.model_type)
     except (ValueError, LMError):
         return None
 

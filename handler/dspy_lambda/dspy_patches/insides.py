@@ -97,6 +97,13 @@ def native_provider(lm: dspy.LM, *, asynchronous: bool) -> Any:
     return provider
 
 
+def bare_request(provider: Any) -> Any:
+    """Return an unsigned GET request for a native provider's address, which only opens a connection."""
+    from dspy._vendor.lm15.transports import TransportRequest
+
+    return TransportRequest("GET", provider.base_url)
+
+
 def uses_litellm(lm: dspy.LM) -> bool:
     """Whether a plain chat call of this LM would go through LiteLLM, according to DSPy's own backend selection.
 

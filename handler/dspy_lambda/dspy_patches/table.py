@@ -35,3 +35,8 @@ def patch_dspy(log: Log, *, core_share: float, fast: bool, own_models: bool) -> 
     wanted = (patch for patch in PATCHES if fast or not patch.is_for_speed)
     if left_out := apply_patches(patch for patch in wanted if own_models or patch is not OWN_MODELS):
         log("WARNING", "DSPy has changed; left out the patches that no longer apply", {"left_out": left_out})
+
+
+def patch_models() -> None:
+    """Apply only what decides how an LM is called, for commands that ask about LMs but call none."""
+    apply_patches(bedrock.PATCHES)
