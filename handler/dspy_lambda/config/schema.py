@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from dspy_lambda.config.names import Variable
-from dspy_lambda.models.bedrock.doors import Door, model_string, route
+from dspy_lambda.models.bedrock.doors import Door, misspelled, model_string, route
 
 TimeoutSeconds = Annotated[int, Field(ge=1, le=900)]
 BackoffSeconds = Annotated[int, Field(ge=0, le=43_200)]
@@ -87,6 +87,8 @@ class ModelSettings(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         found = route(self.model)
+        if found is None and (right := misspelled(self.model)):
+            raise ValueError(f"model: DSPy knows no {self.model}; write {right}")
         for key in ("region", "door", "guardrail"):
             if found is None and getattr(self, key) is not None:
                 raise ValueError(f"{key} is for models on Amazon Bedrock, such as bedrock/amazon.nova-lite-v1:0")
