@@ -12,6 +12,8 @@ from typing import Any
 import dspy
 
 from dspy_lambda.dspy_patches import insides
+from dspy_lambda.dspy_patches.own_models import OWN_LIMITS
+from dspy_lambda.dspy_patches.patch import apply_patch
 from dspy_lambda.models.registry import build_models
 from dspy_lambda.settings import Settings
 from dspy_lambda_infra.project import Function, Project
@@ -60,7 +62,8 @@ def _attributes(function: Function) -> Iterator[tuple[str, Any]]:
 
 
 def uses_litellm(lm: dspy.BaseLM) -> bool:
-    """Whether a plain chat call of this LM would go through LiteLLM."""
+    """Whether a plain chat call of this LM would go through LiteLLM in a function."""
+    apply_patch(OWN_LIMITS)
     if not isinstance(lm, dspy.LM):
         return False
     try:
