@@ -3,6 +3,7 @@
 import textwrap
 
 import pytest
+import yaml
 
 from dspy_lambda.config import load_config
 from dspy_lambda.errors import ConfigError
@@ -90,3 +91,21 @@ def test_handler_and_infra_package_refuse_a_config_with_the_same_message(write, 
         load_all(project)
     assert says in str(ours.value)
     assert str(ours.value) == str(theirs.value)
+
+
+def test_a_programs_aliases_are_its_models_its_predictors_and_their_fallbacks(tmp_path):
+    registry = {
+        "a": {"model": "openai/a", "fallback": ["b"]},
+        "b": {"model": "openai/b", "fallback": ["c"]},
+        "c": {"model": "openai/c"},
+        "d": {"model": "openai/d", "fallback": ["c"]},
+        "e": {"model": "openai/e"},
+    }
+    settings = {"models": {"default": "a", "registry": registry}, "program_models": {"Other": "e"}}
+    (tmp_path / "dspy.config.yaml").write_text(
+        yaml.safe_dump({**settings, "predictor_models": {"Other": {"predict": "d"}}})
+    )
+    config = load_config(tmp_path)
+    assert config.aliases_of("Team") == ["a", "b", "c"]
+    assert config.aliases_of("Other") == ["e", "d", "c"]
+    assert config.aliases_of("Other", ["b", "e"]) == ["e", "d", "b", "c"]
