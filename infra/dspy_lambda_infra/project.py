@@ -32,6 +32,8 @@ HANDLER = "dspy_lambda.main.lambda_handler"
 CATALOGUE_HANDLER = "dspy_lambda.catalogue.lambda_handler"
 CATALOGUE = "*"  # not a valid program name
 KEY_NAME = re.compile(r"(API_?KEY|ACCESS_?KEY|SECRET|TOKEN|PASSWORD|CREDENTIALS?)$", re.I)
+# Set on the LMs of aliases that programs get here, and on their copies: the model, unless a copy has another one.
+ALIAS_MODEL = "alias_model"
 _LEAST_KEY = 12  # characters: no provider's key is shorter, but ordinary words, which a schema may contain, are
 
 
@@ -182,9 +184,11 @@ def _lm_of(config: Config, alias: str) -> dspy.LM | None:
     """Return an alias's LM for programs that inspect it when they are constructed; it may have no key here."""
     settings = config.models.registry[alias]
     try:
-        return dspy.LM(settings.model, model_type=settings.model_type)
+        lm = dspy.LM(settings.model, model_type=settings.model_type)
     except (ValueError, LMError):
         return None
+    setattr(lm, ALIAS_MODEL, lm.model)
+    return lm
 
 
 def _warn_nested(root: Path) -> None:

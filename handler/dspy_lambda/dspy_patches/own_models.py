@@ -100,21 +100,27 @@ def _aclose_only_its_own(original: Callable[..., Awaitable[None]]) -> Function:
     return aclose
 
 
+def _try_pools() -> None:
+    import dspy
+
+    found = vars(dspy.LM("openai/m"))
+    if type(found.get("_engine_store")) is not dict or not {"_engine_lock", "_providers"} <= found.keys():
+        raise AttributeError("dspy.LM keeps its engines elsewhere")
+
+
 SHARED_POOLS = Patch(
     "one connection pool for all equal LMs of programs",
     "a dspy.LM that each call makes opened a connection each, and left its socket open (50 for 50 calls, DSPy 3.4.1). "
     "Closing one LM does not close the connections of others",
     (
-        Name(_LM, "LM.__init__", "self model ...", attributes="_engine_store _engine_lock _providers"),
-        Name(_LM, "LM._reap_closed_loops", "self"),
         Name(LM15_ENGINE, "LM15Engine.close", "self"),
         Name(LM15_ENGINE, "AsyncLM15Engine.aclose", "self", is_async=True),
-        Name(EXECUTION, "_select_engine", attributes="_engine_store _engine_lock"),
         Name(_LM, "LM.__init__", "self model ...", wrap=_init_sharing),
         Name(_LM, "LM.__setstate__", "self state", wrap=_set_state_sharing),
         Name(_LM, "LM.close", "self", wrap=_close_only_its_own),
         Name(_LM, "LM.aclose", "self", is_async=True, wrap=_aclose_only_its_own),
     ),
+    _try_pools,
 )
 
 
