@@ -5,6 +5,7 @@ The infra package's models add the keys that only describe the cloud, and refuse
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
@@ -186,3 +187,18 @@ class Config(Section):
     def model_alias(self, program: str) -> str:
         """Return the alias of a program's model."""
         return self.program_models.get(program, self.models.default)
+
+    def aliases_of(self, program: str, more: Iterable[str] = ()) -> list[str]:
+        """Return the aliases that a program may call: its model's, its predictors', and all that these fall back to.
+
+        Args:
+            more: aliases that it got otherwise, such as those of its constructor's arguments.
+        """
+        found: dict[str, None] = {}
+        wanted = [self.model_alias(program), *self.predictor_models.get(program, {}).values(), *more]
+        while wanted:
+            alias = wanted.pop(0)
+            if alias not in found:
+                found[alias] = None
+                wanted += self.models.registry[alias].fallback
+        return list(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dspy_lambda import provider_bounds
 from dspy_lambda.dspy_patches.insides import READINGS
+from dspy_lambda.dspy_patches.own_models import OWN
 from dspy_lambda.dspy_patches.patch import Patch, apply_patches
 from dspy_lambda.dspy_patches.replacements import BEST_OF, FOR_SPEED, NO_BARS, OWN_MODELS, history_patch
 from dspy_lambda.history import record
@@ -17,6 +18,7 @@ PATCHES: tuple[Patch, ...] = (
     NO_BARS,
     *bedrock.PATCHES,
     OWN_MODELS,
+    *OWN,
     *READINGS,
     *FOR_SPEED,
 )

@@ -45,13 +45,14 @@ class ModelPool(dict[str, ProgramLM]):
         Raises:
             ConfigError: The variable that holds a model's key is not set.
         """
-        used = {program.name: program.model for program in programs}
-        seconds = (self._config.lambda_.function(name).timeout_seconds for name in used)
+        found = list(programs)
+        seconds = (self._config.lambda_.function(program.name).timeout_seconds for program in found)
         self._no_call.seconds = max(seconds, default=_USUAL_SECONDS)
-        for alias, lm in self._made(set(used.values())).items():
+        used = {alias for p in found for alias in self._config.aliases_of(p.name, p.more_models)}
+        for alias, lm in self._made(used).items():
             # Programs may have received their LMs when they were created, before other code set the key.
             self.setdefault(alias, lm).kwargs = lm.kwargs
-        for alias in self.keys() - used.values():
+        for alias in self.keys() - used:
             if self[alias] is not default_lm():
                 del self[alias]
 

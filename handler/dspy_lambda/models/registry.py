@@ -23,6 +23,7 @@ class ProgramLM(dspy.LM):  # type: ignore[misc]
 
     call: Call | None = None
     limit: ModelLimit | None = None
+    has_own_pool = True  # unlike LMs that programs make, which share theirs
 
     def for_call(self, call: Call) -> Self:
         """Create a copy for a call; it shares this LM's connections."""

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 
 import dspy
 
+from dspy_lambda.call import CALL
+from dspy_lambda.models.registry import ProgramLM
+
 MAX_ITEMS = 1000  # in a list, dict, set, deque or tuple, including nested ones
 _MAX_LEVELS = 50
 _MAPPINGS = (dict, defaultdict, OrderedDict, Counter)
@@ -22,9 +25,9 @@ Memo = dict[int, Any]  # the id of an original -> its copy
 class Copier:
     """Copies a module and what belongs to it, and shares the rest.
 
-    It copies modules, tools and built-in containers, methods bound to one of them, and tuples, partial objects and
-    closures that hold one. It shares everything else: LMs, clients, arrays, Pydantic models, instances of the
-    program's own classes, and large containers. The decision is made once, when the copier is created.
+    It copies modules, tools, aliases' LMs and built-in containers, methods bound to one of them, and tuples, partial
+    objects and closures that hold one. It shares everything else: other LMs, clients, arrays, Pydantic models,
+    instances of the program's own classes, and large containers. The decision is made once, when the copier is created.
 
     `copy.deepcopy` would also copy clients and data and would fail on locks, and `dspy.Module.__getstate__` would drop
     the callbacks that the user gave a module.
@@ -99,6 +102,8 @@ class _Found:
                 if name == "history" and issubclass(kind, dspy.Module):
                     continue  # each copy gets its own
                 self._find(attribute, f"{path}.{name}")
+        elif issubclass(kind, ProgramLM):
+            self.own[key] = value
         elif kind in _HOLDERS:
             self._holders[key] = value
             for item in _items(value):
@@ -139,6 +144,8 @@ def _begin_of(value: Any) -> Callable[[Any], Any] | None:
         return begin
     if kind in _HOLDERS:
         return _copy_cell if kind is CellType else None
+    if issubclass(kind, ProgramLM):
+        return _copy_lm
     return _copy_module if issubclass(kind, dspy.Module) else kind.__copy__
 
 
@@ -147,6 +154,8 @@ def _fill_of(value: Any, copied: dict[int, Any]) -> Callable[[Any, Memo], None] 
     kind = type(value)
     if kind in _HOLDERS:
         return _fill_cell if kind is CellType else None
+    if issubclass(kind, ProgramLM):
+        return None
     if kind not in _CONTAINERS:
         return _fill_attributes
     if not any(id(item) in copied for item in _items(value)):
@@ -176,6 +185,12 @@ def _copy_module(original: dspy.Module) -> dspy.Module:
     clone = object.__new__(type(original))
     clone.__dict__.update(original.__dict__)
     return clone
+
+
+def _copy_lm(original: ProgramLM) -> ProgramLM:
+    """Bind an alias's LM to the call, so that its usage counts there, even in a thread that the program starts."""
+    call = CALL.get()
+    return original if call is None else original.for_call(call)
 
 
 def _fill_mapping(clone: dict[Any, Any], memo: Memo) -> None:

@@ -40,7 +40,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Program:
-    """One loaded program. `instance` is shared and never called; calls run on `copy()`."""
+    """One loaded program. `instance` is shared and never called; calls run on `copy()`.
+
+    Attributes:
+        model: the alias of its model.
+        more_models: the aliases of the LMs that its constructor got.
+    """
 
     name: str
     module: str
@@ -49,6 +54,7 @@ class Program:
     entry: Entry
     schemas: Schemas
     copier: Copier
+    more_models: tuple[str, ...] = ()
 
     def copy(self) -> dspy.Module:
         """Create a copy for one call, so that what the call changes on `self` and below stays in it."""

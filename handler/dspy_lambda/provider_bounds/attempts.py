@@ -102,12 +102,12 @@ def check_attempt(attempt: Function) -> Function:
     An attempt whose answer is never read counts as abandoned.
     """
 
-    def bounded(lm: Any, *args: Any) -> Any:
-        with slot_of(lm, DEADLINE.get()):
+    def bounded(lm: Any, call: Any, *args: Any) -> Any:
+        with slot_of(lm, call, DEADLINE.get()):
             _refuse_late()
             usage = usage_of(lm)
             with nullcontext() if usage is None else usage.awaiting(on_loop=False):
-                return attempt(lm, *args)
+                return attempt(lm, call, *args)
 
     return bounded
 
@@ -116,7 +116,7 @@ def bound_attempt_on_loop(attempt: Callable[..., Awaitable[Any]]) -> Function:
     """Wrap `execution._aattempt`: as `check_attempt`, and cancel the attempt, on any engine, at its total time."""
 
     async def bounded(lm: Any, call: Any, *args: Any) -> Any:
-        async with aslot_of(lm, DEADLINE.get()):
+        async with aslot_of(lm, call, DEADLINE.get()):
             await _arefuse_late()
             usage = usage_of(lm)
             with nullcontext() if usage is None else usage.awaiting(on_loop=True):

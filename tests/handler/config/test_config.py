@@ -3,6 +3,7 @@
 import textwrap
 
 import pytest
+import yaml
 
 from dspy_lambda.config import load_config
 from dspy_lambda.errors import ConfigError
@@ -155,3 +156,21 @@ def test_a_cycle_of_fallbacks_is_named_with_its_way(write):
 def test_a_bedrock_model_chooses_its_door_by_id_unless_told_otherwise(write, model, keys, served_as):
     config = load_config(write(BEDROCK.format(model=model, keys=keys)))
     assert config.models.registry["a"].served_as == served_as
+
+
+def test_a_programs_aliases_are_its_models_its_predictors_and_their_fallbacks(tmp_path):
+    registry = {
+        "a": {"model": "openai/a", "fallback": ["b"]},
+        "b": {"model": "openai/b", "fallback": ["c"]},
+        "c": {"model": "openai/c"},
+        "d": {"model": "openai/d", "fallback": ["c"]},
+        "e": {"model": "openai/e"},
+    }
+    settings = {"models": {"default": "a", "registry": registry}, "program_models": {"Other": "e"}}
+    (tmp_path / "dspy.config.yaml").write_text(
+        yaml.safe_dump({**settings, "predictor_models": {"Other": {"predict": "d"}}})
+    )
+    config = load_config(tmp_path)
+    assert config.aliases_of("Team") == ["a", "b", "c"]
+    assert config.aliases_of("Other") == ["e", "d", "c"]
+    assert config.aliases_of("Other", ["b", "e"]) == ["e", "d", "b", "c"]

@@ -172,7 +172,7 @@ def test_a_broken_module_without_recognizable_classes_is_named_after_its_file(ma
     [
         (
             "class Needy(dspy.Module):\n    def __init__(self, k): ...\n    def forward(self): ...\n",
-            "must not require arguments",
+            "its __init__ requires k; add to dspy.config.yaml: program_arguments: {Needy: {k: VALUE}}",
         ),
         ("class Empty(dspy.Module):\n    pass\n", "neither forward nor aforward"),
         (

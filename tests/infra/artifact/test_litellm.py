@@ -78,7 +78,7 @@ def test_other_programs_models_do_not_require_litellm(make_project):
     [
         ({}, False),
         ({"timeout": 3, "n": 2, "api_base": "http://models.internal/v1"}, False),
-        ({"max_parallel_requests": 3}, True),
+        ({"max_parallel_requests": 2000, "timeout": 120}, False),
         ({"extra_headers": {"X-Team": "a"}}, True),
         ({"headers": {"X-Team": "a"}}, True),
         ({"organization": "a"}, True),
