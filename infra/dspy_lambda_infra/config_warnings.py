@@ -65,7 +65,7 @@ def _spend_alarm(project: Project, function: Function) -> list[str]:
 
 def _unpriced(project: Project, function: Function) -> list[str]:
     """Return where a program's models without a known price are: an alias in the config, or an attribute."""
-    alias = project.config.model_alias(function.name)
-    lms = [(f"models.registry.{alias}", dspy.LM(project.config.models.registry[alias].model))]
+    registry, aliases = project.config.models.registry, project.config.aliases_of(function.name)
+    lms = [(f"models.registry.{alias}", dspy.LM(registry[alias].model)) for alias in aliases]
     lms += [(place, lm) for place, lm in held_lms(function) if isinstance(lm, dspy.LM)]
     return list(dict.fromkeys(place for place, lm in lms if not has_price(lm)))

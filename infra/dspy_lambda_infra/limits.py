@@ -118,7 +118,7 @@ def find_limits(project: Project) -> Limits:
         own = [
             Use(alias, name, _environments(project, f), _calls_each(project, f, model.max_parallel_requests))
             for name, f in project.functions.items()
-            if project.config.model_alias(name) == alias
+            if alias in project.config.aliases_of(name)
         ]
         if not own:
             continue

@@ -184,3 +184,15 @@ class Config(Section):
     def model_alias(self, program: str) -> str:
         """Return the alias of a program's model."""
         return self.program_models.get(program, self.models.default)
+
+    def aliases_of(self, program: str) -> list[str]:
+        """Return the aliases of all models that a program may call, in order of first use, without duplicates.
+
+        Includes the models of its predictors and the fallbacks of each. A fallback's own fallbacks are not tried.
+        """
+        own = dict.fromkeys([self.model_alias(program), *self.predictor_models.get(program, {}).values()])
+        return list(own | dict.fromkeys(name for alias in own for name in self.models.registry[alias].fallback))
+
+    def adapter_name(self, program: str) -> AdapterName | None:
+        """Return the adapter of a program's calls: its own or its model's; None for DSPy's default."""
+        return self.program_adapters.get(program) or self.models.registry[self.model_alias(program)].adapter

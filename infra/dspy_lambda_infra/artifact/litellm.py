@@ -23,17 +23,16 @@ _GATEWAY = re.compile(r".+_(API_BASE|BASE_URL)")
 def why_litellm(project: Project, function: Function) -> list[str]:
     """Return the reasons why a function needs LiteLLM; empty if it does not.
 
-    Checks the program's configured model, and every LM and hosted Embedder that the instantiated program, its class or
+    Checks the program's configured models, and every LM and hosted Embedder that the instantiated program, its class or
     its file holds. LMs that a program creates within a call are not visible here; DSPy's error message then names
     LiteLLM.
     """
-    alias = project.config.model_alias(function.name)
     settings = Settings(
         variables={model.env: "unset" for model in project.config.models.registry.values() if model.env}
     )
     with _without_gateways():
-        lms = build_models(project.config, {alias}, project.root, 60, settings)
-        reasons = [f"models.registry.{alias}: {lm.model}" for lm in lms.values() if uses_litellm(lm)]
+        lms = build_models(project.config, set(project.config.aliases_of(function.name)), project.root, 60, settings)
+        reasons = [f"models.registry.{alias}: {lm.model}" for alias, lm in lms.items() if uses_litellm(lm)]
         reasons += [
             f"{place}: {found.model}"
             for place, found in held_lms(function)

@@ -23,10 +23,11 @@ def require_keys(project: Project, programs: Iterable[str], variables: Mapping[s
     fetched = [entry.partition("=")[0] for entry in known.get(SECRETS, "").split()]
     missing: dict[str, list[str]] = {}
     for name in programs:
-        model = project.config.models.registry[project.config.model_alias(name)]
         own = known | project.functions[name].settings.environment
-        if model.env and not (own.get(model.env) or model.api_key or model.env in fetched):
-            missing.setdefault(model.env, []).append(name)
+        for alias in project.config.aliases_of(name):
+            model = project.config.models.registry[alias]
+            if model.env and not (own.get(model.env) or model.api_key or model.env in fetched):
+                missing.setdefault(model.env, []).append(name)
     if missing:
         listed = "; ".join(f"{variable} (for {', '.join(names)})" for variable, names in missing.items())
         raise ConfigError(
