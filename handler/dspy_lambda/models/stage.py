@@ -9,6 +9,7 @@ from typing import Any
 from dspy.utils.exceptions import (
     ContextWindowExceededError,
     LMInvalidRequestError,
+    LMProviderError,
     LMRateLimitError,
     LMServerError,
     LMStreamAssemblyError,
@@ -36,13 +37,18 @@ def reason_of(error: BaseException) -> FallbackReason | None:
         return "rate_limit"
     if isinstance(error, DeadlineExceeded | LMTimeoutError):
         return "timeout"
-    if isinstance(error, LMServerError | LMTransportError | LMStreamAssemblyError):
+    if isinstance(error, LMServerError | LMTransportError | LMStreamAssemblyError) or _is_no_answer(error):
         return "outage"
     if isinstance(error, ContextWindowExceededError):
         return "context_window"
     if isinstance(error, ContentFiltered) or _is_refusal(error):
         return "content_filter"
     return None
+
+
+def _is_no_answer(error: BaseException) -> bool:
+    """Whether a provider's answer cannot be read, such as a gateway's page in HTML: DSPy has no class for that."""
+    return type(error) is LMProviderError and not 400 <= (error.status or 0) < 500
 
 
 def _is_refusal(error: BaseException) -> bool:

@@ -90,3 +90,31 @@ def test_handler_and_infra_package_refuse_a_config_with_the_same_message(write, 
         load_all(project)
     assert says in str(ours.value)
     assert str(ours.value) == str(theirs.value)
+
+
+TIERS = """
+models:
+  default: cheap
+  registry:
+    cheap: {model: openai/a, env: A, fallback: [mid, pro]}
+    mid: {model: openai/b, env: B, adapter: json, fallback: [other]}
+    pro: {model: openai/c, env: C}
+    other: {model: openai/d, env: D}
+program_models: {Two: mid}
+predictor_models: {One: {search: cheap, write: pro}, Three: {write: pro, search: mid}}
+program_adapters: {Three: xml}
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "aliases", "adapter"),
+    [
+        ("Any", ["cheap", "mid", "pro"], None),
+        ("One", ["cheap", "pro", "mid"], None),
+        ("Two", ["mid", "other"], "json"),
+        ("Three", ["cheap", "pro", "mid", "other"], "xml"),
+    ],
+)
+def test_a_programs_aliases_are_its_models_its_predictors_and_their_fallbacks(write, program, aliases, adapter):
+    config = load_config(write(TIERS))
+    assert (config.aliases_of(program), config.adapter_name(program)) == (aliases, adapter)

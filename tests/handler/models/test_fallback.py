@@ -220,7 +220,8 @@ class Streams(dspy.Module):
     async def aforward(self, question: str):
         listen = [dspy.streaming.StreamListener(signature_field_name="answer")]
         found = []
-        async for one in dspy.streamify(self.predict, stream_listeners=listen, is_async_program=True)(question=question):
+        streamed = dspy.streamify(self.predict, stream_listeners=listen, is_async_program=True)
+        async for one in streamed(question=question):
             found.append(one.answer if isinstance(one, dspy.Prediction) else one.chunk)
         return found
 """
@@ -273,15 +274,71 @@ def test_a_models_own_limit_in_this_process_is_a_rate_limit(make_project, make_s
     assert [line["reason"] for line in lines(records())] == ["rate_limit"]
 
 
+RAISES = """
+class Raises(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.predict = dspy.Predict("question -> answer")
+    def forward(self, question: str):
+        self.predict(question=question)
+        return dspy.Parallel(num_threads=1, max_errors=1)([(lambda: 1 / 0, {})])
+"""
+
+
+def test_a_failure_that_the_next_model_made_good_is_not_the_reason_of_a_later_error(make_tiers, models, records):
+    serve = make_tiers({"raises": RAISES})
+    models.behave(faulty_model="cheap", rate_limit_rate=1)
+    assert serve.post("/Raises", {"question": "q"}).status == 500
+    (call,) = records().calls
+    assert (call["outcome"], call["fallbacks"]) == ("program_error", 1)
+
+
+CATCHES = """
+class Catches(dspy.Module):
+    def forward(self, question: str):
+        try:
+            return dspy.settings.lm(question)[0]
+        except dspy.LMRateLimitError as error:
+            return error.__notes__
+"""
+
+
+def test_the_last_error_has_a_note_of_all_failures(make_tiers, models):
+    serve = make_tiers({"catches": CATCHES})
+    models.behave(rate_limit_rate=1)
+    for lm in serve.environment.models.values():
+        lm.num_retries = 0
+    answer = serve.post("/Catches", {"question": "q"})
+    assert json.loads(answer.body)["result"] == ["Models tried: cheap (rate_limit), strong (LMRateLimitError)."]
+
+
+REQUESTS = """
+from dspy.lm15 import Message, Request
+
+class Requests(dspy.Module):
+    def forward(self, question: str):
+        lm = dspy.settings.lm
+        request = Request(model=lm.model, messages=(Message.user(question),))
+        return [lm(request).text, lm(request=request).text]
+"""
+
+
+def test_a_request_of_lm15_goes_to_the_next_model(make_tiers, models):
+    serve = make_tiers({"requests": REQUESTS})
+    models.behave(faulty_model="cheap", rate_limit_rate=1)
+    assert serve.post("/Requests", {"question": "q"}).body.count(b"strong") == 2
+
+
 @pytest.mark.parametrize(
     ("model", "wanted"),
-    [
-        ("openai/gpt-4.1-nano", {"type": "json_schema"}),
-        ("deepseek/deepseek-chat", {"type": "json_object"}),
-        ("openai/self-hosted", {"type": "json_object"}),
-    ],
+    [("openai/gpt-4.1-nano", {"type": "json_schema"}), ("openai/gpt-4-turbo", {"type": "json_object"})],
 )
 def test_a_schema_becomes_plain_json_for_a_model_that_takes_none(model, wanted):
     options = {"response_format": {"type": "json_schema"}, "n": 2}
     adjusted = _for_model(ProgramLM(model, api_key="none"), options)
     assert adjusted == {"response_format": wanted, "n": 2}
+
+
+def test_a_format_is_left_to_the_prompt_for_a_model_that_may_not_take_one():
+    options = {"response_format": {"type": "json_object"}, "n": 2}
+    assert _for_model(ProgramLM("openai/self-hosted", api_key="none"), options) == {"n": 2}

@@ -181,3 +181,13 @@ assert not {{"litellm", "openai", "tiktoken"}} & set(sys.modules), sorted(sys.mo
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "[[], [], [], []]\n"), done.stderr
+
+
+def test_a_fallback_may_need_litellm(make_project):
+    registry = {
+        "fast": {"model": "openai/gpt-4.1-nano", "env": "OPENAI_API_KEY", "fallback": ["spare"]},
+        "spare": {"model": "mistral/mistral-small"},
+    }
+    project = load_project(make_project({"echo": ECHO}, models={"default": "fast", "registry": registry}))
+    (function,) = project.functions.values()
+    assert why_litellm(project, function) == ["models.registry.spare: mistral/mistral-small"]
