@@ -180,7 +180,9 @@ class Dispatcher:
             call.ended()
 
     def _predictor_lms(self, program: Program, call: Call) -> dict[int, ProgramLM]:
-        return {key: self.models[alias].for_call(call) for key, alias in program.predictor_models.items()}
+        """Return the call's LM of each predictor with a model of its own: one for each alias, as DSPy compares LMs."""
+        lms = {alias: self.models[alias].for_call(call) for alias in set(program.predictor_models.values())}
+        return {key: lms[alias] for key, alias in program.predictor_models.items()}
 
     def _settings(self, program: Program, call: Call) -> dict[str, Any]:
         lm = self.models[program.model].for_call(call)

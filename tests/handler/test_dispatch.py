@@ -529,3 +529,25 @@ def test_a_predictors_model_ends_with_the_calls_deadline(make_project, make_serv
     models.behave(hang_rate=1)
     assert serve.post("/ATeam", {"question": "q"}, context=Context(remaining_ms=1500)).status == 504
     assert records().calls[0]["lm_calls_abandoned"] == 4
+
+
+def test_predictors_of_one_model_have_one_lm_for_refine(make_project, make_serve, models):
+    source = """
+    class Two(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = dspy.Predict("question -> answer"), dspy.Predict("question -> answer")
+        def forward(self, question: str):
+            return self.second(question=self.first(question=question).answer)
+    class Best(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.best = dspy.BestOfN(Two(), N=1, reward_fn=lambda inputs, found: 1.0, threshold=1.0)
+        def forward(self, question: str):
+            return self.best(question=question)
+    """
+    predictors = {"best.module.first": "flash", "best.module.second": "flash"}
+    config = {"models": {"default": "pro", "registry": TIERS}, "predictor_models": {"Best": predictors}}
+    serve = make_serve(make_project({"best": source}, **config))
+    assert serve.post("/Best", {"question": "q"}).status == 200
+    assert models.stats()["per_model"] == {"flash": 2}
