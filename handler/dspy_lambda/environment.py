@@ -105,7 +105,7 @@ class Environment:
         no_call = NoCall(
             self.telemetry.answered_outside_calls, self.config.lambda_.function(only or "").timeout_seconds
         )
-        self.models = ModelPool(self.config, project, settings, no_call)
+        self.models = ModelPool(self.config, project, settings, no_call, self.telemetry.log_here)
         with suppress(RuntimeError):  # another thread has already configured DSPy
             # From now on DSPy itself refuses `dspy.configure` in calls, where it would affect all other calls.
             # Usage outside calls is counted, too, and the trace stays empty, because it would only grow.

@@ -40,21 +40,25 @@ def warm(environment: Environment) -> None:
 
 
 def preconnect(environment: Environment) -> None:
-    """Open a connection to each program's provider, so that no caller waits for the handshake.
+    """Open a connection to the provider of each program and predictor, so that no caller waits for the handshake.
 
     Requests the provider's list of models, which costs nothing, or its bare address if it has no such list, and waits
     at most two seconds. The connection stays open whatever the answer is.
     """
     for program in environment.programs.values():
-        lm = environment.models[program.model]
-        if program.entry.is_async:
-            with contextlib.suppress(Exception):
-                environment.runner.run(partial(_wait, environment, _aconnect(lm)))
-        else:
-            # A blocking request cannot be interrupted, so after the timeout the thread is left running.
-            thread = threading.Thread(target=_connect, args=(lm,), daemon=True)
-            thread.start()
-            thread.join(_CONNECT_SECONDS)
+        for alias in dict.fromkeys([program.model, *program.predictor_models.values()]):
+            _preconnect(environment, environment.models[alias], is_async=program.entry.is_async)
+
+
+def _preconnect(environment: Environment, lm: dspy.LM, *, is_async: bool) -> None:
+    if is_async:
+        with contextlib.suppress(Exception):
+            environment.runner.run(partial(_wait, environment, _aconnect(lm)))
+    else:
+        # A blocking request cannot be interrupted, so after the timeout the thread is left running.
+        thread = threading.Thread(target=_connect, args=(lm,), daemon=True)
+        thread.start()
+        thread.join(_CONNECT_SECONDS)
 
 
 def _wait(environment: Environment, work: Coroutine[Any, Any, None]) -> None:

@@ -30,6 +30,10 @@ from dspy_lambda_infra.model_answers import answer, text_of
 from dspy_lambda_infra.model_wires import WIRES, Wire
 
 _STARTS_KEPT = 100_000
+_FATES = (
+    *("error", "rate_limit", "unauthorized", "malformed", "drop", "hang", "reset"),
+    *("too_long", "refused", "filtered"),
+)
 
 
 @dataclasses.dataclass
@@ -50,6 +54,10 @@ class Behavior:
     drop_rate: float = 0.0  # the connection is closed without an answer
     hang_rate: float = 0.0  # no answer within 10 minutes
     reset_rate: float = 0.0  # the connection is reset (RST) without an answer
+    too_long_rate: float = 0.0  # 400: the prompt exceeds the context window
+    refused_rate: float = 0.0  # 400: a content filter refuses the prompt
+    filtered_rate: float = 0.0  # 200 with an answer that a content filter stopped
+    faulty_model: str | None = None  # the rates apply to requests for this model only
     seed: int = 0
 
 
@@ -125,9 +133,9 @@ class ModelApp:
             counts.in_flight -= 1
 
     async def _complete(self, request: web.Request, counts: Counts) -> web.StreamResponse:
-        fate = self._fate()
         wire = self._wire(request)
         body = wire.read({**request.match_info, **await request.json()})
+        fate = self._fate() if self.behavior.faulty_model in (None, body["model"]) else "answer"
         counts.per_model[body["model"]] = counts.per_model.get(body["model"], 0) + 1
         if fate == "hang":
             await asyncio.sleep(600)
@@ -147,8 +155,14 @@ class ModelApp:
             return _error(
                 429, "rate_limit_exceeded", "Rate limit reached", {} if after is None else {"Retry-After": str(after)}
             )
+        if fate == "too_long":
+            return _error(400, "context_length_exceeded", "This model's maximum context length is exceeded")
+        if fate == "refused":
+            return _error(400, "content_filter", "The prompt was refused by the content filter")
         text = "I would rather not say." if fate == "malformed" else answer(body, samples=self.behavior.samples)
         document = completion(body, text)
+        if fate == "filtered":
+            document["choices"][0]["finish_reason"] = "content_filter"
         stream = body.get("stream") or body.get("method") == "streamGenerateContent"
         response = await self._answer(request, document, stream=bool(stream))
         if response is None:  # the client is gone
@@ -204,7 +218,7 @@ class ModelApp:
 
     def _fate(self) -> str:
         draw = self.random.random()
-        for fate in ("error", "rate_limit", "unauthorized", "malformed", "drop", "hang", "reset"):
+        for fate in _FATES:
             draw -= getattr(self.behavior, f"{fate}_rate")
             if draw < 0:
                 return fate

@@ -206,6 +206,8 @@ def _check_names(config: Config, functions: dict[str, Function], root: Path) -> 
         ("lambda.programs", config.lambda_.programs),
         ("program_models", config.program_models),
         ("program_arguments", config.program_arguments),
+        ("predictor_models", config.predictor_models),
+        ("program_adapters", config.program_adapters),
     ):
         for name in named:
             if name not in functions:

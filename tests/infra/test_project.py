@@ -127,3 +127,25 @@ def test_arguments_that_nothing_provides_and_those_of_unknown_programs_are_repor
     assert "add to dspy.config.yaml: program_arguments: {Team: {depth: VALUE}}" in project.failed["Team"]
     with pytest.raises(ConfigError, match=r"program_arguments\.Crew: no such program; the project has: Team"):
         load_project(make_project({"team": TWO_TIERS}, models=TIERS, program_arguments={"Crew": {"depth": 2}}))
+
+
+def test_a_function_gets_the_keys_of_all_models_that_its_program_may_call(make_project):
+    registry = {
+        "fast": {"model": "openai/a", "env": "FAST_KEY", "fallback": ["spare"]},
+        "spare": {"model": "openai/b", "env": "SPARE_KEY"},
+        "pro": {"model": "openai/c", "env": "PRO_KEY"},
+        "unused": {"model": "openai/d", "env": "UNUSED_KEY"},
+    }
+    models = {"default": "fast", "registry": registry}
+    loaded = load_project(
+        make_project({"echo": ECHO, "aecho": AECHO}, models=models, predictor_models={"Echo": {"predict": "pro"}})
+    )
+    keys = {name: list(loaded.secrets(function)) for name, function in loaded.functions.items()}
+    assert keys == {"Echo": ["FAST_KEY", "PRO_KEY", "SPARE_KEY"], "AEcho": ["FAST_KEY", "SPARE_KEY"]}
+
+
+@pytest.mark.parametrize("key", ["predictor_models", "program_adapters"])
+def test_settings_of_an_unknown_program_are_refused(make_project, key):
+    value = {"Ech": "json"} if key == "program_adapters" else {"Ech": {"predict": "fast"}}
+    with pytest.raises(ConfigError, match=rf"{key}\.Ech: no such program; the project has: Echo"):
+        load_project(make_project({"echo": ECHO}, **{key: value}))

@@ -189,16 +189,16 @@ class Config(Section):
         return self.program_models.get(program, self.models.default)
 
     def aliases_of(self, program: str, more: Iterable[str] = ()) -> list[str]:
-        """Return the aliases that a program may call: its model's, its predictors', and all that these fall back to.
+        """Return the aliases of all models that a program may call, in order of first use, without duplicates.
+
+        Includes the models of its predictors and the fallbacks of each. A fallback's own fallbacks are not tried.
 
         Args:
             more: aliases that it got otherwise, such as those of its constructor's arguments.
         """
-        found: dict[str, None] = {}
-        wanted = [self.model_alias(program), *self.predictor_models.get(program, {}).values(), *more]
-        while wanted:
-            alias = wanted.pop(0)
-            if alias not in found:
-                found[alias] = None
-                wanted += self.models.registry[alias].fallback
-        return list(found)
+        own = dict.fromkeys([self.model_alias(program), *self.predictor_models.get(program, {}).values(), *more])
+        return list(own | dict.fromkeys(name for alias in own for name in self.models.registry[alias].fallback))
+
+    def adapter_name(self, program: str) -> AdapterName | None:
+        """Return the adapter of a program's calls: its own or its model's; None for DSPy's default."""
+        return self.program_adapters.get(program) or self.models.registry[self.model_alias(program)].adapter

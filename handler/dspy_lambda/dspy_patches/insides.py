@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import importlib
-from types import TracebackType
+from contextlib import AbstractContextManager, nullcontext
+from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from dspy_lambda.dspy_patches.patch import Name, Patch, apply_patch
@@ -81,7 +82,17 @@ OWN_SETTING = Patch(
     ),
     _try_usage_setting,
 )
-READINGS = (ENGINES, PRICES, PARALLEL, ASYNCIFY_SLOTS, UNDEFINED_TYPES, OWN_SETTING)
+STREAM_PROGRESS = Patch(
+    "whether a call has streamed a part of its answer",
+    "falls back to another model before the first chunk; without it, streaming calls do not fall back",
+    (Name("dspy.clients.call_context", "adapter_fallback_scope", ""),),
+)
+ADAPTER_MESSAGES = Patch(
+    "the messages of an adapter for another model",
+    "without it DSPy warns, at the first fallback of a process, that a program passes such messages itself",
+    (Name("dspy.clients._deprecation", "adapter_message_call", "lm messages"),),
+)
+READINGS = (ENGINES, PRICES, PARALLEL, ASYNCIFY_SLOTS, UNDEFINED_TYPES, OWN_SETTING, STREAM_PROGRESS, ADAPTER_MESSAGES)
 
 
 def native_provider(lm: dspy.LM, *, asynchronous: bool) -> Any:
@@ -196,6 +207,26 @@ def usage_of_settings() -> Any:
     import dspy
 
     return dspy.settings.get(USAGE_SETTING)
+
+
+def stream_progress() -> AbstractContextManager[Any]:
+    """Return a context for an LM call; its `emitted` says whether the call has streamed a part of its answer."""
+    if apply_patch(STREAM_PROGRESS):
+        return nullcontext(SimpleNamespace(emitted=True))
+    from dspy.clients.call_context import adapter_fallback_scope
+
+    scope: AbstractContextManager[Any] = adapter_fallback_scope()
+    return scope
+
+
+def adapter_messages(lm: dspy.LM, messages: Any) -> AbstractContextManager[None]:
+    """Return a context in which an LM may be called with messages that an adapter wrote for another LM."""
+    if apply_patch(ADAPTER_MESSAGES):
+        return nullcontext()
+    from dspy.clients._deprecation import adapter_message_call
+
+    scope: AbstractContextManager[None] = adapter_message_call(lm, messages)
+    return scope
 
 
 # Internals of lm15, DSPy's HTTP client, for `provider_bounds`, whose patches depend on these names.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import dspy
 from dspy.utils.exceptions import LMError
@@ -13,7 +13,11 @@ from dspy_lambda.config import CONFIG_FILE, Config, ModelSettings
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.history import CallHistory, record
 from dspy_lambda.limits import ModelLimit, spend
+from dspy_lambda.models.stage import STAGE
 from dspy_lambda.settings import Settings
+
+if TYPE_CHECKING:
+    from dspy_lambda.models.fallback import Fallback
 
 RETRIES = 3  # the default of dspy.LM
 
@@ -52,6 +56,24 @@ class ProgramLM(dspy.LM):  # type: ignore[misc]
         """Count an answered call in its usage and against the minute's quota."""
         record(self, entry)
         spend(self, (entry.get("usage") or {}).get("total_tokens") or 0)
+        if (stage := STAGE.get()) is not None:
+            stage.check_answer(entry)
+
+
+class FallbackLM(ProgramLM):
+    """The LM of an alias with fallbacks. A class of its own, so that calls of other aliases cost nothing more."""
+
+    fallback: Fallback | None = None
+
+    def __call__(self, prompt: Any = None, *, messages: Any = None, **options: Any) -> Any:
+        if self.fallback is None:
+            return super().__call__(prompt, messages=messages, **options)
+        return self.fallback.call(self, prompt, messages, options)
+
+    async def acall(self, prompt: Any = None, *, messages: Any = None, **options: Any) -> Any:
+        if self.fallback is None:
+            return await super().acall(prompt, messages=messages, **options)
+        return await self.fallback.acall(self, prompt, messages, options)
 
 
 def build_models(
@@ -87,7 +109,8 @@ def _build(alias: str, settings: ModelSettings, path: Path, timeout_seconds: flo
         guardrail = settings.guardrail
         options["guardrailConfig"] = {"guardrailIdentifier": guardrail.id, "guardrailVersion": guardrail.version}
     try:
-        lm = ProgramLM(settings.served_as, model_type=settings.model_type, cache=settings.cache, **options)
+        kind = FallbackLM if settings.fallback else ProgramLM
+        lm = kind(settings.served_as, model_type=settings.model_type, cache=settings.cache, **options)
     except (ValueError, LMError) as error:
         raise ConfigError(f"{path}: models.registry.{alias}: {error}") from None
     if settings.max_parallel_requests or settings.requests_per_minute or settings.tokens_per_minute:

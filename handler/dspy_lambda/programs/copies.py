@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import CellType, FunctionType, MethodType
 from typing import Any, NamedTuple
 
@@ -47,11 +47,16 @@ class Copier:
         self._made = [(id(value), value, _HOLDERS[type(value)].copy) for value in _in_order(holders)]
         self._filled = [(key, fill) for key, value in copied.items() if (fill := _fill_of(value, copied))]
 
-    def copy(self, history: Callable[[], list[Any]]) -> dspy.Module:
+    def makes_copy_of(self, module: dspy.Module) -> bool:
+        """Whether each copy has its own copy of a module in it."""
+        return id(module) in self._modules
+
+    def copy(self, history: Callable[[], list[Any]], lms: Mapping[int, dspy.LM] | None = None) -> dspy.Module:
         """Copy the module in its current state.
 
         Args:
             history: creates each module's `history`.
+            lms: the LMs that the copies of predictors get, by the `id` of the original.
         """
         memo: Memo = {}
         for key, original, begin in self._begun:
@@ -62,6 +67,8 @@ class Copier:
             fill(memo[key], memo)
         for key in self._modules:
             memo[key].history = history()
+        for key, lm in (lms or {}).items():
+            memo[key].lm = lm
         return memo[id(self._module)]
 
 

@@ -223,12 +223,29 @@ def _load_class(cls: type[dspy.Module], file: ProgramFile, config: Config, lm_of
         entry = choose_entry(instance)
         schemas = schemas_of(instance, entry.method)
         copier = Copier(instance)
+        predictors = _predictor_models(name, instance, copier, config)
     except KeyboardInterrupt:  # from the developer
         raise
     except BaseException as error:
         return _failed(name, file, config, error)
+    model, adapter = config.model_alias(name), config.adapter_name(name)
     more = tuple(dict.fromkeys(arguments.aliases))
-    return Program(name, file.module, config.model_alias(name), instance, entry, schemas, copier, more)
+    return Program(name, file.module, model, instance, entry, schemas, copier, more, adapter, predictors)
+
+
+def _predictor_models(program: str, instance: dspy.Module, copier: Copier, config: Config) -> dict[int, str]:
+    """Return the aliases of the program's predictors with a model of their own, by the predictor's `id`."""
+    wanted = config.predictor_models.get(program)
+    if not wanted:
+        return {}
+    known = dict(instance.named_predictors())
+    for predictor in wanted:
+        key = f"predictor_models.{program}.{predictor}"
+        if predictor not in known:
+            raise TypeError(f"{key}: no such predictor; the program has: {', '.join(known) or 'none'}")
+        if not copier.makes_copy_of(known[predictor]):
+            raise TypeError(f"{key}: this predictor is in an object that all calls share, so it has no model per call")
+    return {id(known[predictor]): alias for predictor, alias in wanted.items()}
 
 
 def _check_gateways(cls: type[dspy.Module]) -> None:

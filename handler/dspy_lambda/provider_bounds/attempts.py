@@ -24,6 +24,7 @@ from dspy_lambda.dspy_patches.insides import default_read_timeout
 from dspy_lambda.dspy_patches.patch import Function
 from dspy_lambda.errors import CallError, DeadlineExceeded
 from dspy_lambda.limits import aslot_of, slot_of, spend
+from dspy_lambda.models.stage import STAGE
 from dspy_lambda.provider_bounds.times import Total
 from dspy_lambda.soundness import wait_seconds
 from dspy_lambda.telemetry.exceptions import remember_key
@@ -149,12 +150,15 @@ def bound_delay(_: Function) -> Function:
 
     DSPy honors any Retry-After: with 0 it would retry at once, and with an hour it would sleep until Lambda's timeout.
     The pause is therefore at least 1, 2, 4... s plus jitter, so that requests that failed together do not retry
-    together. If the pause would outlast the deadline, the error is raised at once.
+    together. If the pause would outlast the deadline, or another model is asked instead, the error is raised at once.
     """
 
     def bounded(exc: Exception, attempt: int) -> float:
         least = min(2.0 ** min(attempt, 6), _MAX_PAUSE_SECONDS)
         asked = wait_seconds(getattr(exc, "retry_after", None)) or 0.0
+        stage = STAGE.get()
+        if stage is not None and stage.skips_pause(exc, asked, least):
+            raise exc
         pause = max(asked, least) * random.uniform(1, 1.5)  # noqa: S311
         left = seconds_left()
         if left is not None and pause >= left:

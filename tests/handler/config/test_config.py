@@ -130,9 +130,7 @@ def test_mistakes_about_a_model_are_errors_at_load(write, model, keys, says):
 
 
 def test_a_cycle_of_fallbacks_is_named_with_its_way(write):
-    registry = (
-        "a: {model: openai/a, fallback: [b]}, b: {model: openai/b, fallback: [c]}, c: {model: o/c, fallback: [a]}"
-    )
+    registry = ", ".join(f"{a}: {{model: openai/{a}, fallback: [{b}]}}" for a, b in ("ab", "bc", "ca"))
     with pytest.raises(ConfigError, match=r"a\.fallback: falls back to itself: a -> b -> c -> a"):
         load_config(write(f"models: {{default: a, registry: {{{registry}}}}}"))
 
@@ -171,6 +169,34 @@ def test_a_programs_aliases_are_its_models_its_predictors_and_their_fallbacks(tm
         yaml.safe_dump({**settings, "predictor_models": {"Other": {"predict": "d"}}})
     )
     config = load_config(tmp_path)
-    assert config.aliases_of("Team") == ["a", "b", "c"]
+    assert config.aliases_of("Team") == ["a", "b"]
     assert config.aliases_of("Other") == ["e", "d", "c"]
     assert config.aliases_of("Other", ["b", "e"]) == ["e", "d", "b", "c"]
+
+
+TIERS = """
+models:
+  default: cheap
+  registry:
+    cheap: {model: openai/a, env: A, fallback: [mid, pro]}
+    mid: {model: openai/b, env: B, adapter: json, fallback: [other]}
+    pro: {model: openai/c, env: C}
+    other: {model: openai/d, env: D}
+program_models: {Two: mid}
+predictor_models: {One: {search: cheap, write: pro}, Three: {write: pro, search: mid}}
+program_adapters: {Three: xml}
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "aliases", "adapter"),
+    [
+        ("Any", ["cheap", "mid", "pro"], None),
+        ("One", ["cheap", "pro", "mid"], None),
+        ("Two", ["mid", "other"], "json"),
+        ("Three", ["cheap", "pro", "mid", "other"], "xml"),
+    ],
+)
+def test_a_programs_aliases_and_adapter_come_from_the_config(write, program, aliases, adapter):
+    config = load_config(write(TIERS))
+    assert (config.aliases_of(program), config.adapter_name(program)) == (aliases, adapter)

@@ -296,3 +296,26 @@ def test_a_class_name_in_a_docstring_is_ignored(make_project):
     )
     programs, _ = load(project, only="Echo")
     assert list(programs) == ["Echo"]
+
+
+@pytest.mark.parametrize(
+    ("predictor", "says"),
+    [
+        ("predic", r"predictor_models\.Pair\.predic: no such predictor; the program has: predict, steps\[0\]\.predict"),
+        ("many[0]", r"predictor_models\.Pair\.many\[0\]: this predictor is in an object that all calls share"),
+    ],
+)
+def test_a_predictor_without_a_model_of_its_own_is_an_error_at_load(make_project, make_serve, predictor, says):
+    pair = """
+    class Pair(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.predict = dspy.Predict("a -> b")
+            self.steps = [dspy.ChainOfThought("a -> b")]
+            self.many = [dspy.Predict("a -> b")] * 1001
+        def forward(self, a: str):
+            return a
+    """
+    project = make_project({"pair": pair}, predictor_models={"Pair": {predictor: "fast"}})
+    with pytest.raises(ConfigError, match=says):
+        make_serve(project, DSPY_LAMBDA_PROGRAM="Pair")

@@ -27,7 +27,6 @@ def why(make_project):
 @pytest.mark.parametrize(
     "model",
     [
-        "bedrock/model",
         "vertex_ai/gemini-3",
         "mistral/mistral-small",
         "together_ai/llama",
@@ -181,3 +180,13 @@ assert not {{"litellm", "openai", "tiktoken"}} & set(sys.modules), sorted(sys.mo
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "[[], [], [], []]\n"), done.stderr
+
+
+def test_a_fallback_may_need_litellm(make_project):
+    registry = {
+        "fast": {"model": "openai/gpt-4.1-nano", "env": "OPENAI_API_KEY", "fallback": ["spare"]},
+        "spare": {"model": "mistral/mistral-small"},
+    }
+    project = load_project(make_project({"echo": ECHO}, models={"default": "fast", "registry": registry}))
+    (function,) = project.functions.values()
+    assert why_litellm(project, function) == ["models.registry.spare: mistral/mistral-small"]
