@@ -27,6 +27,7 @@ class ModelUse:
         needs_litellm: whether DSPy calls it through LiteLLM.
         is_priced: whether DSPy's price map has it; otherwise `cost_usd` is null.
         max_parallel_requests: its limit in one process; None if there is none.
+        is_in_code: whether the program holds the LM itself.
     """
 
     program: str
@@ -35,6 +36,7 @@ class ModelUse:
     needs_litellm: bool
     is_priced: bool
     max_parallel_requests: int | None
+    is_in_code: bool
 
 
 def run_models(root: Path, *, as_json: bool = False) -> int:
@@ -67,7 +69,8 @@ def model_uses(project: Project, function: Function) -> list[ModelUse]:
     found += [(names, lm, lm.kwargs.get(PARALLEL)) for names, lm in own.values()]
     with without_gateways():
         return [
-            ModelUse(function.name, names, lm.model, uses_litellm(lm), has_price(lm), most) for names, lm, most in found
+            ModelUse(function.name, names, lm.model, uses_litellm(lm), has_price(lm), most, id(lm) in own)
+            for names, lm, most in found
         ]
 
 

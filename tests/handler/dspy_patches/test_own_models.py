@@ -10,6 +10,7 @@ import pytest
 from dspy_lambda.dspy_patches import own_models
 from dspy_lambda.dspy_patches.own_models import close_pools, renew_keys
 from dspy_lambda.limits import shared_limit
+from dspy_lambda.warm import before_snapshot
 from tests.support import Context, failures, sqs
 
 # Held as a module-level singleton with `set_lm` and as an attribute, passed to a constructor, and made for each call.
@@ -208,6 +209,13 @@ def test_connections_are_closed_after_a_long_freeze(serve, models, program):
     serve.environment._last_used -= serve.environment.settings.idle_seconds + 1
     serve(ask(program))
     assert models.stats()["connections"] == 2
+
+
+def test_a_snapshot_holds_no_connections(serve):
+    serve(ask("Made"))
+    serve(ask("AMade"))
+    before_snapshot(serve.environment)
+    assert not any(own_models._pools)
 
 
 @BOTH

@@ -131,6 +131,23 @@ def test_a_module_level_lm_can_require_litellm(why):
     assert reason.endswith(".modules.echo.JUDGES: bedrock/b")
 
 
+def test_singletons_with_parallel_requests_do_not_require_litellm(why):
+    module = """
+    FLASH = dspy.LM("openai/gpt-4.1-nano", max_parallel_requests=2000, timeout=120)
+    class Team(dspy.Module):
+        def __init__(self, fast_lm):
+            super().__init__()
+            self.search = dspy.ReAct("question -> answer", tools=[])
+            self.search.set_lm(FLASH)
+            self.join = dspy.Predict("question -> answer")
+            self.join.set_lm(fast_lm)
+        def forward(self, question: str) -> str:
+            return self.join(question=question).answer
+    """
+    assert why(module) == []
+    assert why(module.replace("openai/", "mistral/", 1))[0] == "Team.search.react.lm: mistral/gpt-4.1-nano"
+
+
 def test_a_self_referencing_attribute_is_searched_once_for_lms(why):
     line = "self.all = [dspy.LM('bedrock/b')]; self.all.append(self.all); self.map = {}; self.map[1] = {2: self.map}"
     assert why(MODULE.format(line=line)) == ["Echo.all: bedrock/b"]
