@@ -107,14 +107,14 @@ class Project:
         return [*(name for name in self.functions if name not in self.failed), *([CATALOGUE] if self.has_api else [])]
 
     def secrets(self, function: Function) -> dict[str, str]:
-        """Map each secret variable of a function (its model's key, those in its settings) to the location of its value.
+        """Map each secret variable of a function (its models' keys, those in its settings) to its value's location.
 
         A location is `ssm:NAME` or `secretsmanager:NAME[#KEY]` and contains ${Stage}; variables not listed in
         `lambda.secrets` use an SSM SecureString, which is free.
         """
         settings = self.config.lambda_
-        key = self.config.models.registry[self.config.model_alias(function.name)].env
-        wanted = dict.fromkeys([*([key] if key else []), *function.settings.secrets])
+        keys = [self.config.models.registry[alias].env for alias in self.config.aliases_of(function.name)]
+        wanted = dict.fromkeys([*(key for key in keys if key), *function.settings.secrets])
         default = f"ssm:/{self.config.app_id}/{{stage}}/"
         places = {variable: settings.secrets.get(variable, default + variable) for variable in wanted}
         return {variable: place.replace("{stage}", "${Stage}") for variable, place in places.items()}

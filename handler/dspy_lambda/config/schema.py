@@ -184,3 +184,14 @@ class Config(Section):
     def model_alias(self, program: str) -> str:
         """Return the alias of a program's model."""
         return self.program_models.get(program, self.models.default)
+
+    def aliases_of(self, program: str) -> list[str]:
+        """Return the aliases of a program: its own, its predictors' and their fallbacks, in order of first use."""
+        found: dict[str, None] = {}
+        waiting = [self.model_alias(program), *self.predictor_models.get(program, {}).values()]
+        while waiting:
+            alias = waiting.pop(0)
+            if alias not in found:
+                found[alias] = None
+                waiting += self.models.registry[alias].fallback
+        return list(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dspy_lambda import provider_bounds
+from dspy_lambda.dspy_patches.bedrock_prices import BEDROCK_PRICES
 from dspy_lambda.dspy_patches.insides import READINGS
 from dspy_lambda.dspy_patches.patch import Patch, apply_patches
 from dspy_lambda.dspy_patches.replacements import BEST_OF, FOR_SPEED, NO_BARS, OWN_MODELS, history_patch
@@ -17,6 +18,7 @@ PATCHES: tuple[Patch, ...] = (
     OWN_MODELS,
     *READINGS,
     *FOR_SPEED,
+    BEDROCK_PRICES,  # outside the remembered lookups, which do not distinguish Regions
 )
 
 

@@ -31,7 +31,7 @@ def why_litellm(project: Project, function: Function) -> list[str]:
     settings = Settings(
         variables={model.env: "unset" for model in project.config.models.registry.values() if model.env}
     )
-    with _without_gateways():
+    with without_gateways():
         lms = build_models(project.config, {alias}, project.root, 60, settings)
         reasons = [f"models.registry.{alias}: {lm.model}" for lm in lms.values() if uses_litellm(lm)]
         reasons += [
@@ -79,7 +79,8 @@ def _held(value: Any, above: tuple[int, ...] = ()) -> Iterator[Any]:
 
 
 @contextmanager
-def _without_gateways() -> Iterator[None]:
+def without_gateways() -> Iterator[None]:
+    """Hide this machine's gateways from DSPy's backend selection."""
     hidden = {name: os.environ.pop(name) for name in list(os.environ) if _GATEWAY.fullmatch(name)}
     try:
         yield
