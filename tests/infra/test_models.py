@@ -20,7 +20,8 @@ def models_of(make_project):
 def test_a_functions_models_are_those_of_its_aliases_and_those_that_its_program_holds(models_of):
     held = ECHO.replace(
         "super().__init__()",
-        'super().__init__()\n        self.judges = [dspy.LM("bedrock-chat:acme.judge"), dspy.LM("openai/gpt-4.1-nano")]\n'
+        "super().__init__()\n"
+        '        self.judges = [dspy.LM("bedrock-chat:acme.judge"), dspy.LM("openai/gpt-4.1-nano")]\n'
         '        self.embed = dspy.Embedder("bedrock/amazon.titan-embed-text-v2:0")',
     )
     registry = {

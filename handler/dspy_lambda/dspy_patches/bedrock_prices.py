@@ -36,8 +36,8 @@ def _in_its_region(price_result: Function) -> Function:
 
 BEDROCK_PRICES = Patch(
     "prices of Bedrock's models",
-    "DSPy looks a model up in one namespace only, without its Region: of the 471 Bedrock chat models that its price map "
-    "has prices for, 167 would have a cost (DSPy 3.4.1)",
+    "DSPy looks a model up in one namespace only, without its Region: of the 471 Bedrock chat models with a price in "
+    "its map, 167 would have a cost (DSPy 3.4.1)",
     (
         Name(METADATA, "_load", ""),
         Name("dspy.clients.costs", "model_info", "provider model namespaces", wrap=_by_all_names),

@@ -4,7 +4,7 @@ import textwrap
 
 import pytest
 
-from dspy_lambda.config import load_config
+from dspy_lambda.config import Config, load_config
 from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.config import load_config as load_all
 
@@ -90,3 +90,21 @@ def test_handler_and_infra_package_refuse_a_config_with_the_same_message(write, 
         load_all(project)
     assert says in str(ours.value)
     assert str(ours.value) == str(theirs.value)
+
+
+def test_a_programs_aliases_are_its_own_its_predictors_and_their_fallbacks_once_each():
+    registry = {
+        "a": {"model": "openai/a", "fallback": ["c", "d"]},
+        "b": {"model": "openai/b", "fallback": ["d"]},
+        "c": {"model": "openai/c", "fallback": ["e"]},
+        **{alias: {"model": f"openai/{alias}"} for alias in "deu"},
+    }
+    config = Config.model_validate(
+        {
+            "models": {"default": "a", "registry": registry},
+            "program_models": {"Other": "u"},
+            "predictor_models": {"Echo": {"first": "b", "second": "a"}},
+        }
+    )
+    assert config.aliases_of("Echo") == ["a", "b", "c", "d", "e"]
+    assert config.aliases_of("Other") == ["u"]
