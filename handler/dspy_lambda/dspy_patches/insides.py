@@ -12,6 +12,8 @@ from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from dspy_lambda.dspy_patches.patch import Name, Patch, apply_patch
+from dspy_lambda.models.bedrock.doors import route
+from dspy_lambda.models.bedrock.prices import find_price
 
 if TYPE_CHECKING:
     import dspy
@@ -43,6 +45,7 @@ PRICES = Patch(
     (
         Name("dspy._vendor.lm15.errors", "LM15Error"),
         Name("dspy.clients.capabilities", "resolve", "lm"),
+        Name(METADATA, "_load", ""),
         Name(METADATA, "model_info", "provider model namespaces"),
         Name(METADATA, "rate", "info key"),
     ),
@@ -148,24 +151,48 @@ def _engine_of(lm: dspy.LM, asynchronous: bool) -> tuple[Any, Any]:
 _PRICED_AS = ("{}", "{}_converse", "{}_chat", "{}-language-models")
 
 
-def has_price(lm: dspy.LM) -> bool:
+def has_price(lm: dspy.LM, region: str | None = None) -> bool:
     """Whether DSPy's price map has token prices for an LM; without them `cost_usd` is null.
 
     True if that is unknown.
+
+    Args:
+        region: where a model on Bedrock is called; None for its price in most Regions.
     """
     if apply_patch(PRICES):
         return True
+    from dspy.clients.model_metadata import rate
+
+    info = price_info(lm, region)
+    return all(rate(info, f"{kind}_cost_per_token") is not None for kind in ("input", "output"))
+
+
+def price_info(lm: dspy.LM, region: str | None) -> dict[str, Any]:
+    """Return an LM's entry in DSPy's price map; empty if it has none, or if that is unknown."""
+    if apply_patch(PRICES):
+        return {}
     from dspy._vendor.lm15.errors import LM15Error
     from dspy.clients.capabilities import resolve
-    from dspy.clients.model_metadata import model_info, rate
+    from dspy.clients.model_metadata import model_info
 
+    if (found := route(lm.model)) is not None:
+        provider = "bedrock" if found.door == "converse" else f"bedrock-{found.door}"
+        return bedrock_info(provider, found.model_id, region)
     try:
-        route = resolve(lm)
-        info = model_info(route.provider, route.model)
+        resolved = resolve(lm)
+        info: dict[str, Any] = model_info(resolved.provider, resolved.model)
     except LM15Error:  # a provider that only LiteLLM knows
         provider, _, model = lm.model.partition("/")
         info = model_info(provider, model, namespaces=tuple(name.format(provider) for name in _PRICED_AS))
-    return all(rate(info, f"{kind}_cost_per_token") is not None for kind in ("input", "output"))
+    return info
+
+
+@functools.lru_cache(maxsize=256)
+def bedrock_info(provider: str, model: str, region: str | None) -> dict[str, Any]:
+    """Return a Bedrock model's entry in DSPy's price map, which callers do not modify; empty if it has none."""
+    from dspy.clients.model_metadata import _load
+
+    return find_price(_load(), provider, model, region)
 
 
 def raised_by_parallel(traceback: TracebackType | None) -> bool:

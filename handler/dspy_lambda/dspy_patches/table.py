@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dspy_lambda import provider_bounds
+from dspy_lambda.dspy_patches.bedrock_prices import BEDROCK_PRICES
 from dspy_lambda.dspy_patches.insides import READINGS
 from dspy_lambda.dspy_patches.own_models import OWN
 from dspy_lambda.dspy_patches.patch import Patch, apply_patches
@@ -21,6 +22,7 @@ PATCHES: tuple[Patch, ...] = (
     *OWN,
     *READINGS,
     *FOR_SPEED,
+    BEDROCK_PRICES,  # outside the remembered lookups, which do not distinguish Regions
 )
 
 

@@ -13,6 +13,7 @@ from dspy_lambda.config import CONFIG_FILE, Config, ModelSettings
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.history import CallHistory, record
 from dspy_lambda.limits import ModelLimit, spend
+from dspy_lambda.models.prices import TokenPrice, token_price
 from dspy_lambda.models.stage import STAGE
 from dspy_lambda.settings import Settings
 
@@ -23,11 +24,18 @@ RETRIES = 3  # the default of dspy.LM
 
 
 class ProgramLM(dspy.LM):  # type: ignore[misc]
-    """An alias's LM. A copy belongs to one call: its usage counts there, and it sends no request after the deadline."""
+    """An alias's LM. A copy belongs to one call: its usage counts there, and it sends no request after the deadline.
+
+    Attributes:
+        price: the alias's own price, or None for that of DSPy's price map.
+        region: where a model on Bedrock is called, if its alias says so.
+    """
 
     call: Call | None = None
     limit: ModelLimit | None = None
     has_own_pool = True  # unlike LMs that programs make, which share theirs
+    price: TokenPrice | None = None
+    region: str | None = None
 
     def for_call(self, call: Call) -> Self:
         """Create a copy for a call; it shares this LM's connections."""
@@ -115,6 +123,9 @@ def _build(alias: str, settings: ModelSettings, path: Path, timeout_seconds: flo
         raise ConfigError(f"{path}: models.registry.{alias}: {error}") from None
     if settings.max_parallel_requests or settings.requests_per_minute or settings.tokens_per_minute:
         lm.limit = ModelLimit(settings)
+    lm.region = settings.region
+    if settings.price is not None:
+        lm.price = token_price(settings.price, lm, settings.region or variables.variables.get("AWS_REGION"))
     return lm
 
 

@@ -24,6 +24,7 @@ from dspy_lambda.dspy_patches.insides import default_read_timeout
 from dspy_lambda.dspy_patches.patch import Function
 from dspy_lambda.errors import CallError, DeadlineExceeded
 from dspy_lambda.limits import aslot_of, slot_of, spend
+from dspy_lambda.models.prices import apply_price
 from dspy_lambda.models.stage import STAGE
 from dspy_lambda.provider_bounds.times import Total
 from dspy_lambda.soundness import wait_seconds
@@ -182,7 +183,8 @@ def count_failed(account: Function) -> Function:
                 usage.forget_cost()  # an answer was billed, but it could not be parsed, perhaps not even its usage
             return
         if usage is not None:
-            usage.add_failed([{"usage": result.usage, "cost": result.cost, "response": None} for result in results])
+            entries = [{"usage": result.usage, "cost": result.cost, "response": None} for result in results]
+            usage.add_failed([apply_price(lm, entry) for entry in entries])
         spend(lm, sum(result.usage.get("total_tokens") or 0 for result in results))
 
     return counted

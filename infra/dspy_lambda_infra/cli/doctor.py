@@ -20,12 +20,6 @@ def doctor(
     as_json: Json = False,
 ) -> int:
     """List the models that programs call, also those of LMs in code; or show where the time of a cold start goes."""
-    if not cold_start:
-        if function is not None:
-            raise typer.BadParameter("is for --cold-start", param_hint="--function")
-        from dspy_lambda_infra.doctor.models import run_models
-
-        return run_models(project, as_json=as_json)
     from dspy_lambda_infra.doctor.command import run_doctor
 
-    return run_doctor(project, function, rounds, as_json=as_json)
+    return run_doctor(project, function, rounds, cold_start=cold_start, as_json=as_json)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dspy_lambda_infra.cli import main
-from tests.support import ECHO
+from tests.support import AECHO, ECHO
 
 TIERS = """
 class Tiers:
@@ -83,3 +83,41 @@ def test_a_program_that_cannot_be_loaded_is_reported_after_the_others(make_proje
     out, err = capsys.readouterr()
     assert "Echo" in out
     assert "Broken: " in err
+
+
+MODELS = {
+    "default": "own",
+    "registry": {
+        "own": {"model": "bedrock-chat:acme.unknown", "region": "eu-west-1", "fallback": ["spare"]},
+        "spare": {"model": "openai/gpt-4.1-nano", "env": "OPENAI_API_KEY"},
+    },
+}
+
+
+@pytest.fixture
+def doctor(make_project, capsys):
+    project = make_project({"echo": ECHO, "aecho": AECHO}, models=MODELS, program_models={"AEcho": "spare"})
+
+    def run(*options):
+        assert main(["doctor", "--project", str(project), *options]) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_a_bedrock_models_door_region_and_missing_price_are_explained(doctor):
+    lines = doctor("--function", "Echo").splitlines()
+    own = ["Echo", "own", "bedrock-chat:acme.unknown", "chat", "(eu-west-1)", "unknown"]
+    assert [line.split() for line in lines[1:3]] == [own, ["Echo", "spare", "openai/gpt-4.1-nano", "native", "known"]]
+    assert lines[4] == "bedrock-chat:acme.unknown: door chat, because named by bedrock-chat:"
+    assert lines[5].startswith("price unknown: cost_usd is null")
+
+
+def test_json_has_the_same(doctor):
+    found = json.loads(doctor("--json"))["models"]
+    assert [(use["program"], use["names"]) for use in found] == [
+        ("AEcho", ["spare"]),
+        ("Echo", ["own"]),
+        ("Echo", ["spare"]),
+    ]
+    assert (found[1]["door"], found[1]["region"], found[1]["is_priced"]) == ("chat", "eu-west-1", False)
