@@ -58,7 +58,7 @@ ELSEWHERE = {
     **each(
         "infra/dspy_lambda_infra/model_server/wires",
         "chat gemini responses wire",
-        "as DSPy speaks them: infra/model_server/test_server.py; tools and schemas: infra/model_server/test_completions.py",
+        "as DSPy and OpenAI's client speak them: infra/model_server/test_server.py and test_completions.py beside it",
     ),
     **each(
         "infra/dspy_lambda_infra/verify",

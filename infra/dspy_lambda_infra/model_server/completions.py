@@ -15,6 +15,7 @@ from dspy_lambda_infra.model_server.answers import answer, call_tool, text_of
 
 _REASONING = "The first input says what to answer."
 _MALFORMED = "I would rather not say."
+_BLOCKED = "Sorry, the model cannot answer this question."  # the text that Bedrock proposes for a new guardrail
 
 
 def count_tokens(text: str) -> int:
@@ -51,7 +52,7 @@ def complete(
     if fault == "length":
         text = text[: len(text) // 2]
     if fault == "content_filter":
-        text = ""
+        text = _BLOCKED if body.get("guarded") else ""
     document = completion(body, text)
     choice = document["choices"][0]
     if fault in ("length", "content_filter"):

@@ -108,7 +108,9 @@ def test_an_answer_that_ended_early_names_the_reason(models, bedrock, failure, r
 def test_a_guardrail_intervenes_where_one_is_set(models, bedrock):
     models.behave(failure="content_filter")
     guardrail = {"guardrailIdentifier": "abc", "guardrailVersion": "1"}
-    assert bedrock().converse(**ask(guardrailConfig=guardrail))["stopReason"] == "guardrail_intervened"
+    answer = bedrock().converse(**ask(guardrailConfig=guardrail))
+    assert answer["stopReason"] == "guardrail_intervened"
+    assert answer["output"]["message"]["content"] == [{"text": "Sorry, the model cannot answer this question."}]
 
 
 def test_scripted_failures_come_in_order_and_per_model(models, send):

@@ -1,7 +1,10 @@
 import json
+import urllib.error
+import urllib.request
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from botocore.auth import SigV4Auth
 from botocore.exceptions import ClientError
 
 from dspy_lambda_infra.model_server.behavior import Behavior
@@ -44,6 +47,22 @@ def test_a_signature_is_of_its_path_and_its_headers(send, sign):
     headers = sign(f"/model/{MODEL}/converse", CONVERSE, "bedrock")
     for path, more in [(f"/model/{MODEL}/converse-stream", {}), (f"/model/{MODEL}/converse", {"x_amz_other": "1"})]:
         assert send(path, CONVERSE, **headers, **more)[1]["x-amzn-ErrorType"] == "InvalidSignatureException"
+
+
+def test_the_path_of_a_signature_is_encoded_twice(send, sign, monkeypatch):
+    path = "/model/amazon.nova-lite-v1%3A0/converse"
+    with monkeypatch.context() as patch:
+        patch.setattr(SigV4Auth, "_normalize_url_path", lambda _, path: path)  # as S3 signs
+        headers = sign(path, CONVERSE, "bedrock")
+    assert send(path, CONVERSE, **headers)[1]["x-amzn-ErrorType"] == "InvalidSignatureException"
+
+
+def test_a_list_of_models_needs_no_signature_but_no_wrong_one(models):
+    with urllib.request.urlopen(f"{models.url}/models", timeout=60) as answer:
+        assert json.load(answer)["data"] == []
+    wrong = urllib.request.Request(f"{models.url}/models", headers={"Authorization": "AWS4-HMAC-SHA256 nonsense"})
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(wrong, timeout=60)
 
 
 @pytest.mark.parametrize("path", [path for path, *_ in DOORS if path != "/v1/chat/completions"])
