@@ -70,6 +70,11 @@ def test_openais_client_reads_responses_and_their_streams(openai):
     answer = openai.responses.create(model="m", input="hi", tools=tools, reasoning={"effort": "low"})
     assert [item.type for item in answer.output] == ["reasoning", "function_call"]
     assert json.loads(answer.output[1].arguments) == {"city": "m: hi"}
+    chosen = {"type": "function", "name": "weather"}
+    events = list(openai.responses.create(model="m", input="hi", tools=tools, tool_choice=chosen, stream=True))
+    assert events[-1].response.output[0].name == "weather"
+    (delta,) = [event.delta for event in events if event.type == "response.function_call_arguments.delta"]
+    assert json.loads(delta) == {"city": "m: hi"}
     result = {"type": "function_call_output", "call_id": answer.output[1].call_id, "output": "sunny"}
     said = openai.responses.create(model="m", input=[{"role": "user", "content": "hi"}, result], tools=tools)
     assert said.output_text == "m: sunny"

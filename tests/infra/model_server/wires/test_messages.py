@@ -32,6 +32,12 @@ def test_no_tool_is_called_after_its_result_or_if_none_is_wanted(send):
 def test_thinking_comes_first_if_it_is_enabled(send):
     thinking, text = answer(send, thinking={"type": "enabled", "budget_tokens": 1024})["content"]
     assert (thinking["type"], thinking["signature"], text["text"]) == ("thinking", "embedded", "claude: hi")
+    _, _, body = send("/v1/messages", {**ASK, "thinking": {"type": "adaptive"}, "stream": True})
+    events = [json.loads(line.removeprefix("data: ")) for line in body.decode().splitlines() if line[:5] == "data:"]
+    deltas = [event["delta"] for event in events if event["type"] == "content_block_delta"]
+    assert "".join(delta.get("thinking", "") for delta in deltas) == thinking["thinking"]
+    assert "".join(delta.get("signature", "") for delta in deltas) == "embedded"
+    assert "".join(delta.get("text", "") for delta in deltas) == "claude: hi"
 
 
 def test_a_schema_is_followed(send):
