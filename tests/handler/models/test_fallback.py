@@ -12,8 +12,8 @@ STRONG = {"model": "openai/strong", "env": "OPENAI_API_KEY", "cache": False}
 LAST = {"model": "openai/last", "env": "OPENAI_API_KEY", "cache": False}
 FAULTS = {
     "rate_limit": {"rate_limit_rate": 1, "retry_after_seconds": 3600},
-    "context_window": {"too_long_rate": 1},
-    "content_filter": {"filtered_rate": 1},
+    "context_window": {"failure": "context_length"},
+    "content_filter": {"failure": "content_filter"},
 }
 BOTH = pytest.mark.parametrize("program", ["Echo", "AEcho"])
 
@@ -38,7 +38,7 @@ def lines(logged, message="fell back to another model"):
 @pytest.mark.parametrize("reason", FAULTS)
 def test_a_failure_is_answered_by_the_next_model_counted_and_logged(make_tiers, models, records, program, reason):
     serve = make_tiers()
-    models.behave(faulty_model="cheap", **FAULTS[reason])
+    models.behave(models={"cheap": FAULTS[reason]})
     answer = serve.post(f"/{program}", {"question": "q"})
     assert (answer.status, b"strong" in answer.body) == (200, True)
     assert models.stats()["per_model"] == {"cheap": 1, "strong": 1}
@@ -52,13 +52,13 @@ def test_a_failure_is_answered_by_the_next_model_counted_and_logged(make_tiers, 
 
 
 @BOTH
-@pytest.mark.parametrize("fault", ["error_rate", "reset_rate", "refused_rate"])
+@pytest.mark.parametrize("fault", ["error", "reset", "refused"])
 def test_outages_and_refused_prompts_are_answered_by_the_next_model(make_tiers, models, records, program, fault):
     serve = without_retries(make_tiers())
-    models.behave(faulty_model="cheap", **{fault: 1})
+    models.behave(models={"cheap": {"failure": fault}})
     assert serve.post(f"/{program}", {"question": "q"}).status == 200
     (line,) = lines(records())
-    assert line["reason"] == ("content_filter" if fault == "refused_rate" else "outage")
+    assert line["reason"] == ("content_filter" if fault == "refused" else "outage")
 
 
 @BOTH
@@ -66,7 +66,7 @@ def test_retries_of_an_outage_come_before_the_fallback(make_tiers, models, progr
     serve = make_tiers()
     for lm in serve.environment.models.values():
         lm.num_retries = 1
-    models.behave(faulty_model="cheap", error_rate=1)
+    models.behave(models={"cheap": {"error_rate": 1}})
     assert serve.post(f"/{program}", {"question": "q"}).status == 200
     assert models.stats()["per_model"] == {"cheap": 2, "strong": 1}
 
@@ -77,15 +77,15 @@ def test_retries_of_an_outage_come_before_the_fallback(make_tiers, models, progr
     [
         ("rate_limit", FAULTS["rate_limit"], 429),
         ("outage", {"error_rate": 1}, 502),
-        ("context_window", {"too_long_rate": 1}, 502),
-        ("content_filter", {"refused_rate": 1}, 502),
-        ("content_filter", {"filtered_rate": 1}, 200),
+        ("context_window", {"failure": "context_length"}, 502),
+        ("content_filter", {"failure": "refused"}, 502),
+        ("content_filter", {"failure": "content_filter"}, 200),
     ],
 )
 def test_each_reason_can_be_switched_off(make_tiers, models, records, program, reason, fault, status):
     others = sorted({"rate_limit", "outage", "timeout", "context_window", "content_filter"} - {reason})
     serve = without_retries(make_tiers(fallback_on=others))
-    models.behave(faulty_model="cheap", **fault)
+    models.behave(models={"cheap": fault})
     assert serve.post(f"/{program}", {"question": "q"}).status == status
     assert models.stats()["per_model"] == {"cheap": 1}
     logged = records()
@@ -95,7 +95,7 @@ def test_each_reason_can_be_switched_off(make_tiers, models, records, program, r
 @BOTH
 def test_a_model_that_uses_up_its_share_of_the_time_is_abandoned_for_the_next(make_tiers, models, records, program):
     serve = make_tiers(timeout_share=0.05)
-    models.behave(faulty_model="cheap", hang_rate=1)
+    models.behave(models={"cheap": {"hang_rate": 1}})
     assert serve.post(f"/{program}", {"question": "q"}, context=Context(remaining_ms=20_000)).status == 200
     logged = records()
     (line,), (call,) = lines(logged), logged.calls
@@ -106,7 +106,7 @@ def test_a_model_that_uses_up_its_share_of_the_time_is_abandoned_for_the_next(ma
 @BOTH
 def test_the_share_includes_retries_and_their_pauses(make_tiers, models, program):
     serve = make_tiers(timeout_share=0.05)  # less than the shortest pause
-    models.behave(faulty_model="cheap", error_rate=1)
+    models.behave(models={"cheap": {"error_rate": 1}})
     assert serve.post(f"/{program}", {"question": "q"}, context=Context(remaining_ms=20_000)).status == 200
     assert models.stats()["per_model"] == {"cheap": 1, "strong": 1}
 
@@ -114,7 +114,7 @@ def test_the_share_includes_retries_and_their_pauses(make_tiers, models, program
 @BOTH
 def test_without_a_timeout_fallback_a_model_may_take_all_the_time(make_tiers, models, program):
     serve = make_tiers(timeout_share=0.05, fallback_on=["outage"])
-    models.behave(faulty_model="cheap", hang_rate=1)
+    models.behave(models={"cheap": {"hang_rate": 1}})
     assert serve.post(f"/{program}", {"question": "q"}, context=Context(remaining_ms=2000)).status == 504
     assert models.stats()["per_model"] == {"cheap": 1}
 
@@ -161,7 +161,7 @@ def test_cached_answers_of_both_models_are_used(make_project, make_serve, models
     config = {"models": {"default": "cheap", "registry": registry}}
     serve = make_serve(make_project({"echo": ECHO, "aecho": AECHO}, **config))
     question = {"question": f"asked by {program} at {time.monotonic()}"}
-    models.behave(faulty_model="cheap", rate_limit_rate=1)
+    models.behave(models={"cheap": {"rate_limit_rate": 1}})
     for _ in range(2):
         assert serve.post(f"/{program}", question).status == 200
     assert models.stats()["per_model"] == {"cheap": 2, "strong": 1}
@@ -201,7 +201,7 @@ class AMany(dspy.Module):
 @pytest.mark.parametrize(("program", "calls", "requests"), [("Many", 4, 7), ("AMany", 3, 6)])
 def test_fallbacks_in_threads_and_gather_belong_to_their_call(make_tiers, models, records, program, calls, requests):
     serve = make_tiers({"many": MANY})
-    models.behave(faulty_model="cheap", rate_limit_rate=1)
+    models.behave(models={"cheap": {"rate_limit_rate": 1}})
     answer = serve.post(f"/{program}", {"question": "q"})
     assert (answer.status, answer.body.count(b"strong")) == (200, calls)
     assert models.stats()["per_model"] == {"cheap": calls, "strong": requests}
@@ -227,10 +227,10 @@ class Streams(dspy.Module):
 """
 
 
-@pytest.mark.parametrize(("fault", "answers"), [("rate_limit_rate", b"strong"), ("filtered_rate", b"cheap")])
+@pytest.mark.parametrize(("fault", "answers"), [("rate_limit", b"strong"), ("content_filter", b"cheap")])
 def test_a_stream_falls_back_only_before_its_first_chunk(make_tiers, models, fault, answers):
     serve = make_tiers({"streams": STREAMS})
-    models.behave(faulty_model="cheap", **{fault: 1})
+    models.behave(models={"cheap": {"failure": fault}})
     answer = serve.post("/Streams", {"question": "q"})
     assert answer.status == 200
     assert json.loads(answer.body)["result"][-1].encode().startswith(answers) or answers in answer.body
@@ -251,7 +251,7 @@ def test_options_that_a_program_set_on_its_copy_of_the_lm_also_apply_to_the_next
 ):
     registry = {"cheap": {**CHEAP, "cache": True}, "strong": {**STRONG, "cache": True}}
     serve = make_serve(make_project({"copies": COPIES}, models={"default": "cheap", "registry": registry}))
-    models.behave(faulty_model="cheap", rate_limit_rate=1)
+    models.behave(models={"cheap": {"rate_limit_rate": 1}})
     assert serve.post("/Copies", {"question": f"q {time.monotonic()}"}).status == 200
     assert models.stats()["per_model"] == {"cheap": 3, "strong": 2}  # one for each rollout
 
@@ -259,7 +259,7 @@ def test_options_that_a_program_set_on_its_copy_of_the_lm_also_apply_to_the_next
 def test_the_next_models_tokens_count_against_its_own_limit(make_project, make_serve, models):
     registry = {"cheap": {**CHEAP, "tokens_per_minute": 1}, "strong": STRONG}
     serve = make_serve(make_project({"echo": ECHO}, models={"default": "cheap", "registry": registry}))
-    models.behave(faulty_model="cheap", rate_limit_rate=1)
+    models.behave(models={"cheap": {"rate_limit_rate": 1}})
     for _ in range(2):
         assert serve.post("/Echo", {"question": "q"}).status == 200
     assert models.stats()["per_model"] == {"cheap": 2, "strong": 2}
@@ -287,7 +287,7 @@ class Raises(dspy.Module):
 
 def test_a_failure_that_the_next_model_made_good_is_not_the_reason_of_a_later_error(make_tiers, models, records):
     serve = make_tiers({"raises": RAISES})
-    models.behave(faulty_model="cheap", rate_limit_rate=1)
+    models.behave(models={"cheap": {"rate_limit_rate": 1}})
     assert serve.post("/Raises", {"question": "q"}).status == 500
     (call,) = records().calls
     assert (call["outcome"], call["fallbacks"]) == ("program_error", 1)
@@ -325,7 +325,7 @@ class Requests(dspy.Module):
 
 def test_a_request_of_lm15_goes_to_the_next_model(make_tiers, models):
     serve = make_tiers({"requests": REQUESTS})
-    models.behave(faulty_model="cheap", rate_limit_rate=1)
+    models.behave(models={"cheap": {"rate_limit_rate": 1}})
     assert serve.post("/Requests", {"question": "q"}).body.count(b"strong") == 2
 
 

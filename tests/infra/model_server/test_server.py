@@ -182,10 +182,10 @@ def test_an_answer_to_a_disconnected_client_is_not_counted(models):
 @pytest.mark.parametrize(
     ("fault", "status", "says"),
     [
-        ({"too_long_rate": 1}, 400, b"context_length_exceeded"),
-        ({"refused_rate": 1}, 400, b'"code": "content_filter"'),
-        ({"filtered_rate": 1}, 200, b'"finish_reason": "content_filter"'),
-        ({"error_rate": 1, "faulty_model": "another"}, 200, b'"finish_reason": "stop"'),
+        ({"failure": "context_length"}, 400, b"context_length_exceeded"),
+        ({"failure": "refused"}, 400, b'"code": "content_filter"'),
+        ({"failure": "content_filter"}, 200, b'"finish_reason": "content_filter"'),
+        ({"models": {"another": {"error_rate": 1}}}, 200, b'"finish_reason": "stop"'),
     ],
 )
 def test_context_windows_content_filters_and_faults_of_one_model(models, fault, status, says):
