@@ -135,6 +135,13 @@ def test_a_retry_after_of_an_hour_is_answered_by_the_deadline(serve, models, pro
     assert models.stats()["requests"] == 1
 
 
+@BOTH
+def test_a_retry_that_fits_into_the_deadline_is_made(serve, models, records, program):
+    models.behave(rate_limit_rate=0.5, retry_after_seconds=1, seed=1)  # the first draw is below 0.5, the second above
+    assert serve.post(f"/{program}", {"question": "q"}).status == 200
+    assert (models.stats()["requests"], records().calls[0]["lm_calls"]) == (2, 1)
+
+
 @ALL
 def test_a_silent_provider_is_answered_by_the_deadline(serve, models, records, program):
     models.behave(hang_rate=1)
