@@ -5,7 +5,7 @@ import pytest
 
 from dspy_lambda.models.fallback import _for_model
 from dspy_lambda.models.registry import ProgramLM
-from tests.support import AECHO, ECHO, Context, without_retries
+from tests.support import AECHO, ECHO, Context, failures, sqs, without_retries
 
 CHEAP = {"model": "openai/cheap", "env": "OPENAI_API_KEY", "cache": False, "fallback": ["strong"]}
 STRONG = {"model": "openai/strong", "env": "OPENAI_API_KEY", "cache": False}
@@ -170,6 +170,21 @@ def test_cached_answers_of_both_models_are_used(make_project, make_serve, models
     for _ in range(2):
         assert b"cheap" in serve.post(f"/{program}", question).body
     assert models.stats()["per_model"] == {"cheap": 1}
+
+
+@BOTH
+def test_a_batch_on_a_tier_with_rate_limits_succeeds_and_every_fallback_and_token_is_counted(
+    make_tiers, models, records, program
+):
+    serve = make_tiers()
+    models.behave(faulty_model="cheap", rate_limit_rate=0.5, retry_after_seconds=3600, seed=1)
+    bodies = [{"program": program, "inputs": {"question": f"q{number}"}} for number in range(40)]
+    assert failures(serve(sqs(*bodies))) == []
+    logged, seen = records(), models.stats()
+    assert seen["per_model"]["cheap"] == 40
+    assert sum(logged.values("Fallbacks")) == len(lines(logged)) == seen["per_model"]["strong"] > 0
+    assert sum(call["input_tokens"] for call in logged.calls) == seen["prompt_tokens"]
+    assert sum(call["output_tokens"] for call in logged.calls) == seen["completion_tokens"]
 
 
 MANY = """
