@@ -1,9 +1,12 @@
+import asyncio
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
 
-from dspy_lambda.models.fallback import _for_model
+from dspy_lambda.errors import DeadlineExceeded
+from dspy_lambda.models.fallback import _for_model, _in_time
 from dspy_lambda.models.registry import ProgramLM
 from tests.support import AECHO, ECHO, Context, failures, sqs, without_retries
 
@@ -250,6 +253,24 @@ def test_a_stream_falls_back_only_before_its_first_chunk(make_tiers, models, fau
     assert answer.status == 200
     assert json.loads(answer.body)["result"][-1].encode().startswith(answers) or answers in answer.body
     assert models.stats()["per_model"] == ({"cheap": 1, "strong": 1} if answers == b"strong" else {"cheap": 1})
+
+
+def test_a_stream_that_does_not_begin_within_its_share_is_replaced(make_tiers, models, records):
+    serve = make_tiers({"streams": STREAMS}, timeout_share=0.05)
+    models.behave(faulty_model="cheap", hang_rate=1)
+    assert b"strong" in serve.post("/Streams", {"question": "q"}, context=Context(remaining_ms=20_000)).body
+    assert [line["reason"] for line in lines(records())] == ["timeout"]
+
+
+@pytest.mark.parametrize("may_go_on", [True, False])
+def test_a_share_does_not_end_a_stream_that_has_begun(may_go_on):
+    turns = SimpleNamespace(share_ends=0.0, can_go_on=lambda: may_go_on)
+    work = _in_time(asyncio.sleep(0.01, "answered"), turns)
+    if may_go_on:
+        with pytest.raises(DeadlineExceeded):
+            asyncio.run(work)
+    else:
+        assert asyncio.run(work) == "answered"
 
 
 COPIES = """
