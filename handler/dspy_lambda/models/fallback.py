@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -63,19 +63,33 @@ class Fallback:
         while True:
             try:
                 with turns.turn():
-                    return await _in_time(
-                        dspy.LM.acall(turns.lm, turns.prompt, messages=messages, **turns.options), turns.share_ends
-                    )
+                    work = dspy.LM.acall(turns.lm, turns.prompt, messages=messages, **turns.options)
+                    return await _in_time(work, turns)
             except (LMError, CallError) as error:
                 if not turns.go_on(error):
                     raise
 
 
-async def _in_time(work: Any, ends: float | None) -> Any:
-    """Cancel a model's work at the end of its share of the time; on the loop, waits do not look at the deadline."""
+async def _in_time(work: Coroutine[Any, Any, Any], turns: _Turns) -> Any:
+    """Cancel a model's work at the end of its share of the time, unless a part of its answer was streamed.
+
+    On the loop, waits do not look at the deadline.
+    """
+    if turns.share_ends is None:
+        return await work
+    loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(None if ends is None else max(0.0, ends - time.monotonic())) as scope:
-            return await work
+        async with asyncio.timeout(None) as scope:
+
+            def end_share() -> None:
+                if turns.can_go_on():
+                    scope.reschedule(loop.time())
+
+            timer = loop.call_later(max(0.0, turns.share_ends - time.monotonic()), end_share)
+            try:
+                return await work
+            finally:
+                timer.cancel()
     except TimeoutError:
         if scope.expired():
             raise DeadlineExceeded("The model's share of the time passed before it answered.") from None
@@ -109,14 +123,15 @@ class _Turns:
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Prepare the context of the current model's call."""
-        self._stage = Stage(self._fallback.settings.fallback_on, self._can_go_on) if self._rest else None
+        self._stage = Stage(self._fallback.settings.fallback_on, self.can_go_on) if self._rest else None
         self.share_ends = self._share()
         stage = STAGE.set(self._stage)
-        narrowed = None if self.share_ends is None else DEADLINE.set(self.share_ends)
+        streams = dspy.settings.send_stream is not None
+        # Not if the answer is streamed: once it has begun, it may take all the time.
+        narrowed = None if streams or self.share_ends is None else DEADLINE.set(self.share_ends)
         try:
             # The first model's messages are the program's own or its adapter's, and DSPy knows which.
             same = nullcontext() if self.lm is self._first else adapter_messages(self.lm, self._messages)
-            streams = dspy.settings.send_stream is not None
             with same, stream_progress() if streams else nullcontext() as self._progress:
                 yield
         finally:
@@ -134,7 +149,8 @@ class _Turns:
         now = time.monotonic()
         return now + settings.timeout_share * max(0.0, self._deadline - now)
 
-    def _can_go_on(self) -> bool:
+    def can_go_on(self) -> bool:
+        """Whether another model may still be asked."""
         is_streamed = self._progress is not None and self._progress.emitted
         return not is_streamed and (self._deadline is None or time.monotonic() < self._deadline)
 

@@ -48,9 +48,7 @@ def reason_of(error: BaseException) -> FallbackReason | None:
 
 def _is_no_answer(error: BaseException) -> bool:
     """Whether a provider's answer cannot be read, such as a gateway's page in HTML: DSPy has no class for that."""
-    return (
-        isinstance(error, LMProviderError) and type(error) is LMProviderError and not 400 <= (error.status or 0) < 500
-    )
+    return type(error) is LMProviderError and not 400 <= (getattr(error, "status", None) or 0) < 500
 
 
 def _is_refusal(error: BaseException) -> bool:

@@ -49,10 +49,8 @@ def complete(
     """
     called = None if fault else call_tool(body, samples=samples)
     text = _MALFORMED if fault == "malformed" else "" if called else answer(body, samples=samples)
-    if fault == "length":
-        text = text[: len(text) // 2]
-    if fault == "content_filter":
-        text = _BLOCKED if body.get("guarded") else ""
+    if fault in ("length", "content_filter"):
+        text = _BLOCKED if body.get("guarded") and fault == "content_filter" else text[: len(text) // 2]
     document = completion(body, text)
     choice = document["choices"][0]
     if fault in ("length", "content_filter"):

@@ -1,11 +1,14 @@
+import asyncio
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
 
-from dspy_lambda.models.fallback import _for_model
+from dspy_lambda.errors import DeadlineExceeded
+from dspy_lambda.models.fallback import _for_model, _in_time
 from dspy_lambda.models.registry import ProgramLM
-from tests.support import AECHO, ECHO, Context, without_retries
+from tests.support import AECHO, ECHO, Context, failures, sqs, without_retries
 
 CHEAP = {"model": "openai/cheap", "env": "OPENAI_API_KEY", "cache": False, "fallback": ["strong"]}
 STRONG = {"model": "openai/strong", "env": "OPENAI_API_KEY", "cache": False}
@@ -79,7 +82,7 @@ def test_retries_of_an_outage_come_before_the_fallback(make_tiers, models, progr
         ("outage", {"error_rate": 1}, 502),
         ("context_window", {"failure": "context_length"}, 502),
         ("content_filter", {"failure": "refused"}, 502),
-        ("content_filter", {"failure": "content_filter"}, 200),
+        ("content_filter", {"failure": "content_filter"}, 502),
     ],
 )
 def test_each_reason_can_be_switched_off(make_tiers, models, records, program, reason, fault, status):
@@ -172,6 +175,21 @@ def test_cached_answers_of_both_models_are_used(make_project, make_serve, models
     assert models.stats()["per_model"] == {"cheap": 1}
 
 
+@BOTH
+def test_a_batch_on_a_tier_with_rate_limits_succeeds_and_every_fallback_and_token_is_counted(
+    make_tiers, models, records, program
+):
+    serve = make_tiers()
+    models.behave(faulty_model="cheap", rate_limit_rate=0.5, retry_after_seconds=3600, seed=1)
+    bodies = [{"program": program, "inputs": {"question": f"q{number}"}} for number in range(40)]
+    assert failures(serve(sqs(*bodies))) == []
+    logged, seen = records(), models.stats()
+    assert seen["per_model"]["cheap"] == 40
+    assert sum(logged.values("Fallbacks")) == len(lines(logged)) == seen["per_model"]["strong"] > 0
+    assert sum(call["input_tokens"] for call in logged.calls) == seen["prompt_tokens"]
+    assert sum(call["output_tokens"] for call in logged.calls) == seen["completion_tokens"]
+
+
 MANY = """
 import asyncio, threading
 
@@ -235,6 +253,24 @@ def test_a_stream_falls_back_only_before_its_first_chunk(make_tiers, models, fau
     assert answer.status == 200
     assert json.loads(answer.body)["result"][-1].encode().startswith(answers) or answers in answer.body
     assert models.stats()["per_model"] == ({"cheap": 1, "strong": 1} if answers == b"strong" else {"cheap": 1})
+
+
+def test_a_stream_that_does_not_begin_within_its_share_is_replaced(make_tiers, models, records):
+    serve = make_tiers({"streams": STREAMS}, timeout_share=0.05)
+    models.behave(faulty_model="cheap", hang_rate=1)
+    assert b"strong" in serve.post("/Streams", {"question": "q"}, context=Context(remaining_ms=20_000)).body
+    assert [line["reason"] for line in lines(records())] == ["timeout"]
+
+
+@pytest.mark.parametrize("may_go_on", [True, False])
+def test_a_share_does_not_end_a_stream_that_has_begun(may_go_on):
+    turns = SimpleNamespace(share_ends=0.0, can_go_on=lambda: may_go_on)
+    work = _in_time(asyncio.sleep(0.01, "answered"), turns)
+    if may_go_on:
+        with pytest.raises(DeadlineExceeded):
+            asyncio.run(work)
+    else:
+        assert asyncio.run(work) == "answered"
 
 
 COPIES = """
