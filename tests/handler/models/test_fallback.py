@@ -82,7 +82,7 @@ def test_retries_of_an_outage_come_before_the_fallback(make_tiers, models, progr
         ("outage", {"error_rate": 1}, 502),
         ("context_window", {"failure": "context_length"}, 502),
         ("content_filter", {"failure": "refused"}, 502),
-        ("content_filter", {"failure": "content_filter"}, 502),
+        ("content_filter", {"failure": "content_filter"}, 200),
     ],
 )
 def test_each_reason_can_be_switched_off(make_tiers, models, records, program, reason, fault, status):
@@ -180,7 +180,7 @@ def test_a_batch_on_a_tier_with_rate_limits_succeeds_and_every_fallback_and_toke
     make_tiers, models, records, program
 ):
     serve = make_tiers()
-    models.behave(faulty_model="cheap", rate_limit_rate=0.5, retry_after_seconds=3600, seed=1)
+    models.behave(models={"cheap": {"rate_limit_rate": 0.5, "retry_after_seconds": 3600}}, seed=1)
     bodies = [{"program": program, "inputs": {"question": f"q{number}"}} for number in range(40)]
     assert failures(serve(sqs(*bodies))) == []
     logged, seen = records(), models.stats()
@@ -257,7 +257,7 @@ def test_a_stream_falls_back_only_before_its_first_chunk(make_tiers, models, fau
 
 def test_a_stream_that_does_not_begin_within_its_share_is_replaced(make_tiers, models, records):
     serve = make_tiers({"streams": STREAMS}, timeout_share=0.05)
-    models.behave(faulty_model="cheap", hang_rate=1)
+    models.behave(models={"cheap": {"hang_rate": 1}})
     assert b"strong" in serve.post("/Streams", {"question": "q"}, context=Context(remaining_ms=20_000)).body
     assert [line["reason"] for line in lines(records())] == ["timeout"]
 
