@@ -24,7 +24,8 @@ class Limits:
     Args:
         parallel: how many run at once; 8 is DSPy's own default (`num_threads`).
         seconds: how long all of them may take together. None: until the deadline of the call that this runs in.
-        reserve_seconds: how much time before that call's deadline to keep for what comes after.
+        reserve_seconds: how much time before that call's deadline to keep for what comes after; at most half of what
+            is left, because the same program has 29 s behind a REST API and up to 15 minutes behind a queue.
         attempts: how often each is tried if its error is transient (a rate limit, an outage), in addition to the LM's
             own `num_retries`. The pauses are random and grow, unless the provider names one.
 
@@ -52,10 +53,10 @@ class Limits:
         Tasks and threads started within it inherit that deadline, so that the LM calls of a thread, which cannot be
         canceled, end by then, too.
         """
-        before = DEADLINE.get()
-        ends = [] if before is None else [before - self.reserve_seconds]
+        before, now = DEADLINE.get(), time.monotonic()
+        ends = [] if before is None else [before - min(self.reserve_seconds, max(0.0, before - now) / 2)]
         if self.seconds is not None:
-            ends.append(time.monotonic() + self.seconds)
+            ends.append(now + self.seconds)
         DEADLINE.set(min(ends, default=None))
         try:
             yield

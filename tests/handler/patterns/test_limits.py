@@ -39,6 +39,11 @@ def test_limits_end_before_the_calls_deadline_by_their_reserve(call_deadline):
     assert DEADLINE.get() == call_deadline
 
 
+def test_a_reserve_takes_at_most_half_of_the_time_left(call_deadline):
+    with Limits(reserve_seconds=3600).applied():
+        assert call_deadline - 30 <= DEADLINE.get() < call_deadline - 29
+
+
 def test_limits_end_after_their_seconds_or_with_the_call(call_deadline):
     with Limits(seconds=20).applied():
         assert 0 < seconds_left() <= 20

@@ -32,7 +32,7 @@ class Late(dspy.Module):
     async def aforward(self, question: str):
         async def quick(question):
             return "quick"
-        views = await fan_out([quick, self.predict], Limits(reserve_seconds=3), question=question)
+        views = await fan_out([quick, self.predict], Limits(reserve_seconds=60), question=question)
         return {"answers": views.answers, "failures": [str(why) for why in views.failures.values()]}
 
 class Exits(dspy.Module):
@@ -251,7 +251,7 @@ def test_in_a_call_too_few_answers_fail_as_the_calls_did(make_project, make_serv
 def test_in_a_call_the_reserve_is_left_for_what_comes_after(make_project, make_serve, models):
     serve = make_serve(make_project({"programs": PROGRAMS}))
     models.behave(hang_rate=1)
-    answer = serve({"program": "Late", "inputs": {"question": "q"}}, Context(4000))
+    answer = serve({"program": "Late", "inputs": {"question": "q"}}, Context(1500))
     assert answer["outputs"] == {
         "answers": {"0": "quick"},
         "failures": ["deadline: It was still running at the deadline."],

@@ -7,8 +7,8 @@ from dspy_lambda.patterns import Limits, map_inputs
 from research_team.lms import FLASH, PRO
 from research_team.perspectives import PERSPECTIVES
 
-# What is left of the time goes to the conclusion.
-LIMITS = Limits(parallel=len(PERSPECTIVES), reserve_seconds=20)
+# The last ten seconds before the deadline are for the conclusion.
+LIMITS = Limits(parallel=len(PERSPECTIVES), reserve_seconds=10)
 
 
 class Panel(pydantic.BaseModel):

@@ -34,11 +34,12 @@ class QualityGate(dspy.Module):
         self.judge.set_lm(pro_lm)
 
     async def aforward(self, task: str, gate: float = 0.8, rounds: int = 3) -> Graded:
-        best = await self.attempt(task, "", "")
+        best = last = await self.attempt(task, "", "")
         for _ in range(rounds - 1):
-            if best.score >= gate:
+            if last.score >= gate:
                 break
-            best = max(best, await self.attempt(task, best.text, best.advice), key=lambda graded: graded.score)
+            last = await self.attempt(task, last.text, last.advice)
+            best = max(best, last, key=lambda graded: graded.score)
         return best
 
     async def attempt(self, task: str, last_text: str, advice: str) -> Graded:

@@ -8,7 +8,7 @@ from research_team.library import search_library
 from research_team.lms import FLASH, PRO
 from research_team.perspectives import PERSPECTIVES
 
-LIMITS = Limits(parallel=len(PERSPECTIVES), reserve_seconds=30)
+LIMITS = Limits(parallel=len(PERSPECTIVES), reserve_seconds=10)
 
 
 class Report(pydantic.BaseModel):
