@@ -1,3 +1,4 @@
+import inspect
 import shutil
 import sys
 import threading
@@ -142,11 +143,14 @@ def test_a_document_that_cannot_be_read_leaves_the_others_claims(run, model):
     assert outputs["failures"] == {"1": "model_error: The model's provider did not give an answer."}
 
 
-def test_the_config_for_bedrock_differs_in_the_models_only(tmp_path):
+def test_the_config_for_bedrock_gives_every_program_models_on_bedrock(tmp_path):
     root = shutil.copytree(PROJECT, tmp_path / "project", ignore=shutil.ignore_patterns(".*", "__pycache__"))
-    ours = load_project(root).config
+    ours = load_project(root)
     shutil.copy(root / "dspy.config.bedrock.yaml", root / "dspy.config.yaml")
     bedrock = load_project(root).config
-    assert bedrock.models.registry.keys() == ours.models.registry.keys()
-    assert all(route(alias.model) for alias in bedrock.models.registry.values())
-    assert bedrock.model_copy(update={"models": ours.models}) == ours
+    assert all(route(alias.model) and alias.env is None for alias in bedrock.models.registry.values())
+    assert bedrock.program_arguments.keys() == ours.functions.keys()
+    for program, arguments in bedrock.program_arguments.items():
+        parameters = inspect.signature(getattr(sys.modules[ours.functions[program].module], program)).parameters
+        assert arguments == {name: name.removesuffix("_lm") for name in parameters}
+    assert bedrock.lambda_ == ours.config.lambda_
