@@ -151,6 +151,7 @@ def test_the_config_for_bedrock_gives_every_program_models_on_bedrock(tmp_path):
     assert all(route(alias.model) and alias.env is None for alias in bedrock.models.registry.values())
     assert bedrock.program_arguments.keys() == ours.functions.keys()
     for program, arguments in bedrock.program_arguments.items():
-        parameters = inspect.signature(getattr(sys.modules[ours.functions[program].module], program)).parameters
+        cls = getattr(sys.modules[ours.functions[program].module], program)
+        _, *parameters = inspect.signature(cls.__init__).parameters
         assert arguments == {name: name.removesuffix("_lm") for name in parameters}
     assert bedrock.lambda_ == ours.config.lambda_
