@@ -13,7 +13,7 @@ from types import ModuleType
 from tests.conftest import ROOT
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
-_FENCE = re.compile(r"^(?:<!-- (?P<mark>.*) -->\n)?```(?P<language>\S*)\n(?P<text>.*?)^```$", re.M | re.S)
+_FENCE = re.compile(r"^(?:<!-- (?P<mark>[^\n]*) -->\n)?```(?P<language>\S*)\n(?P<text>.*?)^```$", re.M | re.S)
 
 
 @dataclass(frozen=True)
