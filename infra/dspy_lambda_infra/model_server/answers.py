@@ -43,8 +43,11 @@ def answer(body: dict[str, Any], *, samples: bool) -> str:
     notes = _notes(system, as_json)
     fields = _output_fields(system)
     values = {name: _value(name, kind, notes.get(name, ""), bounds, text) for name, kind, bounds in fields}
-    if "tool_calls" in values and (call := _call_of_last_tool(user, text)):
+    if "tool_calls" in values and (call := _call_of_tool(-1, user, text)):  # dspy.ReActV2's last tool is `submit`
         values["tool_calls"] = {"tool_calls": [call]}
+    has_used_tool = "[[ ## observation_0 ## ]]" in user
+    if samples and "next_tool_name" in values and not has_used_tool and (call := _call_of_tool(0, system, text)):
+        values |= {"next_tool_name": call["name"], "next_tool_args": call["args"]}
     if not values:
         return _answer_without_fields(body, text, samples)
     if as_json:
@@ -124,14 +127,14 @@ def _notes(system: str, as_json: bool) -> dict[str, str]:
     return dict(re.findall(r"^\{(\w+)\} +# note: the value you produce (.*)$", system, re.MULTILINE))
 
 
-def _call_of_last_tool(user: str, text: Text) -> dict[str, Any] | None:
-    """Return a call of the last tool that a prompt lists: for dspy.ReActV2 its own `submit`."""
+def _call_of_tool(position: int, prompt: str, text: Text) -> dict[str, Any] | None:
+    """Return a call of one of the tools that a prompt lists."""
     listed = re.findall(
-        r"(\w+), whose description is <desc>.*?</desc>\. It takes arguments (\{.*?\})\.", user, re.DOTALL
+        r"(\w+)(?:, whose description is <desc>.*?</desc>)?\. It takes arguments (\{.*?\})\.", prompt, re.DOTALL
     )
     if not listed:
         return None
-    name, arguments = listed[-1]
+    name, arguments = listed[position]
     fields = ast.literal_eval(arguments)  # DSPy writes the schemas as Python
     return {"name": name, "args": {key: Example({}, text).make(schema, key) for key, schema in fields.items()}}
 
@@ -139,7 +142,7 @@ def _call_of_last_tool(user: str, text: Text) -> dict[str, Any] | None:
 def _value(name: str, kind: str, note: str, bounds: dict[str, Any], text: Text) -> Any:
     if "one of: " in note:
         choices = note.partition("one of: ")[2].split("; ")
-        # ReAct's choice of a tool: an agent that never finishes would be a useless sample.
+        # ReAct's choice after its first tool: an agent that never finishes would be a useless sample.
         return "finish" if "finish" in choices and text is sample_text else choices[0]
     if "JSON schema: " in note:
         schema = json.loads(note.partition("JSON schema: ")[2])

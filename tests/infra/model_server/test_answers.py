@@ -153,15 +153,18 @@ def test_model_answers_stay_within_the_bounds_of_their_fields(models, ask, adapt
     assert len(set(made.names)) >= 2
 
 
-def test_a_react_agent_finishes_at_once_with_samples(models, ask):
+def test_a_react_agent_uses_its_first_tool_once_with_samples(models, ask):
     models.behave(samples=True)
+    used = []
 
     def look_up(word: str) -> str:
+        used.append(word)
         return word
 
     made = ask(dspy.ReAct("question -> answer", tools=[look_up]), question="Why?")
     assert made.answer == "A sample answer."
-    assert models.stats()["requests"] == 2
+    assert used == ["A sample word."]
+    assert models.stats()["requests"] == 3
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
