@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -111,7 +112,9 @@ class Environment:
             # Usage outside calls is counted, too, and the trace stays empty, because it would only grow.
             dspy.configure(trace=deque(maxlen=0), **usage_setting(no_call.usage))
         lm_of = self.models.outside_of_calls
-        self.programs, self.failed = load_programs(project, self.config, only=only, module=module, lm_of=lm_of)
+        self.programs, self.failed = load_programs(
+            project, self.config, only=only, module=module, lm_of=lm_of, to_run=True
+        )
         self.served = Served(self.programs, self.failed)
         self.models.keep(self.programs.values())
         self.telemetry.exceptions.redact(lm.kwargs.get("api_key") for lm in self.models.values())
@@ -198,7 +201,9 @@ class Environment:
         """
         self.keys.renew_refused()
         if time.time() - self._last_used > self.settings.idle_seconds:
-            for close in (*(lm.aclose for lm in self.models.values()), close_pools):
+            for_embeddings: Any = sys.modules.get("dspy_lambda.dspy_patches.http_client")  # loaded with the first ones
+            closing = [*(lm.aclose for lm in self.models.values()), close_pools]
+            for close in (*closing, for_embeddings.aclose) if for_embeddings else closing:
                 try:
                     runner.use_loop().run_until_complete(close())
                 except Exception as error:  # the next call opens new connections anyway

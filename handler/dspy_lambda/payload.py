@@ -14,6 +14,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from dspy_lambda.errors import InvalidInput, OutputTooLarge, ProgramFailed
 from dspy_lambda.introspection import class_name
+from dspy_lambda.programs.content import has_marker, plain
 
 MAX_BODY_BYTES = 6_000_000
 _MAX_GROWTH = 6
@@ -103,9 +104,9 @@ def to_outputs(result: Any, limit: AnswerLimit | None = None, field: str = "resu
         if isinstance(result, Coroutine):
             result.close()
         raise _not_json(class_name(type(result)))
-    if hasattr(result, "toDict"):
-        result = result.toDict()
-    text = _encode(result, field)
+    text = _encode(result.toDict() if hasattr(result, "toDict") else result, field)
+    if has_marker(text):
+        text = _encode(plain(result), field)
     if limit is not None:
         check_size(text, limit)
     return text

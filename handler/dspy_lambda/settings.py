@@ -156,7 +156,7 @@ class Settings:
         _text,
         None,
         "The URL of a gateway or a mock that receives the calls of all models, including those of LMs that programs "
-        "create, but not those of a `dspy.Embedder`.",
+        "create, and of hosted `dspy.Embedder` models on OpenAI or Bedrock.",
         shown="each model's own",
     )
     fast: bool = _setting(

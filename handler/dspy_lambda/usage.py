@@ -15,13 +15,14 @@ from dspy_lambda.errors import DeadlineExceeded
 
 @dataclass(frozen=True)
 class Answer:
-    """One LM call, answered or abandoned. `cost_usd` is None if the price is unknown."""
+    """One LM call, answered or abandoned, or embeddings, which are no LM call. `cost_usd` is None if it is unknown."""
 
     input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: float | None = 0.0
     cache_hit: bool = False
     abandoned: bool = False
+    lm_calls: int = 1
 
     def fields(self) -> dict[str, Any]:
         if self.abandoned:
@@ -30,7 +31,7 @@ class Answer:
             "input_tokens": self.input_tokens,
             "output_tokens": self.output_tokens,
             "cost_usd": None if self.cost_usd is None else round(self.cost_usd, 10),
-            "lm_calls": 1,
+            "lm_calls": self.lm_calls,
             "cache_hits": int(self.cache_hit),
         }
 
@@ -80,6 +81,10 @@ class Usage:
             )
         )
 
+    def add_embeddings(self, input_tokens: int, cost_usd: float | None) -> None:
+        """Count an answered request for embeddings; the cost is None if it is unknown."""
+        self._add(Answer(input_tokens, cost_usd=cost_usd, lm_calls=0))
+
     def _add(self, answer: Answer) -> None:
         with self._lock:
             late = self._closed
@@ -89,7 +94,7 @@ class Usage:
             self._late(answer)
 
     def _count(self, answer: Answer) -> None:
-        self.lm_calls += 1
+        self.lm_calls += answer.lm_calls
         self.cache_hits += answer.cache_hit
         self.input_tokens += answer.input_tokens
         self.output_tokens += answer.output_tokens

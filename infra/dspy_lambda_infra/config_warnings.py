@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dspy_lambda.programs.interpreters import HOW_TO_GET_DENO
 from dspy_lambda.settings import Settings
+from dspy_lambda_infra.artifact.requirements import read_requirements
+from dspy_lambda_infra.deno import why_deno
 from dspy_lambda_infra.models import function_models, unpriced
 from dspy_lambda_infra.project import KEY_NAME, Function, Project
 from dspy_lambda_infra.template.alarms import daily_tokens
@@ -16,7 +19,7 @@ def config_warnings(project: Project) -> list[str]:
     found = []
     for function in project.functions.values():
         warnings = [*_queue(function), *_variables(function), *_spend_alarm(project, function)]
-        warnings += _endpoints(project, function)
+        warnings += [*_endpoints(project, function), *_interpreter(project, function)]
         found += [f"programs.{function.name}: {warning}" for warning in warnings]
     return found
 
@@ -81,3 +84,13 @@ def _endpoints(project: Project, function: Function) -> list[str]:
         "unless its subnets have a route to the internet"
         for endpoint, place in needed.items()
     ]
+
+
+def _interpreter(project: Project, function: Function) -> list[str]:
+    why = why_deno(function.program) if function.program else None
+    if why is None or project.config.lambda_.layers:
+        return []
+    listed = read_requirements(project.root).listed
+    if any(r.name == "deno" or (r.name == "dspy" and "deno" in r.extras) for r in listed):
+        return []
+    return [f"{why} runs Python in Deno, which the project's requirements do not name: {HOW_TO_GET_DENO}"]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dspy.primitives.python_interpreter import PythonInterpreter
-
+from dspy_lambda.programs.interpreters import uses_of_deno
 from dspy_lambda.programs.program import Program
 
 # Where Deno caches the imports of DSPy's runner.js, which it fetches on the first call: only /tmp is writable.
@@ -12,8 +11,6 @@ VARIABLES = {"DENO_DIR": "/tmp/deno"}  # noqa: S108
 
 def why_deno(program: Program) -> str | None:
     """Return the part of a program that uses DSPy's `PythonInterpreter`; None if no use is visible from here."""
-    for path, module in program.instance.named_sub_modules():
-        for value in vars(module).values():
-            if value is PythonInterpreter or isinstance(value, PythonInterpreter):
-                return f"{program.name}{path.removeprefix('self')} ({type(module).__name__})"
+    for path, kind, _ in uses_of_deno(program.instance):
+        return f"{program.name}{path.removeprefix('self')} ({kind})"
     return None

@@ -11,8 +11,8 @@ import dspy
 import pytest
 
 from dspy_lambda.environment import Environment
-from dspy_lambda.errors import DeadlineExceeded, ProgramFailed
-from tests.support import Context, Serve, failures, problem, sqs
+from dspy_lambda.errors import DeadlineExceeded
+from tests.support import Context, Serve, failures, sqs
 
 PROJECT = Path(__file__).parent / "every_module"
 ANSWER = "gpt-4.1-nano: sky"
@@ -27,16 +27,17 @@ class Row:
     Attributes:
         covers: the names exported by DSPy that this program calls.
         lm_calls: the LM calls in its log record.
-        outputs: a subset of its outputs; None if it cannot run here.
+        outputs: a subset of its outputs.
     """
 
     program: str
     covers: set[str]
     lm_calls: int
-    outputs: dict[str, Any] | None = field(default_factory=lambda: {"answer": ANSWER})
+    outputs: dict[str, Any] = field(default_factory=lambda: {"answer": ANSWER})
 
 
-NOT_HERE = None  # no Deno in the tests' environment, as in a function that did not ask for "dspy[deno]"
+# They need Deno, which is not in the tests' environment, as in a function that did not ask for "dspy[deno]".
+NOT_HERE = {f"Uses{kind}WithoutInterpreter" for kind in ("ProgramOfThought", "CodeAct", "RLM", "Flex")}
 ROWS = [
     Row("UsesPredict", {"Predict"}, 1),
     Row("UsesPredictOnLoop", {"Predict"}, 1),
@@ -55,10 +56,6 @@ ROWS = [
     Row("UsesRLM", {"RLM"}, 1, {"answer": "computed"}),
     Row("UsesRLMOnLoop", {"RLM"}, 1, {"answer": "computed"}),
     Row("UsesFlex", {"Flex"}, 1),
-    Row("UsesProgramOfThoughtWithoutInterpreter", set(), 1, NOT_HERE),
-    Row("UsesCodeActWithoutInterpreter", set(), 0, NOT_HERE),
-    Row("UsesRLMWithoutInterpreter", set(), 0, NOT_HERE),
-    Row("UsesFlexWithoutInterpreter", set(), 0, NOT_HERE),
     Row("UsesKNN", {"KNN"}, 1, {"nearest": "sky", "answer": ANSWER}),
     Row("UsesMajority", {"majority"}, 1),
     Row("UsesStreamify", {"streamify"}, 1, {"streamed": ANSWER, "answer": ANSWER, "in_chunks": True}),
@@ -99,25 +96,29 @@ def test_every_module_that_dspy_exports_is_tested(serve):
     modules = {name for name, kind in vars(dspy).items() if isinstance(kind, type) and issubclass(kind, dspy.Module)}
     modules |= {*dspy.predict.__all__, *dspy.retrievers.__all__, "Embedder", "asyncify", "streamify", "syncify"}
     assert set().union(*(row.covers for row in ROWS)) == modules - {"Module"}
-    assert serve.environment.failed == {}
+    assert serve.environment.failed.keys() == NOT_HERE
     assert sorted(serve.environment.programs) == sorted(row.program for row in ROWS)
 
 
+@pytest.mark.parametrize("program", sorted(NOT_HERE))
+def test_a_module_without_its_interpreter_is_refused_before_any_call(serve, records, program):
+    assert "dspy[deno]" in serve.environment.failed[program].error
+    assert serve.post(f"/{program}", {"question": "sky"}).status == 503
+
+
 def call_direct(serve, program):
-    try:
-        return serve({"program": program, "inputs": {"question": "sky"}})["outputs"], ""
-    except ProgramFailed as error:
-        return None, error.detail
+    return serve({"program": program, "inputs": {"question": "sky"}})["outputs"]
 
 
 def call_http(serve, program):
     answer = serve.post(f"/{program}", {"question": "sky"})
-    return (json.loads(answer.body), "") if answer.status == 200 else (None, problem(answer)["detail"])
+    assert answer.status == 200
+    return json.loads(answer.body)
 
 
 def assert_recorded(serve, logged, row):
     (record,) = logged.calls
-    assert record["outcome"] == ("program_error" if row.outputs is None else "success")
+    assert record["outcome"] == "success"
     assert record["lm_calls"] == row.lm_calls
     assert (record["output_tokens"] > 0) == (row.lm_calls > 0)
     left = {"canceled unfinished background tasks", "unhandled exception in a background task"}
@@ -129,11 +130,7 @@ def assert_recorded(serve, logged, row):
 @pytest.mark.parametrize("call", [call_direct, call_http])
 def test_every_dspy_module_answers_a_request(serve, records, call, row):
     records()
-    outputs, detail = call(serve, row.program)
-    if row.outputs is None:
-        assert "interpreter_factory" in detail
-    else:
-        assert row.outputs.items() <= outputs.items()
+    assert row.outputs.items() <= call(serve, row.program).items()
     assert_recorded(serve, records(), row)
 
 
@@ -141,7 +138,7 @@ def test_every_dspy_module_answers_a_request(serve, records, call, row):
 def test_every_dspy_module_processes_a_record(serve, records, row):
     records()
     event = sqs({"program": row.program, "inputs": {"question": "sky"}})
-    assert failures(serve(event)) == ([] if row.outputs else ["m0"])
+    assert failures(serve(event)) == []
     assert_recorded(serve, records(), row)
 
 

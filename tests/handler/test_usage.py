@@ -97,3 +97,14 @@ def test_answers_of_typesafe_are_counted_but_not_stored(make_project, make_serve
     (call,) = records().calls
     assert (call["lm_calls"], call["input_tokens"], call["output_tokens"]) == (1, 95, 12)
     assert len(GLOBAL_HISTORY) == before
+
+
+def test_embeddings_count_tokens_and_cost_but_no_lm_call():
+    late = []
+    usage = Usage(late.append)
+    usage.add_embeddings(5, 0.25)
+    assert usage.fields() == {"input_tokens": 5, "output_tokens": 0, "cost_usd": 0.25, "lm_calls": 0, "cache_hits": 0}
+    usage.close()
+    usage.add_embeddings(7, None)
+    (answer,) = late
+    assert answer.fields() == {"input_tokens": 7, "output_tokens": 0, "cost_usd": None, "lm_calls": 0, "cache_hits": 0}

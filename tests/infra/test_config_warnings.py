@@ -4,7 +4,7 @@ from dspy_lambda_infra.cli import main
 from dspy_lambda_infra.config_warnings import config_warnings
 from dspy_lambda_infra.project import load_project
 from tests.conftest import QUICKSTART
-from tests.support import ECHO
+from tests.support import ECHO, RLM
 
 
 @pytest.fixture
@@ -122,3 +122,12 @@ def test_config_warnings_are_printed_and_stop_nothing(make_project, capsys):
     project = make_project({"echo": ECHO}, models=registry("openai/our-own"))
     assert main(["template", "--project", str(project), "--output", "-"]) == 0
     assert "warning: programs.Echo: daily_cost_usd" in capsys.readouterr().err
+
+
+def test_a_program_that_needs_deno_is_named_unless_the_requirements_name_it(make_project):
+    project = make_project({"calculate": RLM})
+    (warning,) = config_warnings(load_project(project))
+    assert warning.startswith("programs.Calculate: Calculate.think (RLM) runs Python in Deno, which the project's")
+    for line in ("dspy[deno]>=3.4", "deno"):
+        (project / "requirements.txt").write_text(line)
+        assert config_warnings(load_project(project)) == []

@@ -195,6 +195,17 @@ def bedrock_info(provider: str, model: str, region: str | None) -> dict[str, Any
     return find_price(_load(), provider, model, region)
 
 
+@functools.cache
+def input_price(provider: str, model: str) -> float | None:
+    """Return a model's price per input token in USD, or None if DSPy's price map does not have it."""
+    if apply_patch(PRICES):
+        return None
+    from dspy.clients.model_metadata import model_info, rate
+
+    price: float | None = rate(model_info(provider, model), "input_cost_per_token")
+    return price
+
+
 def raised_by_parallel(traceback: TracebackType | None) -> bool:
     """Whether `dspy.Parallel` itself raised an exception, which then has no cause.
 

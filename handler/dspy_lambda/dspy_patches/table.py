@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from dspy_lambda import provider_bounds
 from dspy_lambda.dspy_patches.bedrock_prices import BEDROCK_PRICES
+from dspy_lambda.dspy_patches.deno import DENO_COMMAND, DENO_ENVIRONMENT
 from dspy_lambda.dspy_patches.insides import READINGS
 from dspy_lambda.dspy_patches.own_models import OWN
 from dspy_lambda.dspy_patches.patch import Patch, apply_patches
 from dspy_lambda.dspy_patches.replacements import BEST_OF, FOR_SPEED, NO_BARS, OWN_MODELS, history_patch
 from dspy_lambda.history import record
 from dspy_lambda.models.bedrock import patches as bedrock
+from dspy_lambda.models.embeddings import HOSTED_EMBEDDINGS
 from dspy_lambda.telemetry import Log
 
 PATCHES: tuple[Patch, ...] = (
     *provider_bounds.PATCHES,
+    HOSTED_EMBEDDINGS,
     history_patch(record),
     *BEST_OF,
     NO_BARS,
     *bedrock.PATCHES,
     OWN_MODELS,
     *OWN,
+    DENO_ENVIRONMENT,
     *READINGS,
+    DENO_COMMAND,
     *FOR_SPEED,
     BEDROCK_PRICES,  # outside the remembered lookups, which do not distinguish Regions
 )

@@ -23,6 +23,7 @@ from dspy_lambda.errors import ConfigError
 from dspy_lambda.introspection import class_name, is_a, traceback_of
 from dspy_lambda.programs.arguments import LmOf, constructor_arguments
 from dspy_lambda.programs.copies import Copier
+from dspy_lambda.programs.interpreters import check_interpreters
 from dspy_lambda.programs.program import FailedProgram, Program, choose_entry, defined_at
 from dspy_lambda.programs.schemas import schemas_of
 
@@ -89,6 +90,7 @@ def load_programs(
     only: str | None = None,
     module: str | None = None,
     lm_of: LmOf = lambda _: None,
+    to_run: bool = False,
 ) -> tuple[dict[str, Program], dict[str, FailedProgram]]:
     """Import all programs of a project or, with `only`, one program and only its module.
 
@@ -98,6 +100,7 @@ def load_programs(
         lm_of: returns the LM of an alias, also for constructors that take one. While a program is created,
             `dspy.settings.lm` is the LM of its model. In module-level code, and later in threads, it is the LM of the
             default model or of the only program.
+        to_run: whether the programs run here; then they also fail if their code interpreter is not installed.
 
     Raises:
         ConfigError: Two programs have the same name; or, with `only`, the program does not exist or cannot be loaded.
@@ -112,7 +115,7 @@ def load_programs(
     classes = [(file, _import(file)) for file in files]
     found: dict[str, tuple[Program | FailedProgram, ProgramFile]] = {}
     for file, imported in classes:
-        for program in _load(file, imported, config, lm_of):
+        for program in _load(file, imported, config, lm_of, to_run):
             if only not in (None, program.name):
                 continue
             if program.name in found:
@@ -197,6 +200,7 @@ def _load(
     imported: list[type[dspy.Module]] | BaseException,
     config: Config,
     lm_of: LmOf,
+    to_run: bool,
 ) -> list[Program | FailedProgram]:
     if isinstance(imported, BaseException):
         names = file.class_names() or [file.path.stem]
@@ -205,7 +209,7 @@ def _load(
     for cls in imported:
         if not _is_only_a_base(cls):
             set_default_lm(lm_of(config.model_alias(class_name(cls))))
-            found.append(_load_class(cls, file, config, lm_of))
+            found.append(_load_class(cls, file, config, lm_of, to_run))
     return found
 
 
@@ -214,12 +218,16 @@ def _is_only_a_base(cls: type[dspy.Module]) -> bool:
     return not has_entry and bool(cls.__subclasses__())
 
 
-def _load_class(cls: type[dspy.Module], file: ProgramFile, config: Config, lm_of: LmOf) -> Program | FailedProgram:
+def _load_class(
+    cls: type[dspy.Module], file: ProgramFile, config: Config, lm_of: LmOf, to_run: bool
+) -> Program | FailedProgram:
     name = class_name(cls)
     try:
         arguments = constructor_arguments(cls, config, lm_of)
         _check_gateways(cls)
         instance = cls(*arguments.positional, **arguments.named)
+        if to_run:
+            check_interpreters(instance)
         entry = choose_entry(instance)
         schemas = schemas_of(instance, entry.method)
         copier = Copier(instance)

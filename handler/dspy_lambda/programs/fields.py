@@ -116,8 +116,9 @@ def _buildable(annotation: Any) -> Any:
 
 def _takes_text(kind: Any) -> bool:
     from dspy import Code, Reasoning, Tool
+    from dspy.experimental import Document
 
-    return issubclass(kind, Code | Reasoning) or (_has_constructor(kind) and not issubclass(kind, Tool))
+    return issubclass(kind, Code | Document | Reasoning) or (_has_constructor(kind) and not issubclass(kind, Tool))
 
 
 def _has_constructor(kind: Any) -> bool:
@@ -125,6 +126,11 @@ def _has_constructor(kind: Any) -> bool:
 
 
 def _build(kind: Any, value: Any, validate: Callable[[Any], Any]) -> Any:
+    from dspy import Audio
+
+    if issubclass(kind, Audio) and isinstance(value, dict) and "format" in value and "audio_format" not in value:
+        # As in the content parts of OpenAI's API.
+        value = {"audio_format" if key == "format" else key: item for key, item in value.items()}
     try:
         return validate(kind(value) if isinstance(value, str) and _has_constructor(kind) else value)
     except TypeError:

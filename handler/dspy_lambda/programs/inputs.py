@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NotRequired, get_origin
@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from typing_extensions import TypedDict
 
 from dspy_lambda.errors import INVALID_INPUTS, InvalidInput
+from dspy_lambda.programs.content import address_errors, contains_marker, holds_image, marker_errors
 from dspy_lambda.programs.fields import allows_none, parameter_hint, signature_hint
 
 # Raised for a nested hint that cannot be resolved and, before Python 3.12, for a `typing.TypedDict`.
@@ -40,6 +41,7 @@ class Inputs:
         optional: parameters without a default whose hint allows None; they are passed None if absent.
         takes_more: whether `forward` has `**kwargs`, in which other inputs are passed unchanged.
         withheld: the names of inputs that are never passed in `**kwargs`.
+        images: the fields that may hold images, whose addresses are checked.
     """
 
     adapter: TypeAdapter[dict[str, Any]]
@@ -47,6 +49,7 @@ class Inputs:
     optional: frozenset[str] = frozenset()
     takes_more: bool = False
     withheld: frozenset[str] = frozenset()
+    images: frozenset[str] = frozenset()
 
     def validate(self, inputs: Any) -> dict[str, Any]:
         """Validate and convert inputs, in pydantic's lax mode, to the program's keyword arguments.
@@ -57,14 +60,25 @@ class Inputs:
         if not isinstance(inputs, dict):
             error = {"loc": [], "msg": "Input should be a JSON object", "type": "dict_type"}
             raise InvalidInput("The inputs must be a JSON object.", errors=[error])
+        if contains_marker(inputs):
+            raise self._refused(marker_errors(inputs))
         try:
             values = self.adapter.validate_python(inputs)
-            return {**dict.fromkeys(self.optional), **self._more(inputs), **values}
         except ValidationError as failed:
-            from dspy_lambda.programs.validation_errors import entries_of, summary
+            from dspy_lambda.programs.validation_errors import entries_of
 
             errors = entries_of(failed, self._names)
-        raise InvalidInput(f"{INVALID_INPUTS}{summary(errors)}.", errors=errors)
+        else:
+            addresses = [error for key in self.images & values.keys() for error in address_errors(values[key], (key,))]
+            if not addresses:
+                return {**dict.fromkeys(self.optional), **self._more(inputs), **values}
+            raise self._refused(addresses)
+        raise _invalid(errors)
+
+    def _refused(self, errors: Iterable[dict[str, Any]]) -> InvalidInput:
+        from dspy_lambda.programs.validation_errors import refusals_of
+
+        return _invalid(refusals_of(errors, self._names))
 
     def _more(self, inputs: dict[str, Any]) -> dict[str, Any]:
         if not self.takes_more:
@@ -83,6 +97,12 @@ class Inputs:
         from dspy_lambda.programs.json_schema import input_schema
 
         return input_schema(self.adapter, self.takes_more, ref_template)
+
+
+def _invalid(errors: list[dict[str, Any]]) -> InvalidInput:
+    from dspy_lambda.programs.validation_errors import summary
+
+    return InvalidInput(f"{INVALID_INPUTS}{summary(errors)}.", errors=errors)
 
 
 def inputs_of(instance: Any, entry: Callable[..., Any], hints: dict[str, Any], signatures: list[Any]) -> Inputs:
@@ -113,6 +133,7 @@ def inputs_of(instance: Any, entry: Callable[..., Any], hints: dict[str, Any], s
         optional,
         takes_more and not (len(signatures) == 1 and _is_of_dspy(instance, entry)),
         _NOT_FOR_CALLERS.union(p.name for p in named),
+        frozenset(key for key, hint in found.items() if holds_image(hint)),
     )
 
 

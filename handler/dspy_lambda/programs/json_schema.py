@@ -10,8 +10,9 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
-from dspy import Audio, Code, Example, File, Image, Reasoning
-from pydantic import TypeAdapter, WithJsonSchema
+from dspy import Audio, Code, Example, File, Image, Reasoning, ToolCalls
+from dspy.experimental import Citations, Document
+from pydantic import TypeAdapter, WithJsonSchema, create_model
 from pydantic.errors import PydanticSchemaGenerationError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, JsonSchemaWarningKind
 from pydantic_core import core_schema
@@ -19,8 +20,19 @@ from typing_extensions import TypedDict
 
 from dspy_lambda.programs.hints import readable, rebuilt
 
-# DSPy types whose serializers write a string but do not declare it.
-_TEXTS = (Audio, Code, File, Image, Reasoning)
+# DSPy types whose serializers write a string but do not declare it, and those that `content.plain` writes by fields.
+_TEXTS = (Code, Reasoning)
+_BY_FIELDS = (Audio, Citations, Citations.Citation, Document, File, Image)
+_TOOL_CALL = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "args": {"type": "object"}},
+    "required": ["name", "args"],
+}
+_TOOL_CALLS = {
+    "type": "object",
+    "properties": {"tool_calls": {"type": "array", "items": _TOOL_CALL}, "tool_call_results": {}},
+    "required": ["tool_calls"],
+}
 _MIN_PRIVATE = 8  # characters of a variable's value: no key is shorter, and many defaults contain "1" or "true"
 
 
@@ -116,6 +128,14 @@ def _as_written(hint: Any) -> Any:
     """The hint with DSPy's types as what their serializers write."""
     if isinstance(hint, type) and issubclass(hint, _TEXTS):
         return Annotated[hint, WithJsonSchema({"type": "string"}, mode="serialization")]
+    if isinstance(hint, type) and issubclass(hint, ToolCalls):
+        return Annotated[hint, WithJsonSchema(_TOOL_CALLS, mode="serialization")]
+    if isinstance(hint, type) and issubclass(hint, _BY_FIELDS):
+        kind: Any = hint
+        fields: dict[str, Any] = {
+            name: (_as_written(field.annotation), field) for name, field in kind.model_fields.items()
+        }
+        return create_model(kind.__name__, **fields)
     return rebuilt(hint, _as_written)
 
 

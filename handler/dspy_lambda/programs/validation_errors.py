@@ -5,8 +5,9 @@ Imported when the first inputs are invalid.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cache
+from itertools import islice
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -26,6 +27,11 @@ def entries_of(error: ValidationError, names: Collection[str]) -> list[dict[str,
     # A wrong list of 300,000 items would make 300,000 entries, which exceed Lambda's response limit.
     found = error.errors(include_url=False, include_input=False)[:_MAX_ERRORS]
     return [_entry(item, names) for item in found]
+
+
+def refusals_of(errors: Iterable[dict[str, Any]], names: Collection[str]) -> list[dict[str, Any]]:
+    """Return at most 100 of these errors, of `content`, with locations as in `entries_of`."""
+    return [{**error, "loc": list(_declared(tuple(error["loc"]), names))} for error in islice(errors, _MAX_ERRORS)]
 
 
 def summary(entries: list[dict[str, Any]]) -> str:

@@ -147,26 +147,28 @@ def _read_timeout(lm: Any, call: Any) -> float:
 
 
 def bound_delay(_: Function) -> Function:
-    """Wrap `execution._delay`: the pause before a retry, during which no slot is held.
+    """Wrap `execution._delay`: DSPy honors any Retry-After, so it would sleep for an hour, or retry at once with 0."""
+    return lambda exc, attempt: pause_before_retry(exc, attempt)
 
-    DSPy honors any Retry-After: with 0 it would retry at once, and with an hour it would sleep until Lambda's timeout.
-    The pause is therefore at least 1, 2, 4... s plus jitter, so that requests that failed together do not retry
-    together. If the pause would outlast the deadline, or another model is asked instead, the error is raised at once.
+
+def pause_before_retry(error: Exception, attempt: int) -> float:
+    """Return the seconds to wait before a retry, during which no slot is held.
+
+    At least 1, 2, 4... s plus jitter, so that requests that failed together do not retry together.
+
+    Raises:
+        Exception: `error` itself, at once, if the pause would outlast the deadline or another model is asked instead.
     """
-
-    def bounded(exc: Exception, attempt: int) -> float:
-        least = min(2.0 ** min(attempt, 6), _MAX_PAUSE_SECONDS)
-        asked = wait_seconds(getattr(exc, "retry_after", None)) or 0.0
-        stage = STAGE.get()
-        if stage is not None and stage.skips_pause(exc, asked, least):
-            raise exc
-        pause = max(asked, least) * random.uniform(1, 1.5)  # noqa: S311
-        left = seconds_left()
-        if left is not None and pause >= left:
-            raise exc
-        return pause
-
-    return bounded
+    least = min(2.0 ** min(attempt, 6), _MAX_PAUSE_SECONDS)
+    asked = wait_seconds(getattr(error, "retry_after", None)) or 0.0
+    stage = STAGE.get()
+    if stage is not None and stage.skips_pause(error, asked, least):
+        raise error
+    pause = max(asked, least) * random.uniform(1, 1.5)  # noqa: S311
+    left = seconds_left()
+    if left is not None and pause >= left:
+        raise error
+    return pause
 
 
 def count_failed(account: Function) -> Function:

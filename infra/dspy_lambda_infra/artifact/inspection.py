@@ -8,6 +8,7 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 
 from dspy_lambda.errors import ConfigError
+from dspy_lambda.programs.interpreters import HOW_TO_GET_DENO
 from dspy_lambda_infra.artifact.imports import missing_imports
 from dspy_lambda_infra.artifact.key_shapes import find_keys
 from dspy_lambda_infra.artifact.requirements import NEVER
@@ -25,10 +26,10 @@ def inspect_program(project: Project, function: Function, files: list[Path], tas
         say: called with each line for the user.
 
     Raises:
-        ConfigError: something that the program imports is missing.
+        ConfigError: something that the program imports, or its code interpreter, is missing.
     """
     _check_imports(project, function, files, task, say)
-    _check_deno(function, task, say)
+    _check_deno(project, function, task, say)
     for found in find_keys(project.root, files):
         say(f"warning: {found} and becomes part of the artifact; put keys into SSM or Secrets Manager")
 
@@ -47,12 +48,22 @@ def _check_imports(project: Project, function: Function, files: list[Path], task
         say(f"warning: {line}; ignore this if one of lambda.layers provides it")
 
 
-def _check_deno(function: Function, task: Path, say: Say) -> None:
+def _check_deno(project: Project, function: Function, task: Path, say: Say) -> None:
+    """Refuse an artifact whose program would fail to load without Deno; only warn if a layer may provide it.
+
+    Raises:
+        ConfigError: names the part of the program, and the ways to get an interpreter.
+    """
     why = why_deno(function.program) if function.program else None
-    if why and not (task / "bin" / "deno").is_file():
-        say(f"warning: {why} runs Python in Deno, which the artifact lacks: add dspy[deno] to the requirements")
-    elif why:
+    if why is None:
+        return
+    if (task / "bin" / "deno").is_file():
         say(f"{why} runs Python in Deno, which fetches its files from deno.land and registry.npmjs.org on first use")
+        return
+    missing = f"{why} runs Python in Deno, which the artifact lacks: {HOW_TO_GET_DENO}"
+    if not project.config.lambda_.layers:
+        raise ConfigError(missing)
+    say(f"warning: {missing}; ignore this if one of lambda.layers provides it")
 
 
 def _remedy(root: Path, module: str) -> str:

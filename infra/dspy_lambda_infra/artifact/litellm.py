@@ -17,6 +17,7 @@ from dspy_lambda.dspy_patches import insides
 from dspy_lambda.dspy_patches.own_models import OWN_LIMITS
 from dspy_lambda.dspy_patches.patch import apply_patch
 from dspy_lambda.introspection import is_a
+from dspy_lambda.models.embeddings import HOSTED_EMBEDDINGS, is_native
 from dspy_lambda.models.registry import build_models
 from dspy_lambda.settings import Settings
 from dspy_lambda_infra.project import ALIAS_MODEL, Function, Project
@@ -41,7 +42,7 @@ def why_litellm(project: Project, function: Function) -> list[str]:
         reasons += [
             f"{place}: {found.model}"
             for place, found in held_lms(function)
-            if isinstance(found, dspy.Embedder) or uses_litellm(found)
+            if (_is_left_to_dspy(found) if isinstance(found, dspy.Embedder) else uses_litellm(found))
         ]
     return list(dict.fromkeys(reasons))
 
@@ -109,6 +110,11 @@ def uses_litellm(lm: dspy.BaseLM) -> bool:
         return insides.uses_litellm(lm)
     except (ValueError, TypeError):  # no call of this LM can succeed either way
         return False
+
+
+def _is_left_to_dspy(embedder: dspy.Embedder) -> bool:
+    """Whether DSPy would send a hosted Embedder's requests, as it does through LiteLLM only."""
+    return apply_patch(HOSTED_EMBEDDINGS) is not None or not is_native(embedder.model, embedder.default_kwargs)
 
 
 def _held(value: Any, own: set[str], above: tuple[int, ...] = ()) -> Iterator[Any]:

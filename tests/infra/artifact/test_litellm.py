@@ -158,9 +158,19 @@ def test_attributes_that_are_not_lms_do_not_require_litellm(why):
     assert why(MODULE.format(line=line)) == []
 
 
-def test_a_hosted_embedder_requires_litellm(why):
-    line = "self.embed = dspy.Embedder('openai/text-embedding-3-small')"
-    assert why(MODULE.format(line=line)) == ["Echo.embed: openai/text-embedding-3-small"]
+@pytest.mark.parametrize(
+    "model", ["openai/text-embedding-3-small", "bedrock/amazon.titan-embed-text-v2:0", "bedrock/cohere.embed-v4:0"]
+)
+def test_an_embedder_that_is_requested_natively_does_not_require_litellm(why, model):
+    assert why(MODULE.format(line=f"self.embed = dspy.Embedder({model!r}, dimensions=256)")) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "options"), [("voyage/voyage-3", ""), ("openai/text-embedding-3-small", ", api_version='2')")]
+)
+def test_any_other_hosted_embedder_requires_litellm(why, model, options):
+    line = f"self.embed = dspy.Embedder({model!r}{options or ')'}"
+    assert why(MODULE.format(line=line)) == [f"Echo.embed: {model}"]
 
 
 def test_the_projects_own_lm_class_does_not_require_litellm(why):
