@@ -21,6 +21,12 @@ _REGION = "aws_region_name"  # LiteLLM's name for an LM's region
 _OPTIONS = ("guardrailConfig", "performanceConfig", "requestMetadata", "thinking", "additionalModelRequestFields")
 
 
+class _Address(str):
+    """An LM's `api_base`, whose requests are signed for a region that its host may not name: a proxy's, a test's."""
+
+    region: str
+
+
 def _route_models(original: Function) -> Function:
     """Wrap `LM.__init__`: register Bedrock, choose the door, and turn a region into an address."""
 
@@ -33,9 +39,9 @@ def _route_models(original: Function) -> Function:
             register()
             if found.door != "converse":
                 model = model_string(model, None, guarded=guarded)
-            region = options.pop(_REGION, None) or arn_region(found.model_id)
-            if region and not options.get("api_base"):
-                options["api_base"] = address(found.door, region)
+            if region := options.pop(_REGION, None) or arn_region(found.model_id):
+                options["api_base"] = _Address(options.get("api_base") or address(found.door, region))
+                options["api_base"].region = region
         original(lm, model, *args, **options)
 
     return init
@@ -57,17 +63,28 @@ def _carry_options(canonical: Function) -> Function:
 
 
 def _sign_for_region(init_routing: Function) -> Function:
-    """Wrap `_Routing._init_routing`: sign for the region that an LM's address names, not for AWS_REGION."""
+    """Wrap `_Routing._init_routing`: sign for the region of an LM or of its address, not for AWS_REGION."""
 
     def routed(self: Any, config: Any, model_type: Any) -> None:
         regions = {
             provider: {"region": region}
             for provider, url in (getattr(config, "base_urls", None) or {}).items()
-            if provider.startswith("bedrock") and (region := region_in(url))
+            if provider.startswith("bedrock") and (region := getattr(url, "region", None) or region_in(url))
         }
         init_routing(self, replace(config, settings=regions) if regions and not config.settings else config, model_type)
 
     return routed
+
+
+def _sign_encoded_path(sign_request: Function) -> Function:
+    """Wrap `hosts.sign_request`: services other than S3 expect an encoded path to be encoded again for a signature."""
+
+    def signed(*args: Any, url: str, **options: Any) -> Any:
+        from dspy_lambda.models.bedrock.signing import encoded_again
+
+        return sign_request(*args, url=encoded_again(url), **options)
+
+    return signed
 
 
 def _use_role(credential_provider: Function) -> Function:
@@ -105,6 +122,7 @@ BEDROCK = Patch(
         Name(_CHAINS, "credential_provider", "policy ctx named", wrap=_use_role),
         Name(_CHAINS, "resolve", "policy ctx named"),
         Name("dspy._vendor.lm15.cloud.sigv4", "sign"),
+        Name("dspy._vendor.lm15.cloud.hosts", "sign_request", "policy settings ...", wrap=_sign_encoded_path),
         Name("dspy._vendor.lm15.access", "BEDROCK_CHAT"),
         Name("dspy._vendor.lm15.providers.base", "BaseProviderLM._bind_access"),
     ),
