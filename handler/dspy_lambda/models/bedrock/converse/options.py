@@ -69,3 +69,9 @@ def thinking_budget(fields: dict[str, Any]) -> int:
     thinking = fields.get("thinking")
     budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
     return budget if isinstance(budget, int) else 0
+
+
+def is_thinking(fields: dict[str, Any]) -> bool:
+    """Whether these fields make Claude think before it answers."""
+    thinking = fields.get("thinking")
+    return isinstance(thinking, dict) and thinking.get("type") in ("enabled", "adaptive")
