@@ -9,6 +9,7 @@ from typing import Any
 from dspy._vendor.lm15.providers.common import data_part_text, media_base64
 from dspy.lm15 import (
     AudioPart,
+    CitationPart,
     DataPart,
     DocumentPart,
     ImagePart,
@@ -139,6 +140,8 @@ def _blocks(part: Any, documents: _Names) -> list[Block]:
         return [{"document": {"name": documents.next(), **_media(part)}}]
     if isinstance(part, (ImagePart, AudioPart, VideoPart)):
         return [{part.type: _media(part)}]
+    if isinstance(part, CitationPart):
+        return []  # names the source of a text that is sent itself
     text = getattr(part, "text", None)
     if not isinstance(text, str):
         raise _unsupported(f"a {part.type} part", "Converse takes text, images, documents, audio, video and tools")
