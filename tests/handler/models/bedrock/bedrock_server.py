@@ -147,6 +147,11 @@ def suitable(sent: Sent) -> Reply:
     return anthropic() if sent.url.endswith("/messages") else chat()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+
 class BedrockServer:
     """Records requests in `sent`, and answers each with the next of `replies`, then with what suits the door."""
 
@@ -186,8 +191,7 @@ class BedrockServer:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
