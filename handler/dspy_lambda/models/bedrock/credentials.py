@@ -108,7 +108,6 @@ class _Kept:
         return self._value, self._source
 
     def _renew(self, policy: Any) -> None:
-        self._attempts += 1
         try:
             self._value, self._source = _fetch(policy)
             self._failure = None
@@ -118,6 +117,7 @@ class _Kept:
             self._failure = (NotConfiguredError if is_missing else AuthError, f"bedrock: {what}")
             if self._value is None or _is_over(self._value):
                 self._value = None
+        self._attempts += 1  # now, so that who came while this went on counts as having waited for it
         self._until = time.monotonic() + (_PAUSE if self._value is not None and self._value.is_expired() else _AGE)
 
 

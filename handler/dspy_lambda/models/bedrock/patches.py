@@ -11,7 +11,7 @@ from typing import Any
 
 from dspy_lambda.dspy_patches.insides import EXECUTION, LM15_ENGINE
 from dspy_lambda.dspy_patches.patch import Function, Name, Patch
-from dspy_lambda.models.bedrock.doors import model_string, route
+from dspy_lambda.models.bedrock.doors import Route, model_string, route
 from dspy_lambda.models.bedrock.regions import address, arn_region, region_in
 
 _CHAINS = "dspy._vendor.lm15.cloud.chains"
@@ -37,14 +37,22 @@ def _route_models(original: Function) -> Function:
             from dspy_lambda.models.bedrock.provider import register
 
             register()
-            if found.door != "converse":
-                model = model_string(model, None, guarded=guarded)
+            model = _named(model, found, guarded)
             if region := options.pop(_REGION, None) or arn_region(found.model_id):
                 options["api_base"] = _Address(options.get("api_base") or address(found.door, region))
                 options["api_base"].region = region
         original(lm, model, *args, **options)
 
     return init
+
+
+def _named(model: str, found: Route, guarded: bool) -> str:
+    """Return the name that selects a model's door and under which DSPy's catalog knows what the model can do."""
+    if found.door != "converse":
+        return model_string(model, None, guarded=guarded)
+    plain = f"bedrock/{found.model_id}"
+    again = route(plain, guarded=guarded)
+    return plain if again is not None and again.door == "converse" else model
 
 
 def _carry_options(canonical: Function) -> Function:

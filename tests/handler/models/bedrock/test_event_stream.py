@@ -1,5 +1,6 @@
 """Event streams, compared with botocore's reading of the same bytes."""
 
+import itertools
 import struct
 from zlib import crc32
 
@@ -37,7 +38,7 @@ def message(headers, payload):
 
 def cut(data, places):
     ends = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
-    return [data[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    return [data[start:end] for start, end in itertools.pairwise(ends)]
 
 
 def ours(chunks):

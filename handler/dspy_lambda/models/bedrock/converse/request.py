@@ -10,8 +10,9 @@ from dspy._vendor.lm15.providers.common import parts_to_text
 from dspy.lm15 import FunctionTool, Request, UnsupportedFeatureError
 
 from dspy_lambda.models.bedrock.converse.content import PROVIDER, Block, checked_tool_name, messages_of
-from dspy_lambda.models.bedrock.converse.options import is_thinking, thinking_budget, vendor_fields
+from dspy_lambda.models.bedrock.converse.options import NO_FIELD, is_thinking, thinking_budget, vendor_fields
 
+_OPENAIS = ("logit_bias", "metadata")  # options of OpenAI's that lm15 passes on, and that no model on Converse takes
 _TIERS = ("priority", "default", "flex", "reserved")
 
 
@@ -55,6 +56,9 @@ def body_of(request: Request, model: str, *, takes_schemas: bool) -> dict[str, A
         else:
             reason = f"Converse knows {', '.join(_TIERS)}"
             adapt("config.service_tier", "dropped", reason, asked=tier, provider=PROVIDER)
+    for name in _OPENAIS:
+        if name in extra:
+            adapt(f"config.extensions.{name}", "dropped", NO_FIELD, asked=extra.pop(name), provider=PROVIDER)
     for name in ("guardrailConfig", "performanceConfig", "requestMetadata"):
         if name in extra:
             body[name] = extra.pop(name)

@@ -65,7 +65,8 @@ def check(body: dict[str, Any]) -> dict[str, Any]:
     assert roles == [("user", "assistant")[index % 2] for index in range(len(roles))], roles
     for message in parameters["messages"]:
         blocks = message["content"]
-        assert blocks and all(block.get("text", "-").strip() for block in blocks), blocks
+        assert blocks
+        assert all(block.get("text", "-").strip() for block in blocks), blocks
         texts = any("text" in block for block in blocks)
         assert texts or not any("document" in block for block in blocks), "a document without a text"
     return parameters

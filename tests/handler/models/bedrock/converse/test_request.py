@@ -105,7 +105,7 @@ extensions = st.sampled_from(
         {"guardrailConfig": {"guardrailIdentifier": "abc123", "guardrailVersion": "DRAFT", "trace": "enabled"}},
         {"performanceConfig": {"latency": "optimized"}, "requestMetadata": {"team": "search"}},
         {"thinking": {"type": "enabled", "budget_tokens": 2048}},
-        {"additionalModelRequestFields": {"a": [1]}, "other": 1},
+        {"additionalModelRequestFields": {"a": [1]}, "other": 1, "logit_bias": {"1": 1}},
     ]
 )
 
@@ -173,14 +173,6 @@ def test_requests_are_accepted_and_equal_those_of_botocore(request, takes_schema
         assert json.loads(sent) == made
 
 
-def test_blank_texts_are_left_out_and_turns_alternate():
-    made = ask(Message.user("one"), Message.assistant(" "), Message.user("two"), Message.assistant("three"))
-    assert made["messages"] == [
-        {"role": "user", "content": [{"text": "one"}, {"text": "two"}]},
-        {"role": "assistant", "content": [{"text": "three"}]},
-    ]
-
-
 def test_a_thinking_claude_gets_no_temperature_and_no_forced_tool():
     tool = FunctionTool(name="f", parameters=SCHEMA)
     made = ask(
@@ -195,19 +187,6 @@ def test_a_thinking_claude_gets_no_temperature_and_no_forced_tool():
     assert made["inferenceConfig"] == {"maxTokens": 2100}
     assert made["additionalModelRequestFields"] == {"thinking": {"type": "enabled", "budget_tokens": 2000}}
     assert "toolChoice" not in made["toolConfig"]
-
-
-@pytest.mark.parametrize(
-    ("model", "fields"),
-    [
-        ("us.anthropic.claude-opus-4-7", {"thinking": {"type": "adaptive"}, "output_config": {"effort": "high"}}),
-        ("us.amazon.nova-2-lite-v1:0", {"reasoningConfig": {"type": "enabled", "maxReasoningEffort": "high"}}),
-        ("openai.gpt-oss-120b-1:0", {"reasoning_effort": "high"}),
-        ("meta.llama3-70b-instruct-v1:0", None),
-    ],
-)
-def test_each_vendor_is_told_how_long_to_think_in_its_own_form(model, fields):
-    assert ask(model=model, reasoning=Reasoning("high")).get("additionalModelRequestFields") == fields
 
 
 def test_cache_points_follow_what_repeats():
@@ -233,32 +212,13 @@ def test_tools_of_the_conversation_are_named_even_if_none_may_be_used():
     assert made["messages"][-1]["content"][0]["toolResult"]["content"] == [{"text": "(no text)"}]
 
 
-def test_reasoning_without_bedrocks_own_signature_is_not_sent():
-    thought = ThinkingPart(text="hm", continuation=(State(provider="anthropic", kind="s", data={}),))
-    made = ask(Message.user("a"), Message("assistant", parts=(thought, TextPart("b"))))
-    assert made["messages"][1]["content"] == [{"text": "b"}]
-
-
-@pytest.mark.parametrize(
-    "part",
-    [
-        ImagePart(url="https://example.com/a.png"),
-        ImagePart(media_type="image/tiff", data=DATA),
-        DocumentPart(file_id="f"),
-        VideoPart(media_type="video/x-msvideo", data=DATA),
-        AudioPart(media_type="audio/L16", data=DATA),
-        ToolResultPart(id="1", content=(AudioPart(data=DATA),)),
-        ToolCallPart(id="1", name="search.web", input={}),
-    ],
-)
-def test_what_converse_cannot_carry_is_refused_before_any_request(part):
-    role = {"tool_result": "tool", "tool_call": "assistant"}.get(part.type, "user")
-    with pytest.raises(UnsupportedFeatureError, match=r"bedrock: .* cannot be sent: Converse takes "):
-        ask(Message(role, parts=(part,)))
-
-
 def test_built_in_tools_and_stored_caches_are_refused():
     with pytest.raises(UnsupportedFeatureError, match="no built-in tools"):
         ask(tools=(BuiltinTool(name="web_search"),))
     with pytest.raises(UnsupportedFeatureError, match="no stored caches"):
         ask(cache=CacheConfig(resource="r"))
+
+
+def test_options_of_others_are_passed_on_and_openais_are_not():
+    made = ask(extensions={"additionalModelRequestFields": {"a": 1}, "b": 2, "logit_bias": {"1": 1}, "metadata": {}})
+    assert made["additionalModelRequestFields"] == {"a": 1, "b": 2}

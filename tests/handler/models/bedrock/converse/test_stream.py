@@ -1,6 +1,7 @@
 """Streamed answers, compared with botocore's reading of the same bytes."""
 
 import base64
+import itertools
 import json
 
 import pytest
@@ -100,7 +101,7 @@ def test_a_streamed_answer_equals_the_whole_one(blocks, places):
     data = b"".join(answer(*(events for _, events in made)))
     assert all(len(item) == 1 for item in theirs(data))  # botocore knows every event of this stream
     ends = sorted({0, len(data), *(place % len(data) for place in places)})
-    streamed = whole([data[a:b] for a, b in zip(ends, ends[1:], strict=False)])
+    streamed = whole([data[a:b] for a, b in itertools.pairwise(ends)])
     complete = {"output": {"message": {"content": [block for block, _ in made]}}, "stopReason": "end_turn"}
     expected = response_of(complete | {"usage": USAGE}, "m")
     if made:
@@ -181,9 +182,17 @@ def test_a_stream_without_metadata_has_no_usage():
 
 @pytest.mark.parametrize(
     "payload",
-    [b"[]", b"1", b"{", b"\xff", b'{"delta": 1}', b'{"delta": {"toolUse": 1}}', b'{"contentBlockIndex": "x", "delta": {}}',
-     b'{"delta": {"text": "a"}, "contentBlockIndex": -1}'],
-)  # fmt: skip
+    [
+        b"[]",
+        b"1",
+        b"{",
+        b"\xff",
+        b'{"delta": 1}',
+        b'{"delta": {"toolUse": 1}}',
+        b'{"contentBlockIndex": "x", "delta": {}}',
+        b'{"delta": {"text": "a"}, "contentBlockIndex": -1}',
+    ],
+)
 def test_an_event_that_cannot_be_read_is_a_servers_error(payload):
     headers = {":event-type": "contentBlockDelta", ":message-type": "event"}
     with pytest.raises(ServerError, match="cannot be read"):
