@@ -8,6 +8,7 @@ import pytest
 from dspy.utils.exceptions import (
     ContextWindowExceededError,
     LMAuthError,
+    LMError,
     LMInvalidRequestError,
     LMProviderError,
     LMRateLimitError,
@@ -80,7 +81,7 @@ IDENTIFIERS = [f"{number}-{case[1]}" for number, case in enumerate(CASES)]
 
 
 def failure(action):
-    with pytest.raises(Exception) as caught:
+    with pytest.raises(LMError) as caught:
         action()
     return caught.value
 

@@ -5,14 +5,11 @@ import pytest
 
 from dspy_lambda.models.bedrock.regions import address, arn_region, region_in
 
-SESSION = botocore.session.get_session()
 
-
-@pytest.mark.parametrize("region", SESSION.get_available_regions("bedrock-runtime"))
+@pytest.mark.parametrize("region", ["us-east-1", "eu-central-2", "us-gov-west-1"])
 def test_addresses_are_those_of_the_sdk(region):
-    resolver = SESSION.get_component("endpoint_resolver")
-    found = resolver.construct_endpoint("bedrock-runtime", region)
-    assert address("converse", region) == address("chat", region) == f"https://{found['hostname']}"
+    client = botocore.session.get_session().create_client("bedrock-runtime", region_name=region)
+    assert address("converse", region) == address("chat", region) == client.meta.endpoint_url
 
 
 @pytest.mark.parametrize("door", ["converse", "chat", "mantle-chat", "anthropic"])
