@@ -49,7 +49,17 @@ ELSEWHERE = {
         "__main__ application build deploy doctor limits options serve template version",
         "options only: infra/cli/test_main.py, and the tests of what each command calls",
     ),
-    "infra/dspy_lambda_infra/model_wires.py": "the model server's: infra/test_model_server.py",
+    **each(
+        "infra/dspy_lambda_infra/model_server",
+        "__main__ behavior counts sending",
+        "the server's parts: infra/model_server/test_server.py, infra/model_server/test_app.py",
+    ),
+    "infra/dspy_lambda_infra/model_server/examples.py": "values in answers: infra/model_server/test_answers.py",
+    **each(
+        "infra/dspy_lambda_infra/model_server/wires",
+        "chat gemini responses wire",
+        "as DSPy and OpenAI's client speak them: infra/model_server/test_server.py and test_completions.py beside it",
+    ),
     **each(
         "infra/dspy_lambda_infra/verify",
         "__main__ mock project scenarios stack checks/answers checks/operations checks/queues checks/settings",

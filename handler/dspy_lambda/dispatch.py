@@ -16,6 +16,7 @@ from dspy_lambda.config import Server
 from dspy_lambda.deadline import DEADLINE
 from dspy_lambda.dspy_patches.insides import usage_setting
 from dspy_lambda.errors import DeadlineExceeded, Overloaded, ProgramFailed, cut_off
+from dspy_lambda.models.adapters import adapter_of
 from dspy_lambda.models.registry import ProgramLM
 from dspy_lambda.payload import to_outputs
 from dspy_lambda.programs.program import Program
@@ -155,7 +156,7 @@ class Dispatcher:
         try:
             with dspy.context(**self._settings(program, call)):
                 values = program.schemas.inputs.validate(inputs)
-                result = await program.entry.start(program.copy(), values)
+                result = await program.entry.start(program.copy(self._predictor_lms(program, call)), values)
                 call.succeed(to_outputs(result, call.invocation.answer_limit, program.schemas.result_field))
         except BaseException as error:
             call.fail(error)
@@ -170,7 +171,7 @@ class Dispatcher:
         try:
             with dspy.context(**self._settings(program, call)):
                 values = program.schemas.inputs.validate(inputs)
-                result = program.copy()(**values)
+                result = program.copy(self._predictor_lms(program, call))(**values)
                 call.succeed(to_outputs(result, call.invocation.answer_limit, program.schemas.result_field))
         except BaseException as error:
             call.fail(error)
@@ -178,9 +179,16 @@ class Dispatcher:
             self._running.pop(call, None)
             call.ended()
 
+    def _predictor_lms(self, program: Program, call: Call) -> dict[int, ProgramLM]:
+        """Return the call's LM of each predictor with a model of its own: one for each alias, as DSPy compares LMs."""
+        lms = {alias: self.models[alias].for_call(call) for alias in set(program.predictor_models.values())}
+        return {key: lms[alias] for key, alias in program.predictor_models.items()}
+
     def _settings(self, program: Program, call: Call) -> dict[str, Any]:
+        lm = self.models[program.model].for_call(call)
         return {
-            "lm": self.models[program.model].for_call(call),
+            "lm": lm,
+            **({} if program.adapter is None else {"adapter": adapter_of(program.adapter, lm)}),
             # One per call, because a process-wide trace would only grow; dspy.Refine and BestOfN fail with None.
             # Measured: 3.9 KB per LM call of 3 KB, no measurable time.
             "trace": [],

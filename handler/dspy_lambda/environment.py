@@ -25,9 +25,11 @@ from dspy_lambda.call import NoCall
 from dspy_lambda.config import load_config
 from dspy_lambda.dispatch import Dispatcher, new_durations
 from dspy_lambda.dspy_patches.insides import renew_asyncify_slots, usage_setting
+from dspy_lambda.dspy_patches.own_models import close_pools
 from dspy_lambda.dspy_patches.table import patch_dspy
 from dspy_lambda.invocation import Invocation
 from dspy_lambda.keys import Keys
+from dspy_lambda.limits import abandon_shared_limits
 from dspy_lambda.loop import PersistentLoop
 from dspy_lambda.models.pool import ModelPool
 from dspy_lambda.process import PER_INVOCATION, LastResort, ProcessState
@@ -103,7 +105,7 @@ class Environment:
         no_call = NoCall(
             self.telemetry.answered_outside_calls, self.config.lambda_.function(only or "").timeout_seconds
         )
-        self.models = ModelPool(self.config, project, settings, no_call)
+        self.models = ModelPool(self.config, project, settings, no_call, self.telemetry.log_here)
         with suppress(RuntimeError):  # another thread has already configured DSPy
             # From now on DSPy itself refuses `dspy.configure` in calls, where it would affect all other calls.
             # Usage outside calls is counted, too, and the trace stays empty, because it would only grow.
@@ -136,6 +138,7 @@ class Environment:
     def _free_slots(self) -> None:
         for lm in self.models.values():
             lm.abandon_slots()
+        abandon_shared_limits()
         renew_asyncify_slots()
 
     @property
@@ -195,9 +198,9 @@ class Environment:
         """
         self.keys.renew_refused()
         if time.time() - self._last_used > self.settings.idle_seconds:
-            for lm in self.models.values():
+            for close in (*(lm.aclose for lm in self.models.values()), close_pools):
                 try:
-                    runner.use_loop().run_until_complete(lm.aclose())
+                    runner.use_loop().run_until_complete(close())
                 except Exception as error:  # the next call opens new connections anyway
                     self.telemetry.log("WARNING", "idle connections could not be closed", describe(error))
         self._last_used = time.time()

@@ -7,6 +7,7 @@ from typing import Any
 import dspy
 
 from dspy_lambda.call import Call, call_of, usage_of
+from dspy_lambda.models.prices import apply_price
 
 
 class CallHistory(list[dict[str, Any]]):
@@ -28,6 +29,7 @@ def record(lm: Any, entry: dict[str, Any]) -> None:
 
     Replaces DSPy's `record_history` for every LM of this process.
     """
+    apply_price(lm, entry)
     if (usage := usage_of(lm)) is not None:
         usage.add(entry)
     call = call_of(lm)

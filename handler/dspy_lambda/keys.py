@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dspy.utils.exceptions import LMAuthError
 
+from dspy_lambda.dspy_patches.own_models import renew_keys
 from dspy_lambda.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Keys:
         self._process = process
         self._telemetry = telemetry
         self._refused = False
+        self._values = {name: os.environ.get(name, "") for name in names}
         self._read = time.time()  # the wall clock: other clocks may stop while the environment is frozen
 
     def note_refused(self, calls: Iterable[Call]) -> None:
@@ -74,10 +76,12 @@ class Keys:
         self._telemetry.log("INFO", "reloaded the keys after a provider rejected one", {"changed": changed})
 
     def apply(self, variables: Mapping[str, str]) -> None:
-        """Set the models' keys that have changed; running calls keep theirs."""
+        """Set the models' keys that have changed, also those of programs' own LMs; running calls keep theirs."""
         self._read = time.time()
         self._process.note(variables)  # otherwise they are restored as a program's change
         for alias, lm in self._models.items():
             if key := variables.get(self._config.models.registry[alias].env or ""):
                 lm.kwargs["api_key"] = key
+        renew_keys({old: variables[name] for name, old in self._values.items() if variables.get(name, old) != old})
+        self._values.update(variables)
         self._telemetry.exceptions.redact(variables.values())

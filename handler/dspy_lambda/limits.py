@@ -17,11 +17,11 @@ from contextlib import (
     contextmanager,
     nullcontext,
 )
-from typing import Any
+from typing import Any, NamedTuple, Protocol
+from weakref import WeakValueDictionary
 
 from dspy.utils.exceptions import LMRateLimitError
 
-from dspy_lambda.config import ModelSettings
 from dspy_lambda.errors import DeadlineExceeded
 
 _MINUTE = 60.0
@@ -31,6 +31,23 @@ class ProcessLimitReached(LMRateLimitError):  # type: ignore[misc]
     """This process's own limit for a model is reached, not the provider's; programs see an ordinary rate limit."""
 
 
+class Limits(Protocol):
+    """A model's limits; None means that there is none."""
+
+    @property
+    def max_parallel_requests(self) -> int | None: ...
+    @property
+    def requests_per_minute(self) -> int | None: ...
+    @property
+    def tokens_per_minute(self) -> int | None: ...
+
+
+class _Parallel(NamedTuple):
+    max_parallel_requests: int
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+
+
 class ModelLimit:
     """Shared by all calls of a model, on the loop and in threads; first come, first served.
 
@@ -38,7 +55,7 @@ class ModelLimit:
     at once with the seconds until there is room.
     """
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, settings: Limits) -> None:
         self._lock = threading.Lock()
         self._most = math.inf if settings.max_parallel_requests is None else settings.max_parallel_requests
         self._free = self._most
@@ -184,6 +201,35 @@ def _is_on_loop() -> bool:
     return True
 
 
+# Limits of LMs that programs make, by model and connection settings. One without calls has no state worth keeping.
+_shared: WeakValueDictionary[tuple[Any, ...], ModelLimit] = WeakValueDictionary()
+_sharing = threading.Lock()
+
+
+def shared_limit(client: tuple[Any, ...], max_parallel_requests: int) -> ModelLimit:
+    """Return the limit that all LMs with this model, these connection settings and this maximum share.
+
+    Raises:
+        ValueError: The maximum is not a positive integer.
+    """
+    if type(max_parallel_requests) is not int or max_parallel_requests < 1:
+        raise ValueError("max_parallel_requests must be a positive integer")
+    key = (*client, max_parallel_requests)
+    with _sharing:
+        limit = _shared.get(key)
+        if limit is None:
+            limit = _shared[key] = ModelLimit(_Parallel(max_parallel_requests))
+        return limit
+
+
+def abandon_shared_limits() -> None:
+    """Free the slots of abandoned calls in all shared limits."""
+    with _sharing:
+        limits = list(_shared.values())
+    for limit in limits:
+        limit.abandon()
+
+
 def spend(lm: Any, tokens: int) -> None:
     """Count an answer's tokens against the LM's limit, if it has one."""
     limit = getattr(lm, "limit", None)
@@ -191,13 +237,21 @@ def spend(lm: Any, tokens: int) -> None:
         limit.spent(tokens)
 
 
-def slot_of(lm: Any, deadline: float | None) -> AbstractContextManager[None]:
-    """Return a slot of the LM's limit for a thread, or an empty context if the LM has no limit."""
-    limit = getattr(lm, "limit", None)
-    return limit.slot(deadline) if isinstance(limit, ModelLimit) else nullcontext()
+def _limit_of(lm: Any, call: Any) -> ModelLimit | None:
+    """Return the limit of an alias or, without one, of the LM call."""
+    for limit in (getattr(lm, "limit", None), getattr(call, "own_limit", None)):
+        if isinstance(limit, ModelLimit):
+            return limit
+    return None
 
 
-def aslot_of(lm: Any, deadline: float | None) -> AbstractAsyncContextManager[None]:
-    """Return a slot of the LM's limit for the loop, or an empty context if the LM has no limit."""
-    limit = getattr(lm, "limit", None)
-    return limit.aslot(deadline) if isinstance(limit, ModelLimit) else nullcontext()
+def slot_of(lm: Any, call: Any, deadline: float | None) -> AbstractContextManager[None]:
+    """Return a slot of an LM call's limit for a thread, or an empty context if it has no limit."""
+    limit = _limit_of(lm, call)
+    return nullcontext() if limit is None else limit.slot(deadline)
+
+
+def aslot_of(lm: Any, call: Any, deadline: float | None) -> AbstractAsyncContextManager[None]:
+    """Return a slot of an LM call's limit for the loop, or an empty context if it has no limit."""
+    limit = _limit_of(lm, call)
+    return nullcontext() if limit is None else limit.aslot(deadline)

@@ -46,6 +46,7 @@ class Usage:
     Attributes:
         abandoned: requests that were unanswered when the call was settled and whose tasks are then canceled. Their
             tokens cannot be known.
+        fallbacks: how often an LM call went on to another model after a failure.
     """
 
     def __init__(self, late: Callable[[Answer], None] | None = None) -> None:
@@ -55,6 +56,7 @@ class Usage:
         self.output_tokens = 0
         self.cost_usd: float | None = 0.0
         self.abandoned = 0
+        self.fallbacks = 0
         self._late = late
         self._closed = False
         self._awaited = 0
@@ -99,6 +101,11 @@ class Usage:
         with self._lock:
             if not self._closed:
                 self.cost_usd = None
+
+    def fell_back(self) -> None:
+        """Count one fallback to another model."""
+        with self._lock:
+            self.fallbacks += not self._closed
 
     def close(self) -> None:
         """Close the totals; any later answer is late."""

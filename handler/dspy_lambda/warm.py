@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import sys
 import threading
 from collections.abc import Coroutine
 from functools import partial
@@ -15,7 +16,8 @@ from typing import Any
 
 import dspy
 
-from dspy_lambda.dspy_patches.insides import native_provider
+from dspy_lambda.dspy_patches.insides import bare_request, native_provider
+from dspy_lambda.dspy_patches.own_models import close_pools
 from dspy_lambda.environment import Environment
 from dspy_lambda.secrets import renew
 
@@ -38,21 +40,25 @@ def warm(environment: Environment) -> None:
 
 
 def preconnect(environment: Environment) -> None:
-    """Open a connection to each program's provider, so that no caller waits for the handshake.
+    """Open a connection to the provider of each program and predictor, so that no caller waits for the handshake.
 
-    Requests the provider's list of models, which costs nothing, and waits at most two seconds. The connection stays
-    open whatever the answer is.
+    Requests the provider's list of models, which costs nothing, or its bare address if it has no such list, and waits
+    at most two seconds. The connection stays open whatever the answer is.
     """
     for program in environment.programs.values():
-        lm = environment.models[program.model]
-        if program.entry.is_async:
-            with contextlib.suppress(Exception):
-                environment.runner.run(partial(_wait, environment, _alist_models(lm)))
-        else:
-            # A blocking request cannot be interrupted, so after the timeout the thread is left running.
-            thread = threading.Thread(target=_list_models, args=(lm,), daemon=True)
-            thread.start()
-            thread.join(_CONNECT_SECONDS)
+        for alias in dict.fromkeys([program.model, *program.predictor_models.values()]):
+            _preconnect(environment, environment.models[alias], is_async=program.entry.is_async)
+
+
+def _preconnect(environment: Environment, lm: dspy.LM, *, is_async: bool) -> None:
+    if is_async:
+        with contextlib.suppress(Exception):
+            environment.runner.run(partial(_wait, environment, _aconnect(lm)))
+    else:
+        # A blocking request cannot be interrupted, so after the timeout the thread is left running.
+        thread = threading.Thread(target=_connect, args=(lm,), daemon=True)
+        thread.start()
+        thread.join(_CONNECT_SECONDS)
 
 
 def _wait(environment: Environment, work: Coroutine[Any, Any, None]) -> None:
@@ -60,18 +66,35 @@ def _wait(environment: Environment, work: Coroutine[Any, Any, None]) -> None:
     environment.use_loop().run_until_complete(asyncio.wait_for(work, _CONNECT_SECONDS))
 
 
-async def _alist_models(lm: dspy.LM) -> None:
-    await native_provider(lm, asynchronous=True).list_models()
+async def _aconnect(lm: dspy.LM) -> None:
+    provider = native_provider(lm, asynchronous=True)
+    if provider.supports.models:
+        await provider.list_models()
+    else:
+        async with provider.transport.stream(bare_request(provider)) as answer:
+            await answer.read()
 
 
-def _list_models(lm: dspy.LM) -> None:
+def _connect(lm: dspy.LM) -> None:
     with contextlib.suppress(Exception):
-        native_provider(lm, asynchronous=False).list_models()
+        provider = native_provider(lm, asynchronous=False)
+        if provider.supports.models:
+            provider.list_models()
+        else:
+            with provider.transport.stream(bare_request(provider)) as answer:
+                answer.read()
 
 
 def before_snapshot(environment: Environment) -> None:
     """Run the code of a first call up to the network; then close what copies of the snapshot must not share."""
     environment.runner.run(partial(_try_out, environment))
+    _forget_credentials()
+
+
+def _forget_credentials() -> None:
+    """Drop the role's credentials, which a snapshot would keep for every environment restored from it."""
+    if (credentials := sys.modules.get("dspy_lambda.models.bedrock.credentials")) is not None:
+        credentials.forget_credentials()
 
 
 def _try_out(environment: Environment) -> None:
@@ -84,9 +107,11 @@ def _try_out(environment: Environment) -> None:
             dspy.LM.__call__(nowhere, "?")
         lm.close()
         loop.run_until_complete(lm.aclose())
+    loop.run_until_complete(close_pools())
 
 
 def after_restore(environment: Environment, secrets: tuple[str, ...]) -> None:
     """Give each restored environment its own random numbers and connections, and the current keys."""
     random.seed()
+    _forget_credentials()
     environment.apply_keys(renew(environment.settings, secrets))

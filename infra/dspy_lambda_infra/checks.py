@@ -11,6 +11,7 @@ from dspy_lambda.errors import ConfigError
 from dspy_lambda.key_shapes import looks_like_key
 from dspy_lambda.settings import Settings
 from dspy_lambda_infra.config import CONFIG_FILE
+from dspy_lambda_infra.models import function_models
 from dspy_lambda_infra.project import Function, Project, key_values, project_variables
 from dspy_lambda_infra.template.extra import EXTRA_FILE, read_extra
 from dspy_lambda_infra.template.functions import reserved_total
@@ -137,6 +138,12 @@ def _function(project: Project, function: Function) -> list[str]:
         f"or Secrets Manager and write secrets: [{name}]"
         for name, value in settings.environment.items()
         if value and (name in project.secrets(function) or _is_key(value))
+    ]
+    found += [
+        f"{model.place}: {model.name} is not a model id on Bedrock; the function's role would be allowed too much, or "
+        "nothing; write an id or an ARN of letters, digits, hyphens, dots, colons and slashes"
+        for model in function_models(project, function)
+        if model.route is not None and not re.fullmatch(r"[A-Za-z0-9._:/-]+", model.route.model_id)
     ]
     try:
         Settings.from_environment(function.environment)

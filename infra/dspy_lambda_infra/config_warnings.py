@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dspy
-
-from dspy_lambda.dspy_patches.insides import has_price
 from dspy_lambda.settings import Settings
-from dspy_lambda_infra.artifact.litellm import held_lms
+from dspy_lambda_infra.models import function_models, unpriced
 from dspy_lambda_infra.project import KEY_NAME, Function, Project
+from dspy_lambda_infra.template.alarms import daily_tokens
 
 # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
 _ADVISED_RECEIVES = 5
@@ -18,6 +16,7 @@ def config_warnings(project: Project) -> list[str]:
     found = []
     for function in project.functions.values():
         warnings = [*_queue(function), *_variables(function), *_spend_alarm(project, function)]
+        warnings += _endpoints(project, function)
         found += [f"programs.{function.name}: {warning}" for warning in warnings]
     return found
 
@@ -58,14 +57,27 @@ def _spend_alarm(project: Project, function: Function) -> list[str]:
         return []
     return [
         f"daily_cost_usd: DSPy does not know the price of {place}, and the spend alarm ignores calls of unknown cost; "
-        "set daily_tokens for an alarm on tokens"
-        for place in _unpriced(project, function)
+        f"an alarm at {daily_tokens(project, function):,} tokens a day stands in for it. Set "
+        + ("its price: {input_per_million, output_per_million}, or " if place.startswith("models.registry.") else "")
+        + "daily_tokens for another threshold"
+        for place in dict.fromkeys(unpriced(project, function))
     ]
 
 
-def _unpriced(project: Project, function: Function) -> list[str]:
-    """Return where a program's models without a known price are: an alias in the config, or an attribute."""
-    alias = project.config.model_alias(function.name)
-    lms = [(f"models.registry.{alias}", dspy.LM(project.config.models.registry[alias].model))]
-    lms += [(place, lm) for place, lm in held_lms(function) if isinstance(lm, dspy.LM)]
-    return list(dict.fromkeys(place for place, lm in lms if not has_price(lm)))
+def _endpoints(project: Project, function: Function) -> list[str]:
+    """Return the interface endpoints that a function in a VPC needs for its models on Bedrock.
+
+    https://docs.aws.amazon.com/bedrock/latest/userguide/vpc-interface-endpoints.html
+    """
+    if not project.config.lambda_.vpc:
+        return []
+    needed: dict[str, str] = {}
+    for model in function_models(project, function):
+        if model.route is not None:
+            host = "bedrock-mantle" if model.route.door in ("mantle-chat", "anthropic") else "bedrock-runtime"
+            needed.setdefault(f"com.amazonaws.{model.region or 'REGION'}.{host}", model.place)
+    return [
+        f"lambda.vpc: {place} is called in the VPC, which needs the interface endpoint {endpoint} with private DNS "
+        "unless its subnets have a route to the internet"
+        for endpoint, place in needed.items()
+    ]

@@ -58,7 +58,7 @@ def monthly_base(project: Project) -> float:
     functions = project.functions.values()
     resources = [deployment_resources(project)]
     if project.config.lambda_.alarms:
-        resources += [alarm_topic(project), *(alarm_resources(function) for function in functions)]
+        resources += [alarm_topic(project), *(alarm_resources(project, function) for function in functions)]
     alarms = [r["Properties"] for part in resources for r in part.values() if r["Type"] == "AWS::CloudWatch::Alarm"]
     # An alarm is billed per metric that it reads.
     read = sum(max(1, sum("MetricStat" in query for query in alarm.get("Metrics", []))) for alarm in alarms)

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dspy_lambda_infra.doctor.models import ModelUse, model_uses
 from dspy_lambda_infra.project import Function, Project, announce_imports, load_project
 from dspy_lambda_infra.report import report
 from dspy_lambda_infra.table import table
@@ -60,11 +61,16 @@ class QuotaCheck:
 
 @dataclass(frozen=True)
 class Limits:
-    """A project's concurrency, its models' quotas, and how many seconds of an outage each queue survives."""
+    """A project's concurrency, its models' quotas, and how many seconds of an outage each queue survives.
+
+    Attributes:
+        in_code: the LMs that programs hold, to which no quota applies.
+    """
 
     uses: list[Use]
     quotas: list[QuotaCheck]
     survived_seconds: dict[str, int]
+    in_code: list[ModelUse]
 
     @property
     def exceeded(self) -> bool:
@@ -80,6 +86,12 @@ class Limits:
         lines = [*table(cells, words=2), *map(str, self.quotas)]
         for name, seconds in self.survived_seconds.items():
             lines.append(f"{name}: the queue survives an outage of {seconds // 60} minutes")
+        for held in self.in_code:
+            most = held.max_parallel_requests
+            lines.append(
+                f"{held.program}: {', '.join(held.names)}: {held.model} in code is not counted above; in one process, "
+                + ("it has no limit" if most is None else f"up to {most} parallel requests")
+            )
         if not self.quotas:
             lines.append(
                 "No model in use has a quota: set models.registry.<alias>.quota to compare these figures with it."
@@ -93,6 +105,7 @@ class Limits:
             "uses": [{**asdict(use), "calls_at_once": use.calls_at_once} for use in self.uses],
             "quotas": [{**asdict(check), "exceeded": check.exceeded} for check in self.quotas],
             "survived_outage_seconds": self.survived_seconds,
+            "in_code": [asdict(held) for held in self.in_code],
         }
 
 
@@ -118,7 +131,7 @@ def find_limits(project: Project) -> Limits:
         own = [
             Use(alias, name, _environments(project, f), _calls_each(project, f, model.max_parallel_requests))
             for name, f in project.functions.items()
-            if project.config.model_alias(name) == alias
+            if alias in project.aliases(f)
         ]
         if not own:
             continue
@@ -136,7 +149,9 @@ def find_limits(project: Project) -> Limits:
             if quota is not None
         ]
     queued = {name: f.settings for name, f in project.functions.items() if f.settings.sqs}
-    return Limits(uses, quotas, {name: survived_outage_seconds(settings) for name, settings in queued.items()})
+    survived = {name: survived_outage_seconds(settings) for name, settings in queued.items()}
+    in_code = [use for f in project.functions.values() for use in model_uses(project, f) if use.is_in_code]
+    return Limits(uses, quotas, survived, in_code)
 
 
 def _environments(project: Project, function: Function) -> int:

@@ -20,6 +20,7 @@ with dspy_import():
     import dspy
     from dspy.utils.exceptions import LMError
 
+from dspy_lambda.dspy_patches.table import patch_models
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.programs.discovery import load_programs
 from dspy_lambda.programs.program import FailedProgram, Program
@@ -32,6 +33,8 @@ HANDLER = "dspy_lambda.main.lambda_handler"
 CATALOGUE_HANDLER = "dspy_lambda.catalogue.lambda_handler"
 CATALOGUE = "*"  # not a valid program name
 KEY_NAME = re.compile(r"(API_?KEY|ACCESS_?KEY|SECRET|TOKEN|PASSWORD|CREDENTIALS?)$", re.I)
+# Set on the LMs of aliases that programs get here, and on their copies: the model, unless a copy has another one.
+ALIAS_MODEL = "alias_model"
 _LEAST_KEY = 12  # characters: no provider's key is shorter, but ordinary words, which a schema may contain, are
 
 
@@ -106,15 +109,19 @@ class Project:
         """Return all functions in the template: those of programs that load, and the catalogue's if there is an API."""
         return [*(name for name in self.functions if name not in self.failed), *([CATALOGUE] if self.has_api else [])]
 
+    def aliases(self, function: Function) -> list[str]:
+        """Return the aliases that a function's program may call, its own model's first."""
+        return self.config.aliases_of(function.name, function.program.more_models if function.program else ())
+
     def secrets(self, function: Function) -> dict[str, str]:
-        """Map each secret variable of a function (its model's key, those in its settings) to the location of its value.
+        """Map each secret variable of a function (its models' keys, its own secrets) to the location of its value.
 
         A location is `ssm:NAME` or `secretsmanager:NAME[#KEY]` and contains ${Stage}; variables not listed in
         `lambda.secrets` use an SSM SecureString, which is free.
         """
         settings = self.config.lambda_
-        key = self.config.models.registry[self.config.model_alias(function.name)].env
-        wanted = dict.fromkeys([*([key] if key else []), *function.settings.secrets])
+        keys = [self.config.models.registry[alias].env for alias in self.aliases(function)]
+        wanted = dict.fromkeys([*(key for key in keys if key), *function.settings.secrets])
         default = f"ssm:/{self.config.app_id}/{{stage}}/"
         places = {variable: settings.secrets.get(variable, default + variable) for variable in wanted}
         return {variable: place.replace("{stage}", "${Stage}") for variable, place in places.items()}
@@ -151,6 +158,7 @@ def load_project(root: Path) -> Project:
     Raises:
         ConfigError: the project cannot be served, or the config names an unknown program.
     """
+    patch_models()
     root = root.resolve()
     config = load_config(root)
     check_names(root)
@@ -178,9 +186,11 @@ def _lm_of(config: Config, alias: str) -> dspy.LM | None:
     """Return an alias's LM for programs that inspect it when they are constructed; it may have no key here."""
     settings = config.models.registry[alias]
     try:
-        return dspy.LM(settings.model, model_type=settings.model_type)
+        lm = dspy.LM(settings.served_as, model_type=settings.model_type)
     except (ValueError, LMError):
         return None
+    setattr(lm, ALIAS_MODEL, lm.model)
+    return lm
 
 
 def _warn_nested(root: Path) -> None:
@@ -192,7 +202,13 @@ def _warn_nested(root: Path) -> None:
 
 def _check_names(config: Config, functions: dict[str, Function], root: Path) -> None:
     known = ", ".join(functions)
-    for key, named in (("lambda.programs", config.lambda_.programs), ("program_models", config.program_models)):
+    for key, named in (
+        ("lambda.programs", config.lambda_.programs),
+        ("program_models", config.program_models),
+        ("program_arguments", config.program_arguments),
+        ("predictor_models", config.predictor_models),
+        ("program_adapters", config.program_adapters),
+    ):
         for name in named:
             if name not in functions:
                 raise ConfigError(f"{root}/dspy.config.yaml: {key}.{name}: no such program; the project has: {known}.")

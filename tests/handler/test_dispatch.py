@@ -475,3 +475,79 @@ def test_a_program_that_cancels_all_tasks_does_not_find_other_calls_tasks(make_p
     answer = serve.post("/Cancels", {})
     assert (answer.status, dict(answer.headers)["content-type"]) == (500, "application/problem+json")
     assert failures(serve(sqs(good, good))) == []
+
+
+TEAM = """
+import asyncio, threading
+
+class Team(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.search = dspy.Predict("question -> answer")
+        self.search.set_lm(dspy.LM("openai/its-own", api_key="none"))
+        self.steps = [dspy.ChainOfThought("question -> answer")]
+    def ask(self, predictor, question):
+        return predictor(question=question).answer
+    def forward(self, question: str):
+        found = [self.ask(self.search, question), self.ask(self.steps[0], question)]
+        for predictor in (self.search, self.steps[0]):
+            pair = (predictor, dspy.Example(question=question).with_inputs("question"))
+            found.append(dspy.Parallel(num_threads=1)([pair])[0].answer)
+        thread = threading.Thread(target=lambda: found.append(self.ask(self.search, question)))
+        thread.start()
+        thread.join()
+        return found
+
+class ATeam(Team):
+    async def aforward(self, question: str):
+        calls = (one.acall(question=question) for one in (self.search, self.steps[0]) for _ in range(2))
+        return [one.answer for one in await asyncio.gather(*calls)]
+"""
+TIERS = {
+    "pro": {"model": "openai/pro", "env": "OPENAI_API_KEY", "cache": False},
+    "flash": {"model": "openai/flash", "env": "OPENAI_API_KEY", "cache": False},
+}
+
+
+@pytest.mark.parametrize(("program", "flash"), [("Team", 3), ("ATeam", 2)])
+def test_predictors_use_the_models_of_the_config_in_every_way_of_calling(
+    make_project, make_serve, models, records, program, flash
+):
+    config = {"models": {"default": "pro", "registry": TIERS}, "predictor_models": {program: {"search": "flash"}}}
+    serve = make_serve(make_project({"team": TEAM}, **config))
+    for _ in range(2):
+        assert serve.post(f"/{program}", {"question": "q"}).status == 200
+    assert models.stats()["per_model"] == {"flash": 2 * flash, "pro": 4}
+    calls = records().calls
+    assert [call["lm_calls"] for call in calls] == [flash + 2] * 2
+    assert sum(call["input_tokens"] for call in calls) == models.stats()["prompt_tokens"]
+
+
+def test_a_predictors_model_ends_with_the_calls_deadline(make_project, make_serve, models, records):
+    config = {"models": {"default": "pro", "registry": TIERS}, "predictor_models": {"ATeam": {"search": "flash"}}}
+    serve = make_serve(make_project({"team": TEAM}, **config))
+    models.behave(hang_rate=1)
+    assert serve.post("/ATeam", {"question": "q"}, context=Context(remaining_ms=1500)).status == 504
+    assert records().calls[0]["lm_calls_abandoned"] == 4
+
+
+def test_predictors_of_one_model_have_one_lm_for_refine(make_project, make_serve, models):
+    source = """
+    class Two(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = dspy.Predict("question -> answer"), dspy.Predict("question -> answer")
+        def forward(self, question: str):
+            return self.second(question=self.first(question=question).answer)
+    class Best(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.best = dspy.BestOfN(Two(), N=1, reward_fn=lambda inputs, found: 1.0, threshold=1.0)
+        def forward(self, question: str):
+            return self.best(question=question)
+    """
+    predictors = {"best.module.first": "flash", "best.module.second": "flash"}
+    config = {"models": {"default": "pro", "registry": TIERS}, "predictor_models": {"Best": predictors}}
+    serve = make_serve(make_project({"best": source}, **config))
+    assert serve.post("/Best", {"question": "q"}).status == 200
+    assert models.stats()["per_model"] == {"flash": 2}

@@ -6,9 +6,10 @@ from dataclasses import replace
 import boto3
 import pytest
 
+from dspy_lambda.keys import Keys
 from dspy_lambda.settings import SECRETS
 from dspy_lambda_infra.local.queues import QueueServer
-from tests.support import AECHO, ECHO, failures, sqs
+from tests.support import AECHO, ECHO, Serve, failures, sqs
 
 NAME = "OPENAI_API_KEY"
 OLD, NEW = "sk-old-0123456789", "sk-new-0123456789"
@@ -97,3 +98,39 @@ def test_a_function_without_a_store_reads_nothing(serve, records):
     for _ in range(2):
         assert serve.post("/Echo", {"question": "q"}).status == 502
     assert not [line for line in records().lines if "keys" in line.get("message", "")]
+
+
+HOLDS = """
+import os
+
+LM = dspy.LM("openai/m", api_key=os.environ["OPENAI_API_KEY"], api_base=os.environ["MODEL_URL"], cache=False)
+
+class Holds(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.predict = dspy.Predict("question -> answer")
+        self.predict.set_lm(LM)
+
+    def forward(self, question: str) -> dspy.Prediction:
+        return self.predict(question=question)
+"""
+
+
+def test_an_lm_that_a_program_made_with_the_old_key_has_the_new_one(make_project, make_serve, put, models, monkeypatch):
+    put(NEW)
+    models.behave(key=NEW)
+    monkeypatch.setenv("MODEL_URL", models.url)
+    environment = make_serve(make_project({"holds": HOLDS}), **{SECRETS: f"{NAME}=ssm:/key", NAME: OLD}).environment
+    keys = Keys(
+        (NAME,),
+        environment.settings,
+        environment.config,
+        environment.models,
+        environment.process,
+        environment.telemetry,
+    )
+    keys._read -= 61
+    environment.keys = keys
+    ask = Serve(environment)
+    assert ask.post("/Holds", {"question": "q"}).status == 502
+    assert ask.post("/Holds", {"question": "q"}).status == 200

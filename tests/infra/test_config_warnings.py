@@ -64,6 +64,44 @@ def test_a_spend_alarm_on_a_model_of_unknown_price_causes_a_warning(warned, mode
     ) == is_blind
 
 
+def test_the_warning_names_the_alarm_that_stands_in_and_ends_with_a_price(warned):
+    says = warned({"defaults": {"daily_cost_usd": 2.5}}, models=registry("bedrock/acme.unknown"))
+    assert "an alarm at 2,500,000 tokens a day stands in for it. Set its price: {input_per_million, " in says
+    models = registry("bedrock/acme.unknown")
+    models["registry"]["fast"]["price"] = {"input_per_million": 1, "output_per_million": 2}
+    assert warned({}, models=models) == ""
+
+
+def test_a_fallback_of_unknown_price_causes_a_warning(warned):
+    models = registry("openai/gpt-4.1-nano")
+    models["registry"]["fast"]["fallback"] = ["spare"]
+    models["registry"]["spare"] = {"model": "bedrock/acme.unknown"}
+    assert "DSPy does not know the price of models.registry.spare" in warned({}, models=models)
+
+
+VPC = {"subnet_ids": ["subnet-1"], "security_group_ids": ["sg-1"]}
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "endpoint"),
+    [
+        ("bedrock/amazon.nova-lite-v1:0", {}, "com.amazonaws.REGION.bedrock-runtime"),
+        ("bedrock/amazon.nova-lite-v1:0", {"region": "eu-west-1"}, "com.amazonaws.eu-west-1.bedrock-runtime"),
+        ("bedrock-mantle-chat:openai.gpt-oss-120b", {}, "com.amazonaws.REGION.bedrock-mantle"),
+    ],
+)
+def test_in_a_vpc_the_interface_endpoint_that_a_model_needs_is_named(warned, model, settings, endpoint):
+    models = {"default": "m", "registry": {"m": {"model": model, **settings}}}
+    assert f"lambda.vpc: models.registry.m is called in the VPC, which needs the interface endpoint {endpoint} " in (
+        warned({"vpc": VPC}, models=models)
+    )
+    assert warned({}, models=models) == ""
+
+
+def test_in_a_vpc_models_elsewhere_need_no_endpoint(warned):
+    assert warned({"vpc": VPC}, models=registry("openai/gpt-4.1-nano")) == ""
+
+
 def test_an_lm_in_code_of_unknown_price_causes_a_warning(make_project):
     own = ECHO.replace(
         "super().__init__()", 'super().__init__()\n        self.judge = dspy.LM("openai/our-own", api_key="k")'

@@ -68,5 +68,19 @@ def test_limits_json_lists_every_use_and_quota(make_project, capsys):
             {"model": "fast", "what": "concurrent calls", "reached": 80, "quota": 60, "exceeded": True},
             {"model": "fast", "what": "requests a minute", "reached": None, "quota": 9, "exceeded": True},
         ],
+        "in_code": [],
         "failed": {},
     }
+
+
+def test_limits_names_the_lms_in_code_to_which_no_quota_applies(make_project, capsys):
+    source = 'JUDGE = dspy.LM("openai/a", max_parallel_requests=2000)\nOTHER = dspy.LM("openai/b")\n' + ECHO
+    project = make_project({"echo": source})
+    assert main(["limits", "--project", str(project)]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if " in code " in line]
+    assert lines == [
+        "Echo: echo.JUDGE: openai/a in code is not counted above; in one process, up to 2000 parallel requests",
+        "Echo: echo.OTHER: openai/b in code is not counted above; in one process, it has no limit",
+    ]
+    main(["limits", "--project", str(project), "--json"])
+    assert [use["names"] for use in json.loads(capsys.readouterr().out)["in_code"]] == [["echo.JUDGE"], ["echo.OTHER"]]

@@ -96,3 +96,56 @@ def test_a_folder_beside_src_can_be_imported_as_on_lambda(make_project):
     (project / "handler_codes").mkdir()
     (project / "handler_codes" / "codes.py").write_text("CODES = [1]\n")
     assert load_project(project).failed == {}
+
+
+TWO_TIERS = """
+class Team(dspy.Module):
+    def __init__(self, flash_lm, depth: int):
+        super().__init__()
+        self.predict = dspy.Predict("question -> answer")
+        self.predict.set_lm(flash_lm)
+        self.depth = depth
+    def forward(self, question: str):
+        return self.predict(question=question)
+"""
+TIERS = {
+    "default": "pro",
+    "registry": {alias: {"model": f"openai/{alias}", "env": f"{alias.upper()}_KEY"} for alias in ("flash", "pro", "x")},
+}
+
+
+def test_a_function_gets_the_keys_of_the_aliases_that_its_constructor_takes(make_project):
+    arguments = {"program_arguments": {"Team": {"depth": 2}}}
+    project = load_project(make_project({"team": TWO_TIERS, "echo": ECHO}, models=TIERS, **arguments))
+    assert project.failed == {}
+    secrets = {name: sorted(project.secrets(function)) for name, function in project.functions.items()}
+    assert secrets == {"Echo": ["PRO_KEY"], "Team": ["FLASH_KEY", "PRO_KEY"]}
+
+
+def test_arguments_that_nothing_provides_and_those_of_unknown_programs_are_reported(make_project):
+    project = load_project(make_project({"team": TWO_TIERS}, models=TIERS))
+    assert "add to dspy.config.yaml: program_arguments: {Team: {depth: VALUE}}" in project.failed["Team"]
+    with pytest.raises(ConfigError, match=r"program_arguments\.Crew: no such program; the project has: Team"):
+        load_project(make_project({"team": TWO_TIERS}, models=TIERS, program_arguments={"Crew": {"depth": 2}}))
+
+
+def test_a_function_gets_the_keys_of_all_models_that_its_program_may_call(make_project):
+    registry = {
+        "fast": {"model": "openai/a", "env": "FAST_KEY", "fallback": ["spare"]},
+        "spare": {"model": "openai/b", "env": "SPARE_KEY"},
+        "pro": {"model": "openai/c", "env": "PRO_KEY"},
+        "unused": {"model": "openai/d", "env": "UNUSED_KEY"},
+    }
+    models = {"default": "fast", "registry": registry}
+    loaded = load_project(
+        make_project({"echo": ECHO, "aecho": AECHO}, models=models, predictor_models={"Echo": {"predict": "pro"}})
+    )
+    keys = {name: list(loaded.secrets(function)) for name, function in loaded.functions.items()}
+    assert keys == {"Echo": ["FAST_KEY", "PRO_KEY", "SPARE_KEY"], "AEcho": ["FAST_KEY", "SPARE_KEY"]}
+
+
+@pytest.mark.parametrize("key", ["predictor_models", "program_adapters"])
+def test_settings_of_an_unknown_program_are_refused(make_project, key):
+    value = {"Ech": "json"} if key == "program_adapters" else {"Ech": {"predict": "fast"}}
+    with pytest.raises(ConfigError, match=rf"{key}\.Ech: no such program; the project has: Echo"):
+        load_project(make_project({"echo": ECHO}, **{key: value}))

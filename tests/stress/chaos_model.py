@@ -46,8 +46,8 @@ class Recorder(ModelApp):
         _request.set(f"{self._number} {found[1] if found else 'unknown unknown'}")
         return await super()._complete(request, counts)
 
-    def _fate(self) -> str:
-        fate = super()._fate()
+    def _fate(self, model: str) -> str:
+        fate = super()._fate(model)
         slow = fate == "answer" and self.behavior.trickle_seconds
         self._note("trickle" if slow else fate)
         return fate

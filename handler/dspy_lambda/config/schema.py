@@ -5,12 +5,13 @@ The infra package's models add the keys that only describe the cloud, and refuse
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from dspy_lambda.config.names import Variable
-from dspy_lambda.models.bedrock.doors import Door, model_string, route
+from dspy_lambda.models.bedrock.doors import Door, misspelled, model_string, route
 
 TimeoutSeconds = Annotated[int, Field(ge=1, le=900)]
 BackoffSeconds = Annotated[int, Field(ge=0, le=43_200)]
@@ -87,6 +88,8 @@ class ModelSettings(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         found = route(self.model)
+        if found is None and (right := misspelled(self.model)):
+            raise ValueError(f"model: DSPy knows no {self.model}; write {right}")
         for key in ("region", "door", "guardrail"):
             if found is None and getattr(self, key) is not None:
                 raise ValueError(f"{key} is for models on Amazon Bedrock, such as bedrock/amazon.nova-lite-v1:0")
@@ -184,3 +187,18 @@ class Config(Section):
     def model_alias(self, program: str) -> str:
         """Return the alias of a program's model."""
         return self.program_models.get(program, self.models.default)
+
+    def aliases_of(self, program: str, more: Iterable[str] = ()) -> list[str]:
+        """Return the aliases of all models that a program may call, in order of first use, without duplicates.
+
+        Includes the models of its predictors and the fallbacks of each. A fallback's own fallbacks are not tried.
+
+        Args:
+            more: aliases that it got otherwise, such as those of its constructor's arguments.
+        """
+        own = dict.fromkeys([self.model_alias(program), *self.predictor_models.get(program, {}).values(), *more])
+        return list(own | dict.fromkeys(name for alias in own for name in self.models.registry[alias].fallback))
+
+    def adapter_name(self, program: str) -> AdapterName | None:
+        """Return the adapter of a program's calls: its own or its model's; None for DSPy's default."""
+        return self.program_adapters.get(program) or self.models.registry[self.model_alias(program)].adapter

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import functools
 import importlib
-from types import TracebackType
+from contextlib import AbstractContextManager, nullcontext
+from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from dspy_lambda.dspy_patches.patch import Name, Patch, apply_patch
+from dspy_lambda.models.bedrock.doors import route
+from dspy_lambda.models.bedrock.prices import find_price
 
 if TYPE_CHECKING:
     import dspy
@@ -42,6 +45,7 @@ PRICES = Patch(
     (
         Name("dspy._vendor.lm15.errors", "LM15Error"),
         Name("dspy.clients.capabilities", "resolve", "lm"),
+        Name(METADATA, "_load", ""),
         Name(METADATA, "model_info", "provider model namespaces"),
         Name(METADATA, "rate", "info key"),
     ),
@@ -81,7 +85,17 @@ OWN_SETTING = Patch(
     ),
     _try_usage_setting,
 )
-READINGS = (ENGINES, PRICES, PARALLEL, ASYNCIFY_SLOTS, UNDEFINED_TYPES, OWN_SETTING)
+STREAM_PROGRESS = Patch(
+    "whether a call has streamed a part of its answer",
+    "falls back to another model before the first chunk; without it, streaming calls do not fall back",
+    (Name("dspy.clients.call_context", "adapter_fallback_scope", ""),),
+)
+ADAPTER_MESSAGES = Patch(
+    "the messages of an adapter for another model",
+    "without it DSPy warns, at the first fallback of a process, that a program passes such messages itself",
+    (Name("dspy.clients._deprecation", "adapter_message_call", "lm messages"),),
+)
+READINGS = (ENGINES, PRICES, PARALLEL, ASYNCIFY_SLOTS, UNDEFINED_TYPES, OWN_SETTING, STREAM_PROGRESS, ADAPTER_MESSAGES)
 
 
 def native_provider(lm: dspy.LM, *, asynchronous: bool) -> Any:
@@ -95,6 +109,13 @@ def native_provider(lm: dspy.LM, *, asynchronous: bool) -> Any:
     engine, request = _engine_of(lm, asynchronous)
     provider, _ = engine._target(request)
     return provider
+
+
+def bare_request(provider: Any) -> Any:
+    """Return an unsigned GET request for a native provider's address, which only opens a connection."""
+    from dspy._vendor.lm15.transports import TransportRequest
+
+    return TransportRequest("GET", provider.base_url)
 
 
 def uses_litellm(lm: dspy.LM) -> bool:
@@ -130,24 +151,48 @@ def _engine_of(lm: dspy.LM, asynchronous: bool) -> tuple[Any, Any]:
 _PRICED_AS = ("{}", "{}_converse", "{}_chat", "{}-language-models")
 
 
-def has_price(lm: dspy.LM) -> bool:
+def has_price(lm: dspy.LM, region: str | None = None) -> bool:
     """Whether DSPy's price map has token prices for an LM; without them `cost_usd` is null.
 
     True if that is unknown.
+
+    Args:
+        region: where a model on Bedrock is called; None for its price in most Regions.
     """
     if apply_patch(PRICES):
         return True
+    from dspy.clients.model_metadata import rate
+
+    info = price_info(lm, region)
+    return all(rate(info, f"{kind}_cost_per_token") is not None for kind in ("input", "output"))
+
+
+def price_info(lm: dspy.LM, region: str | None) -> dict[str, Any]:
+    """Return an LM's entry in DSPy's price map; empty if it has none, or if that is unknown."""
+    if apply_patch(PRICES):
+        return {}
     from dspy._vendor.lm15.errors import LM15Error
     from dspy.clients.capabilities import resolve
-    from dspy.clients.model_metadata import model_info, rate
+    from dspy.clients.model_metadata import model_info
 
+    if (found := route(lm.model)) is not None:
+        provider = "bedrock" if found.door == "converse" else f"bedrock-{found.door}"
+        return bedrock_info(provider, found.model_id, region)
     try:
-        route = resolve(lm)
-        info = model_info(route.provider, route.model)
+        resolved = resolve(lm)
+        info: dict[str, Any] = model_info(resolved.provider, resolved.model)
     except LM15Error:  # a provider that only LiteLLM knows
         provider, _, model = lm.model.partition("/")
         info = model_info(provider, model, namespaces=tuple(name.format(provider) for name in _PRICED_AS))
-    return all(rate(info, f"{kind}_cost_per_token") is not None for kind in ("input", "output"))
+    return info
+
+
+@functools.lru_cache(maxsize=256)
+def bedrock_info(provider: str, model: str, region: str | None) -> dict[str, Any]:
+    """Return a Bedrock model's entry in DSPy's price map, which callers do not modify; empty if it has none."""
+    from dspy.clients.model_metadata import _load
+
+    return find_price(_load(), provider, model, region)
 
 
 def raised_by_parallel(traceback: TracebackType | None) -> bool:
@@ -189,6 +234,26 @@ def usage_of_settings() -> Any:
     import dspy
 
     return dspy.settings.get(USAGE_SETTING)
+
+
+def stream_progress() -> AbstractContextManager[Any]:
+    """Return a context for an LM call; its `emitted` says whether the call has streamed a part of its answer."""
+    if apply_patch(STREAM_PROGRESS):
+        return nullcontext(SimpleNamespace(emitted=True))
+    from dspy.clients.call_context import adapter_fallback_scope
+
+    scope: AbstractContextManager[Any] = adapter_fallback_scope()
+    return scope
+
+
+def adapter_messages(lm: dspy.LM, messages: Any) -> AbstractContextManager[None]:
+    """Return a context in which an LM may be called with messages that an adapter wrote for another LM."""
+    if apply_patch(ADAPTER_MESSAGES):
+        return nullcontext()
+    from dspy.clients._deprecation import adapter_message_call
+
+    scope: AbstractContextManager[None] = adapter_message_call(lm, messages)
+    return scope
 
 
 # Internals of lm15, DSPy's HTTP client, for `provider_bounds`, whose patches depend on these names.

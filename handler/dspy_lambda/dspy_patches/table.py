@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dspy_lambda import provider_bounds
+from dspy_lambda.dspy_patches.bedrock_prices import BEDROCK_PRICES
 from dspy_lambda.dspy_patches.insides import READINGS
+from dspy_lambda.dspy_patches.own_models import OWN
 from dspy_lambda.dspy_patches.patch import Patch, apply_patches
 from dspy_lambda.dspy_patches.replacements import BEST_OF, FOR_SPEED, NO_BARS, OWN_MODELS, history_patch
 from dspy_lambda.history import record
@@ -17,8 +19,10 @@ PATCHES: tuple[Patch, ...] = (
     NO_BARS,
     *bedrock.PATCHES,
     OWN_MODELS,
+    *OWN,
     *READINGS,
     *FOR_SPEED,
+    BEDROCK_PRICES,  # outside the remembered lookups, which do not distinguish Regions
 )
 
 
@@ -35,3 +39,8 @@ def patch_dspy(log: Log, *, core_share: float, fast: bool, own_models: bool) -> 
     wanted = (patch for patch in PATCHES if fast or not patch.is_for_speed)
     if left_out := apply_patches(patch for patch in wanted if own_models or patch is not OWN_MODELS):
         log("WARNING", "DSPy has changed; left out the patches that no longer apply", {"left_out": left_out})
+
+
+def patch_models() -> None:
+    """Apply only what decides how an LM is called, for commands that ask about LMs but call none."""
+    apply_patches(bedrock.PATCHES)

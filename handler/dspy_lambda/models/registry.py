@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import dspy
 from dspy.utils.exceptions import LMError
@@ -13,16 +13,29 @@ from dspy_lambda.config import CONFIG_FILE, Config, ModelSettings
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.history import CallHistory, record
 from dspy_lambda.limits import ModelLimit, spend
+from dspy_lambda.models.prices import TokenPrice, token_price
+from dspy_lambda.models.stage import STAGE
 from dspy_lambda.settings import Settings
+
+if TYPE_CHECKING:
+    from dspy_lambda.models.fallback import Fallback
 
 RETRIES = 3  # the default of dspy.LM
 
 
 class ProgramLM(dspy.LM):  # type: ignore[misc]
-    """An alias's LM. A copy belongs to one call: its usage counts there, and it sends no request after the deadline."""
+    """An alias's LM. A copy belongs to one call: its usage counts there, and it sends no request after the deadline.
+
+    Attributes:
+        price: the alias's own price, or None for that of DSPy's price map.
+        region: where a model on Bedrock is called, if its alias says so.
+    """
 
     call: Call | None = None
     limit: ModelLimit | None = None
+    has_own_pool = True  # unlike LMs that programs make, which share theirs
+    price: TokenPrice | None = None
+    region: str | None = None
 
     def for_call(self, call: Call) -> Self:
         """Create a copy for a call; it shares this LM's connections."""
@@ -51,6 +64,24 @@ class ProgramLM(dspy.LM):  # type: ignore[misc]
         """Count an answered call in its usage and against the minute's quota."""
         record(self, entry)
         spend(self, (entry.get("usage") or {}).get("total_tokens") or 0)
+        if (stage := STAGE.get()) is not None:
+            stage.check_answer(entry)
+
+
+class FallbackLM(ProgramLM):
+    """The LM of an alias with fallbacks. A class of its own, so that calls of other aliases cost nothing more."""
+
+    fallback: Fallback | None = None
+
+    def __call__(self, prompt: Any = None, *, messages: Any = None, **options: Any) -> Any:
+        if self.fallback is None:
+            return super().__call__(prompt, messages=messages, **options)
+        return self.fallback.call(self, prompt, messages, options)
+
+    async def acall(self, prompt: Any = None, *, messages: Any = None, **options: Any) -> Any:
+        if self.fallback is None:
+            return await super().acall(prompt, messages=messages, **options)
+        return await self.fallback.acall(self, prompt, messages, options)
 
 
 def build_models(
@@ -86,11 +117,15 @@ def _build(alias: str, settings: ModelSettings, path: Path, timeout_seconds: flo
         guardrail = settings.guardrail
         options["guardrailConfig"] = {"guardrailIdentifier": guardrail.id, "guardrailVersion": guardrail.version}
     try:
-        lm = ProgramLM(settings.served_as, model_type=settings.model_type, cache=settings.cache, **options)
+        kind = FallbackLM if settings.fallback else ProgramLM
+        lm = kind(settings.served_as, model_type=settings.model_type, cache=settings.cache, **options)
     except (ValueError, LMError) as error:
         raise ConfigError(f"{path}: models.registry.{alias}: {error}") from None
     if settings.max_parallel_requests or settings.requests_per_minute or settings.tokens_per_minute:
         lm.limit = ModelLimit(settings)
+    lm.region = settings.region
+    if settings.price is not None:
+        lm.price = token_price(settings.price, lm, settings.region or variables.variables.get("AWS_REGION"))
     return lm
 
 

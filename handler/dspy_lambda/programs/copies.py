@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import CellType, FunctionType, MethodType
 from typing import Any, NamedTuple
 
 import dspy
+
+from dspy_lambda.call import CALL
+from dspy_lambda.models.registry import ProgramLM
 
 MAX_ITEMS = 1000  # in a list, dict, set, deque or tuple, including nested ones
 _MAX_LEVELS = 50
@@ -22,9 +25,9 @@ Memo = dict[int, Any]  # the id of an original -> its copy
 class Copier:
     """Copies a module and what belongs to it, and shares the rest.
 
-    It copies modules, tools and built-in containers, methods bound to one of them, and tuples, partial objects and
-    closures that hold one. It shares everything else: LMs, clients, arrays, Pydantic models, instances of the
-    program's own classes, and large containers. The decision is made once, when the copier is created.
+    It copies modules, tools, aliases' LMs and built-in containers, methods bound to one of them, and tuples, partial
+    objects and closures that hold one. It shares everything else: other LMs, clients, arrays, Pydantic models,
+    instances of the program's own classes, and large containers. The decision is made once, when the copier is created.
 
     `copy.deepcopy` would also copy clients and data and would fail on locks, and `dspy.Module.__getstate__` would drop
     the callbacks that the user gave a module.
@@ -44,11 +47,16 @@ class Copier:
         self._made = [(id(value), value, _HOLDERS[type(value)].copy) for value in _in_order(holders)]
         self._filled = [(key, fill) for key, value in copied.items() if (fill := _fill_of(value, copied))]
 
-    def copy(self, history: Callable[[], list[Any]]) -> dspy.Module:
+    def makes_copy_of(self, module: dspy.Module) -> bool:
+        """Whether each copy has its own copy of a module in it."""
+        return id(module) in self._modules
+
+    def copy(self, history: Callable[[], list[Any]], lms: Mapping[int, dspy.LM] | None = None) -> dspy.Module:
         """Copy the module in its current state.
 
         Args:
             history: creates each module's `history`.
+            lms: the LMs that the copies of predictors get, by the `id` of the original.
         """
         memo: Memo = {}
         for key, original, begin in self._begun:
@@ -59,6 +67,8 @@ class Copier:
             fill(memo[key], memo)
         for key in self._modules:
             memo[key].history = history()
+        for key, lm in (lms or {}).items():
+            memo[key].lm = lm
         return memo[id(self._module)]
 
 
@@ -99,6 +109,8 @@ class _Found:
                 if name == "history" and issubclass(kind, dspy.Module):
                     continue  # each copy gets its own
                 self._find(attribute, f"{path}.{name}")
+        elif issubclass(kind, ProgramLM):
+            self.own[key] = value
         elif kind in _HOLDERS:
             self._holders[key] = value
             for item in _items(value):
@@ -139,6 +151,8 @@ def _begin_of(value: Any) -> Callable[[Any], Any] | None:
         return begin
     if kind in _HOLDERS:
         return _copy_cell if kind is CellType else None
+    if issubclass(kind, ProgramLM):
+        return _copy_lm
     return _copy_module if issubclass(kind, dspy.Module) else kind.__copy__
 
 
@@ -147,6 +161,8 @@ def _fill_of(value: Any, copied: dict[int, Any]) -> Callable[[Any, Memo], None] 
     kind = type(value)
     if kind in _HOLDERS:
         return _fill_cell if kind is CellType else None
+    if issubclass(kind, ProgramLM):
+        return None
     if kind not in _CONTAINERS:
         return _fill_attributes
     if not any(id(item) in copied for item in _items(value)):
@@ -176,6 +192,12 @@ def _copy_module(original: dspy.Module) -> dspy.Module:
     clone = object.__new__(type(original))
     clone.__dict__.update(original.__dict__)
     return clone
+
+
+def _copy_lm(original: ProgramLM) -> ProgramLM:
+    """Bind an alias's LM to the call, so that its usage counts there, even in a thread that the program starts."""
+    call = CALL.get()
+    return original if call is None else original.for_call(call)
 
 
 def _fill_mapping(clone: dict[Any, Any], memo: Memo) -> None:

@@ -10,7 +10,6 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ import dspy_lambda
 from dspy_lambda.config import Config
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.introspection import class_name, is_a, traceback_of
+from dspy_lambda.programs.arguments import LmOf, constructor_arguments
 from dspy_lambda.programs.copies import Copier
 from dspy_lambda.programs.program import FailedProgram, Program, choose_entry, defined_at
 from dspy_lambda.programs.schemas import schemas_of
@@ -88,15 +88,16 @@ def load_programs(
     *,
     only: str | None = None,
     module: str | None = None,
-    lm_of: Callable[[str], dspy.BaseLM | None] = lambda _: None,
+    lm_of: LmOf = lambda _: None,
 ) -> tuple[dict[str, Program], dict[str, FailedProgram]]:
     """Import all programs of a project or, with `only`, one program and only its module.
 
     A module that fails to import fails only its own programs.
 
     Args:
-        lm_of: returns the LM of an alias. While a program is created, `dspy.settings.lm` is the LM of its model. In
-            module-level code, and later in threads, it is the LM of the default model or of the only program.
+        lm_of: returns the LM of an alias, also for constructors that take one. While a program is created,
+            `dspy.settings.lm` is the LM of its model. In module-level code, and later in threads, it is the LM of the
+            default model or of the only program.
 
     Raises:
         ConfigError: Two programs have the same name; or, with `only`, the program does not exist or cannot be loaded.
@@ -195,7 +196,7 @@ def _load(
     file: ProgramFile,
     imported: list[type[dspy.Module]] | BaseException,
     config: Config,
-    lm_of: Callable[[str], dspy.BaseLM | None],
+    lm_of: LmOf,
 ) -> list[Program | FailedProgram]:
     if isinstance(imported, BaseException):
         names = file.class_names() or [file.path.stem]
@@ -204,7 +205,7 @@ def _load(
     for cls in imported:
         if not _is_only_a_base(cls):
             set_default_lm(lm_of(config.model_alias(class_name(cls))))
-            found.append(_load_class(cls, file, config))
+            found.append(_load_class(cls, file, config, lm_of))
     return found
 
 
@@ -213,27 +214,38 @@ def _is_only_a_base(cls: type[dspy.Module]) -> bool:
     return not has_entry and bool(cls.__subclasses__())
 
 
-def _load_class(cls: type[dspy.Module], file: ProgramFile, config: Config) -> Program | FailedProgram:
+def _load_class(cls: type[dspy.Module], file: ProgramFile, config: Config, lm_of: LmOf) -> Program | FailedProgram:
     name = class_name(cls)
     try:
-        _check_init(cls)
+        arguments = constructor_arguments(cls, config, lm_of)
         _check_gateways(cls)
-        instance = cls()
+        instance = cls(*arguments.positional, **arguments.named)
         entry = choose_entry(instance)
         schemas = schemas_of(instance, entry.method)
         copier = Copier(instance)
+        predictors = _predictor_models(name, instance, copier, config)
     except KeyboardInterrupt:  # from the developer
         raise
     except BaseException as error:
         return _failed(name, file, config, error)
-    return Program(name, file.module, config.model_alias(name), instance, entry, schemas, copier)
+    model, adapter = config.model_alias(name), config.adapter_name(name)
+    more = tuple(dict.fromkeys(arguments.aliases))
+    return Program(name, file.module, model, instance, entry, schemas, copier, more, adapter, predictors)
 
 
-def _check_init(cls: type[dspy.Module]) -> None:
-    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
-    needed = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    if needed:
-        raise TypeError(f"a program's __init__ must not require arguments, but this one requires {', '.join(needed)}")
+def _predictor_models(program: str, instance: dspy.Module, copier: Copier, config: Config) -> dict[int, str]:
+    """Return the aliases of the program's predictors with a model of their own, by the predictor's `id`."""
+    wanted = config.predictor_models.get(program)
+    if not wanted:
+        return {}
+    known = dict(instance.named_predictors())
+    for predictor in wanted:
+        key = f"predictor_models.{program}.{predictor}"
+        if predictor not in known:
+            raise TypeError(f"{key}: no such predictor; the program has: {', '.join(known) or 'none'}")
+        if not copier.makes_copy_of(known[predictor]):
+            raise TypeError(f"{key}: this predictor is in an object that all calls share, so it has no model per call")
+    return {id(known[predictor]): alias for predictor, alias in wanted.items()}
 
 
 def _check_gateways(cls: type[dspy.Module]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import dspy
 
 from dspy_lambda.call import CALL
+from dspy_lambda.config.schema import AdapterName
 from dspy_lambda.history import CallHistory
 from dspy_lambda.programs.copies import Copier
 from dspy_lambda.programs.schemas import Schemas
@@ -40,7 +41,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Program:
-    """One loaded program. `instance` is shared and never called; calls run on `copy()`."""
+    """One loaded program. `instance` is shared and never called; calls run on `copy()`.
+
+    Attributes:
+        model: the alias of its model.
+        more_models: the aliases of the LMs that its constructor got.
+        adapter: the adapter of its calls; None for DSPy's default.
+        predictor_models: the aliases of predictors with a model of their own, by the predictor's `id`.
+    """
 
     name: str
     module: str
@@ -49,11 +57,18 @@ class Program:
     entry: Entry
     schemas: Schemas
     copier: Copier
+    more_models: tuple[str, ...] = ()
+    adapter: AdapterName | None = None
+    predictor_models: Mapping[int, str] = field(default_factory=dict, compare=False)
 
-    def copy(self) -> dspy.Module:
-        """Create a copy for one call, so that what the call changes on `self` and below stays in it."""
+    def copy(self, lms: Mapping[int, dspy.LM] | None = None) -> dspy.Module:
+        """Create a copy for one call, so that what the call changes on `self` and below stays in it.
+
+        Args:
+            lms: the call's LM for each predictor in `predictor_models`.
+        """
         call = CALL.get()
-        return self.copier.copy(lambda: CallHistory(call))
+        return self.copier.copy(lambda: CallHistory(call), lms)
 
 
 @dataclass(frozen=True)

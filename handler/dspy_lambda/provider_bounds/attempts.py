@@ -24,6 +24,8 @@ from dspy_lambda.dspy_patches.insides import default_read_timeout
 from dspy_lambda.dspy_patches.patch import Function
 from dspy_lambda.errors import CallError, DeadlineExceeded
 from dspy_lambda.limits import aslot_of, slot_of, spend
+from dspy_lambda.models.prices import apply_price
+from dspy_lambda.models.stage import STAGE
 from dspy_lambda.provider_bounds.times import Total
 from dspy_lambda.soundness import wait_seconds
 from dspy_lambda.telemetry.exceptions import remember_key
@@ -102,12 +104,12 @@ def check_attempt(attempt: Function) -> Function:
     An attempt whose answer is never read counts as abandoned.
     """
 
-    def bounded(lm: Any, *args: Any) -> Any:
-        with slot_of(lm, DEADLINE.get()):
+    def bounded(lm: Any, call: Any, *args: Any) -> Any:
+        with slot_of(lm, call, DEADLINE.get()):
             _refuse_late()
             usage = usage_of(lm)
             with nullcontext() if usage is None else usage.awaiting(on_loop=False):
-                return attempt(lm, *args)
+                return attempt(lm, call, *args)
 
     return bounded
 
@@ -116,7 +118,7 @@ def bound_attempt_on_loop(attempt: Callable[..., Awaitable[Any]]) -> Function:
     """Wrap `execution._aattempt`: as `check_attempt`, and cancel the attempt, on any engine, at its total time."""
 
     async def bounded(lm: Any, call: Any, *args: Any) -> Any:
-        async with aslot_of(lm, DEADLINE.get()):
+        async with aslot_of(lm, call, DEADLINE.get()):
             await _arefuse_late()
             usage = usage_of(lm)
             with nullcontext() if usage is None else usage.awaiting(on_loop=True):
@@ -149,12 +151,15 @@ def bound_delay(_: Function) -> Function:
 
     DSPy honors any Retry-After: with 0 it would retry at once, and with an hour it would sleep until Lambda's timeout.
     The pause is therefore at least 1, 2, 4... s plus jitter, so that requests that failed together do not retry
-    together. If the pause would outlast the deadline, the error is raised at once.
+    together. If the pause would outlast the deadline, or another model is asked instead, the error is raised at once.
     """
 
     def bounded(exc: Exception, attempt: int) -> float:
         least = min(2.0 ** min(attempt, 6), _MAX_PAUSE_SECONDS)
         asked = wait_seconds(getattr(exc, "retry_after", None)) or 0.0
+        stage = STAGE.get()
+        if stage is not None and stage.skips_pause(exc, asked, least):
+            raise exc
         pause = max(asked, least) * random.uniform(1, 1.5)  # noqa: S311
         left = seconds_left()
         if left is not None and pause >= left:
@@ -178,7 +183,8 @@ def count_failed(account: Function) -> Function:
                 usage.forget_cost()  # an answer was billed, but it could not be parsed, perhaps not even its usage
             return
         if usage is not None:
-            usage.add_failed([{"usage": result.usage, "cost": result.cost, "response": None} for result in results])
+            entries = [{"usage": result.usage, "cost": result.cost, "response": None} for result in results]
+            usage.add_failed([apply_price(lm, entry) for entry in entries])
         spend(lm, sum(result.usage.get("total_tokens") or 0 for result in results))
 
     return counted

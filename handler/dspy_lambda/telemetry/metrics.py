@@ -71,6 +71,8 @@ def _values(calls: list[Call]) -> Values:
     }
     if costs := _known(call.usage.cost_usd for call in calls):
         values["CostUSD"] = costs
+    if fallbacks := sum(call.usage.fallbacks for call in calls):
+        values["Fallbacks"] = [fallbacks]
     return values
 
 

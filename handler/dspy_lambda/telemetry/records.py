@@ -16,6 +16,8 @@ def record(call: Call) -> dict[str, Any]:
         fields["blocked_at"] = invocation.blocked_at
     if usage.abandoned:
         fields["lm_calls_abandoned"] = usage.abandoned
+    if usage.fallbacks:
+        fields["fallbacks"] = usage.fallbacks
     return fields
 
 

@@ -11,6 +11,7 @@ UNITS = {
     "OutputTokens": "Count",
     "CostUSD": "None",
     "LMCalls": "Count",
+    "Fallbacks": "Count",
     "ColdStart": "Count",
     "RecordsFailed": "Count",
     "LoopBlocked": "Count",

@@ -19,9 +19,7 @@ def doctor(
     rounds: Annotated[int, typer.Option(min=1, max=100, help="How often to start each function.")] = 7,
     as_json: Json = False,
 ) -> int:
-    """Show where the time of a cold start goes."""
-    if not cold_start:
-        raise typer.BadParameter("choose what to examine", param_hint="--cold-start")
+    """List the models that programs call, also those of LMs in code; or show where the time of a cold start goes."""
     from dspy_lambda_infra.doctor.command import run_doctor
 
-    return run_doctor(project, function, rounds, as_json=as_json)
+    return run_doctor(project, function, rounds, cold_start=cold_start, as_json=as_json)

@@ -17,6 +17,7 @@ from dspy_lambda_infra.deploy.account import Account, AccountUnavailable, fetch_
 from dspy_lambda_infra.deploy.changes import changes, parameter_changes
 from dspy_lambda_infra.deploy.configuration import configuration_changes
 from dspy_lambda_infra.deploy.keys import store_command
+from dspy_lambda_infra.deploy.models import Access, fetch_access
 from dspy_lambda_infra.deploy.page import page, page_document
 from dspy_lambda_infra.deploy.parameters import (
     HIDDEN,
@@ -70,6 +71,7 @@ def run_deploy(
     with steps(1):
         step("reading the AWS account ...")
         account, why = _account(options, project, stack, region)
+        access = fetch_access(project, account.region if account else region, why)
     available = account.unreserved + reserved_by(account) if account else None
     check(project, available if reserves_concurrency(options, account) else 0)
     parameters = choose_parameters(options, project, account)
@@ -79,11 +81,13 @@ def run_deploy(
     warnings = config_warnings(project)
     differences = _differences(account, translated, parameters)
     missing = account.missing_keys if account else []
-    lines = [page(project, stack, account, why, parameters), *(f"warning: {warning}" for warning in warnings)]
+    lines = [page(project, stack, account, why, parameters), *_models(access)]
+    lines += [f"warning: {warning}" for warning in warnings]
     lines += _comparison(differences, is_read=account is not None)
     lines += [f"\n{store_command(place)}" for place in missing]
     document = page_document(project, stack, account, why, parameters)
-    found = {**document, "warnings": warnings, "changes": differences, "missing_keys": missing}
+    models = [model.document() for model in access]
+    found = {**document, "models": models, "warnings": warnings, "changes": differences, "missing_keys": missing}
     report("\n".join(lines), found, as_json=as_json)
     if dry_run:
         return 1 if missing else 0
@@ -107,6 +111,10 @@ def _account(options: Options, project: Project, stack: str, region: str | None)
         return fetch_account(region, stack, places), ""
     except AccountUnavailable as error:
         return None, str(error)
+
+
+def _models(access: list[Access]) -> list[str]:
+    return ["", "models on Bedrock", *(f"  {model.line}" for model in access)] if access else []
 
 
 def _differences(

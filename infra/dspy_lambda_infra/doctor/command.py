@@ -1,10 +1,11 @@
-"""`dspy-lambda doctor --cold-start`."""
+"""`dspy-lambda doctor`."""
 
 from __future__ import annotations
 
 import platform
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from dspy_lambda_infra.artifact.command import find_function, target_of
 from dspy_lambda_infra.artifact.distributions import CACHE_FOLDER
 from dspy_lambda_infra.artifact.target import Target
 from dspy_lambda_infra.doctor.cold_start import Runtime, Start, median_seconds
+from dspy_lambda_infra.doctor.models import model_uses, models_text
 from dspy_lambda_infra.progress import step, steps
 from dspy_lambda_infra.project import (
     CATALOGUE,
@@ -28,16 +30,31 @@ from dspy_lambda_infra.report import report
 _LARGEST = 10
 
 
-def run_doctor(root: Path, function: str | None, rounds: int, *, as_json: bool = False) -> int:
-    """Build functions into a temporary folder, start them repeatedly, and print the figures.
+def run_doctor(
+    root: Path, function: str | None, rounds: int, *, cold_start: bool = False, as_json: bool = False
+) -> int:
+    """Print the functions' models, or how long the functions take to start.
 
     Args:
         function: a program's name, or its function's logical id; None for all.
         rounds: how often to start each function; the figures are medians.
+        cold_start: whether to build the functions into a temporary folder and to start them.
+
+    Raises:
+        ConfigError: A program cannot be loaded; the models of the others are printed first.
     """
     announce_imports(root)
     project = load_project(root)
     names = [find_function(project, function)] if function else project.function_names
+    if cold_start:
+        return _measure(project, names, rounds, as_json=as_json)
+    uses = [use for name in names if name != CATALOGUE for use in model_uses(project, project.functions[name])]
+    report(models_text(uses), {"models": [asdict(use) for use in uses], "failed": project.failed}, as_json=as_json)
+    project.require_loaded()
+    return 0
+
+
+def _measure(project: Project, names: list[str], rounds: int, *, as_json: bool) -> int:
     # For this machine's architecture: other artifacts cannot be started here, and import the same modules.
     machine = "arm64" if platform.machine() in ("arm64", "aarch64") else "x86_64"
     target = target_of(project, names[0], architecture=machine)

@@ -246,7 +246,8 @@ def model_variables(embedded: bool, project: Project) -> Iterator[dict[str, str]
     if not embedded:
         yield {}
         return
-    with ModelServer(samples=True) as server:
+    # Whichever credentials there are on this machine sign for Bedrock; the server cannot know their secrets.
+    with ModelServer(samples=True, verify_signatures=False) as server:
         # The usual names too: calls of a program's own LMs go there as well, and must not carry a real key.
         named = [model.env for model in project.config.models.registry.values() if model.env]
         keys = dict.fromkeys([*named, "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"], "embedded")

@@ -11,7 +11,7 @@ from dspy_lambda_infra.project import Project, read_dotenv
 
 
 def require_keys(project: Project, programs: Iterable[str], variables: Mapping[str, str]) -> None:
-    """Refuse programs whose model's key is not set here.
+    """Refuse programs for which a model's key is not set here.
 
     Args:
         variables: variables that override the project's `.env` and this process's own.
@@ -23,10 +23,10 @@ def require_keys(project: Project, programs: Iterable[str], variables: Mapping[s
     fetched = [entry.partition("=")[0] for entry in known.get(SECRETS, "").split()]
     missing: dict[str, list[str]] = {}
     for name in programs:
-        model = project.config.models.registry[project.config.model_alias(name)]
         own = known | project.functions[name].settings.environment
-        if model.env and not (own.get(model.env) or model.api_key or model.env in fetched):
-            missing.setdefault(model.env, []).append(name)
+        for model in map(project.config.models.registry.__getitem__, project.aliases(project.functions[name])):
+            if model.env and not (own.get(model.env) or model.api_key or model.env in fetched):
+                missing.setdefault(model.env, []).append(name)
     if missing:
         listed = "; ".join(f"{variable} (for {', '.join(names)})" for variable, names in missing.items())
         raise ConfigError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dspy_lambda.settings import METRICS_NAMESPACE
+from dspy_lambda_infra.models import unpriced
 from dspy_lambda_infra.project import Function, Project, logical_name
 from dspy_lambda_infra.template.queues import visibility_timeout_seconds
 from dspy_lambda_infra.template.syntax import get_att, if_, ref, sub
@@ -13,6 +14,9 @@ _MINUTE, _FIVE_MINUTES, _DAY = 60, 300, 86_400
 # Percent of the timeout, and of the reserved concurrency.
 _NEAR_THE_LIMIT = 0.8
 _ERROR_PERCENT = 1
+# At 9 input tokens per output token, the median of the prices of Bedrock's chat models in DSPy 3.4.1's price map is
+# 1.10 USD per million tokens.
+_TOKENS_PER_USD = 1_000_000
 
 
 def alarm_topic(project: Project) -> dict[str, Any]:
@@ -30,7 +34,19 @@ def alarm_topic(project: Project) -> dict[str, Any]:
     }
 
 
-def alarm_resources(function: Function) -> dict[str, Any]:
+def daily_tokens(project: Project, function: Function) -> int | None:
+    """Return the threshold of the token alarm: a day's input and output tokens; None without such an alarm.
+
+    Unless `daily_tokens` is set, the alarm stands in for the spend alarm of a function with a model of unknown price,
+    with a million tokens for each USD of `daily_cost_usd`.
+    """
+    settings = function.settings
+    if settings.daily_tokens or not settings.daily_cost_usd or not unpriced(project, function):
+        return settings.daily_tokens
+    return max(1, round(settings.daily_cost_usd * _TOKENS_PER_USD))
+
+
+def alarm_resources(project: Project, function: Function) -> dict[str, Any]:
     """Return one program's alarms."""
     name, settings = logical_name(function.name), function.settings
     reserved = settings.reserved_concurrency
@@ -80,8 +96,8 @@ def alarm_resources(function: Function) -> dict[str, Any]:
             _own_metric(function, "CostUSD", period=_DAY),
             threshold=settings.daily_cost_usd,
         )
-    if settings.daily_tokens:
-        alarms["Tokens"] = _tokens_alarm(function, settings.daily_tokens)
+    if most := daily_tokens(project, function):
+        alarms["Tokens"] = _tokens_alarm(function, most)
     return {f"{name}{kind}Alarm": alarm for kind, alarm in alarms.items()}
 
 

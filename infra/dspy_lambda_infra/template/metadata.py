@@ -8,7 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 from dspy_lambda_infra.project import Project
 
 METADATA = "DspyLambda"
-_SHOWN = {"models", "program_models", "server"}
+_SHOWN = {"models", "program_models", "predictor_models", "program_adapters", "server"}
 
 
 def metadata(project: Project) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Each function's own role: it may use its log group, its queues and its secrets, and no other function's."""
+"""Each function's own role: it may use its log group, queues, secrets and models, and no other function's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from dspy_lambda.secrets import split_place
 from dspy_lambda_infra.project import Function, Project, logical_name
+from dspy_lambda_infra.template.bedrock import bedrock_statements
 from dspy_lambda_infra.template.syntax import Intrinsic, get_att, sub
 
 _HERE = "${AWS::Region}:${AWS::AccountId}"
@@ -35,6 +36,7 @@ def program_role(project: Project, function: Function) -> dict[str, Any]:
     if keys := project.config.lambda_.secrets_kms_key_arns:
         services = sorted({split_place(place)[0] for place in places})
         statements += [_use_keys(["kms:Decrypt"], keys, services)] if services else []
+    statements += bedrock_statements(project, function)
     return _role(project, name, statements)
 
 

@@ -70,7 +70,7 @@ def generate(project: Project, folder: Path) -> dict[str, Any]:
     parts += [on_failure_queue(project), queue_policy(project)]
     parts += [deployment_resources(project)]
     if project.config.lambda_.alarms:
-        parts += [alarm_topic(project), *(alarm_resources(function) for function in functions)]
+        parts += [alarm_topic(project), *(alarm_resources(project, function) for function in functions)]
     parts += [dashboard(project), queries(project)]
     return {
         "AWSTemplateFormatVersion": "2010-09-09",

@@ -3,6 +3,7 @@
 import textwrap
 
 import pytest
+import yaml
 
 from dspy_lambda.config import load_config
 from dspy_lambda.errors import ConfigError
@@ -90,3 +91,112 @@ def test_handler_and_infra_package_refuse_a_config_with_the_same_message(write, 
         load_all(project)
     assert says in str(ours.value)
     assert str(ours.value) == str(theirs.value)
+
+
+BEDROCK = """
+models:
+  default: a
+  registry:
+    a: {{model: "{model}", {keys}}}
+    b: {{model: openai/b, api_key: k}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "keys", "says"),
+    [
+        ("openai/x", "region: eu-west-1", "region is for models on Amazon Bedrock"),
+        ("openai/x", "guardrail: {id: a1, version: 1}", "guardrail is for models on Amazon Bedrock"),
+        ("bedrock-chat:x", "door: converse", "this one names its door already"),
+        ("bedrock-chat:x", "guardrail: {id: a1, version: 1}", "the chat door would ignore it"),
+        ("bedrock/x", "door: mantle-chat, guardrail: {id: a1, version: DRAFT}", "the mantle-chat door would ignore it"),
+        ("bedrock/x", "guardrail: {id: A!, version: 1}", r"guardrail\.id: String should match"),
+        ("bedrock/x", "guardrail: {id: a1, version: 0}", r"guardrail\.version: String should match"),
+        ("bedrock/x", "region: Frankfurt", "region: String should match"),
+        ("bedrock-chat/x", "cache: true", "write bedrock-chat:x"),
+        ("bedrock_mantle_chat/x", "cache: true", "write bedrock_mantle_chat:x"),
+        ("bedrock:x", "cache: true", "write bedrock/x"),
+        ("bedrock/", "cache: true", "write bedrock/ID"),
+        ("openai/x", "fallback: [c]", r"fallback\.0: unknown model alias 'c'"),
+        ("openai/x", "fallback: [b, a]", r"a\.fallback: falls back to itself: a -> a"),
+        ("openai/x", "timeout_share: 0.5", "timeout_share needs a fallback"),
+        ("openai/x", "fallback: [b], fallback_on: [rain]", "'rate_limit', 'outage'"),
+        ("openai/x", "price: {input_per_million: -1, output_per_million: 1}", "greater than or equal to 0"),
+    ],
+)
+def test_mistakes_about_a_model_are_errors_at_load(write, model, keys, says):
+    with pytest.raises(ConfigError, match=says):
+        load_config(write(BEDROCK.format(model=model, keys=keys)))
+
+
+def test_a_cycle_of_fallbacks_is_named_with_its_way(write):
+    registry = ", ".join(f"{a}: {{model: openai/{a}, fallback: [{b}]}}" for a, b in ("ab", "bc", "ca"))
+    with pytest.raises(ConfigError, match=r"a\.fallback: falls back to itself: a -> b -> c -> a"):
+        load_config(write(f"models: {{default: a, registry: {{{registry}}}}}"))
+
+
+@pytest.mark.parametrize(
+    ("model", "keys", "served_as"),
+    [
+        ("bedrock/amazon.nova-lite-v1:0", "cache: true", "bedrock/converse/amazon.nova-lite-v1:0"),
+        ("bedrock/openai.gpt-oss-20b-1:0", "cache: true", "bedrock-chat:openai.gpt-oss-20b-1:0"),
+        (
+            "bedrock/openai.gpt-oss-20b-1:0",
+            "guardrail: {id: a1, version: 2}",
+            "bedrock/converse/openai.gpt-oss-20b-1:0",
+        ),
+        ("bedrock/openai.gpt-oss-20b", "door: mantle-chat", "bedrock-mantle-chat:openai.gpt-oss-20b"),
+        ("bedrock/anthropic.claude-opus-4-7", "door: anthropic", "bedrock-anthropic:anthropic.claude-opus-4-7"),
+        ("bedrock-chat:x", "cache: true", "bedrock-chat:x"),
+        ("openai/x", "cache: true", "openai/x"),
+    ],
+)
+def test_a_bedrock_model_chooses_its_door_by_id_unless_told_otherwise(write, model, keys, served_as):
+    config = load_config(write(BEDROCK.format(model=model, keys=keys)))
+    assert config.models.registry["a"].served_as == served_as
+
+
+def test_a_programs_aliases_are_its_models_its_predictors_and_their_fallbacks(tmp_path):
+    registry = {
+        "a": {"model": "openai/a", "fallback": ["b"]},
+        "b": {"model": "openai/b", "fallback": ["c"]},
+        "c": {"model": "openai/c"},
+        "d": {"model": "openai/d", "fallback": ["c"]},
+        "e": {"model": "openai/e"},
+    }
+    settings = {"models": {"default": "a", "registry": registry}, "program_models": {"Other": "e"}}
+    (tmp_path / "dspy.config.yaml").write_text(
+        yaml.safe_dump({**settings, "predictor_models": {"Other": {"predict": "d"}}})
+    )
+    config = load_config(tmp_path)
+    assert config.aliases_of("Team") == ["a", "b"]
+    assert config.aliases_of("Other") == ["e", "d", "c"]
+    assert config.aliases_of("Other", ["b", "e"]) == ["e", "d", "b", "c"]
+
+
+TIERS = """
+models:
+  default: cheap
+  registry:
+    cheap: {model: openai/a, env: A, fallback: [mid, pro]}
+    mid: {model: openai/b, env: B, adapter: json, fallback: [other]}
+    pro: {model: openai/c, env: C}
+    other: {model: openai/d, env: D}
+program_models: {Two: mid}
+predictor_models: {One: {search: cheap, write: pro}, Three: {write: pro, search: mid}}
+program_adapters: {Three: xml}
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "aliases", "adapter"),
+    [
+        ("Any", ["cheap", "mid", "pro"], None),
+        ("One", ["cheap", "pro", "mid"], None),
+        ("Two", ["mid", "other"], "json"),
+        ("Three", ["cheap", "pro", "mid", "other"], "xml"),
+    ],
+)
+def test_a_programs_aliases_and_adapter_come_from_the_config(write, program, aliases, adapter):
+    config = load_config(write(TIERS))
+    assert (config.aliases_of(program), config.adapter_name(program)) == (aliases, adapter)

@@ -174,7 +174,7 @@ def run(change, module, name):
         answer = handler(event, Context())
         os.write(1, (json.dumps({"answer": answer["outputs"]}) + "\n").encode())
     threads = handler.__globals__["environment"].loop.threads._count
-    remembers = hasattr(getattr(sys.modules["dspy.clients.costs"], "model_info", None), "cache_info")
+    remembers = hasattr(getattr(sys.modules["dspy.clients.capabilities"], "model_info", None), "cache_info")
     os.write(1, (json.dumps({"threads": threads > 0, "remembers": remembers}) + "\n").encode())
 
 

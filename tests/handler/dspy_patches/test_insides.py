@@ -69,3 +69,13 @@ def test_renewing_asyncify_slots_frees_them():
     before = asyncify.get_limiter()
     insides.renew_asyncify_slots()
     assert asyncify.get_limiter() is not before
+
+
+def test_a_stream_counts_as_begun_if_dspy_does_not_reveal_it(changed):
+    with insides.stream_progress() as progress:
+        assert progress.emitted
+
+
+def test_another_lm_may_be_called_without_a_sign_that_an_adapter_wrote_its_messages(changed):
+    with insides.adapter_messages(dspy.LM("openai/any"), []):
+        pass

@@ -172,7 +172,7 @@ def test_a_broken_module_without_recognizable_classes_is_named_after_its_file(ma
     [
         (
             "class Needy(dspy.Module):\n    def __init__(self, k): ...\n    def forward(self): ...\n",
-            "must not require arguments",
+            "its __init__ requires k; add to dspy.config.yaml: program_arguments: {Needy: {k: VALUE}}",
         ),
         ("class Empty(dspy.Module):\n    pass\n", "neither forward nor aforward"),
         (
@@ -296,3 +296,26 @@ def test_a_class_name_in_a_docstring_is_ignored(make_project):
     )
     programs, _ = load(project, only="Echo")
     assert list(programs) == ["Echo"]
+
+
+@pytest.mark.parametrize(
+    ("predictor", "says"),
+    [
+        ("predic", r"predictor_models\.Pair\.predic: no such predictor; the program has: predict, steps\[0\]\.predict"),
+        ("many[0]", r"predictor_models\.Pair\.many\[0\]: this predictor is in an object that all calls share"),
+    ],
+)
+def test_a_predictor_without_a_model_of_its_own_is_an_error_at_load(make_project, make_serve, predictor, says):
+    pair = """
+    class Pair(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.predict = dspy.Predict("a -> b")
+            self.steps = [dspy.ChainOfThought("a -> b")]
+            self.many = [dspy.Predict("a -> b")] * 1001
+        def forward(self, a: str):
+            return a
+    """
+    project = make_project({"pair": pair}, predictor_models={"Pair": {predictor: "fast"}})
+    with pytest.raises(ConfigError, match=says):
+        make_serve(project, DSPY_LAMBDA_PROGRAM="Pair")

@@ -27,7 +27,6 @@ def why(make_project):
 @pytest.mark.parametrize(
     "model",
     [
-        "bedrock/model",
         "vertex_ai/gemini-3",
         "mistral/mistral-small",
         "together_ai/llama",
@@ -78,7 +77,7 @@ def test_other_programs_models_do_not_require_litellm(make_project):
     [
         ({}, False),
         ({"timeout": 3, "n": 2, "api_base": "http://models.internal/v1"}, False),
-        ({"max_parallel_requests": 3}, True),
+        ({"max_parallel_requests": 2000, "timeout": 120}, False),
         ({"extra_headers": {"X-Team": "a"}}, True),
         ({"headers": {"X-Team": "a"}}, True),
         ({"organization": "a"}, True),
@@ -132,6 +131,23 @@ def test_a_module_level_lm_can_require_litellm(why):
     assert reason.endswith(".modules.echo.JUDGES: bedrock/b")
 
 
+def test_singletons_with_parallel_requests_do_not_require_litellm(why):
+    module = """
+    FLASH = dspy.LM("openai/gpt-4.1-nano", max_parallel_requests=2000, timeout=120)
+    class Team(dspy.Module):
+        def __init__(self, fast_lm):
+            super().__init__()
+            self.search = dspy.ReAct("question -> answer", tools=[])
+            self.search.set_lm(FLASH)
+            self.join = dspy.Predict("question -> answer")
+            self.join.set_lm(fast_lm)
+        def forward(self, question: str) -> str:
+            return self.join(question=question).answer
+    """
+    assert why(module) == []
+    assert why(module.replace("openai/", "mistral/", 1))[0] == "Team.search.react.lm: mistral/gpt-4.1-nano"
+
+
 def test_a_self_referencing_attribute_is_searched_once_for_lms(why):
     line = "self.all = [dspy.LM('bedrock/b')]; self.all.append(self.all); self.map = {}; self.map[1] = {2: self.map}"
     assert why(MODULE.format(line=line)) == ["Echo.all: bedrock/b"]
@@ -181,3 +197,13 @@ assert not {{"litellm", "openai", "tiktoken"}} & set(sys.modules), sorted(sys.mo
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "[[], [], [], []]\n"), done.stderr
+
+
+def test_a_fallback_may_need_litellm(make_project):
+    registry = {
+        "fast": {"model": "openai/gpt-4.1-nano", "env": "OPENAI_API_KEY", "fallback": ["spare"]},
+        "spare": {"model": "mistral/mistral-small"},
+    }
+    project = load_project(make_project({"echo": ECHO}, models={"default": "fast", "registry": registry}))
+    (function,) = project.functions.values()
+    assert why_litellm(project, function) == ["models.registry.spare: mistral/mistral-small"]

@@ -132,7 +132,7 @@ def test_every_command_has_help_for_each_of_its_options(command, capsys):
         ),
         (["local", "--port", "65536"], "dspy-lambda local: Invalid value for '--port': "),
         (["local", "--visibility-timeout", "0"], "Invalid value for '--visibility-timeout': "),
-        (["doctor"], "Invalid value for --cold-start: choose what to examine"),
+        (["doctor", "--rounds", "0"], "Invalid value for '--rounds': "),
         (["limits", "surplus"], "Got unexpected extra argument(s) (surplus)"),
         (["invoke", "Answer"], "Invalid value for 'INPUTS' / '--inputs' / '--event': give exactly one of them"),
         (["invoke", "Answer", "{}", "--event", "e.json"], "'--event': give exactly one of them"),

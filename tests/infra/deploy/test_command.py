@@ -101,6 +101,19 @@ def test_a_dry_run_changes_nothing_and_names_the_missing_secret(deploy, project,
     assert sam() == []
 
 
+def test_a_dry_run_says_what_it_could_not_ask_about_models_and_succeeds(make_project, capsys, account, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_BEDROCK", "http://127.0.0.1:1")  # nothing listens there
+    models = {"default": "m", "registry": {"m": {"model": "bedrock/amazon.nova-lite-v1:0", "region": "eu-west-1"}}}
+    project = make_project({"echo": ECHO}, app_id="app", models=models)
+    arguments = ["deploy", "--project", str(project), "--template", str(project / "template.yaml"), "--dry-run"]
+    assert main(arguments) == 0
+    page = capsys.readouterr().out
+    assert "models on Bedrock\n  models.registry.m: amazon.nova-lite-v1:0 in eu-west-1: could not be asked: " in page
+    assert main([*arguments, "--json"]) == 0
+    (model,) = json.loads(capsys.readouterr().out)["models"]
+    assert (model["place"], model["state"], model["region"]) == ("models.registry.m", "unknown", "eu-west-1")
+
+
 def test_deploy_does_not_read_existing_keys(deploy, capsys, key):
     assert deploy("--dry-run") == 0
     captured = capsys.readouterr()

@@ -2,7 +2,6 @@ import pytest
 
 from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.artifact.target import Target
-from dspy_lambda_infra.cli import main
 from dspy_lambda_infra.doctor.cold_start import Runtime, Start, median_seconds
 from tests.infra.artifact.conftest import HERE
 
@@ -58,10 +57,3 @@ def test_import_times_are_grouped_by_package(runtime, start, tmp_path):
 def test_a_missing_python_version_cannot_be_measured(tmp_path):
     with pytest.raises(ConfigError, match=r"no Python 3\.99"):
         Runtime(Target("3.99", "x86_64"), tmp_path)
-
-
-def test_doctor_without_cold_start_is_a_usage_error(capsys):
-    with pytest.raises(SystemExit) as error:
-        main(["doctor"])
-    assert error.value.code == 2
-    assert "--cold-start" in capsys.readouterr().err

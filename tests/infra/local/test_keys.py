@@ -37,3 +37,13 @@ def test_a_model_key_can_come_from_variables_env_file_config_or_secret(project, 
     require_keys(
         load_project(make_project({"echo": ECHO}, models={"default": "fast", "registry": keyless})), ["Echo"], {}
     )
+
+
+def test_the_keys_of_fallbacks_and_predictors_are_required_too(make_project):
+    registry = {
+        "fast": {"model": "openai/a", "env": "FAST_KEY", "fallback": ["spare"]},
+        "spare": {"model": "openai/b", "env": "SPARE_KEY"},
+    }
+    loaded = load_project(make_project({"echo": ECHO}, models={"default": "fast", "registry": registry}))
+    with pytest.raises(ConfigError, match=r"no key in SPARE_KEY \(for Echo\)"):
+        require_keys(loaded, ["Echo"], {"FAST_KEY": "k"})

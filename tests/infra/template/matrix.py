@@ -63,3 +63,24 @@ MATRIX: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "xray": ({"tracing": "xray", "defaults": {"ephemeral_storage_mb": 2048}}, {}),
 }
+
+# A registry with each kind of model that Bedrock has, all used by one program.
+_ACCOUNT = "arn:aws:bedrock:us-east-1:123456789012"
+BEDROCK_MODELS: dict[str, dict[str, Any]] = {
+    "nova": {"model": "bedrock/amazon.nova-lite-v1:0", "guardrail": {"id": "abc123", "version": 1}},
+    "profile": {"model": "bedrock/eu.amazon.nova-pro-v1:0", "region": "eu-west-1"},
+    "global": {"model": "bedrock/global.anthropic.claude-haiku-4-5-20251001-v1:0"},
+    "application": {"model": f"bedrock/{_ACCOUNT}:application-inference-profile/abcdefghijkl"},
+    "provisioned": {"model": f"bedrock/{_ACCOUNT}:provisioned-model/abcdefghijkl"},
+    "router": {"model": f"bedrock/{_ACCOUNT}:default-prompt-router/anthropic.claude:1"},
+    "chat": {"model": "bedrock-chat:openai.gpt-oss-120b-1:0", "region": "us-west-2"},
+    "mantle": {"model": "bedrock-mantle-chat:openai.gpt-oss-120b"},
+    "claude": {"model": "bedrock-anthropic:anthropic.claude-haiku-4-5", "env": "AWS_BEARER_TOKEN_BEDROCK"},
+}
+BEDROCK: dict[str, Any] = {
+    "default": "nova",
+    "registry": {
+        **BEDROCK_MODELS,
+        "nova": {**BEDROCK_MODELS["nova"], "fallback": [alias for alias in BEDROCK_MODELS if alias != "nova"]},
+    },
+}

@@ -1,3 +1,5 @@
+import pytest
+
 from dspy_lambda_infra.template.syntax import ref
 
 
@@ -28,3 +30,24 @@ def test_daily_tokens_creates_a_token_alarm(make):
     assert set(read) == {"InputTokens", "OutputTokens"}
     assert {stat["Period"] for stat in read.values()} == {86_400}
     assert "EchoTokensAlarm" not in make()
+
+
+@pytest.mark.parametrize(
+    ("defaults", "price", "tokens"),
+    [
+        ({}, None, 10_000_000),
+        ({"daily_cost_usd": 0.5}, None, 500_000),
+        ({"daily_tokens": 7}, None, 7),
+        ({"daily_cost_usd": None}, None, None),
+        ({}, {"input_per_million": 1, "output_per_million": 2}, None),
+    ],
+)
+def test_a_token_alarm_stands_in_for_the_spend_alarm_if_a_price_is_unknown(make, defaults, price, tokens):
+    registry = {
+        "own": {"model": "openai/gpt-4.1-nano", "fallback": ["spare"]},
+        "spare": {"model": "bedrock/acme.model"},
+    }
+    registry["spare"]["price"] = price
+    found = make({"defaults": defaults}, models={"default": "own", "registry": registry})
+    alarm = found.get("EchoTokensAlarm")
+    assert (alarm and alarm["Properties"]["Threshold"]) == tokens

@@ -60,6 +60,18 @@ def route(model: str, *, guarded: bool = False) -> Route | None:
     return Route("converse", rest, "Converse serves every text model")
 
 
+def misspelled(model: str) -> str | None:
+    """Return how to write a model string that is meant for Bedrock but would go to LiteLLM, which fails at its call."""
+    head, separator, rest = model.partition("/")
+    if head.replace("_", "-") in _SPELLED:
+        return f"{head}:{rest or 'ID'}"
+    if head == "bedrock" and not rest:
+        return "bedrock/ID"
+    if model.partition(":")[0] == "bedrock" and separator == "":
+        return "bedrock/" + model.removeprefix("bedrock:")
+    return None
+
+
 def model_string(model: str, door: Door | None, *, guarded: bool = False) -> str:
     """Return the DSPy model string that selects a `bedrock/` model's door; other models are returned unchanged.
 

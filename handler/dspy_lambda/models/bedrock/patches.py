@@ -19,6 +19,11 @@ _ASYNC_BASE = "dspy._vendor.lm15.providers.async_base"
 _REGION = "aws_region_name"  # LiteLLM's name for an LM's region
 # Options of an LM that only Converse knows, under the names that LiteLLM uses, too.
 _OPTIONS = ("guardrailConfig", "performanceConfig", "requestMetadata", "thinking", "additionalModelRequestFields")
+# LiteLLM's names for credentials, which would end up in code and history.
+_CREDENTIALS = {
+    "aws_access_key_id", "aws_secret_access_key", "aws_session_token", "aws_session_name", "aws_profile_name",
+    "aws_role_name", "aws_web_identity_token", "aws_sts_endpoint", "aws_external_id",
+}  # fmt: skip
 
 
 class _Address(str):
@@ -34,6 +39,13 @@ def _route_models(original: Function) -> Function:
         guarded = "guardrailConfig" in options
         found = route(model, guarded=guarded) if isinstance(model, str) else None
         if found is not None:
+            if guarded and found.door != "converse":
+                raise ValueError(f"the {found.door} door would ignore guardrailConfig; write bedrock/{found.model_id}")
+            if given := _CREDENTIALS & options.keys():
+                raise ValueError(
+                    f"{', '.join(sorted(given))}: models on Bedrock are called by the function's role; remove it, and "
+                    "on your machine set AWS_PROFILE"
+                )
             from dspy_lambda.models.bedrock.provider import register
 
             register()

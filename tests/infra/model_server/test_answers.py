@@ -60,6 +60,34 @@ class Person(pydantic.BaseModel):
     email: str | None
 
 
+class Simple(dspy.Signature):
+    """What XML can say without types of nested values."""
+
+    question: str = dspy.InputField()
+    text: str = dspy.OutputField()
+    number: int = dspy.OutputField()
+    choice: Literal["a", "b"] = dspy.OutputField()
+    names: list[str] = dspy.OutputField()
+    numbers: list[int] = dspy.OutputField()
+    table: dict[str, int] = dspy.OutputField()
+    author: Person = dspy.OutputField()
+
+
+def test_the_xml_adapters_structure_is_filled_in(models, ask):
+    made = ask(dspy.Predict(Simple), dspy.XMLAdapter(), question="Is 1 < 2 & 3?")
+    echo = "own-model: Is 1 < 2 & 3?"
+    assert dict(made.items()) == {
+        "text": echo,
+        "number": 42,
+        "choice": "a",
+        "names": [echo],
+        "numbers": [42],
+        "table": {},
+        "author": Person(name=echo, email=echo),
+    }
+    assert models.stats()["requests"] == 1
+
+
 class Ticket(dspy.Signature):
     """Fields whose names describe their content."""
 

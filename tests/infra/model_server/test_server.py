@@ -177,3 +177,24 @@ def test_an_answer_to_a_disconnected_client_is_not_counted(models):
     connection.close()
     wait_until(lambda: models.stats()["in_flight"] == 0)
     assert (models.stats()["requests"], models.stats()["answered"]) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "says"),
+    [
+        ({"failure": "context_length"}, 400, b"context_length_exceeded"),
+        ({"failure": "refused"}, 400, b'"code": "content_filter"'),
+        ({"failure": "content_filter"}, 200, b'"finish_reason": "content_filter"'),
+        ({"models": {"another": {"error_rate": 1}}}, 200, b'"finish_reason": "stop"'),
+    ],
+)
+def test_context_windows_content_filters_and_faults_of_one_model(models, fault, status, says):
+    models.behave(**fault)
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "q"}]}).encode()
+    request = urllib.request.Request(f"{models.url}/chat/completions", body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request) as answer:
+            found = answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        found = error.code, error.read()
+    assert (found[0], says in found[1]) == (status, True)

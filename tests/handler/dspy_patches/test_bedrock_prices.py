@@ -1,0 +1,50 @@
+import dspy
+import pytest
+
+from dspy_lambda.dspy_patches import insides
+from tests.support import AECHO, ECHO
+
+KEYS = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
+
+
+def registry(model, **settings):
+    return {"default": "m", "registry": {"m": {"model": model, "cache": False, **settings}}}
+
+
+@pytest.fixture
+def signed(monkeypatch):
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+
+
+# USD per million tokens in and out, of DSPy 3.4.1's price map.
+@pytest.mark.parametrize("source", [ECHO, AECHO], ids=["sync", "async"])
+@pytest.mark.parametrize(
+    ("settings", "price"), [({}, (0.15, 0.6)), ({"region": "us-gov-west-1"}, (0.18, 0.72))], ids=["its own", "another"]
+)
+def test_a_call_is_priced_in_the_region_of_its_alias(
+    make_project, make_serve, records, models, signed, source, settings, price
+):
+    project = make_project({"echo": source}, models=registry("bedrock-mantle-chat:openai.gpt-oss-120b", **settings))
+    serve = make_serve(project, DSPY_LAMBDA_API_BASE=models.address)  # the door's path comes after it
+    serve({"inputs": {"question": "q"}})
+    (call,) = records().calls
+    expected = call["input_tokens"] * price[0] + call["output_tokens"] * price[1]
+    assert call["input_tokens"] > 0
+    assert call["cost_usd"] == pytest.approx(expected / 1e6)
+
+
+@pytest.mark.parametrize(
+    ("model", "is_known"),
+    [
+        ("bedrock/amazon.nova-lite-v1:0", True),
+        ("bedrock/converse/us.anthropic.claude-haiku-4-5-20251001-v1:0", True),
+        ("bedrock-chat:openai.gpt-oss-120b-1:0", True),
+        ("bedrock-mantle-chat:openai.gpt-oss-120b", True),
+        ("bedrock-anthropic:anthropic.claude-haiku-4-5", True),
+        ("bedrock/acme.unknown-v1:0", False),
+    ],
+)
+def test_whether_a_bedrock_model_has_a_price_is_known_for_every_door(model, is_known):
+    assert insides.has_price(dspy.LM(model)) == is_known
