@@ -59,6 +59,7 @@ _ADVICE = {
     "grants it for every model of the registry that the program uses",
     "signature expired": "the clock of this machine differs from AWS's by more than five minutes",
     "signature not yet current": "the clock of this machine differs from AWS's by more than five minutes",
+    "signature we calculated does not match": "check the secret key, and that no proxy changes the request",
     "security token included in the request is expired": "the credentials have expired; renew them (aws sso login, or "
     "a new session token)",
     "security token included in the request is invalid": "AWS does not know these credentials; check the profile or "
@@ -85,9 +86,12 @@ def bedrock_error(
         found = UnsupportedModelError
     advice = next((advice for text, advice in _ADVICE.items() if text in lowered), None)
     text = message or name or f"HTTP {status}"
-    if advice:
+    details: dict[str, Any] = {"provider_code": name or None, "status": status, "request_id": request_id}
+    if found is AuthError:  # without a hint, lm15 would ask for an API key
+        details["credential_hint"] = advice or "check that the function's role or the profile may use this model"
+    elif advice:
         text = f"{text.rstrip('.')}. To fix it: {advice.format(model=model)}."
-    return found(text, provider="bedrock", provider_code=name or None, status=status, request_id=request_id)
+    return found(text, provider="bedrock", **details)
 
 
 def error_of(status: int, headers: list[tuple[str, str]], body: bytes, *, model: str = "") -> ProviderError:

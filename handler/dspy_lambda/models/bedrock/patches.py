@@ -11,7 +11,7 @@ from typing import Any
 
 from dspy_lambda.dspy_patches.insides import EXECUTION, LM15_ENGINE
 from dspy_lambda.dspy_patches.patch import Function, Name, Patch
-from dspy_lambda.models.bedrock.doors import model_string, route
+from dspy_lambda.models.bedrock.doors import Route, model_string, route
 from dspy_lambda.models.bedrock.regions import address, arn_region, region_in
 
 _CHAINS = "dspy._vendor.lm15.cloud.chains"
@@ -24,6 +24,12 @@ _CREDENTIALS = {
     "aws_access_key_id", "aws_secret_access_key", "aws_session_token", "aws_session_name", "aws_profile_name",
     "aws_role_name", "aws_web_identity_token", "aws_sts_endpoint", "aws_external_id",
 }  # fmt: skip
+
+
+class _Address(str):
+    """An LM's `api_base`, whose requests are signed for a region that its host may not name: a proxy's, a test's."""
+
+    region: str
 
 
 def _route_models(original: Function) -> Function:
@@ -43,14 +49,22 @@ def _route_models(original: Function) -> Function:
             from dspy_lambda.models.bedrock.provider import register
 
             register()
-            if found.door != "converse":
-                model = model_string(model, None, guarded=guarded)
-            region = options.pop(_REGION, None) or arn_region(found.model_id)
-            if region and not options.get("api_base"):
-                options["api_base"] = address(found.door, region)
+            model = _named(model, found, guarded)
+            if region := options.pop(_REGION, None) or arn_region(found.model_id):
+                options["api_base"] = _Address(options.get("api_base") or address(found.door, region))
+                options["api_base"].region = region
         original(lm, model, *args, **options)
 
     return init
+
+
+def _named(model: str, found: Route, guarded: bool) -> str:
+    """Return the name that selects a model's door and under which DSPy's catalog knows what the model can do."""
+    if found.door != "converse":
+        return model_string(model, None, guarded=guarded)
+    plain = f"bedrock/{found.model_id}"
+    again = route(plain, guarded=guarded)
+    return plain if again is not None and again.door == "converse" else model
 
 
 def _carry_options(canonical: Function) -> Function:
@@ -69,17 +83,28 @@ def _carry_options(canonical: Function) -> Function:
 
 
 def _sign_for_region(init_routing: Function) -> Function:
-    """Wrap `_Routing._init_routing`: sign for the region that an LM's address names, not for AWS_REGION."""
+    """Wrap `_Routing._init_routing`: sign for the region of an LM or of its address, not for AWS_REGION."""
 
     def routed(self: Any, config: Any, model_type: Any) -> None:
         regions = {
             provider: {"region": region}
             for provider, url in (getattr(config, "base_urls", None) or {}).items()
-            if provider.startswith("bedrock") and (region := region_in(url))
+            if provider.startswith("bedrock") and (region := getattr(url, "region", None) or region_in(url))
         }
         init_routing(self, replace(config, settings=regions) if regions and not config.settings else config, model_type)
 
     return routed
+
+
+def _sign_encoded_path(sign_request: Function) -> Function:
+    """Wrap `hosts.sign_request`: services other than S3 expect an encoded path to be encoded again for a signature."""
+
+    def signed(*args: Any, url: str, **options: Any) -> Any:
+        from dspy_lambda.models.bedrock.signing import encoded_again
+
+        return sign_request(*args, url=encoded_again(url), **options)
+
+    return signed
 
 
 def _use_role(credential_provider: Function) -> Function:
@@ -117,6 +142,7 @@ BEDROCK = Patch(
         Name(_CHAINS, "credential_provider", "policy ctx named", wrap=_use_role),
         Name(_CHAINS, "resolve", "policy ctx named"),
         Name("dspy._vendor.lm15.cloud.sigv4", "sign"),
+        Name("dspy._vendor.lm15.cloud.hosts", "sign_request", "policy settings ...", wrap=_sign_encoded_path),
         Name("dspy._vendor.lm15.access", "BEDROCK_CHAT"),
         Name("dspy._vendor.lm15.providers.base", "BaseProviderLM._bind_access"),
     ),

@@ -33,7 +33,7 @@ from dspy_lambda.models.bedrock.converse.answer import response_of
 from dspy_lambda.models.bedrock.converse.request import body_of
 from dspy_lambda.models.bedrock.converse.stream import ConverseStream
 from dspy_lambda.models.bedrock.errors import error_of
-from dspy_lambda.models.bedrock.regions import arn_region, region_in
+from dspy_lambda.models.bedrock.regions import arn_region
 from dspy_lambda.models.bedrock.signing import authorized, model_path
 
 # The names under which DSPy's price map lists Bedrock's models.
@@ -91,7 +91,7 @@ class ConverseLM(BaseProviderLM):  # type: ignore[misc]
             return TransportRequest("POST", url)
         data = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
         headers = [("content-type", "application/json")]
-        region = arn_region(model) or region_in(self.base_url) or self.host_settings["region"]
+        region = arn_region(model) or self.host_settings["region"]
         credential = resolve_credential_value(self.api_key)
         now = self.clock or utc_now
         signed = authorized(url, headers, data, credential, region=region, service=_SERVICE, now=now)

@@ -33,7 +33,7 @@ def authorized(
         return [*headers, ("authorization", f"Bearer {credential.value}")]
     signature = sign(
         method="POST",
-        url=_encoded_again(url),
+        url=encoded_again(url),
         headers=dict(headers),
         payload=body,
         credentials=credential,
@@ -44,7 +44,10 @@ def authorized(
     return list(signature.headers.items())
 
 
-def _encoded_again(url: str) -> str:
-    """Encode an address's path once more: what is signed is encoded twice, and lm15 encodes it once."""
+def encoded_again(url: str) -> str:
+    """Return an address whose path is encoded once more, for lm15's signer, which encodes a path's characters once.
+
+    A server expects the path in a signature encoded twice: once as it was sent, and once more.
+    """
     parts = urlsplit(url)
     return urlunsplit(parts._replace(path=quote(parts.path, safe="/")))

@@ -42,7 +42,10 @@ def response_of(data: Any, model: str) -> Response:
     content = _mapping(message).get("content")
     if not isinstance(content, list) or not isinstance(data.get("stopReason"), str):
         raise ServerError(f"{PROVIDER}: the answer is not one of Converse", provider=PROVIDER)
-    parts = [part for block in content for part in _parts(_mapping(block))]
+    try:
+        parts = [part for block in content for part in _parts(_mapping(block))]
+    except (TypeError, ValueError):  # lm15 checks the values of its parts
+        raise ServerError(f"{PROVIDER}: a block of the answer cannot be read", provider=PROVIDER) from None
     return Response(
         id=None,
         model=model,

@@ -11,7 +11,7 @@ from dspy.lm15 import Config, Reasoning
 
 from dspy_lambda.models.bedrock.converse.content import PROVIDER
 
-_NO_FIELD = "Converse has no field for it"
+NO_FIELD = "Converse has no field for it"
 # Of DSPy's options, those that no model gets through Converse.
 _UNKNOWN = ("seed", "frequency_penalty", "presence_penalty", "user_id", "logprobs", "store")
 
@@ -20,7 +20,7 @@ def vendor_fields(model: str, config: Config) -> dict[str, Any]:
     """Return `additionalModelRequestFields` for a model; records what it cannot get."""
     for name in _UNKNOWN:
         if (asked := getattr(config, name)) is not None:
-            adapt(f"config.{name}", "dropped", _NO_FIELD, asked=asked, provider=PROVIDER)
+            adapt(f"config.{name}", "dropped", NO_FIELD, asked=asked, provider=PROVIDER)
     fields: dict[str, Any] = {}
     if config.top_k is not None:
         if "anthropic." in model:
@@ -28,7 +28,7 @@ def vendor_fields(model: str, config: Config) -> dict[str, Any]:
         elif "amazon.nova" in model:
             fields["inferenceConfig"] = {"topK": config.top_k}
         else:
-            adapt("config.top_k", "dropped", _NO_FIELD, asked=config.top_k, provider=PROVIDER)
+            adapt("config.top_k", "dropped", NO_FIELD, asked=config.top_k, provider=PROVIDER)
     if config.reasoning is not None:
         fields |= _reasoning(model, config.reasoning)
     return fields
@@ -69,3 +69,9 @@ def thinking_budget(fields: dict[str, Any]) -> int:
     thinking = fields.get("thinking")
     budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
     return budget if isinstance(budget, int) else 0
+
+
+def is_thinking(fields: dict[str, Any]) -> bool:
+    """Whether these fields make Claude think before it answers."""
+    thinking = fields.get("thinking")
+    return isinstance(thinking, dict) and thinking.get("type") in ("enabled", "adaptive")

@@ -9,11 +9,11 @@ from dspy._vendor.lm15.adaptation import adapt
 from dspy._vendor.lm15.providers.common import parts_to_text
 from dspy.lm15 import FunctionTool, Request, UnsupportedFeatureError
 
-from dspy_lambda.models.bedrock.converse.content import PROVIDER, Block, messages_of
-from dspy_lambda.models.bedrock.converse.options import thinking_budget, vendor_fields
+from dspy_lambda.models.bedrock.converse.content import PROVIDER, Block, checked_tool_name, messages_of
+from dspy_lambda.models.bedrock.converse.options import NO_FIELD, is_thinking, thinking_budget, vendor_fields
 
-# Options of an LM that are Converse's own, under the names that LiteLLM uses, too.
-PASSED = ("guardrailConfig", "performanceConfig", "requestMetadata", "thinking", "additionalModelRequestFields")
+_OPENAIS = ("logit_bias", "metadata")  # options of OpenAI's that lm15 passes on, and that no model on Converse takes
+_TIERS = ("priority", "default", "flex", "reserved")
 
 
 def body_of(request: Request, model: str, *, takes_schemas: bool) -> dict[str, Any]:
@@ -27,7 +27,11 @@ def body_of(request: Request, model: str, *, takes_schemas: bool) -> dict[str, A
         UnsupportedFeatureError: it contains what Converse cannot carry.
     """
     extra = dict(request.config.extensions or {})
-    body: dict[str, Any] = {"messages": messages_of(request.messages)}
+    point = _cache_point(request)
+    last = len(request.messages) - 1
+    until = _cached_until(request, last) if point else None
+    messages = messages_of(request.messages) if until is None else messages_of(request.messages, point, until)
+    body: dict[str, Any] = {"messages": messages}
     if request.system:
         system = request.system if isinstance(request.system, str) else parts_to_text(request.system, provider=PROVIDER)
         if system.strip():
@@ -38,13 +42,23 @@ def body_of(request: Request, model: str, *, takes_schemas: bool) -> dict[str, A
         fields["thinking"] = extra.pop("thinking")
     if inference := _inference(request, thinking_budget(fields)):
         body["inferenceConfig"] = inference
-    if tools := _tools(request, body["messages"]):
+    if tools := _tools(request, messages):
         body["toolConfig"] = tools
-    _mark_prefix(request, body)
+    if is_thinking(fields):
+        _drop_what_thinking_excludes(body, fields)
+    if point and until is None:
+        _mark_prefix(body, point)
     if output := _output(request, takes_schemas):
         body["outputConfig"] = output
-    if request.config.service_tier is not None:
-        body["serviceTier"] = {"type": request.config.service_tier}
+    if (tier := request.config.service_tier) is not None:
+        if tier in _TIERS:
+            body["serviceTier"] = {"type": tier}
+        else:
+            reason = f"Converse knows {', '.join(_TIERS)}"
+            adapt("config.service_tier", "dropped", reason, asked=tier, provider=PROVIDER)
+    for name in _OPENAIS:
+        if name in extra:
+            adapt(f"config.extensions.{name}", "dropped", NO_FIELD, asked=extra.pop(name), provider=PROVIDER)
     for name in ("guardrailConfig", "performanceConfig", "requestMetadata"):
         if name in extra:
             body[name] = extra.pop(name)
@@ -65,8 +79,8 @@ def _inference(request: Request, budget: int) -> dict[str, Any]:
             adapt("config.temperature", "clamped", reason, asked=config.temperature, applied=1.0, provider=PROVIDER)
     if config.top_p is not None:
         found["topP"] = config.top_p
-    if config.stop:
-        found["stopSequences"] = list(config.stop)
+    if stop := [text for text in config.stop if text]:
+        found["stopSequences"] = stop
     return found
 
 
@@ -94,8 +108,11 @@ def _tools(request: Request, messages: list[Block]) -> dict[str, Any]:
 
 
 def _spec(name: str, description: str | None, parameters: Any) -> Block:
-    spec = {"name": name, "inputSchema": {"json": parameters or {"type": "object", "properties": {}}}}
-    return {"toolSpec": spec | ({"description": description} if description else {})}
+    schema = {"json": parameters or {"type": "object", "properties": {}}}
+    spec: Block = {"name": checked_tool_name(name), "inputSchema": schema}
+    if description and description.strip():
+        spec["description"] = description
+    return {"toolSpec": spec}
 
 
 def _used(messages: list[Block]) -> list[str]:
@@ -103,27 +120,47 @@ def _used(messages: list[Block]) -> list[str]:
     return list(dict.fromkeys(block["toolUse"]["name"] for block in blocks if "toolUse" in block))
 
 
-def _mark_prefix(request: Request, body: dict[str, Any]) -> None:
-    """Put a cache point after what later requests repeat.
+def _drop_what_thinking_excludes(body: dict[str, Any], fields: dict[str, Any]) -> None:
+    """Leave out what Claude refuses while it thinks, instead of failing.
 
-    https://docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html
+    https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-extended-thinking.html
     """
+    reason = "Claude does not take it while thinking"
+    inference = body.get("inferenceConfig", {})
+    for options, name, asked in ((inference, "temperature", 1.0), (inference, "topP", None), (fields, "top_k", None)):
+        if name in options and options[name] != asked:
+            adapt(f"config.{name}", "dropped", reason, asked=options.pop(name), provider=PROVIDER)
+    if "inferenceConfig" in body and not inference:
+        del body["inferenceConfig"]
+    if (choice := body.get("toolConfig", {}).pop("toolChoice", None)) is not None:
+        adapt("config.tool_choice", "dropped", reason, asked=choice, provider=PROVIDER)
+
+
+def _cache_point(request: Request) -> Block | None:
     cache = request.config.cache
     if cache is None or cache.mode == "off":
-        return
+        return None
     if cache.resource is not None:
         raise UnsupportedFeatureError(f"{PROVIDER}: Converse has no stored caches.", provider=PROVIDER)
     if cache.key is not None:
         adapt("config.cache.key", "dropped", "Converse caches by cache points", asked=cache.key, provider=PROVIDER)
-    point: Block = {"cachePoint": {"type": "default"}}
-    if cache.retention == "long":
-        point["cachePoint"]["ttl"] = "1h"
-    messages = body["messages"]
+    return {"cachePoint": {"type": "default"} | ({"ttl": "1h"} if cache.retention == "long" else {})}
+
+
+def _cached_until(request: Request, last: int) -> int | None:
+    """Return the message that later requests repeat as the last one; None if only system text and tools repeat."""
+    cache = request.config.cache
     if cache.prefix == "history":
-        messages[-1]["content"].append(point)
-    elif cache.prefix_until_index is not None:
-        messages[min(cache.prefix_until_index, len(messages) - 1)]["content"].append(point)
-    elif "system" in body:
+        return last
+    return None if cache.prefix_until_index is None else min(cache.prefix_until_index, last)
+
+
+def _mark_prefix(body: dict[str, Any], point: Block) -> None:
+    """Put a cache point after what later requests repeat.
+
+    https://docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html
+    """
+    if "system" in body:
         body["system"].append(point)
     elif "toolConfig" in body:
         body["toolConfig"]["tools"].append(point)

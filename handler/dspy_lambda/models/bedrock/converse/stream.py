@@ -44,7 +44,8 @@ class ConverseStream:
         """
         try:
             for message in self._decoder.feed(data):
-                yield from self._events(message)
+                # A list: what the caller raises while it holds an event is no fault of the stream.
+                yield from self._read(message)
         except EventStreamError as error:
             raise TransportError(f"{PROVIDER}: {error}", provider=PROVIDER) from None
 
@@ -63,12 +64,13 @@ class ConverseStream:
         if not self._is_done:
             yield self._end(None)
 
-    def _events(self, message: EventMessage) -> Iterator[Any]:
-        headers = message.headers
+    def _read(self, message: EventMessage) -> list[Any]:
         try:
-            data = json.loads(message.payload or b"{}")
-        except ValueError:
-            raise ServerError(f"{PROVIDER}: an event of the stream is not JSON", provider=PROVIDER) from None
+            return list(self._events(message.headers, json.loads(message.payload or b"{}")))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise ServerError(f"{PROVIDER}: an event of the stream cannot be read", provider=PROVIDER) from None
+
+    def _events(self, headers: dict[str, Any], data: dict[str, Any]) -> Iterator[Any]:
         if headers.get(":message-type") in ("exception", "error"):
             kind = str(headers.get(":exception-type") or headers.get(":error-code") or "")
             text = str(data.get("message") or headers.get(":error-message") or "")
