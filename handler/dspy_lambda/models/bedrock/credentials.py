@@ -88,13 +88,18 @@ class _Kept:
         self._lock = threading.Lock()  # a snapshot or a fork may have been taken while the last one was held
         self._value: Any = None
         self._source: Any = None
-        self._until = 0.0  # by the monotonic clock
+        self._until = 0.0  # by the monotonic clock, for credentials without a known end and those near it
         self._attempts = 0
         self._failure: tuple[type[LM15Error], str] | None = None
 
     def is_usable(self) -> bool:
         """Whether they are there, valid, and need not be renewed yet."""
-        return self._value is not None and time.monotonic() < self._until and not _is_over(self._value)
+        value = self._value
+        if value is None or _is_over(value):
+            return False
+        if value.expires_at is None or value.is_expired():  # unknown, or within lm15's margin of five minutes
+            return time.monotonic() < self._until
+        return True
 
     def get(self, policy: Any) -> tuple[Any, Any]:
         if not self.is_usable():
@@ -118,7 +123,8 @@ class _Kept:
             if self._value is None or _is_over(self._value):
                 self._value = None
         self._attempts += 1  # now, so that who came while this went on counts as having waited for it
-        self._until = time.monotonic() + (_PAUSE if self._value is not None and self._value.is_expired() else _AGE)
+        if self._value is not None:
+            self._until = time.monotonic() + (_AGE if self._value.expires_at is None else _PAUSE)
 
 
 def _first_line(error: LM15Error) -> str:

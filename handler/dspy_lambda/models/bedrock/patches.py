@@ -27,9 +27,21 @@ _CREDENTIALS = {
 
 
 class _Address(str):
-    """An LM's `api_base`, whose requests are signed for a region that its host may not name: a proxy's, a test's."""
+    """An LM's `api_base`, whose requests are signed for a region that its host may not name: a proxy's, a test's.
+
+    The same text with another region is another address: LMs with equal settings share one engine.
+    """
 
     region: str
+
+    def __eq__(self, other: object) -> bool:
+        return str.__eq__(self, other) is True and getattr(other, "region", None) == self.region
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash((str(self), self.region))
 
 
 def _route_models(original: Function) -> Function:

@@ -136,6 +136,13 @@ def test_credentials_are_renewed_before_they_expire(lm, bedrock, endpoint, monke
     assert [key_of(sent) for sent in bedrock.sent] == ["CONTAINER1", "CONTAINER1", "CONTAINER2"]
 
 
+def test_credentials_far_from_their_end_are_kept(lm, endpoint, monkeypatch):
+    lm("q")
+    monkeypatch.setattr(credentials._kept, "_until", 0.0)
+    lm("q")
+    assert len(endpoint.tokens) == 1
+
+
 def test_a_failed_renewal_does_not_end_valid_credentials(lm, bedrock, endpoint, monkeypatch):
     endpoint.lifetime = 240
     lm("q")

@@ -31,10 +31,10 @@ def test_a_named_door_keeps_what_the_model_can_do():
 
 
 def test_a_region_is_part_of_the_address():
-    assert dspy.LM("bedrock/m", aws_region_name="eu-west-1").kwargs["api_base"] == (
+    assert str(dspy.LM("bedrock/m", aws_region_name="eu-west-1").kwargs["api_base"]) == (
         "https://bedrock-runtime.eu-west-1.amazonaws.com"
     )
-    assert dspy.LM("bedrock-anthropic:m", aws_region_name="eu-west-1").kwargs["api_base"] == (
+    assert str(dspy.LM("bedrock-anthropic:m", aws_region_name="eu-west-1").kwargs["api_base"]) == (
         "https://bedrock-mantle.eu-west-1.api.aws"
     )
     assert "api_base" not in dspy.LM("bedrock/m").kwargs

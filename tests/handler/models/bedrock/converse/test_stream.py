@@ -123,6 +123,11 @@ def test_a_tool_call_without_arguments_is_called_with_none():
     assert (call.id, call.name, call.input) == ("t", "f", {})
 
 
+def test_a_tool_call_that_ends_a_turn_is_a_tool_call():
+    events = list(read(answer([start(0, {"toolUseId": "t", "name": "f"})], stop="end_turn")))
+    assert events[-1].finish_reason == "tool_call"
+
+
 def test_citations_are_kept():
     citation = {"title": "A", "location": {"web": {"url": "https://example.com"}}, "sourceContent": [{"text": "b"}]}
     parts = whole(answer(deltas(0, {"text": "x"}, {"citation": citation}))).message.parts
