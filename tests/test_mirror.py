@@ -24,6 +24,7 @@ ELSEWHERE = {
         "file names schema",
         "one file as its models: handler/config/test_config.py, infra/test_config.py",
     ),
+    "handler/dspy_lambda/dspy_patches/lm15.py": "names for the engine: handler/models/bedrock/test_patches.py",
     "handler/dspy_lambda/dspy_patches/table.py": "each patch with its ground gone: dspy_patches/test_changed_dspy.py",
     "handler/dspy_lambda/models/embeddings/hosted.py": "what both kinds share: test_openai.py, test_bedrock.py",
     "handler/dspy_lambda/models/pool.py": "which LM code outside of calls has: handler/test_environment.py",

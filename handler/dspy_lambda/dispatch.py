@@ -13,10 +13,10 @@ import dspy
 
 from dspy_lambda.call import CALL, Call
 from dspy_lambda.config import Server
+from dspy_lambda.config.schema import AdapterName
 from dspy_lambda.deadline import DEADLINE
 from dspy_lambda.dspy_patches.insides import usage_setting
 from dspy_lambda.errors import DeadlineExceeded, Overloaded, ProgramFailed, cut_off
-from dspy_lambda.models.adapters import adapter_of
 from dspy_lambda.models.registry import ProgramLM
 from dspy_lambda.payload import to_outputs
 from dspy_lambda.programs.program import Program
@@ -188,7 +188,7 @@ class Dispatcher:
         lm = self.models[program.model].for_call(call)
         return {
             "lm": lm,
-            **({} if program.adapter is None else {"adapter": adapter_of(program.adapter, lm)}),
+            **({} if program.adapter is None else _adapter(program.adapter, lm)),
             # One per call, because a process-wide trace would only grow; dspy.Refine and BestOfN fail with None.
             # Measured: 3.9 KB per LM call of 3 KB, no measurable time.
             "trace": [],
@@ -215,3 +215,9 @@ async def _ended(work: asyncio.Future[None], seconds: float | None) -> bool:
 def _seconds_left(call: Call) -> float | None:
     deadline = call.invocation.deadline
     return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _adapter(name: AdapterName, lm: ProgramLM) -> dict[str, Any]:
+    from dspy_lambda.models.adapters import adapter_of
+
+    return {"adapter": adapter_of(name, lm)}

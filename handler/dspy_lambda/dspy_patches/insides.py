@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from dspy_lambda.dspy_patches.patch import Name, Patch, apply_patch
 from dspy_lambda.models.bedrock.doors import route
-from dspy_lambda.models.bedrock.prices import find_price
 
 if TYPE_CHECKING:
     import dspy
@@ -191,6 +190,8 @@ def price_info(lm: dspy.LM, region: str | None) -> dict[str, Any]:
 def bedrock_info(provider: str, model: str, region: str | None) -> dict[str, Any]:
     """Return a Bedrock model's entry in DSPy's price map, which callers do not modify; empty if it has none."""
     from dspy.clients.model_metadata import _load
+
+    from dspy_lambda.models.bedrock.prices import find_price
 
     return find_price(_load(), provider, model, region)
 

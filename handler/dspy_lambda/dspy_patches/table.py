@@ -20,7 +20,7 @@ PATCHES: tuple[Patch, ...] = (
     history_patch(record),
     *BEST_OF,
     NO_BARS,
-    *bedrock.PATCHES,
+    bedrock.BEDROCK,
     OWN_MODELS,
     *OWN,
     DENO_ENVIRONMENT,
@@ -48,4 +48,4 @@ def patch_dspy(log: Log, *, core_share: float, fast: bool, own_models: bool) -> 
 
 def patch_models() -> None:
     """Apply only what decides how an LM is called, for commands that ask about LMs but call none."""
-    apply_patches(bedrock.PATCHES)
+    apply_patches([bedrock.BEDROCK])

@@ -4,7 +4,7 @@ import pytest
 from dspy_lambda.dspy_patches import insides
 from tests.support import AECHO, ECHO
 
-KEYS = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
+KEYS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}  # what the model server accepts
 
 
 def registry(model, **settings):

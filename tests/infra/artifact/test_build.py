@@ -44,7 +44,7 @@ def test_an_artifact_contains_the_projects_own_requirements(make_project, quick_
 
 
 def test_litellm_is_included_and_reported_if_a_model_needs_it(make_project, quick_build):
-    registry = {"fast": {"model": "openai/a"}, "strong": {"model": "bedrock/b"}}
+    registry = {"fast": {"model": "openai/a"}, "strong": {"model": "cohere/b"}}
     models = {"default": "fast", "registry": registry}
     project = make_project({"echo": ECHO, "aecho": AECHO}, models=models, program_models={"AEcho": "strong"})
     said = []
@@ -53,7 +53,7 @@ def test_litellm_is_included_and_reported_if_a_model_needs_it(make_project, quic
     assert {"litellm", "tokenizers"} < top(quick_build(project, "AEcho", said=said).folder)
     (line,) = said
     assert "AEcho needs LiteLLM, about 200 MB and 3 s" in line
-    assert "models.registry.strong: bedrock/b" in line
+    assert "models.registry.strong: cohere/b" in line
 
 
 def test_a_build_without_bytecode_warns(make_project, quick_build, monkeypatch):

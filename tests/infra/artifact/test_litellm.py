@@ -64,12 +64,12 @@ def test_model_settings_can_require_litellm(why):
 
 
 def test_other_programs_models_do_not_require_litellm(make_project):
-    registry = {"fast": {"model": "openai/a"}, "strong": {"model": "bedrock/b"}}
+    registry = {"fast": {"model": "openai/a"}, "strong": {"model": "cohere/b"}}
     modules = {"echo": ECHO, "other": ECHO.replace("Echo", "Other")}
     models = {"default": "fast", "registry": registry}
     project = load_project(make_project(modules, models=models, program_models={"Other": "strong"}))
     found = {name: why_litellm(project, function) for name, function in project.functions.items()}
-    assert found == {"Echo": [], "Other": ["models.registry.strong: bedrock/b"]}
+    assert found == {"Echo": [], "Other": ["models.registry.strong: cohere/b"]}
 
 
 @pytest.mark.parametrize(
@@ -90,19 +90,19 @@ def test_options_of_an_lm_in_code_can_require_litellm(options, needed):
 
 
 HELD = {
-    "an attribute": ("self.judge = dspy.LM('bedrock/b')", "judge"),
-    "an attribute of another's": ("self.predict.lm = dspy.LM('bedrock/b')", "predict.lm"),
-    "a list": ("self.judges = [dspy.LM('openai/a'), dspy.LM('bedrock/b')]", "judges"),
-    "a tuple in a dict": ("self.judges = {'all': (dspy.LM('bedrock/b'),)}", "judges"),
+    "an attribute": ("self.judge = dspy.LM('cohere/b')", "judge"),
+    "an attribute of another's": ("self.predict.lm = dspy.LM('cohere/b')", "predict.lm"),
+    "a list": ("self.judges = [dspy.LM('openai/a'), dspy.LM('cohere/b')]", "judges"),
+    "a tuple in a dict": ("self.judges = {'all': (dspy.LM('cohere/b'),)}", "judges"),
     "a sub-module": ("self.inner = Inner()", "inner.judge"),
     "a sub-module in a dict": ("self.inner = {'a': [Inner()]}", "inner[a][0].judge"),
-    "set_lm": ("self.set_lm(dspy.LM('bedrock/b'))", "predict.lm"),
+    "set_lm": ("self.set_lm(dspy.LM('cohere/b'))", "predict.lm"),
 }
 MODULE = """
 class _Inner(dspy.Module):
     def __init__(self):
         super().__init__()
-        self.judge = dspy.LM("bedrock/b")
+        self.judge = dspy.LM("cohere/b")
 
 class Echo(dspy.Module):
     def __init__(self):
@@ -118,17 +118,17 @@ class Echo(dspy.Module):
 @pytest.mark.parametrize("place", HELD)
 def test_an_lm_held_by_the_program_can_require_litellm(why, place):
     line, name = HELD[place]
-    assert why(MODULE.format(line=line.replace("Inner", "_Inner"))) == [f"Echo.{name}: bedrock/b"]
+    assert why(MODULE.format(line=line.replace("Inner", "_Inner"))) == [f"Echo.{name}: cohere/b"]
 
 
 def test_an_lm_in_a_class_attribute_can_require_litellm(why):
-    module = ECHO.replace("class Echo(dspy.Module):", "class Echo(dspy.Module):\n    judge = dspy.LM('bedrock/b')\n")
-    assert why(module) == ["Echo.judge: bedrock/b"]
+    module = ECHO.replace("class Echo(dspy.Module):", "class Echo(dspy.Module):\n    judge = dspy.LM('cohere/b')\n")
+    assert why(module) == ["Echo.judge: cohere/b"]
 
 
 def test_a_module_level_lm_can_require_litellm(why):
-    (reason,) = why("JUDGES = {'a': dspy.LM('bedrock/b')}\n" + ECHO)
-    assert reason.endswith(".modules.echo.JUDGES: bedrock/b")
+    (reason,) = why("JUDGES = {'a': dspy.LM('cohere/b')}\n" + ECHO)
+    assert reason.endswith(".modules.echo.JUDGES: cohere/b")
 
 
 def test_singletons_with_parallel_requests_do_not_require_litellm(why):
@@ -149,12 +149,12 @@ def test_singletons_with_parallel_requests_do_not_require_litellm(why):
 
 
 def test_a_self_referencing_attribute_is_searched_once_for_lms(why):
-    line = "self.all = [dspy.LM('bedrock/b')]; self.all.append(self.all); self.map = {}; self.map[1] = {2: self.map}"
-    assert why(MODULE.format(line=line)) == ["Echo.all: bedrock/b"]
+    line = "self.all = [dspy.LM('cohere/b')]; self.all.append(self.all); self.map = {}; self.map[1] = {2: self.map}"
+    assert why(MODULE.format(line=line)) == ["Echo.all: cohere/b"]
 
 
 def test_attributes_that_are_not_lms_do_not_require_litellm(why):
-    line = "self.judge = dspy.LM('openai/a'); self.name = 'bedrock/b'; self.embed = dspy.Embedder(lambda texts: texts)"
+    line = "self.judge = dspy.LM('openai/a'); self.name = 'cohere/b'; self.embed = dspy.Embedder(lambda texts: texts)"
     assert why(MODULE.format(line=line)) == []
 
 
@@ -175,7 +175,7 @@ def test_any_other_hosted_embedder_requires_litellm(why, model, options):
 
 def test_the_projects_own_lm_class_does_not_require_litellm(why):
     own = "class _Own(dspy.BaseLM):\n    pass\n"
-    line = "self.judge = _Own('bedrock/b')"
+    line = "self.judge = _Own('cohere/b')"
     assert why(own + MODULE.format(line=line)) == []
 
 

@@ -8,9 +8,9 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from dspy._vendor.lm15.cloud.chains import ChainContext, CredentialSource, resolve
-from dspy._vendor.lm15.credentials import AwsCredentials, BearerToken
 from dspy.lm15 import AuthError, LM15Error, NotConfiguredError
+
+from dspy_lambda.dspy_patches.lm15 import AwsCredentials, BearerToken, ChainContext, CredentialSource, resolve
 
 _BEARER = "AWS_BEARER_TOKEN_BEDROCK"
 _TOKEN_SOURCE = CredentialSource(_BEARER, f"the variable {_BEARER}")

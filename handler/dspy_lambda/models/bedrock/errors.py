@@ -68,7 +68,7 @@ _ADVICE = {
 
 
 def bedrock_error(
-    status: int | None, kind: str, message: str, *, model: str = "", request_id: str | None = None
+    status: int | None, kind: str, message: str, *, model: str = "ID", request_id: str | None = None
 ) -> ProviderError:
     """Return the error for one of Bedrock's.
 
@@ -94,7 +94,7 @@ def bedrock_error(
     return found(text, provider="bedrock", **details)
 
 
-def error_of(status: int, headers: list[tuple[str, str]], body: bytes, *, model: str = "") -> ProviderError:
+def error_of(status: int, headers: list[tuple[str, str]], body: bytes, *, model: str = "ID") -> ProviderError:
     """Return the error for an HTTP answer that is not 200."""
     found = {name.lower(): value for name, value in headers}
     content = _json(body)

@@ -5,17 +5,18 @@ Imported by every function, so it imports Bedrock's own modules only once a mode
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
 from dspy_lambda.dspy_patches.insides import EXECUTION, LM15_ENGINE
-from dspy_lambda.dspy_patches.patch import Function, Name, Patch
+from dspy_lambda.dspy_patches.patch import Function, Name, Patch, apply_patch
 from dspy_lambda.models.bedrock.doors import Route, model_string, route
-from dspy_lambda.models.bedrock.regions import address, arn_region, region_in
 
-_CHAINS = "dspy._vendor.lm15.cloud.chains"
-_ASYNC_BASE = "dspy._vendor.lm15.providers.async_base"
+_CLOUD = "dspy._vendor.lm15.cloud"
+_CHAINS = f"{_CLOUD}.chains"
+_PROVIDERS = "dspy._vendor.lm15.providers"
 _REGION = "aws_region_name"  # LiteLLM's name for an LM's region
 # Options of an LM that only Converse knows, under the names that LiteLLM uses, too.
 _OPTIONS = ("guardrailConfig", "performanceConfig", "requestMetadata", "thinking", "additionalModelRequestFields")
@@ -50,7 +51,9 @@ def _route_models(original: Function) -> Function:
     def init(lm: Any, model: Any, *args: Any, **options: Any) -> None:
         guarded = "guardrailConfig" in options
         found = route(model, guarded=guarded) if isinstance(model, str) else None
-        if found is not None:
+        if found is not None and (changed := apply_patch(ENGINE)) is not None:
+            logging.getLogger(__name__).warning("DSPy has changed; models on Bedrock need LiteLLM: %s", changed)
+        elif found is not None:
             if guarded and found.door != "converse":
                 raise ValueError(f"the {found.door} door would ignore guardrailConfig; write bedrock/{found.model_id}")
             if given := _CREDENTIALS & options.keys():
@@ -58,9 +61,8 @@ def _route_models(original: Function) -> Function:
                     f"{', '.join(sorted(given))}: models on Bedrock are called by the function's role; remove it, and "
                     "on your machine set AWS_PROFILE"
                 )
-            from dspy_lambda.models.bedrock.provider import register
+            from dspy_lambda.models.bedrock.regions import address, arn_region
 
-            register()
             model = _named(model, found, guarded)
             if region := options.pop(_REGION, None) or arn_region(found.model_id):
                 options["api_base"] = _Address(options.get("api_base") or address(found.door, region))
@@ -98,6 +100,8 @@ def _sign_for_region(init_routing: Function) -> Function:
     """Wrap `_Routing._init_routing`: sign for the region of an LM or of its address, not for AWS_REGION."""
 
     def routed(self: Any, config: Any, model_type: Any) -> None:
+        from dspy_lambda.models.bedrock.regions import region_in
+
         regions = {
             provider: {"region": region}
             for provider, url in (getattr(config, "base_urls", None) or {}).items()
@@ -144,25 +148,39 @@ def _build_on_loop(build: Callable[..., Awaitable[Any]]) -> Function:
     return built
 
 
+def _register() -> None:
+    from dspy_lambda.models.bedrock.provider import register
+
+    register()
+
+
 BEDROCK = Patch(
     "models on Amazon Bedrock",
     "they are called by the function's role, without LiteLLM (111 MB and seconds of a cold start), the SDK and a key",
+    (Name("dspy.clients.lm", "LM.__init__", "self model ...", wrap=_route_models),),
+)
+# Applied with the first model on Bedrock: functions without one need not import what AWS credentials need.
+ENGINE = Patch(
+    "the engine for Amazon Bedrock",
+    "LiteLLM; signatures are made on the loop, without a hop to a thread and back for each call",
     (
-        Name("dspy.clients.lm", "LM.__init__", "self model ...", wrap=_route_models),
         Name(EXECUTION, "_canonical", "call compat", wrap=_carry_options),
         Name(LM15_ENGINE, "_Routing._init_routing", "self config model_type", wrap=_sign_for_region),
         Name(_CHAINS, "credential_provider", "policy ctx named", wrap=_use_role),
         Name(_CHAINS, "resolve", "policy ctx named"),
-        Name("dspy._vendor.lm15.cloud.sigv4", "sign"),
-        Name("dspy._vendor.lm15.cloud.hosts", "sign_request", "policy settings ...", wrap=_sign_encoded_path),
+        Name(f"{_CLOUD}.sigv4", "sign", "method url headers payload credentials region service now"),
+        Name(f"{_CLOUD}.hosts", "sign_request", "policy settings ...", wrap=_sign_encoded_path),
+        Name(f"{_PROVIDERS}.base", "BaseProviderLM._bind_access"),
+        Name(f"{_PROVIDERS}.base", "BaseProviderLM._wire_request", "self request"),
+        Name(f"{_PROVIDERS}.base", "BaseProviderLM._with_login_hint", "self error"),
+        Name(
+            f"{_PROVIDERS}.async_base",
+            "AsyncBaseProviderLM._build",
+            "self build args kwargs",
+            is_async=True,
+            wrap=_build_on_loop,
+        ),
         Name("dspy._vendor.lm15.access", "BEDROCK_CHAT"),
-        Name("dspy._vendor.lm15.providers.base", "BaseProviderLM._bind_access"),
     ),
+    _register,
 )
-BEDROCK_ON_LOOP = Patch(
-    "Bedrock's signatures on the loop",
-    "a hop to a thread and back for each call",
-    (Name(_ASYNC_BASE, "AsyncBaseProviderLM._build", "self build args kwargs", is_async=True, wrap=_build_on_loop),),
-    is_for_speed=True,
-)
-PATCHES = (BEDROCK, BEDROCK_ON_LOOP)

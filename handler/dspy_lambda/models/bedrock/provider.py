@@ -12,13 +12,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime
 from typing import Any
 
-from dspy._vendor.lm15.access import BEDROCK_CHAT
-from dspy._vendor.lm15.adaptation import is_planning
-from dspy._vendor.lm15.cloud.hosts import utc_now
-from dspy._vendor.lm15.providers.async_base import AsyncBaseProviderLM
-from dspy._vendor.lm15.providers.base import BaseProviderLM, HttpResponse, resolve_credential_value
-from dspy._vendor.lm15.transports import TransportError as NetworkError
-from dspy._vendor.lm15.transports import TransportRequest
 from dspy.clients.model_metadata import model_info
 from dspy.lm15 import (
     OpenAIChatCompat,
@@ -29,6 +22,18 @@ from dspy.lm15 import (
     register_provider,
 )
 
+from dspy_lambda.dspy_patches.lm15 import (
+    BEDROCK_CHAT,
+    AsyncBaseProviderLM,
+    BaseProviderLM,
+    HttpResponse,
+    NetworkError,
+    TransportRequest,
+    attach_error_metadata,
+    is_planning,
+    resolve_credential_value,
+    utc_now,
+)
 from dspy_lambda.models.bedrock.converse.answer import response_of
 from dspy_lambda.models.bedrock.converse.request import body_of
 from dspy_lambda.models.bedrock.converse.stream import ConverseStream
@@ -49,7 +54,7 @@ _COMPAT = OpenAIChatCompat(thinking_format="reasoning_effort", cache_control="op
 
 
 def register() -> None:
-    """Make `bedrock/` a native provider for every `dspy.LM` created from now on."""
+    """Make `bedrock/` a native provider for every `dspy.LM` created from now on; the patch `ENGINE` calls it."""
     definition = ProviderDefinition("bedrock", "openai-chat", ConverseLM, AsyncConverseLM, _ACCESS, compat=_COMPAT)
     register_provider(definition, metadata_namespaces=NAMESPACES)
 
@@ -84,7 +89,7 @@ class ConverseLM(BaseProviderLM):  # type: ignore[misc]
 
     def build_request(self, request: Any, stream: bool) -> TransportRequest:
         """Return the signed request; without credentials and body if DSPy only checks whether it can be built."""
-        model = model_id(self._wire_request(request).model)
+        model = self.model_of(request)
         body = body_of(request, model, takes_schemas=_takes_schemas(model))
         url = self.base_url.rstrip("/") + model_path(model, "converse-stream" if stream else "converse")
         if is_planning():
@@ -99,7 +104,7 @@ class ConverseLM(BaseProviderLM):  # type: ignore[misc]
 
     def parse_response(self, request: Any, response: HttpResponse) -> Any:
         """Return DSPy's native response."""
-        model = model_id(self._wire_request(request).model)
+        model = self.model_of(request)
         try:
             data = json.loads(response.body)
         except ValueError:
@@ -113,17 +118,25 @@ class ConverseLM(BaseProviderLM):  # type: ignore[misc]
         """Return the error for an answer of which only the body is known."""
         return self._with_login_hint(error_of(status, [], body.encode()))
 
-    def _http_error(self, response: HttpResponse) -> ProviderError:
+    def error(self, response: HttpResponse) -> ProviderError:
+        """Return the error for an answer whose status is one."""
         error = error_of(response.status, response.headers, response.body)
-        return self._with_login_hint(_with_details(error, response.headers))
+        attach_error_metadata(error, response.headers)
+        return self._with_login_hint(error)
+
+    _http_error = error  # lm15's name for it
+
+    def model_of(self, request: Any) -> str:
+        """Return the id at Bedrock of a request's model."""
+        return model_id(self._wire_request(request).model)
 
     def _stream_raw(self, request: Any, req: TransportRequest | None = None) -> Iterator[Any]:
         self._ensure_transport_open()
-        reader = ConverseStream(model_id(self._wire_request(request).model))
+        reader = ConverseStream(self.model_of(request))
         try:
             with self.transport.stream(req or self.build_request(request, stream=True)) as response:
                 if response.status >= 400:
-                    raise self._http_error(_whole(response, response.read()))
+                    raise self.error(_whole(response, response.read()))
                 for chunk in response:
                     yield from reader.feed(chunk)
             yield from reader.close()
@@ -142,12 +155,12 @@ class AsyncConverseLM(AsyncBaseProviderLM):  # type: ignore[misc]
 
     async def _stream_raw(self, request: Any, req: TransportRequest | None = None) -> AsyncIterator[Any]:
         inner = self._inner
-        reader = ConverseStream(model_id(inner._wire_request(request).model))
+        reader = ConverseStream(inner.model_of(request))
         built = req or await self._build(inner.build_request, request, stream=True)
         try:
             async with self.transport.stream(built) as response:
                 if response.status >= 400:
-                    raise inner._http_error(_whole(response, await response.read()))
+                    raise inner.error(_whole(response, await response.read()))
                 async for chunk in response:
                     for event in reader.feed(chunk):
                         yield event
@@ -171,10 +184,3 @@ def _whole(response: Any, body: bytes) -> HttpResponse:
         http_version=response.http_version,
         provider="bedrock",
     )
-
-
-def _with_details(error: ProviderError, headers: Any) -> ProviderError:
-    from dspy._vendor.lm15.providers.base import _attach_error_metadata
-
-    _attach_error_metadata(error, headers)
-    return error

@@ -10,8 +10,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from dspy._vendor.lm15.cloud.sigv4 import sign
-from dspy._vendor.lm15.credentials import AwsCredentials
+from dspy_lambda.dspy_patches.lm15 import AwsCredentials, sign
 
 Headers = list[tuple[str, str]]
 
@@ -50,4 +49,4 @@ def encoded_again(url: str) -> str:
     A server expects the path in a signature encoded twice: once as it was sent, and once more.
     """
     parts = urlsplit(url)
-    return urlunsplit(parts._replace(path=quote(parts.path, safe="/")))
+    return urlunsplit((parts.scheme, parts.netloc, quote(parts.path, safe="/"), parts.query, parts.fragment))

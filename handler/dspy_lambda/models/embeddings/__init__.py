@@ -17,10 +17,10 @@ def is_native(model: Any, options: Mapping[str, Any]) -> bool:
 
     if not is_served(model, options):
         return False
-    from dspy_lambda.dspy_patches.aws_requests import AWS_REQUESTS
     from dspy_lambda.dspy_patches.http_client import HTTP_CLIENT
+    from dspy_lambda.models.bedrock.patches import ENGINE
 
-    needed = (HTTP_CLIENT, AWS_REQUESTS) if model.startswith("bedrock/") else (HTTP_CLIENT,)
+    needed = (HTTP_CLIENT, ENGINE) if model.startswith("bedrock/") else (HTTP_CLIENT,)
     return all(apply_patch(patch) is None for patch in needed)
 
 

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
 from dspy.utils.exceptions import LMNotConfiguredError
 from pydantic_core import to_json
 
-from dspy_lambda.dspy_patches.aws_requests import can_sign_at_once, signed
 from dspy_lambda.dspy_patches.http_client import Answer, Request
+from dspy_lambda.dspy_patches.lm15 import BEDROCK_CHAT, utc_now
+from dspy_lambda.models.bedrock.credentials import RoleCredentials
+from dspy_lambda.models.bedrock.regions import address
+from dspy_lambda.models.bedrock.signing import authorized, model_path
 from dspy_lambda.models.embeddings.hosted import HostedModel, Vectors, first_of, parsed
 from dspy_lambda.settings import API_BASE
 
-_BEARER = "AWS_BEARER_TOKEN_BEDROCK"  # a Bedrock API key, preferred to the role as by the AWS SDKs
+_role = RoleCredentials(BEDROCK_CHAT)
 _TOKENS = "x-amzn-bedrock-input-token-count"
 
 
@@ -34,17 +36,14 @@ class _BedrockModel(HostedModel):
                 provider=self.provider,
             )
         gateway = first_of(API_BASE)
-        base = gateway.rstrip("/") if gateway else f"https://bedrock-runtime.{region}.amazonaws.com"
-        url = f"{base}/model/{quote(self.name, safe='')}/invoke"
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        token = first_of(_BEARER)
-        if token:
-            headers["Authorization"] = f"Bearer {token}"
-        request = Request(url, headers, to_json(self.body(texts)), self.options.get("timeout"))
-        return request if token else signed(request, region, "bedrock")
+        url = (gateway or address("converse", region)).rstrip("/") + model_path(self.name, "invoke")
+        headers = [("content-type", "application/json"), ("accept", "application/json")]
+        body = to_json(self.body(texts))
+        headers = authorized(url, headers, body, _role(), region=region, service="bedrock", now=utc_now)
+        return Request(url, dict(headers), body, self.options.get("timeout"))
 
     def is_ready(self) -> bool:
-        return first_of(_BEARER) is not None or can_sign_at_once()
+        return _role.is_ready()
 
     def body(self, texts: list[str]) -> dict[str, Any]:
         """Return the model's own parameters."""

@@ -35,8 +35,9 @@ def bodies(bedrock):
     return [sent.json for sent in bedrock.sent]
 
 
-@pytest.mark.parametrize("adapter", [dspy.ChatAdapter(), dspy.JSONAdapter(), dspy.XMLAdapter()], ids=lambda adapter: type(adapter).__name__)
+@pytest.mark.parametrize("adapter", [dspy.ChatAdapter, dspy.JSONAdapter, dspy.XMLAdapter])
 def test_adapters_get_their_answers(bedrock, adapter):
+    adapter = adapter()
     answers = {"ChatAdapter": MARKED, "JSONAdapter": '{"answer": "Paris"}', "XMLAdapter": "<answer>Paris</answer>"}
     bedrock.answer = lambda _: converse(answers[type(adapter).__name__])
     with dspy.context(lm=lm(bedrock), adapter=adapter):

@@ -180,7 +180,7 @@ def test_a_programs_embeddings_are_in_its_log_record(make_project, make_serve, m
     monkeypatch.setenv("DSPY_LAMBDA_API_BASE", models.url)
     monkeypatch.setenv("OPENAI_API_KEY", "test-key")
     serve = make_serve(make_project({"search": PROGRAM}))
-    assert serve({"program": "Search", "inputs": {"question": "three words here"}})["outputs"] == {"size": 8}
+    assert serve({"program": "Search", "inputs": {"question": "three words here"}})["outputs"] == {"size": 1536}
     (record,) = records().calls
     assert (record["input_tokens"], record["cost_usd"], record["lm_calls"]) == (3, 6e-08, 0)
 

@@ -6,7 +6,6 @@ import re
 import zlib
 from typing import Any
 
-from dspy._vendor.lm15.providers.common import data_part_text, media_base64
 from dspy.lm15 import (
     AudioPart,
     CitationPart,
@@ -21,6 +20,8 @@ from dspy.lm15 import (
     UnsupportedFeatureError,
     VideoPart,
 )
+
+from dspy_lambda.dspy_patches.lm15 import data_part_text, media_base64
 
 Block = dict[str, Any]
 PROVIDER = "bedrock"

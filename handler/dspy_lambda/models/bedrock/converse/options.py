@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from dspy._vendor.lm15.adaptation import adapt, nearest_effort
-from dspy._vendor.lm15.providers.anthropic import anthropic_adaptive_class
-from dspy._vendor.lm15.providers.common import EFFORT_THINKING_BUDGETS
 from dspy.lm15 import Config, Reasoning
 
+from dspy_lambda.dspy_patches.lm15 import EFFORT_THINKING_BUDGETS, adapt, anthropic_adaptive_class, nearest_effort
 from dspy_lambda.models.bedrock.converse.content import PROVIDER
 
 NO_FIELD = "Converse has no field for it"

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from dspy._vendor.lm15.adaptation import adapt
-from dspy._vendor.lm15.providers.common import parts_to_text
 from dspy.lm15 import FunctionTool, Request, UnsupportedFeatureError
 
+from dspy_lambda.dspy_patches.lm15 import adapt, parts_to_text
 from dspy_lambda.models.bedrock.converse.content import PROVIDER, Block, checked_tool_name, messages_of
 from dspy_lambda.models.bedrock.converse.options import NO_FIELD, is_thinking, thinking_budget, vendor_fields
 
