@@ -8,12 +8,12 @@ from dspy.primitives.code_interpreter import CodeInterpreterError
 from dspy_lambda.dspy_patches.deno import DENO_ENVIRONMENT, deno_command
 from dspy_lambda.dspy_patches.patch import apply_patch
 
-# In Deno's place: writes the names of its variables to its standard error, and ends.
-SHOW = "import os, sys; print(sorted(os.environ), file=sys.stderr)"
+# In Deno's place: writes the names of its variables to a file, and ends.
+SHOW = "import os, sys; open(sys.argv[1], 'w').write(repr(sorted(os.environ)))"
 
 
 @pytest.fixture
-def inherited(monkeypatch):
+def inherited(monkeypatch, tmp_path):
     """Return the names of the variables that an interpreter's process inherits."""
     assert apply_patch(DENO_ENVIRONMENT) is None
     for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_LAMBDA_RUNTIME_API", "OPENAI_API_KEY", "MY_TOKEN"):
@@ -21,9 +21,10 @@ def inherited(monkeypatch):
     monkeypatch.setenv("DENO_DIR", "/tmp/deno")
 
     def names(*options):
-        with pytest.raises(CodeInterpreterError) as raised:
-            dspy.PythonInterpreter(deno_command=[sys.executable, "-c", SHOW, *options]).start()
-        return str(raised.value)
+        seen = tmp_path / "seen"
+        with pytest.raises(CodeInterpreterError):
+            dspy.PythonInterpreter(deno_command=[sys.executable, "-c", SHOW, str(seen), *options]).start()
+        return seen.read_text()
 
     return names
 
