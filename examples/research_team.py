@@ -1,14 +1,16 @@
 """`make research-team`: runs examples/research-team as Lambda functions on this machine, without account or key.
 
-An embedded server replaces the models and answers each request after half a second. Exits with 1 if anything is not as
-expected. Elapsed times are reported, not judged.
+An embedded server replaces the models of OpenAI and of Bedrock, and answers each request after half a second. Exits with
+1 if anything is not as expected. Elapsed times are reported, not judged.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +34,20 @@ REQUESTS: dict[str, tuple[dict[str, Any], int, int]] = {
 
 
 def main() -> int:
-    """Call each program twice, and show the second call's time next to that of its model calls."""
+    """Call each program twice, and show the second call's time next to that of its model calls; then on Bedrock."""
     sandbox.loopback_only()
     lines: list[tuple[str, str]] = []
-    with ModelServer(samples=True) as models:
-        variables = {"OPENAI_API_KEY": "embedded", "DSPY_LAMBDA_API_BASE": models.url}
-        local = LocalLambda(load_project(PROJECT), variables, lambda name, line: lines.append((name, line)))
-        problems = asyncio.run(run(local, models))
+    problems: list[str] = []
+    print(f"Each model call takes {MODEL_SECONDS} s. The second call of each program:")
+    with ModelServer(samples=True) as models, tempfile.TemporaryDirectory() as folder:
+        # Bedrock's requests are signed, and the model server refuses a wrong signature.
+        variables = {"OPENAI_API_KEY": "embedded", "DSPY_LAMBDA_API_BASE": models.url, **models.aws_variables}
+        on_bedrock = shutil.copytree(PROJECT, Path(folder) / "research-team")
+        shutil.copy(PROJECT / "dspy.config.bedrock.yaml", on_bedrock / "dspy.config.yaml")
+        for name, project in (("OpenAI", PROJECT), ("Amazon Bedrock", on_bedrock)):
+            print(f"\nModels of {name}\n")
+            local = LocalLambda(load_project(project), variables, lambda name, line: lines.append((name, line)))
+            problems += asyncio.run(run(local, models))
     for problem in problems:
         print(f"PROBLEM {problem}", file=sys.stderr)
     for name, line in lines if problems else ():
@@ -49,7 +58,6 @@ def main() -> int:
 async def run(local: LocalLambda, models: ModelServer) -> list[str]:
     """Return what was not as expected."""
     problems = []
-    print(f"Each model call takes {MODEL_SECONDS} s. The second call of each program:\n")
     print(f"{'program':<18}{'seconds':>9}{'one after another':>19}{'model calls':>13}{'at once':>9}", flush=True)
     async with local, local.front("rest", 0) as address:
         for program, (inputs, rounds, width) in REQUESTS.items():
