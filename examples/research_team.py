@@ -1,7 +1,7 @@
 """`make research-team`: runs examples/research-team as Lambda functions on this machine, without account or key.
 
-An embedded server replaces the models of OpenAI and of Bedrock, and answers each request after half a second. Exits with
-1 if anything is not as expected. Elapsed times are reported, not judged.
+An embedded server replaces the models of OpenAI and of Bedrock, and answers each request after half a second. Exits
+with 1 if anything is not as expected. Elapsed times are reported, not judged.
 """
 
 from __future__ import annotations
