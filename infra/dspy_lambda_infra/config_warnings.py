@@ -6,6 +6,7 @@ from dspy_lambda.programs.interpreters import HOW_TO_GET_DENO
 from dspy_lambda.settings import Settings
 from dspy_lambda_infra.artifact.requirements import read_requirements
 from dspy_lambda_infra.deno import why_deno
+from dspy_lambda_infra.model_names import unknown_region
 from dspy_lambda_infra.models import function_models, unpriced
 from dspy_lambda_infra.project import KEY_NAME, Function, Project
 from dspy_lambda_infra.template.alarms import daily_tokens
@@ -16,7 +17,11 @@ _ADVISED_RECEIVES = 5
 
 def config_warnings(project: Project) -> list[str]:
     """Return one line per warning, with its fix; none of them stops a deployment."""
-    found = []
+    found = [
+        f"models.registry.{alias}.region: {unknown}"
+        for alias, model in project.config.models.registry.items()
+        if model.region is not None and (unknown := unknown_region(model.region))
+    ]
     for function in project.functions.values():
         warnings = [*_queue(function), *_variables(function), *_spend_alarm(project, function)]
         warnings += [*_endpoints(project, function), *_interpreter(project, function)]

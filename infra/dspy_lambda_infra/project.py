@@ -28,6 +28,7 @@ from dspy_lambda.settings import METRICS_NAMESPACE, PRECONNECT, SOURCES
 from dspy_lambda_infra.collisions import check_names
 from dspy_lambda_infra.config import Config, FunctionSettings, load_config
 from dspy_lambda_infra.deno import VARIABLES, why_deno
+from dspy_lambda_infra.model_names import check_providers
 
 HANDLER = "dspy_lambda.main.lambda_handler"
 CATALOGUE_HANDLER = "dspy_lambda.catalogue.lambda_handler"
@@ -162,6 +163,7 @@ def load_project(root: Path) -> Project:
     root = root.resolve()
     config = load_config(root)
     check_names(root)
+    check_providers(config)
     _warn_nested(root)
     # Keep what a module prints out of standard output, and provide `.env` as dspy-cli does. Modules also find the
     # project's files: on Lambda they are in the working directory.

@@ -196,6 +196,19 @@ def bedrock_info(provider: str, model: str, region: str | None) -> dict[str, Any
     return find_price(_load(), provider, model, region)
 
 
+def priced_providers() -> set[str]:
+    """Return the names of all providers in DSPy's price map, in LiteLLM's spellings; empty if that is unknown."""
+    if apply_patch(PRICES):
+        return set()
+    from dspy.clients.model_metadata import _load
+
+    prices = _load()
+    listed = {
+        entry.get("litellm_provider", "").partition("-")[0] for entry in prices.values() if isinstance(entry, dict)
+    }
+    return {name for name in listed | {key.partition("/")[0] for key in prices if "/" in key} if name}
+
+
 @functools.cache
 def input_price(provider: str, model: str) -> float | None:
     """Return a model's price per input token in USD, or None if DSPy's price map does not have it."""
