@@ -175,8 +175,7 @@ def price_info(lm: dspy.LM, region: str | None) -> dict[str, Any]:
     from dspy.clients.model_metadata import model_info
 
     if (found := route(lm.model)) is not None:
-        provider = "bedrock" if found.door == "converse" else f"bedrock-{found.door}"
-        return bedrock_info(provider, found.model_id, region)
+        return bedrock_info(found.provider, found.model_id, region)
     try:
         resolved = resolve(lm)
         info: dict[str, Any] = model_info(resolved.provider, resolved.model)

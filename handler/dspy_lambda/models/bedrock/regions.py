@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from dspy_lambda.models.bedrock.doors import Door
+from dspy_lambda.models.bedrock.doors import MANTLE, Door
 
 # Also behind a VPC endpoint's own name: vpce-1-2.bedrock-runtime.eu-west-1.vpce.amazonaws.com
 _HOST = re.compile(r"(?:^|[/.])bedrock-(?:runtime|mantle)(?:-fips)?\.([a-z]{2}(?:-[a-z]+)+-[0-9])\.")
@@ -15,9 +15,9 @@ def address(door: Door, region: str) -> str:
 
     https://docs.aws.amazon.com/general/latest/gr/bedrock.html
     """
-    if door in ("converse", "chat"):
-        return f"https://bedrock-runtime.{region}.amazonaws.com"
-    return f"https://bedrock-mantle.{region}.api.aws"
+    if door in MANTLE:
+        return f"https://bedrock-mantle.{region}.api.aws"
+    return f"https://bedrock-runtime.{region}.amazonaws.com"
 
 
 def region_in(url: str) -> str | None:
