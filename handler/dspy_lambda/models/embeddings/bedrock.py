@@ -15,6 +15,7 @@ from pydantic_core import to_json
 from dspy_lambda.dspy_patches.http_client import Answer, Request
 from dspy_lambda.dspy_patches.lm15 import BEDROCK_CHAT, utc_now
 from dspy_lambda.models.bedrock.credentials import RoleCredentials
+from dspy_lambda.models.bedrock.errors import error_of
 from dspy_lambda.models.bedrock.regions import address
 from dspy_lambda.models.bedrock.signing import authorized, model_path
 from dspy_lambda.models.embeddings.hosted import HostedModel, Vectors, first_of, parsed
@@ -44,6 +45,9 @@ class _BedrockModel(HostedModel):
 
     def is_ready(self) -> bool:
         return _role.is_ready()
+
+    def error(self, answer: Answer) -> Exception:
+        return error_of(answer.status, answer.headers, answer.body, model=self.name)
 
     def body(self, texts: list[str]) -> dict[str, Any]:
         """Return the model's own parameters."""
