@@ -12,7 +12,7 @@ from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from dspy_lambda.dspy_patches.patch import Name, Patch, apply_patch
-from dspy_lambda.models.bedrock.doors import route
+from dspy_lambda.models.bedrock.doors import PROVIDERS, route
 
 if TYPE_CHECKING:
     import dspy
@@ -196,13 +196,18 @@ def bedrock_info(provider: str, model: str, region: str | None) -> dict[str, Any
 
 
 @functools.cache
-def input_price(provider: str, model: str) -> float | None:
-    """Return a model's price per input token in USD, or None if DSPy's price map does not have it."""
+def input_price(provider: str, model: str, region: str | None) -> float | None:
+    """Return a model's price per input token in USD, or None if DSPy's price map does not have it.
+
+    Args:
+        region: where a model on Bedrock is called.
+    """
     if apply_patch(PRICES):
         return None
     from dspy.clients.model_metadata import model_info, rate
 
-    price: float | None = rate(model_info(provider, model), "input_cost_per_token")
+    info = bedrock_info(provider, model, region) if provider in PROVIDERS else model_info(provider, model)
+    price: float | None = rate(info, "input_cost_per_token")
     return price
 
 

@@ -28,8 +28,12 @@ _TOKENS = "x-amzn-bedrock-input-token-count"
 class _BedrockModel(HostedModel):
     provider = "bedrock"
 
+    def __init__(self, name: str, options: Mapping[str, Any]) -> None:
+        super().__init__(name, options)
+        self.region = options.get("aws_region_name") or first_of("AWS_REGION", "AWS_DEFAULT_REGION")
+
     def request(self, texts: list[str]) -> Request:
-        region = self.options.get("aws_region_name") or first_of("AWS_REGION", "AWS_DEFAULT_REGION")
+        region = self.region
         if not region:
             raise LMNotConfiguredError(
                 "No region for Bedrock's embeddings: set AWS_REGION, or pass aws_region_name to dspy.Embedder.",

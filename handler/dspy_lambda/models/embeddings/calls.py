@@ -126,7 +126,7 @@ async def _asend(hosted: HostedModel, texts: list[str]) -> Vectors:
 
 def _counted(hosted: HostedModel, found: Vectors) -> Vectors:
     if (usage := usage_of(hosted)) is not None:
-        price = input_price(hosted.provider, hosted.name)
+        price = input_price(hosted.provider, hosted.name, hosted.region)
         cost = None if price is None or found.tokens is None else price * found.tokens
         usage.add_embeddings(found.tokens or 0, cost)
     return found

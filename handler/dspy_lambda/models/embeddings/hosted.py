@@ -26,11 +26,13 @@ class HostedModel:
     Attributes:
         provider, name: as in DSPy's price map.
         most_texts: how many texts fit into one request.
+        region: where a model on Bedrock is called, which its price depends on.
         kwargs: the key, which log texts must not quote, and the timeout.
     """
 
     provider: str
     most_texts: int
+    region: str | None = None
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
         self.name = name
