@@ -61,10 +61,8 @@ class Model:
     @property
     def needs_litellm(self) -> bool:
         """Whether a plain call of it would go through LiteLLM."""
-        if not isinstance(self.lm, dspy.BaseLM):
-            return self.lm is not None
         with without_gateways():
-            return uses_litellm(self.lm)
+            return self.lm is not None and uses_litellm(self.lm)
 
 
 def function_models(project: Project, function: Function) -> list[Model]:

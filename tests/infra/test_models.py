@@ -68,6 +68,15 @@ def test_models_of_unknown_price_are_those_without_a_price_in_the_map_and_in_the
     assert unpriced(*models_of(registry)) == ["models.registry.own"]
 
 
+@pytest.mark.parametrize(
+    ("model", "needed"), [("bedrock/amazon.titan-embed-text-v2:0", False), ("voyage/voyage-3", True)]
+)
+def test_a_held_embedder_needs_litellm_only_if_dspy_sends_its_requests(models_of, model, needed):
+    held = ECHO.replace("super().__init__()", f"super().__init__()\n        self.embed = dspy.Embedder({model!r})")
+    found = function_models(*models_of({"own": {"model": "openai/gpt-4.1-nano"}}, held))
+    assert [model.needs_litellm for model in found] == [False, needed]
+
+
 def test_a_native_door_needs_no_litellm_and_another_provider_does(models_of):
     registry = {"own": {"model": "bedrock-chat:acme.a", "fallback": ["other"]}, "other": {"model": "cohere/command-r"}}
     assert [model.needs_litellm for model in function_models(*models_of(registry))] == [False, True]

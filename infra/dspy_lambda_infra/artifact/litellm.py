@@ -39,11 +39,7 @@ def why_litellm(project: Project, function: Function) -> list[str]:
     with without_gateways():
         lms = build_models(project.config, set(project.aliases(function)), project.root, 60, settings)
         reasons = [f"models.registry.{alias}: {lm.model}" for alias, lm in lms.items() if uses_litellm(lm)]
-        reasons += [
-            f"{place}: {found.model}"
-            for place, found in held_lms(function)
-            if (_is_left_to_dspy(found) if isinstance(found, dspy.Embedder) else uses_litellm(found))
-        ]
+        reasons += [f"{place}: {found.model}" for place, found in held_lms(function) if uses_litellm(found)]
     return list(dict.fromkeys(reasons))
 
 
@@ -101,20 +97,17 @@ def _origin(value: Any) -> str | None:
     return str(type(value).__module__)
 
 
-def uses_litellm(lm: dspy.BaseLM) -> bool:
-    """Whether a plain chat call of this LM would go through LiteLLM in a function."""
+def uses_litellm(model: dspy.BaseLM | dspy.Embedder) -> bool:
+    """Whether a plain chat call of an LM, or a hosted Embedder's request, would go through LiteLLM in a function."""
+    if isinstance(model, dspy.Embedder):
+        return apply_patch(HOSTED_EMBEDDINGS) is not None or not is_native(model.model, model.default_kwargs)
     apply_patch(OWN_LIMITS)
-    if not isinstance(lm, dspy.LM):
+    if not isinstance(model, dspy.LM):
         return False
     try:
-        return insides.uses_litellm(lm)
+        return insides.uses_litellm(model)
     except (ValueError, TypeError):  # no call of this LM can succeed either way
         return False
-
-
-def _is_left_to_dspy(embedder: dspy.Embedder) -> bool:
-    """Whether DSPy would send a hosted Embedder's requests, as it does through LiteLLM only."""
-    return apply_patch(HOSTED_EMBEDDINGS) is not None or not is_native(embedder.model, embedder.default_kwargs)
 
 
 def _held(value: Any, own: set[str], above: tuple[int, ...] = ()) -> Iterator[Any]:
