@@ -99,7 +99,7 @@ class Environment:
         settings = self.settings
         self._warn_of_unknown()
         has_base = bool(settings.api_base)
-        patch_dspy(self.telemetry.log, core_share=settings.core_share, fast=settings.fast, own_models=has_base)
+        patch_dspy(self.telemetry.log, core_share=settings.core_share, fast=settings.fast, gateway=has_base)
         # Lambda's disk is read-only, and DSPy's default of 1,000,000 entries in memory may take 5 GiB.
         dspy.configure_cache(enable_disk_cache=False, memory_max_entries=CACHE_ENTRIES)
         only, module = settings.program, settings.module

@@ -49,7 +49,7 @@ PRICES = Patch(
         Name(METADATA, "rate", "info key"),
     ),
 )
-PARALLEL = Patch(
+PARALLEL_REASONS = Patch(
     "the reasons of dspy.Parallel",
     "its bare Exception has no cause; without this, an outage counts as a program error, which is not retried",
     (Name(PARALLELIZER, "ParallelExecutor"),),
@@ -94,7 +94,16 @@ ADAPTER_MESSAGES = Patch(
     "without it DSPy warns, at the first fallback of a process, that a program passes such messages itself",
     (Name("dspy.clients._deprecation", "adapter_message_call", "lm messages"),),
 )
-READINGS = (ENGINES, PRICES, PARALLEL, ASYNCIFY_SLOTS, UNDEFINED_TYPES, OWN_SETTING, STREAM_PROGRESS, ADAPTER_MESSAGES)
+READINGS = (
+    ENGINES,
+    PRICES,
+    PARALLEL_REASONS,
+    ASYNCIFY_SLOTS,
+    UNDEFINED_TYPES,
+    OWN_SETTING,
+    STREAM_PROGRESS,
+    ADAPTER_MESSAGES,
+)
 
 
 def native_provider(lm: dspy.LM, *, asynchronous: bool) -> Any:
