@@ -51,7 +51,8 @@ class _BedrockModel(HostedModel):
         return _role.is_ready()
 
     def error(self, answer: Answer) -> Exception:
-        return error_of(answer.status, answer.headers, answer.body, model=self.name)
+        error: Exception = error_of(answer.status, answer.headers, answer.body, model=self.name)
+        return error
 
     def body(self, texts: list[str]) -> dict[str, Any]:
         """Return the model's own parameters."""
