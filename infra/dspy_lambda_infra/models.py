@@ -12,7 +12,8 @@ from dspy.utils.exceptions import LMError
 from dspy_lambda.config.schema import ModelSettings
 from dspy_lambda.dspy_patches.insides import has_price
 from dspy_lambda.models.bedrock.doors import Route, route
-from dspy_lambda_infra.artifact.litellm import held_lms, uses_litellm, without_gateways
+from dspy_lambda_infra.artifact.litellm import uses_litellm, without_gateways
+from dspy_lambda_infra.held_lms import held_lms
 from dspy_lambda_infra.project import Function, Project
 
 
