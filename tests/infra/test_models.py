@@ -1,5 +1,6 @@
 import pytest
 
+from dspy_lambda_infra.artifact.litellm import why_litellm
 from dspy_lambda_infra.models import function_models, unpriced
 from dspy_lambda_infra.project import load_project
 from tests.support import ECHO
@@ -66,6 +67,17 @@ def test_models_of_unknown_price_are_those_without_a_price_in_the_map_and_in_the
         "known": {"model": "bedrock-mantle-chat:openai.gpt-oss-120b"},
     }
     assert unpriced(*models_of(registry)) == ["models.registry.own"]
+
+
+def test_an_aliass_options_may_require_litellm_as_they_do_in_build(models_of):
+    found = models_of({"own": {"model": "azure/m", "api_base": "https://our.openai.azure.com"}})
+    assert why_litellm(*found) == ["models.registry.own: azure/m"]
+    assert [model.needs_litellm for model in function_models(*found)] == [True]
+
+
+def test_a_model_with_options_that_it_refuses_is_listed(models_of):
+    (model,) = function_models(*models_of({"own": {"model": "openai/o3", "temperature": 0.2}}))
+    assert (model.name, model.lm, model.needs_litellm) == ("openai/o3", None, False)
 
 
 @pytest.mark.parametrize(
