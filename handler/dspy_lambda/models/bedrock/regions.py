@@ -27,9 +27,6 @@ def region_in(url: str) -> str | None:
 
 
 def arn_region(model_id: str) -> str | None:
-    """Return the region of an inference profile's or a provisioned throughput's ARN; None for other ids.
-
-    Only that region's address serves it. A foundation model's ARN has a region as well.
-    """
+    """Return the region that an ARN names, whose address alone serves it; None for other ids."""
     parts = model_id.split(":", 5)
     return parts[3] or None if len(parts) == 6 and parts[0] == "arn" else None
