@@ -56,6 +56,7 @@ ELSEWHERE = {
         "__main__ behavior counts sending",
         "the server's parts: infra/model_server/test_server.py, infra/model_server/test_app.py",
     ),
+    "infra/dspy_lambda_infra/held_lms.py": "where a program may hold one: infra/artifact/test_litellm.py",
     "infra/dspy_lambda_infra/model_server/examples.py": "values in answers: infra/model_server/test_answers.py",
     **each(
         "infra/dspy_lambda_infra/model_server/wires",

@@ -99,7 +99,7 @@ class Environment:
         settings = self.settings
         self._warn_of_unknown()
         has_base = bool(settings.api_base)
-        patch_dspy(self.telemetry.log, core_share=settings.core_share, fast=settings.fast, own_models=has_base)
+        patch_dspy(self.telemetry.log, core_share=settings.core_share, fast=settings.fast, gateway=has_base)
         # Lambda's disk is read-only, and DSPy's default of 1,000,000 entries in memory may take 5 GiB.
         dspy.configure_cache(enable_disk_cache=False, memory_max_entries=CACHE_ENTRIES)
         only, module = settings.program, settings.module
@@ -201,14 +201,20 @@ class Environment:
         """
         self.keys.renew_refused()
         if time.time() - self._last_used > self.settings.idle_seconds:
-            for_embeddings: Any = sys.modules.get("dspy_lambda.dspy_patches.http_client")  # loaded with the first ones
-            closing = [*(lm.aclose for lm in self.models.values()), close_pools]
-            for close in (*closing, for_embeddings.aclose) if for_embeddings else closing:
-                try:
-                    runner.use_loop().run_until_complete(close())
-                except Exception as error:  # the next call opens new connections anyway
-                    self.telemetry.log("WARNING", "idle connections could not be closed", describe(error))
+            self.close_connections(runner)
         self._last_used = time.time()
+
+    def close_connections(self, runner: Runner) -> None:
+        """Close the connections of aliases' LMs, of LMs in code and of embeddings. No call may be running."""
+        closing = [*(lm.aclose for lm in self.models.values()), close_pools]
+        http_client: Any = sys.modules.get("dspy_lambda.dspy_patches.http_client")  # loaded with the first embeddings
+        if http_client is not None:
+            closing.append(http_client.aclose)
+        for close in closing:
+            try:
+                runner.use_loop().run_until_complete(close())
+            except Exception as error:  # the next call opens new connections anyway
+                self.telemetry.log("WARNING", "idle connections could not be closed", describe(error))
 
     def after_invocation(self, invocation: Invocation) -> None:
         """Restore what programs changed in the process, and replace the process if a resource is exhausted."""

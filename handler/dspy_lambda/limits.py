@@ -31,7 +31,7 @@ class ProcessLimitReached(LMRateLimitError):  # type: ignore[misc]
     """This process's own limit for a model is reached, not the provider's; programs see an ordinary rate limit."""
 
 
-class Limits(Protocol):
+class LimitSettings(Protocol):
     """A model's limits; None means that there is none."""
 
     @property
@@ -55,7 +55,7 @@ class ModelLimit:
     at once with the seconds until there is room.
     """
 
-    def __init__(self, settings: Limits) -> None:
+    def __init__(self, settings: LimitSettings) -> None:
         self._lock = threading.Lock()
         self._most = math.inf if settings.max_parallel_requests is None else settings.max_parallel_requests
         self._free = self._most

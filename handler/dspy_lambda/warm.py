@@ -17,7 +17,6 @@ from typing import Any
 import dspy
 
 from dspy_lambda.dspy_patches.insides import bare_request, native_provider
-from dspy_lambda.dspy_patches.own_models import close_pools
 from dspy_lambda.environment import Environment
 from dspy_lambda.secrets import renew
 
@@ -105,9 +104,7 @@ def _try_out(environment: Environment) -> None:
             loop.run_until_complete(dspy.LM.acall(nowhere, "?"))
         with contextlib.suppress(Exception):
             dspy.LM.__call__(nowhere, "?")
-        lm.close()
-        loop.run_until_complete(lm.aclose())
-    loop.run_until_complete(close_pools())
+    environment.close_connections(environment.runner)
 
 
 def after_restore(environment: Environment, secrets: tuple[str, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dspy_lambda.models.bedrock.doors import MANTLE
 from dspy_lambda.programs.interpreters import HOW_TO_GET_DENO
 from dspy_lambda.settings import Settings
 from dspy_lambda_infra.artifact.requirements import read_requirements
@@ -82,7 +83,7 @@ def _endpoints(project: Project, function: Function) -> list[str]:
     needed: dict[str, str] = {}
     for model in function_models(project, function):
         if model.route is not None:
-            host = "bedrock-mantle" if model.route.door in ("mantle-chat", "anthropic") else "bedrock-runtime"
+            host = "bedrock-mantle" if model.route.door in MANTLE else "bedrock-runtime"
             needed.setdefault(f"com.amazonaws.{model.region or 'REGION'}.{host}", model.place)
     return [
         f"lambda.vpc: {place} is called in the VPC, which needs the interface endpoint {endpoint} with private DNS "

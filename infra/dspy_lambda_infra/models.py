@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import dspy
-from dspy.utils.exceptions import LMError
 
 from dspy_lambda.config.schema import ModelSettings
 from dspy_lambda.dspy_patches.insides import has_price
+from dspy_lambda.errors import ConfigError
 from dspy_lambda.models.bedrock.doors import Route, route
-from dspy_lambda_infra.artifact.litellm import held_lms, uses_litellm, without_gateways
+from dspy_lambda_infra.artifact.litellm import alias_lms, uses_litellm, without_gateways
+from dspy_lambda_infra.held_lms import held_lms
 from dspy_lambda_infra.project import Function, Project
 
 
@@ -61,16 +62,13 @@ class Model:
     @property
     def needs_litellm(self) -> bool:
         """Whether a plain call of it would go through LiteLLM."""
-        if not isinstance(self.lm, dspy.BaseLM):
-            return self.lm is not None
         with without_gateways():
-            return uses_litellm(self.lm)
+            return self.lm is not None and uses_litellm(self.lm)
 
 
 def function_models(project: Project, function: Function) -> list[Model]:
     """Return a function's models, in order of first use: its aliases, and what its program holds itself."""
-    registry = project.config.models.registry
-    aliases = [_of_alias(alias, registry[alias]) for alias in project.aliases(function)]
+    aliases = [_of_alias(project, alias) for alias in project.aliases(function)]
     return [*aliases, *_held(function)]
 
 
@@ -79,10 +77,11 @@ def unpriced(project: Project, function: Function) -> list[str]:
     return [model.place for model in function_models(project, function) if not model.is_priced]
 
 
-def _of_alias(alias: str, settings: ModelSettings) -> Model:
+def _of_alias(project: Project, alias: str) -> Model:
+    settings = project.config.models.registry[alias]
     try:
-        lm = dspy.LM(settings.served_as, model_type=settings.model_type)
-    except (ValueError, LMError):
+        lm = alias_lms(project, [alias])[alias]
+    except ConfigError:
         lm = None
     return Model(f"models.registry.{alias}", settings.served_as, lm, settings)
 

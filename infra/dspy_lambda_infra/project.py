@@ -112,7 +112,7 @@ class Project:
 
     def aliases(self, function: Function) -> list[str]:
         """Return the aliases that a function's program may call, its own model's first."""
-        return self.config.aliases_of(function.name, function.program.more_models if function.program else ())
+        return self.config.aliases_of(function.name, function.program.constructor_models if function.program else ())
 
     def secrets(self, function: Function) -> dict[str, str]:
         """Map each secret variable of a function (its models' keys, its own secrets) to the location of its value.

@@ -3,6 +3,7 @@ import random
 
 import pytest
 
+from dspy_lambda.dspy_patches import http_client
 from dspy_lambda.warm import after_restore, before_snapshot, preconnect, warm
 from tests.support import AECHO, ECHO
 
@@ -48,6 +49,29 @@ def test_a_snapshot_has_no_connections_and_uses_no_network(serve, models):
     assert models.stats()["requests"] == before["requests"]
     after_restore(worker.environment, ())
     assert worker.post("/AEcho", {"question": "q"}).status == 200
+
+
+EMBEDS = """
+import dspy
+
+class Embeds(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = dspy.Embedder("openai/text-embedding-3-small", caching=False)
+        self.index = self.embed(["what the program searches"])
+
+    def forward(self, question: str) -> int:
+        return len(self.index)
+"""
+
+
+def test_a_snapshot_has_no_connections_of_embeddings_that_a_program_made_at_init(serve, models, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setenv("DSPY_LAMBDA_API_BASE", models.url)
+    worker = serve(EMBEDS)
+    assert http_client._made
+    before_snapshot(worker.environment)
+    assert not http_client._made
 
 
 def test_restored_environments_have_different_random_numbers(serve):

@@ -1,5 +1,6 @@
 import pytest
 
+from dspy_lambda_infra.artifact.litellm import why_litellm
 from dspy_lambda_infra.models import function_models, unpriced
 from dspy_lambda_infra.project import load_project
 from tests.support import ECHO
@@ -66,6 +67,26 @@ def test_models_of_unknown_price_are_those_without_a_price_in_the_map_and_in_the
         "known": {"model": "bedrock-mantle-chat:openai.gpt-oss-120b"},
     }
     assert unpriced(*models_of(registry)) == ["models.registry.own"]
+
+
+def test_an_aliass_options_may_require_litellm_as_they_do_in_build(models_of):
+    found = models_of({"own": {"model": "azure/m", "api_base": "https://our.openai.azure.com"}})
+    assert why_litellm(*found) == ["models.registry.own: azure/m"]
+    assert [model.needs_litellm for model in function_models(*found)] == [True]
+
+
+def test_a_model_with_options_that_it_refuses_is_listed(models_of):
+    (model,) = function_models(*models_of({"own": {"model": "openai/o3", "temperature": 0.2}}))
+    assert (model.name, model.lm, model.needs_litellm) == ("openai/o3", None, False)
+
+
+@pytest.mark.parametrize(
+    ("model", "needed"), [("bedrock/amazon.titan-embed-text-v2:0", False), ("voyage/voyage-3", True)]
+)
+def test_a_held_embedder_needs_litellm_only_if_dspy_sends_its_requests(models_of, model, needed):
+    held = ECHO.replace("super().__init__()", f"super().__init__()\n        self.embed = dspy.Embedder({model!r})")
+    found = function_models(*models_of({"own": {"model": "openai/gpt-4.1-nano"}}, held))
+    assert [model.needs_litellm for model in found] == [False, needed]
 
 
 def test_a_native_door_needs_no_litellm_and_another_provider_does(models_of):

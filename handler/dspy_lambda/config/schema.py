@@ -41,9 +41,7 @@ class PartialSection(Section):
 class Guardrail(Section):
     """A Bedrock guardrail, by its id or ARN and its version: a number, or DRAFT."""
 
-    id: Annotated[
-        str, Field(pattern=r"^([a-z0-9]{1,64}|arn:aws[a-z-]*:bedrock:[a-z0-9-]+:[0-9]{12}:guardrail/[a-z0-9]+)$")
-    ]
+    id: Annotated[str, Field(pattern=_GUARDRAIL)]
     version: Annotated[str, BeforeValidator(_text), Field(pattern=r"^([1-9][0-9]{0,7}|DRAFT)$")]
 
 

@@ -8,15 +8,15 @@ from typing import Any
 
 from dspy_lambda.dspy_patches.insides import EXECUTION, METADATA, bedrock_info
 from dspy_lambda.dspy_patches.patch import Function, Name, Patch
+from dspy_lambda.models.bedrock.doors import PROVIDERS
 
-_PROVIDERS = {"bedrock", "bedrock-chat", "bedrock-mantle-chat", "bedrock-anthropic"}
 # The Region of the LM whose answer is being priced, if its alias has one.
 _REGION: ContextVar[str | None] = ContextVar("dspy_lambda_region", default=None)
 
 
 def _by_all_names(model_info: Function) -> Function:
     def find(provider: str, model: str, *, namespaces: Any = None) -> Any:
-        if provider not in _PROVIDERS:
+        if provider not in PROVIDERS:
             return model_info(provider, model, namespaces=namespaces)
         return bedrock_info(provider, model, _REGION.get() or os.environ.get("AWS_REGION"))
 

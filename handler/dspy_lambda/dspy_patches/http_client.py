@@ -9,6 +9,7 @@ import asyncio
 import functools
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from dspy_lambda.dspy_patches.insides import HTTP
@@ -54,24 +55,39 @@ class Answer(NamedTuple):
         return next((value for key, value in self.headers if key.lower() == name), None)
 
 
-def post(request: Request) -> Answer:
+ErrorOf = Callable[[Answer], Exception]
+
+
+def http_error(answer: Answer) -> Exception:
+    """Return the error for an answer's status, with the start of its body."""
+    from dspy._vendor.lm15.errors import map_http_error
+
+    message = answer.body.decode("utf-8", "replace").strip()[:_MESSAGE_LENGTH]
+    error: Exception = map_http_error(answer.status, message or f"HTTP {answer.status}")
+    return error
+
+
+def post(request: Request, error_of: ErrorOf = http_error) -> Answer:
     """Send a request from a thread.
+
+    Args:
+        error_of: returns the LM15Error for an answer that is not 200.
 
     Raises:
         LM15Error: The provider refused it, or could not be reached.
     """
     try:
         with _client().stream(_transport_request(request)) as response:
-            return _checked(Answer(response.status, response.headers, response.read()))
+            return _checked(Answer(response.status, response.headers, response.read()), error_of)
     except _transport_error() as error:
         raise _unreachable(error) from error
 
 
-async def apost(request: Request) -> Answer:
+async def apost(request: Request, error_of: ErrorOf = http_error) -> Answer:
     """Send a request on the loop, as `post` does."""
     try:
         async with _async_client().stream(_transport_request(request)) as response:
-            return _checked(Answer(response.status, response.headers, await response.read()))
+            return _checked(Answer(response.status, response.headers, await response.read()), error_of)
     except _transport_error() as error:
         raise _unreachable(error) from error
 
@@ -133,13 +149,11 @@ def _unreachable(error: Exception) -> Exception:
     return unreachable
 
 
-def _checked(answer: Answer) -> Answer:
+def _checked(answer: Answer, error_of: ErrorOf) -> Answer:
     if answer.status == 200:
         return answer
-    from dspy._vendor.lm15.errors import map_http_error
     from dspy._vendor.lm15.providers.base import _attach_retry_after
 
-    message = answer.body.decode("utf-8", "replace").strip()[:_MESSAGE_LENGTH]
-    error = map_http_error(answer.status, message or f"HTTP {answer.status}")
+    error = error_of(answer)
     _attach_retry_after(error, answer.headers)
     raise error

@@ -12,7 +12,7 @@ from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from dspy_lambda.dspy_patches.patch import Name, Patch, apply_patch
-from dspy_lambda.models.bedrock.doors import route
+from dspy_lambda.models.bedrock.doors import PROVIDERS, route
 
 if TYPE_CHECKING:
     import dspy
@@ -49,7 +49,7 @@ PRICES = Patch(
         Name(METADATA, "rate", "info key"),
     ),
 )
-PARALLEL = Patch(
+PARALLEL_REASONS = Patch(
     "the reasons of dspy.Parallel",
     "its bare Exception has no cause; without this, an outage counts as a program error, which is not retried",
     (Name(PARALLELIZER, "ParallelExecutor"),),
@@ -94,7 +94,16 @@ ADAPTER_MESSAGES = Patch(
     "without it DSPy warns, at the first fallback of a process, that a program passes such messages itself",
     (Name("dspy.clients._deprecation", "adapter_message_call", "lm messages"),),
 )
-READINGS = (ENGINES, PRICES, PARALLEL, ASYNCIFY_SLOTS, UNDEFINED_TYPES, OWN_SETTING, STREAM_PROGRESS, ADAPTER_MESSAGES)
+READINGS = (
+    ENGINES,
+    PRICES,
+    PARALLEL_REASONS,
+    ASYNCIFY_SLOTS,
+    UNDEFINED_TYPES,
+    OWN_SETTING,
+    STREAM_PROGRESS,
+    ADAPTER_MESSAGES,
+)
 
 
 def native_provider(lm: dspy.LM, *, asynchronous: bool) -> Any:
@@ -175,8 +184,7 @@ def price_info(lm: dspy.LM, region: str | None) -> dict[str, Any]:
     from dspy.clients.model_metadata import model_info
 
     if (found := route(lm.model)) is not None:
-        provider = "bedrock" if found.door == "converse" else f"bedrock-{found.door}"
-        return bedrock_info(provider, found.model_id, region)
+        return bedrock_info(found.provider, found.model_id, region)
     try:
         resolved = resolve(lm)
         info: dict[str, Any] = model_info(resolved.provider, resolved.model)
@@ -210,13 +218,18 @@ def priced_providers() -> set[str]:
 
 
 @functools.cache
-def input_price(provider: str, model: str) -> float | None:
-    """Return a model's price per input token in USD, or None if DSPy's price map does not have it."""
+def input_price(provider: str, model: str, region: str | None) -> float | None:
+    """Return a model's price per input token in USD, or None if DSPy's price map does not have it.
+
+    Args:
+        region: where a model on Bedrock is called.
+    """
     if apply_patch(PRICES):
         return None
     from dspy.clients.model_metadata import model_info, rate
 
-    price: float | None = rate(model_info(provider, model), "input_cost_per_token")
+    info = bedrock_info(provider, model, region) if provider in PROVIDERS else model_info(provider, model)
+    price: float | None = rate(info, "input_cost_per_token")
     return price
 
 

@@ -75,7 +75,7 @@ def history_patch(receive: Callable[[Any, dict[str, Any]], None]) -> Patch:
     )
 
 
-# Programs' own LMs.
+# A gateway.
 
 
 def _init_with_base(original: Function) -> Function:
@@ -87,7 +87,7 @@ def _init_with_base(original: Function) -> Function:
     return init
 
 
-OWN_MODELS = Patch(
+GATEWAY = Patch(
     "DSPY_LAMBDA_API_BASE for every dspy.LM",
     "LMs that programs create also send their calls to this gateway or mock instead of their provider",
     (Name("dspy.clients.lm", "LM.__init__", "self model ...", wrap=_init_with_base),),

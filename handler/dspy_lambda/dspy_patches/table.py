@@ -8,7 +8,7 @@ from dspy_lambda.dspy_patches.deno import DENO_COMMAND, DENO_ENVIRONMENT
 from dspy_lambda.dspy_patches.insides import READINGS
 from dspy_lambda.dspy_patches.own_models import OWN
 from dspy_lambda.dspy_patches.patch import Patch, apply_patches
-from dspy_lambda.dspy_patches.replacements import BEST_OF, FOR_SPEED, NO_BARS, OWN_MODELS, history_patch
+from dspy_lambda.dspy_patches.replacements import BEST_OF, FOR_SPEED, GATEWAY, NO_BARS, history_patch
 from dspy_lambda.history import record
 from dspy_lambda.models.bedrock import patches as bedrock
 from dspy_lambda.models.embeddings import HOSTED_EMBEDDINGS
@@ -21,7 +21,7 @@ PATCHES: tuple[Patch, ...] = (
     *BEST_OF,
     NO_BARS,
     bedrock.BEDROCK,
-    OWN_MODELS,
+    GATEWAY,
     *OWN,
     DENO_ENVIRONMENT,
     *READINGS,
@@ -31,18 +31,18 @@ PATCHES: tuple[Patch, ...] = (
 )
 
 
-def patch_dspy(log: Log, *, core_share: float, fast: bool, own_models: bool) -> None:
+def patch_dspy(log: Log, *, core_share: float, fast: bool, gateway: bool) -> None:
     """Apply all patches, and log one warning that names those that do not fit this DSPy.
 
     Args:
         log: called with level, message and fields.
         core_share: the function's share of a core; with a smaller share, answers may be later.
         fast: whether to apply patches that only save time.
-        own_models: whether to send the calls of all LMs to `DSPY_LAMBDA_API_BASE`.
+        gateway: whether to send the calls of all LMs to `DSPY_LAMBDA_API_BASE`.
     """
     provider_bounds.scale_to_core_share(core_share)
     wanted = (patch for patch in PATCHES if fast or not patch.is_for_speed)
-    if left_out := apply_patches(patch for patch in wanted if own_models or patch is not OWN_MODELS):
+    if left_out := apply_patches(patch for patch in wanted if gateway or patch is not GATEWAY):
         log("WARNING", "DSPy has changed; left out the patches that no longer apply", {"left_out": left_out})
 
 

@@ -51,7 +51,7 @@ class ModelPool(dict[str, ProgramLM]):
         found = list(programs)
         seconds = (self._config.lambda_.function(program.name).timeout_seconds for program in found)
         self._no_call.seconds = max(seconds, default=_USUAL_SECONDS)
-        used = {alias for p in found for alias in self._config.aliases_of(p.name, p.more_models)}
+        used = {alias for p in found for alias in self._config.aliases_of(p.name, p.constructor_models)}
         for alias, lm in self._made(used).items():
             # Programs may have received their LMs when they were created, before other code set the key.
             self.setdefault(alias, lm).kwargs = lm.kwargs

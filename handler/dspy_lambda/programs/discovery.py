@@ -237,8 +237,8 @@ def _load_class(
     except BaseException as error:
         return _failed(name, file, config, error)
     model, adapter = config.model_alias(name), config.adapter_name(name)
-    more = tuple(dict.fromkeys(arguments.aliases))
-    return Program(name, file.module, model, instance, entry, schemas, copier, more, adapter, predictors)
+    constructor_models = tuple(dict.fromkeys(arguments.aliases))
+    return Program(name, file.module, model, instance, entry, schemas, copier, constructor_models, adapter, predictors)
 
 
 def _predictor_models(program: str, instance: dspy.Module, copier: Copier, config: Config) -> dict[int, str]:

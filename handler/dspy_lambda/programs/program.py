@@ -45,7 +45,7 @@ class Program:
 
     Attributes:
         model: the alias of its model.
-        more_models: the aliases of the LMs that its constructor got.
+        constructor_models: the aliases of the LMs that its constructor got.
         adapter: the adapter of its calls; None for DSPy's default.
         predictor_models: the aliases of predictors with a model of their own, by the predictor's `id`.
     """
@@ -57,7 +57,7 @@ class Program:
     entry: Entry
     schemas: Schemas
     copier: Copier
-    more_models: tuple[str, ...] = ()
+    constructor_models: tuple[str, ...] = ()
     adapter: AdapterName | None = None
     predictor_models: Mapping[int, str] = field(default_factory=dict, compare=False)
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from dspy_lambda.models.bedrock.doors import MANTLE
 from dspy_lambda.models.bedrock.profiles import split_arn, split_profile
 from dspy_lambda_infra.deploy.account import open_session
 from dspy_lambda_infra.models import Model, function_models
@@ -78,7 +79,7 @@ def _access(model: Model, region: str | None, unavailable: str) -> Access:
     model_id = model.route.model_id
     if unavailable:
         return Access(model.place, model_id, region, "unknown", f"not asked: {unavailable}")
-    if model.route.door in ("mantle-chat", "anthropic"):
+    if model.route.door in MANTLE:
         reason = "not asked: Bedrock describes no models of its Mantle endpoint"
         return Access(model.place, model_id, region, "unknown", reason)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dspy_lambda.models.bedrock.doors import MANTLE
 from dspy_lambda.models.bedrock.profiles import split_arn, split_profile
 from dspy_lambda_infra.models import Model, function_models
 from dspy_lambda_infra.project import Function, Project
@@ -33,7 +34,7 @@ def _statements(model: Model) -> list[Statement]:
     if model.route is None:
         return []
     region = model.region or "${AWS::Region}"
-    if model.route.door in ("mantle-chat", "anthropic"):
+    if model.route.door in MANTLE:
         # Mantle authorizes by project, not by model; requests that name no project use the account's default one.
         # https://docs.aws.amazon.com/service-authorization/latest/reference/list_bedrock-mantle.html
         project = f"arn:${{AWS::Partition}}:bedrock-mantle:{region}:${{AWS::AccountId}}:project/*"

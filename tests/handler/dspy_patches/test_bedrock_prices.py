@@ -48,3 +48,18 @@ def test_a_call_is_priced_in_the_region_of_its_alias(
 )
 def test_whether_a_bedrock_model_has_a_price_is_known_for_every_door(model, is_known):
     assert insides.has_price(dspy.LM(model)) == is_known
+
+
+# USD per million tokens, of DSPy 3.4.1's price map.
+@pytest.mark.parametrize(
+    ("model", "region", "price"),
+    [
+        ("amazon.titan-embed-text-v2:0", "us-east-1", 0.02),
+        ("amazon.titan-embed-text-v2:0", "us-gov-west-1", 0.2),
+        ("eu.amazon.titan-embed-text-v2:0", "eu-west-1", 0.02),
+        ("amazon.unknown", "us-east-1", None),
+    ],
+)
+def test_embeddings_are_priced_by_all_names_in_their_region(model, region, price):
+    found = insides.input_price("bedrock", model, region)
+    assert found == (None if price is None else pytest.approx(price / 1e6))

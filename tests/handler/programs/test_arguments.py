@@ -44,7 +44,9 @@ def load(make_project):
             return failed["Team"].error
         program = programs["Team"]
         given = program.instance.given
-        return {n: v.model if isinstance(v, ProgramLM) else v for n, v in given.items()}, list(program.more_models)
+        return {n: v.model if isinstance(v, ProgramLM) else v for n, v in given.items()}, list(
+            program.constructor_models
+        )
 
     return run
 

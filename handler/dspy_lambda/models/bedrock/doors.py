@@ -19,6 +19,8 @@ _SPELLED = {
     "bedrock-mantle-chat": "mantle-chat",
     "bedrock-anthropic": "anthropic",
 }
+PROVIDERS = frozenset({"bedrock", *_SPELLED})  # DSPy's provider ids of the doors; Converse is `bedrock`
+MANTLE: tuple[Door, ...] = ("mantle-chat", "anthropic")  # the doors of the bedrock-mantle endpoint, not bedrock-runtime
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,11 @@ class Route:
     door: Door
     model_id: str
     reason: str
+
+    @property
+    def provider(self) -> str:
+        """DSPy's provider id, one of PROVIDERS."""
+        return "bedrock" if self.door == "converse" else f"bedrock-{self.door}"
 
 
 def route(model: str, *, guarded: bool = False) -> Route | None:

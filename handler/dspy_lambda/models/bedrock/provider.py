@@ -38,16 +38,16 @@ from dspy_lambda.models.bedrock.converse.answer import response_of
 from dspy_lambda.models.bedrock.converse.request import body_of
 from dspy_lambda.models.bedrock.converse.stream import ConverseStream
 from dspy_lambda.models.bedrock.errors import error_of
-from dspy_lambda.models.bedrock.regions import arn_region
+from dspy_lambda.models.bedrock.prices import NAMESPACES
+from dspy_lambda.models.bedrock.regions import address, arn_region
 from dspy_lambda.models.bedrock.signing import authorized, model_path
 
-# The names under which DSPy's price map lists Bedrock's models.
-NAMESPACES = ("bedrock_converse", "bedrock", "bedrock_mantle")
+_NAMESPACES = NAMESPACES["bedrock"]
 _SERVICE = "bedrock"
 _ACCESS = dataclasses.replace(
     BEDROCK_CHAT,
     provider="bedrock",
-    host=dataclasses.replace(BEDROCK_CHAT.host, base_url="https://bedrock-runtime.{region}.amazonaws.com"),
+    host=dataclasses.replace(BEDROCK_CHAT.host, base_url=address("converse", "{region}")),
 )
 # What a chat request may contain before it becomes a Converse request.
 _COMPAT = OpenAIChatCompat(thinking_format="reasoning_effort", cache_control="openai", json_schema="send")
@@ -56,12 +56,12 @@ _COMPAT = OpenAIChatCompat(thinking_format="reasoning_effort", cache_control="op
 def register() -> None:
     """Make `bedrock/` a native provider for every `dspy.LM` created from now on; the patch `ENGINE` calls it."""
     definition = ProviderDefinition("bedrock", "openai-chat", ConverseLM, AsyncConverseLM, _ACCESS, compat=_COMPAT)
-    register_provider(definition, metadata_namespaces=NAMESPACES)
+    register_provider(definition, metadata_namespaces=_NAMESPACES)
 
 
 @functools.cache
 def _takes_schemas(model: str) -> bool:
-    info: dict[str, Any] = model_info("bedrock", model, namespaces=NAMESPACES)
+    info: dict[str, Any] = model_info("bedrock", model, namespaces=_NAMESPACES)
     return info.get("supports_native_structured_output") is True
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from dspy_lambda.models.bedrock.doors import Door
+from dspy_lambda.models.bedrock.doors import MANTLE, Door
 
 # Also behind a VPC endpoint's own name: vpce-1-2.bedrock-runtime.eu-west-1.vpce.amazonaws.com
 _HOST = re.compile(r"(?:^|[/.])bedrock-(?:runtime|mantle)(?:-fips)?\.([a-z]{2}(?:-[a-z]+)+-[0-9])\.")
@@ -15,9 +15,9 @@ def address(door: Door, region: str) -> str:
 
     https://docs.aws.amazon.com/general/latest/gr/bedrock.html
     """
-    if door in ("converse", "chat"):
-        return f"https://bedrock-runtime.{region}.amazonaws.com"
-    return f"https://bedrock-mantle.{region}.api.aws"
+    if door in MANTLE:
+        return f"https://bedrock-mantle.{region}.api.aws"
+    return f"https://bedrock-runtime.{region}.amazonaws.com"
 
 
 def region_in(url: str) -> str | None:
@@ -27,9 +27,6 @@ def region_in(url: str) -> str | None:
 
 
 def arn_region(model_id: str) -> str | None:
-    """Return the region of an inference profile's or a provisioned throughput's ARN; None for other ids.
-
-    Only that region's address serves it. A foundation model's ARN has a region as well.
-    """
+    """Return the region that an ARN names, whose address alone serves it; None for other ids."""
     parts = model_id.split(":", 5)
     return parts[3] or None if len(parts) == 6 and parts[0] == "arn" else None

@@ -15,6 +15,7 @@ from pydantic_core import to_json
 from dspy_lambda.dspy_patches.http_client import Answer, Request
 from dspy_lambda.dspy_patches.lm15 import BEDROCK_CHAT, utc_now
 from dspy_lambda.models.bedrock.credentials import RoleCredentials
+from dspy_lambda.models.bedrock.errors import error_of
 from dspy_lambda.models.bedrock.regions import address
 from dspy_lambda.models.bedrock.signing import authorized, model_path
 from dspy_lambda.models.embeddings.hosted import HostedModel, Vectors, first_of, parsed
@@ -27,8 +28,12 @@ _TOKENS = "x-amzn-bedrock-input-token-count"
 class _BedrockModel(HostedModel):
     provider = "bedrock"
 
+    def __init__(self, name: str, options: Mapping[str, Any]) -> None:
+        super().__init__(name, options)
+        self.region = options.get("aws_region_name") or first_of("AWS_REGION", "AWS_DEFAULT_REGION")
+
     def request(self, texts: list[str]) -> Request:
-        region = self.options.get("aws_region_name") or first_of("AWS_REGION", "AWS_DEFAULT_REGION")
+        region = self.region
         if not region:
             raise LMNotConfiguredError(
                 "No region for Bedrock's embeddings: set AWS_REGION, or pass aws_region_name to dspy.Embedder.",
@@ -44,6 +49,10 @@ class _BedrockModel(HostedModel):
 
     def is_ready(self) -> bool:
         return _role.is_ready()
+
+    def error(self, answer: Answer) -> Exception:
+        error: Exception = error_of(answer.status, answer.headers, answer.body, model=self.name)
+        return error
 
     def body(self, texts: list[str]) -> dict[str, Any]:
         """Return the model's own parameters."""

@@ -113,7 +113,7 @@ async def _acall(hosted: HostedModel, texts: list[str]) -> Vectors:
 @check_attempt
 def _send(hosted: HostedModel, texts: list[str]) -> Vectors:
     with error_boundary(hosted.name, provider=hosted.provider):
-        return hosted.vectors(post(hosted.request(texts)), texts)
+        return hosted.vectors(post(hosted.request(texts), hosted.error), texts)
 
 
 @bound_attempt_on_loop
@@ -121,12 +121,12 @@ async def _asend(hosted: HostedModel, texts: list[str]) -> Vectors:
     with error_boundary(hosted.name, provider=hosted.provider):
         build = hosted.request
         request = build(texts) if hosted.is_ready() else await asyncio.to_thread(build, texts)
-        return hosted.vectors(await apost(request), texts)
+        return hosted.vectors(await apost(request, hosted.error), texts)
 
 
 def _counted(hosted: HostedModel, found: Vectors) -> Vectors:
     if (usage := usage_of(hosted)) is not None:
-        price = input_price(hosted.provider, hosted.name)
+        price = input_price(hosted.provider, hosted.name, hosted.region)
         cost = None if price is None or found.tokens is None else price * found.tokens
         usage.add_embeddings(found.tokens or 0, cost)
     return found

@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 from dspy.utils.exceptions import LMProviderError
 from pydantic_core import from_json
 
-from dspy_lambda.dspy_patches.http_client import Answer, Request
-
-_RETRIES = 3  # the default of dspy.LM
+from dspy_lambda.dspy_patches.http_client import Answer, Request, http_error
+from dspy_lambda.models.registry import RETRIES
 
 
 class Vectors(NamedTuple):
@@ -27,16 +26,18 @@ class HostedModel:
     Attributes:
         provider, name: as in DSPy's price map.
         most_texts: how many texts fit into one request.
+        region: where a model on Bedrock is called, which its price depends on.
         kwargs: the key, which log texts must not quote, and the timeout.
     """
 
     provider: str
     most_texts: int
+    region: str | None = None
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
         self.name = name
         self.options = options
-        self.num_retries: int = _RETRIES if options.get("num_retries") is None else options["num_retries"]
+        self.num_retries: int = RETRIES if options.get("num_retries") is None else options["num_retries"]
         self.kwargs = {key: options[key] for key in ("api_key", "timeout") if options.get(key) is not None}
 
     def request(self, texts: list[str]) -> Request:
@@ -54,6 +55,10 @@ class HostedModel:
     def read(self, answer: Answer) -> Vectors:
         """Read an answer; any exception means that it is not one."""
         raise NotImplementedError
+
+    def error(self, answer: Answer) -> Exception:
+        """Return the error for an answer that is not 200."""
+        return http_error(answer)
 
     def vectors(self, answer: Answer, texts: list[str]) -> Vectors:
         """Read the answer to these texts.

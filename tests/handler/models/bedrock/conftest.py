@@ -15,7 +15,7 @@ from tests.handler.models.bedrock.bedrock_server import BedrockServer
 def _bedrock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Patch DSPy as a function does, and start with the credentials of a role and none of the developer's."""
     left_out: list[object] = []
-    patch_dspy(lambda *log: left_out.append(log), core_share=1, fast=True, own_models=False)
+    patch_dspy(lambda *log: left_out.append(log), core_share=1, fast=True, gateway=False)
     assert not left_out
     for name in ("AWS_BEARER_TOKEN_BEDROCK", "AWS_PROFILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_REGION"):
         monkeypatch.delenv(name, raising=False)

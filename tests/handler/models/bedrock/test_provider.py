@@ -297,7 +297,7 @@ import asyncio, sys
 for name in ("litellm", "boto3", "botocore"):
     sys.modules[name] = None
 from dspy_lambda.dspy_patches.table import patch_dspy
-patch_dspy(print, core_share=1, fast=True, own_models=False)
+patch_dspy(print, core_share=1, fast=True, gateway=False)
 import dspy
 class Discarded:
     async def send(self, chunk): pass

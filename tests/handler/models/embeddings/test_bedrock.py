@@ -2,7 +2,7 @@ import asyncio
 
 import dspy
 import pytest
-from dspy.utils.exceptions import LMAuthError, LMNotConfiguredError
+from dspy.utils.exceptions import LMAuthError, LMNotConfiguredError, LMRateLimitError, LMServerError
 
 from dspy_lambda.models.embeddings.bedrock import bedrock_model
 
@@ -85,10 +85,24 @@ def test_a_missing_region_is_named(monkeypatch):
         dspy.Embedder(TITAN, caching=False)("a")
 
 
-def test_denied_access_is_an_auth_error(provider):
+@pytest.mark.parametrize("on_loop", [False, True])
+def test_denied_access_names_the_role_instead_of_a_key_to_pass(provider, on_loop):
     provider.answer = lambda _: (403, {}, {"message": "not authorized to perform: bedrock:InvokeModel"})
-    with pytest.raises(LMAuthError, match="bedrock:InvokeModel"):
-        dspy.Embedder(TITAN, caching=False)("a")
+    embedder = dspy.Embedder(TITAN, caching=False)
+    with pytest.raises(LMAuthError, match="bedrock:InvokeModel") as raised:
+        asyncio.run(embedder.acall(["a"])) if on_loop else embedder("a")
+    assert "the function's role needs this action" in str(raised.value)
+    assert "api_key" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "error"),
+    [(400, "ServiceQuotaExceededException", LMRateLimitError), (424, "ModelErrorException", LMServerError)],
+)
+def test_errors_are_those_of_bedrock_whatever_their_status(provider, status, kind, error):
+    provider.answer = lambda _: (status, {"x-amzn-ErrorType": kind}, {"message": "m"})
+    with pytest.raises(error):
+        dspy.Embedder(TITAN, caching=False, num_retries=0)("a")
 
 
 def test_a_bedrock_api_key_is_preferred_to_the_role(provider, monkeypatch):

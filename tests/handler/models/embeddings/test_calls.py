@@ -136,6 +136,16 @@ def test_the_cost_of_unreported_tokens_is_unknown(provider, run, call):
     }
 
 
+def test_embeddings_on_bedrock_cost_what_they_do_in_their_region(provider, call, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "k")
+    monkeypatch.setenv("DSPY_LAMBDA_API_BASE", provider.url)
+    provider.answer = lambda _: {"embedding": [1.0], "inputTextTokenCount": 3}
+    options = {"aws_region_name": "us-gov-west-1", "caching": False}
+    dspy.Embedder("bedrock/amazon.titan-embed-text-v2:0", **options)("a")
+    assert call.usage.fields()["cost_usd"] == 6e-07  # 0.2 USD per million; elsewhere a tenth
+
+
 def test_litellm_is_never_imported(provider):
     script = f"""
 import asyncio, sys, dspy
