@@ -160,6 +160,17 @@ def test_a_prompt_cache_puts_cache_points(bedrock):
     assert body["system"][-1] == {"cachePoint": {"type": "default"}}
 
 
+@pytest.mark.parametrize(
+    "model", ["us.anthropic.claude-opus-4-7", "jp.anthropic.claude-opus-4-8", "converse/anthropic.claude-opus-5"]
+)
+def test_a_model_that_refuses_a_temperature_gets_none(bedrock, model):
+    bedrock.answer = lambda _: converse(MARKED)
+    with dspy.context(lm=lm(bedrock, f"bedrock/{model}", temperature=0.3, max_tokens=9)):
+        best = dspy.BestOfN(dspy.Predict("question -> answer"), N=2, reward_fn=lambda *_: 0.0, threshold=1.0)
+        best(question="q")  # with a temperature of 1
+    assert [body["inferenceConfig"] for body in bodies(bedrock)] == [{"maxTokens": 9}] * 2
+
+
 def test_a_guardrail_and_other_options_of_converse_are_sent(bedrock):
     guardrail = {"guardrailIdentifier": "abc", "guardrailVersion": "1"}
     model = lm(

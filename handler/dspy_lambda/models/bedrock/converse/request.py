@@ -9,18 +9,27 @@ from dspy.lm15 import FunctionTool, Request, UnsupportedFeatureError
 
 from dspy_lambda.dspy_patches.lm15 import adapt, parts_to_text
 from dspy_lambda.models.bedrock.converse.content import PROVIDER, Block, checked_tool_name, messages_of
-from dspy_lambda.models.bedrock.converse.options import NO_FIELD, is_thinking, thinking_budget, vendor_fields
+from dspy_lambda.models.bedrock.converse.options import (
+    NO_FIELD,
+    is_at_full_effort,
+    is_thinking,
+    takes_one_of_both,
+    takes_system,
+    thinking_budget,
+    vendor_fields,
+)
 
 _OPENAIS = ("logit_bias", "metadata")  # options of OpenAI's that lm15 passes on, and that no model on Converse takes
 _TIERS = ("priority", "default", "flex", "reserved")
 
 
-def body_of(request: Request, model: str, *, takes_schemas: bool) -> dict[str, Any]:
+def body_of(request: Request, model: str, *, takes_schemas: bool, takes_sampling: bool = True) -> dict[str, Any]:
     """Return the JSON body of a request.
 
     Args:
         model: its id at Bedrock.
         takes_schemas: whether the model's answers can be held to a JSON schema.
+        takes_sampling: whether the model takes a temperature, for example; newer ones refuse it, even the default.
 
     Raises:
         UnsupportedFeatureError: it contains what Converse cannot carry.
@@ -33,8 +42,11 @@ def body_of(request: Request, model: str, *, takes_schemas: bool) -> dict[str, A
     body: dict[str, Any] = {"messages": messages}
     if request.system:
         system = request.system if isinstance(request.system, str) else parts_to_text(request.system, provider=PROVIDER)
-        if system.strip():
+        if system.strip() and takes_system(model):
             body["system"] = [{"text": system}]
+        elif system.strip():
+            messages[0]["content"].insert(0, {"text": system})
+            adapt("system", "client_side", "this model takes no system text; the first message begins with it")
     fields = vendor_fields(model, request.config)
     fields |= extra.pop("additionalModelRequestFields", {})
     if "thinking" in extra:
@@ -43,6 +55,7 @@ def body_of(request: Request, model: str, *, takes_schemas: bool) -> dict[str, A
         body["inferenceConfig"] = inference
     if tools := _tools(request, messages):
         body["toolConfig"] = tools
+    _drop_what_sampling_excludes(body, fields, model, takes_sampling)
     if is_thinking(fields):
         _drop_what_thinking_excludes(body, fields)
     if point and until is None:
@@ -117,6 +130,25 @@ def _spec(name: str, description: str | None, parameters: Any) -> Block:
 def _used(messages: list[Block]) -> list[str]:
     blocks = [block for message in messages for block in message["content"]]
     return list(dict.fromkeys(block["toolUse"]["name"] for block in blocks if "toolUse" in block))
+
+
+def _drop_what_sampling_excludes(
+    body: dict[str, Any], fields: dict[str, Any], model: str, takes_sampling: bool
+) -> None:
+    """Leave out how to sample where a model refuses it, or refuses two ways at once, instead of failing."""
+    inference = body.get("inferenceConfig", {})
+    dropped, reason = [(inference, "temperature"), (inference, "topP"), (fields, "top_k")], "this model refuses it"
+    if is_at_full_effort(fields):
+        dropped, reason = [(inference, name) for name in ("maxTokens", "temperature", "topP")], "not at high effort"
+        dropped.append((fields, "inferenceConfig"))
+    elif takes_sampling:
+        both = "temperature" in inference and takes_one_of_both(model)
+        dropped, reason = [(inference, "topP")] if both else [], "this model takes a temperature or top_p, not both"
+    for options, name in dropped:
+        if name in options:
+            adapt(f"config.{name}", "dropped", reason, asked=options.pop(name), provider=PROVIDER)
+    if "inferenceConfig" in body and not inference:
+        del body["inferenceConfig"]
 
 
 def _drop_what_thinking_excludes(body: dict[str, Any], fields: dict[str, Any]) -> None:
