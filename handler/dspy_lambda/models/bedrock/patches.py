@@ -72,6 +72,23 @@ def _route_models(original: Function) -> Function:
     return init
 
 
+def _save_region(original: Function) -> Function:
+    """Wrap `LM.dump_state`: DSPy drops the address when it loads a program, and with it would go the region."""
+
+    def dump(lm: Any) -> Any:
+        state = original(lm)
+        if isinstance(state.get("api_base"), _Address):
+            from dspy_lambda.models.bedrock.regions import address
+
+            region, found = state["api_base"].region, route(lm.model)
+            state[_REGION] = region
+            if found is not None and str(state["api_base"]) == address(found.door, region):
+                del state["api_base"]
+        return state
+
+    return dump
+
+
 def _named(model: str, found: Route, guarded: bool) -> str:
     """Return the name that selects a model's door and under which DSPy's catalog knows what the model can do."""
     if found.door != "converse":
@@ -157,7 +174,10 @@ def _register() -> None:
 BEDROCK = Patch(
     "models on Amazon Bedrock",
     "they are called by the function's role, without LiteLLM (111 MB and seconds of a cold start), the SDK and a key",
-    (Name("dspy.clients.lm", "LM.__init__", "self model ...", wrap=_route_models),),
+    (
+        Name("dspy.clients.lm", "LM.__init__", "self model ...", wrap=_route_models),
+        Name("dspy.clients.lm", "LM.dump_state", "self", wrap=_save_region),
+    ),
 )
 # Applied with the first model on Bedrock: functions without one need not import what AWS credentials need.
 ENGINE = Patch(

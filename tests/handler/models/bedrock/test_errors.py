@@ -33,8 +33,8 @@ CASES = [
      "bedrock:InvokeModel on resource: arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-lite-v1:0",
      LMAuthError, False, 502, False, "the function's role needs this action"),
     (403, "AccessDeniedException", "Model access is denied due to IAM user or service role is not authorized to "
-     "perform the required AWS Marketplace actions (aws-marketplace:ViewSubscriptions, aws-marketplace:Subscribe) to enable "
-     "access to this model.", LMAuthError, False, 502, False, "calls this model once"),
+     "perform the required AWS Marketplace actions (aws-marketplace:ViewSubscriptions, aws-marketplace:Subscribe) to "
+     "enable access to this model.", LMAuthError, False, 502, False, "calls this model once"),
     (403, "AccessDeniedException", "User: arn:aws:sts::1:assumed-role/r/f is not authorized to perform: "
      "bedrock:InvokeModel on resource: arn:aws:bedrock:us-west-2::foundation-model/a.b with an explicit deny in a "
      "service control policy", LMAuthError, False, 502, False, "every Region behind it"),
