@@ -67,9 +67,9 @@ def _takes_schemas(model: str) -> bool:
 
 
 @functools.cache
-def _takes_sampling(model: str) -> bool:
-    """By any of the model's names: no call of one that refuses a temperature would succeed with it."""
-    return bedrock_info("bedrock", model, None).get("supports_sampling_params") is not False
+def _takes(model: str, capability: str) -> bool:
+    """Whether DSPy's catalog does not say, under any of the model's names, that each call with an option would fail."""
+    return bedrock_info("bedrock", model, None).get(capability) is not False
 
 
 class ConverseLM(BaseProviderLM):  # type: ignore[misc]
@@ -97,7 +97,13 @@ class ConverseLM(BaseProviderLM):  # type: ignore[misc]
     def build_request(self, request: Any, stream: bool) -> TransportRequest:
         """Return the signed request; without credentials and body if DSPy only checks whether it can be built."""
         model = self.model_of(request)
-        body = body_of(request, model, takes_schemas=_takes_schemas(model), takes_sampling=_takes_sampling(model))
+        body = body_of(
+            request,
+            model,
+            takes_schemas=_takes_schemas(model),
+            takes_sampling=_takes(model, "supports_sampling_params"),
+            takes_forced_tools="meta.llama" not in model and _takes(model, "supports_forced_tool_use"),
+        )
         url = self.base_url.rstrip("/") + model_path(model, "converse-stream" if stream else "converse")
         if is_planning():
             return TransportRequest("POST", url)

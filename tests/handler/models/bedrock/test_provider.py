@@ -171,6 +171,26 @@ def test_a_model_that_refuses_a_temperature_gets_none(bedrock, model):
     assert [body["inferenceConfig"] for body in bodies(bedrock)] == [{"maxTokens": 9}] * 2
 
 
+@pytest.mark.parametrize(
+    ("model", "is_forced"),
+    [
+        ("us.meta.llama3-3-70b-instruct-v1:0", False),
+        ("us.anthropic.claude-opus-5-5", False),
+        ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", True),
+    ],
+)
+def test_a_tool_is_forced_only_where_the_model_takes_it(bedrock, model, is_forced):
+    def search(query: str) -> str:
+        return "found"
+
+    # As dspy.ReActV2 ends: it forces the tool `submit`.
+    choice = {"type": "function", "function": {"name": "search"}}
+    tools = [dspy.Tool(search).format_as_litellm_function_call()]
+    lm(bedrock, f"bedrock/{model}")("q", tools=tools, tool_choice=choice)
+    (body,) = bodies(bedrock)
+    assert body["toolConfig"].get("toolChoice") == ({"tool": {"name": "search"}} if is_forced else None)
+
+
 def test_a_guardrail_and_other_options_of_converse_are_sent(bedrock):
     guardrail = {"guardrailIdentifier": "abc", "guardrailVersion": "1"}
     model = lm(

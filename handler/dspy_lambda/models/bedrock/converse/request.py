@@ -23,13 +23,16 @@ _OPENAIS = ("logit_bias", "metadata")  # options of OpenAI's that lm15 passes on
 _TIERS = ("priority", "default", "flex", "reserved")
 
 
-def body_of(request: Request, model: str, *, takes_schemas: bool, takes_sampling: bool = True) -> dict[str, Any]:
+def body_of(
+    request: Request, model: str, *, takes_schemas: bool, takes_sampling: bool = True, takes_forced_tools: bool = True
+) -> dict[str, Any]:
     """Return the JSON body of a request.
 
     Args:
         model: its id at Bedrock.
         takes_schemas: whether the model's answers can be held to a JSON schema.
         takes_sampling: whether the model takes a temperature, for example; newer ones refuse it, even the default.
+        takes_forced_tools: whether the model can be told to use a tool.
 
     Raises:
         UnsupportedFeatureError: it contains what Converse cannot carry.
@@ -56,6 +59,8 @@ def body_of(request: Request, model: str, *, takes_schemas: bool, takes_sampling
     if tools := _tools(request, messages):
         body["toolConfig"] = tools
     _drop_what_sampling_excludes(body, fields, model, takes_sampling)
+    if not takes_forced_tools:
+        _drop_tool_choice(body, "this model refuses a forced tool")
     if is_thinking(fields):
         _drop_what_thinking_excludes(body, fields)
     if point and until is None:
@@ -163,6 +168,10 @@ def _drop_what_thinking_excludes(body: dict[str, Any], fields: dict[str, Any]) -
             adapt(f"config.{name}", "dropped", reason, asked=options.pop(name), provider=PROVIDER)
     if "inferenceConfig" in body and not inference:
         del body["inferenceConfig"]
+    _drop_tool_choice(body, reason)
+
+
+def _drop_tool_choice(body: dict[str, Any], reason: str) -> None:
     if (choice := body.get("toolConfig", {}).pop("toolChoice", None)) is not None:
         adapt("config.tool_choice", "dropped", reason, asked=choice, provider=PROVIDER)
 
