@@ -55,7 +55,7 @@ def _route_models(original: Function) -> Function:
             logging.getLogger(__name__).warning("DSPy has changed; models on Bedrock need LiteLLM: %s", changed)
         elif found is not None:
             if guarded and found.door != "converse":
-                raise ValueError(f"the {found.door} door would ignore guardrailConfig; write bedrock/{found.model_id}")
+                raise ValueError(_ignored_guardrail(found))
             if given := _CREDENTIALS & options.keys():
                 raise ValueError(
                     f"{', '.join(sorted(given))}: models on Bedrock are called by the function's role; remove it, and "
@@ -98,13 +98,26 @@ def _named(model: str, found: Route, guarded: bool) -> str:
     return plain if again is not None and again.door == "converse" else model
 
 
+def _ignored_guardrail(found: Route) -> str:
+    return (
+        f"the {found.door} door would ignore guardrailConfig; pass it to dspy.LM('bedrock/{found.model_id}'), which "
+        "then uses Converse"
+    )
+
+
 def _carry_options(canonical: Function) -> Function:
     """Wrap `execution._canonical`: lm15 refuses options that it does not know."""
 
     def carried(call: Any, *, compat: Any = None) -> Any:
         extra = {name: call.legacy[name] for name in _OPTIONS if name in call.legacy}
-        if not extra or route(str(call.legacy.get("model"))) is None:
+        guarded = "guardrailConfig" in extra
+        found = route(str(call.legacy.get("model")), guarded=guarded) if extra else None
+        if found is None:
             return canonical(call, compat=compat)
+        if guarded and found.door != "converse":  # an option of this call, or of a copy of its LM
+            from dspy.utils.exceptions import LMUnsupportedFeatureError  # after others, DSPy would try LiteLLM
+
+            raise LMUnsupportedFeatureError(_ignored_guardrail(found))
         kept = {name: value for name, value in call.legacy.items() if name not in extra}
         request = canonical(replace(call, legacy=kept), compat=compat)
         extensions = {**(request.config.extensions or {}), **extra}

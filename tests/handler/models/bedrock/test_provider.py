@@ -212,6 +212,16 @@ def test_a_guardrail_moves_a_model_of_another_door_to_converse(bedrock):
     assert bedrock.sent[0].url.endswith("/model/openai.gpt-oss-120b-1%3A0/converse")
 
 
+@pytest.mark.parametrize("model", ["bedrock/openai.gpt-oss-20b-1:0", "bedrock-mantle-chat:openai.gpt-oss-20b"])
+@pytest.mark.parametrize("is_copied", [False, True])
+def test_a_guardrail_of_one_call_is_refused_where_it_would_be_ignored(bedrock, model, is_copied):
+    guardrail = {"guardrailConfig": {"guardrailIdentifier": "abc", "guardrailVersion": "1"}}
+    own = lm(bedrock, model).copy(**guardrail) if is_copied else lm(bedrock, model)
+    with pytest.raises(LMUnsupportedFeatureError, match="would ignore guardrailConfig"):
+        own("q", **({} if is_copied else guardrail))
+    assert not bedrock.sent
+
+
 def test_several_answers_are_several_requests(bedrock):
     assert len(lm(bedrock)("q", n=3)) == len(bodies(bedrock)) == 3
 

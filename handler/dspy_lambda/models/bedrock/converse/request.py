@@ -51,10 +51,13 @@ def body_of(
             messages[0]["content"].insert(0, {"text": system})
             adapt("system", "client_side", "this model takes no system text; the first message begins with it")
     fields = vendor_fields(model, request.config)
+    budget = thinking_budget(fields)
     fields |= extra.pop("additionalModelRequestFields", {})
     if "thinking" in extra:
         fields["thinking"] = extra.pop("thinking")
-    if inference := _inference(request, thinking_budget(fields)):
+    if (asked := thinking_budget(fields)) >= (request.config.max_tokens or 0) or budget:
+        budget = asked  # otherwise the caller's max_tokens include the budget, as Claude's own do
+    if inference := _inference(request, budget):
         body["inferenceConfig"] = inference
     if tools := _tools(request, messages):
         body["toolConfig"] = tools

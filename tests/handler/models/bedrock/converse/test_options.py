@@ -101,3 +101,10 @@ def test_a_model_without_a_system_text_gets_it_in_the_first_message(model):
     made = ask(model=model, system="be brief")
     assert made == {"messages": [{"role": "user", "content": [{"text": "be brief"}, {"text": "q"}]}]}
     assert "system" in ask(model="mistral.mistral-large-2402-v1:0", system="be brief")
+
+
+@pytest.mark.parametrize(("max_tokens", "sent"), [(32_000, 32_000), (16_000, 32_000), (100, 16_100)])
+def test_a_callers_own_thinking_is_part_of_its_max_tokens_if_it_fits(max_tokens, sent):
+    thinking = {"thinking": {"type": "enabled", "budget_tokens": 16_000}}
+    made = ask(model="anthropic.claude-opus-4-20250514-v1:0", max_tokens=max_tokens, extensions=thinking)
+    assert made["inferenceConfig"] == {"maxTokens": sent}
