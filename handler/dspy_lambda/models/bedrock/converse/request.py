@@ -55,6 +55,10 @@ def body_of(
     fields |= extra.pop("additionalModelRequestFields", {})
     if "thinking" in extra:
         fields["thinking"] = extra.pop("thinking")
+    if thinking_budget(fields) and _lacks_thoughts(messages):
+        reason = "Claude must see its thoughts before each tool call, and DSPy's history has none"
+        adapt("config.reasoning", "dropped", reason, asked=fields.pop("thinking"), provider=PROVIDER)
+        budget = 0
     if (asked := thinking_budget(fields)) >= (request.config.max_tokens or 0) or budget:
         budget = asked  # otherwise the caller's max_tokens include the budget, as Claude's own do
     if inference := _inference(request, budget):
@@ -172,6 +176,15 @@ def _drop_what_thinking_excludes(body: dict[str, Any], fields: dict[str, Any]) -
     if "inferenceConfig" in body and not inference:
         del body["inferenceConfig"]
     _drop_tool_choice(body, reason)
+
+
+def _lacks_thoughts(messages: list[Block]) -> bool:
+    """Whether the last turn of the model has tool calls without the thoughts that led to them.
+
+    https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-extended-thinking.html
+    """
+    last: list[Block] = next((turn["content"] for turn in reversed(messages) if turn["role"] == "assistant"), [])
+    return any("toolUse" in block for block in last) and "reasoningContent" not in last[0]
 
 
 def _drop_tool_choice(body: dict[str, Any], reason: str) -> None:
