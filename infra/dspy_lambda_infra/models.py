@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import dspy
 
@@ -12,6 +13,7 @@ from dspy_lambda.config.schema import ModelSettings
 from dspy_lambda.dspy_patches.insides import has_price
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.models.bedrock.doors import Route, route
+from dspy_lambda.models.bedrock.regions import region_in
 from dspy_lambda_infra.artifact.litellm import alias_lms, uses_litellm, without_gateways
 from dspy_lambda_infra.held_lms import held_lms
 from dspy_lambda_infra.project import Function, Project
@@ -36,21 +38,44 @@ class Model:
     @cached_property
     def route(self) -> Route | None:
         """How Bedrock serves it, or None if it is not on Bedrock."""
-        return route(self.name)
+        return route(self.name, guarded=self.guardrail is not None)
 
     @property
     def reason(self) -> str:
         """Why it is served by its door; empty if it is not on Bedrock."""
         if self.settings is not None and self.settings.door is not None:
             return "named by door: in the config"
-        guarded = self.settings is not None and self.settings.guardrail is not None
+        guarded = self.guardrail is not None
         found = route(self.settings.model if self.settings else self.name, guarded=guarded)
         return found.reason if found is not None else ""
 
     @property
     def region(self) -> str | None:
-        """Its alias's Region; None for the function's own."""
-        return self.settings.region if self.settings is not None else None
+        """Where Bedrock is called, as its alias, its LM or their address says; None for the function's own Region."""
+        if self.route is None:
+            return None
+        if self.settings is not None:
+            return self.settings.region or region_in(self.settings.api_base or "")
+        if isinstance(self.lm, dspy.Embedder):
+            region: str | None = self.lm.default_kwargs.get("aws_region_name")
+        else:
+            address = self._held_options.get("api_base") or ""
+            region = getattr(address, "region", None) or region_in(address)
+        return region
+
+    @property
+    def guardrail(self) -> str | None:
+        """The id or ARN of the guardrail that its calls use."""
+        if self.settings is not None:
+            return self.settings.guardrail.id if self.settings.guardrail is not None else None
+        found = self._held_options.get("guardrailConfig")
+        identifier: str | None = found.get("guardrailIdentifier") if isinstance(found, dict) else None
+        return identifier
+
+    @property
+    def _held_options(self) -> dict[str, Any]:
+        """The options of an LM that the program holds."""
+        return getattr(self.lm, "kwargs", None) or {}
 
     @property
     def is_priced(self) -> bool:
@@ -89,7 +114,8 @@ def _of_alias(project: Project, alias: str) -> Model:
 def _held(function: Function) -> Iterator[Model]:
     seen = set()
     for place, found in held_lms(function):
-        name = str(found.model)
-        if (place, name) not in seen:
-            seen.add((place, name))
-            yield Model(place, name, found)
+        model = Model(place, str(found.model), found)
+        key = (place, model.name, model.region, model.guardrail)
+        if key not in seen:
+            seen.add(key)
+            yield model

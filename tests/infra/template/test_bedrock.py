@@ -179,3 +179,45 @@ def test_wildcards_are_only_allowed_through_a_profile_or_a_router(make):
     assert len(statements) > len(BEDROCK_MODELS)
     wide = {arn for actions, arns, condition in statements for arn in arns if "*" in arn and not condition}
     assert wide == {f"arn:${{AWS::Partition}}:bedrock-mantle:{HERE}:{IN_ACCOUNT}:project/*"}
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        'dspy.LM("bedrock/acme.held", aws_region_name="eu-west-3")',
+        'dspy.LM("bedrock/acme.held", api_base="https://bedrock-runtime-fips.eu-west-3.amazonaws.com")',
+        'dspy.Embedder("bedrock/cohere.embed-held", aws_region_name="eu-west-3")',
+    ],
+)
+def test_a_model_in_code_is_allowed_in_the_region_where_the_code_calls_it(make, held):
+    own = ECHO.replace("super().__init__()", f"super().__init__()\n        self.held = {held}")
+    found = granted(make(modules={"echo": own}, models=one("openai/gpt-4.1-nano")))
+    (arn,) = found[0][1]
+    assert (len(found), arn.rpartition("/")[0]) == (1, f"{P}:eu-west-3::foundation-model")
+
+
+def test_models_in_code_that_are_called_in_two_regions_are_allowed_in_both(make):
+    own = ECHO.replace(
+        "super().__init__()",
+        "super().__init__()\n        self.held = [dspy.LM('bedrock/acme.held', aws_region_name=r) "
+        "for r in ('eu-west-3', 'eu-west-1')]",
+    )
+    found = granted(make(modules={"echo": own}, models=one("openai/gpt-4.1-nano")))
+    assert [arns for _, arns, _ in found] == [
+        [f"{P}:{region}::foundation-model/acme.held"] for region in ("eu-west-3", "eu-west-1")
+    ]
+
+
+def test_the_region_is_that_of_an_aliass_address(make):
+    found = make(models=one("bedrock/acme.a", api_base="https://vpce-1-2.bedrock-runtime.eu-west-3.vpce.amazonaws.com"))
+    assert granted(found) == [(INVOKE, [f"{P}:eu-west-3::foundation-model/acme.a"], None)]
+
+
+def test_a_guardrail_of_an_lm_in_code_may_be_applied(make):
+    options = '{"guardrailIdentifier": "abc123", "guardrailVersion": "1"}'
+    own = ECHO.replace(
+        "super().__init__()",
+        f'super().__init__()\n        self.held = dspy.LM("bedrock/acme.held", guardrailConfig={options})',
+    )
+    found = granted(make(modules={"echo": own}, models=one("openai/gpt-4.1-nano")))
+    assert found[1:] == [("bedrock:ApplyGuardrail", [f"{P}:{HERE}:{IN_ACCOUNT}:guardrail/abc123"], None)]

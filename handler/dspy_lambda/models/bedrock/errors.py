@@ -49,12 +49,20 @@ _STATUSES: dict[int, type[ProviderError]] = {
     400: InvalidRequestError, 401: AuthError, 403: AuthError, 404: UnsupportedModelError, 408: ModelTimeout,
     413: InvalidRequestError, 424: ServerError, 429: RateLimitError,
 }  # fmt: skip
-_TOO_LONG = ("input is too long", "too many input tokens", "context length", "context window", "prompt is too long")
+_TOO_LONG = (
+    "input is too long", "too many input tokens", "context length", "context window", "prompt is too long",
+    "exceed context limit", "input tokens exceeded", "too many total text bytes",
+)  # fmt: skip
 _ADVICE = {
     "on-demand throughput": "write the id of an inference profile, such as us.{model} or eu.{model}",
     "model identifier is invalid": "check the id and that the region has this model; `region` in the registry names "
     "another one",
     "don't have access to the model": "request access to the model in this account (Bedrock console, Model access)",
+    "aws-marketplace": "someone who may subscribe in AWS Marketplace calls this model once in this account (Bedrock "
+    "console, Model catalog), after which the function's role needs no permission for that",
+    "use case details": "fill out the vendor's form for this account (Bedrock console, Model catalog)",
+    "explicit deny": "a policy of the organization, the account or an endpoint denies it; an inference profile needs "
+    "every Region behind it",
     "not authorized to perform": "the function's role needs this action on this resource; the generated template "
     "grants it for every model of the registry that the program uses",
     "signature expired": "the clock of this machine differs from AWS's by more than five minutes",

@@ -55,7 +55,7 @@ def _route_models(original: Function) -> Function:
             logging.getLogger(__name__).warning("DSPy has changed; models on Bedrock need LiteLLM: %s", changed)
         elif found is not None:
             if guarded and found.door != "converse":
-                raise ValueError(f"the {found.door} door would ignore guardrailConfig; write bedrock/{found.model_id}")
+                raise ValueError(_ignored_guardrail(found))
             if given := _CREDENTIALS & options.keys():
                 raise ValueError(
                     f"{', '.join(sorted(given))}: models on Bedrock are called by the function's role; remove it, and "
@@ -72,6 +72,23 @@ def _route_models(original: Function) -> Function:
     return init
 
 
+def _save_region(original: Function) -> Function:
+    """Wrap `LM.dump_state`: DSPy drops the address when it loads a program, and with it would go the region."""
+
+    def dump(lm: Any) -> Any:
+        state = original(lm)
+        if isinstance(state.get("api_base"), _Address):
+            from dspy_lambda.models.bedrock.regions import address
+
+            region, found = state["api_base"].region, route(lm.model)
+            state[_REGION] = region
+            if found is not None and str(state["api_base"]) == address(found.door, region):
+                del state["api_base"]
+        return state
+
+    return dump
+
+
 def _named(model: str, found: Route, guarded: bool) -> str:
     """Return the name that selects a model's door and under which DSPy's catalog knows what the model can do."""
     if found.door != "converse":
@@ -81,13 +98,26 @@ def _named(model: str, found: Route, guarded: bool) -> str:
     return plain if again is not None and again.door == "converse" else model
 
 
+def _ignored_guardrail(found: Route) -> str:
+    return (
+        f"the {found.door} door would ignore guardrailConfig; pass it to dspy.LM('bedrock/{found.model_id}'), which "
+        "then uses Converse"
+    )
+
+
 def _carry_options(canonical: Function) -> Function:
     """Wrap `execution._canonical`: lm15 refuses options that it does not know."""
 
     def carried(call: Any, *, compat: Any = None) -> Any:
         extra = {name: call.legacy[name] for name in _OPTIONS if name in call.legacy}
-        if not extra or route(str(call.legacy.get("model"))) is None:
+        guarded = "guardrailConfig" in extra
+        found = route(str(call.legacy.get("model")), guarded=guarded) if extra else None
+        if found is None:
             return canonical(call, compat=compat)
+        if guarded and found.door != "converse":  # an option of this call, or of a copy of its LM
+            from dspy.utils.exceptions import LMUnsupportedFeatureError  # after others, DSPy would try LiteLLM
+
+            raise LMUnsupportedFeatureError(_ignored_guardrail(found))
         kept = {name: value for name, value in call.legacy.items() if name not in extra}
         request = canonical(replace(call, legacy=kept), compat=compat)
         extensions = {**(request.config.extensions or {}), **extra}
@@ -157,7 +187,10 @@ def _register() -> None:
 BEDROCK = Patch(
     "models on Amazon Bedrock",
     "they are called by the function's role, without LiteLLM (111 MB and seconds of a cold start), the SDK and a key",
-    (Name("dspy.clients.lm", "LM.__init__", "self model ...", wrap=_route_models),),
+    (
+        Name("dspy.clients.lm", "LM.__init__", "self model ...", wrap=_route_models),
+        Name("dspy.clients.lm", "LM.dump_state", "self", wrap=_save_region),
+    ),
 )
 # Applied with the first model on Bedrock: functions without one need not import what AWS credentials need.
 ENGINE = Patch(

@@ -22,6 +22,7 @@ from dspy.lm15 import (
     register_provider,
 )
 
+from dspy_lambda.dspy_patches.insides import bedrock_info
 from dspy_lambda.dspy_patches.lm15 import (
     BEDROCK_CHAT,
     AsyncBaseProviderLM,
@@ -65,6 +66,12 @@ def _takes_schemas(model: str) -> bool:
     return info.get("supports_native_structured_output") is True
 
 
+@functools.cache
+def _takes(model: str, capability: str) -> bool:
+    """Whether DSPy's catalog does not say, under any of the model's names, that each call with an option would fail."""
+    return bedrock_info("bedrock", model, None).get(capability) is not False
+
+
 class ConverseLM(BaseProviderLM):  # type: ignore[misc]
     """Builds and reads Converse requests, and sends them from threads. lm15 creates it, one for each pool."""
 
@@ -90,7 +97,13 @@ class ConverseLM(BaseProviderLM):  # type: ignore[misc]
     def build_request(self, request: Any, stream: bool) -> TransportRequest:
         """Return the signed request; without credentials and body if DSPy only checks whether it can be built."""
         model = self.model_of(request)
-        body = body_of(request, model, takes_schemas=_takes_schemas(model))
+        body = body_of(
+            request,
+            model,
+            takes_schemas=_takes_schemas(model),
+            takes_sampling=_takes(model, "supports_sampling_params"),
+            takes_forced_tools="meta.llama" not in model and _takes(model, "supports_forced_tool_use"),
+        )
         url = self.base_url.rstrip("/") + model_path(model, "converse-stream" if stream else "converse")
         if is_planning():
             return TransportRequest("POST", url)

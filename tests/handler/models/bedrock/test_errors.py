@@ -32,6 +32,15 @@ CASES = [
     (403, "AccessDeniedException", "User: arn:aws:sts::1:assumed-role/r/f is not authorized to perform: "
      "bedrock:InvokeModel on resource: arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-lite-v1:0",
      LMAuthError, False, 502, False, "the function's role needs this action"),
+    (403, "AccessDeniedException", "Model access is denied due to IAM user or service role is not authorized to "
+     "perform the required AWS Marketplace actions (aws-marketplace:ViewSubscriptions, aws-marketplace:Subscribe) to "
+     "enable access to this model.", LMAuthError, False, 502, False, "calls this model once"),
+    (403, "AccessDeniedException", "User: arn:aws:sts::1:assumed-role/r/f is not authorized to perform: "
+     "bedrock:InvokeModel on resource: arn:aws:bedrock:us-west-2::foundation-model/a.b with an explicit deny in a "
+     "service control policy", LMAuthError, False, 502, False, "every Region behind it"),
+    (404, "ResourceNotFoundException", "Model use case details have not been submitted for this account. Fill out the "
+     "Anthropic use case details form before using the model.", LMUnsupportedModelError, False, 502, False,
+     "the vendor's form"),
     (403, "ExpiredTokenException", "The security token included in the request is expired",
      LMAuthError, False, 502, True, "the credentials have expired"),
     (403, "InvalidSignatureException", "The request signature we calculated does not match the signature you "
@@ -62,6 +71,12 @@ CASES = [
     (400, "ValidationException", "The model returned the following errors: Input is too long for requested model.",
      ContextWindowExceededError, False, 502, False, ""),
     (400, "ValidationException", "prompt is too long: 210000 tokens > 200000 maximum",
+     ContextWindowExceededError, False, 502, False, ""),
+    (400, "ValidationException", "The model returned the following errors: input length and `max_tokens` exceed "
+     "context limit: 190000 + 16384 > 200000, decrease input length or `max_tokens` and try again",
+     ContextWindowExceededError, False, 502, False, ""),
+    (400, "ValidationException", "The model returned the following errors: Input Tokens Exceeded: Number of input "
+     "tokens exceeds maximum length. Please update the input to try again.",
      ContextWindowExceededError, False, 502, False, ""),
     (400, "ValidationException", "Invocation of model ID amazon.nova-lite-v1:0 with on-demand throughput isn\u2019t "
      "supported. Retry your request with the ID or ARN of an inference profile.",

@@ -49,3 +49,13 @@ def test_an_lm_with_a_region_can_be_saved_and_copied():
 def test_other_models_are_left_alone():
     lm = dspy.LM("openai/gpt-4o", api_key="k", guardrailConfig={"a": 1})
     assert (lm.model, lm.kwargs["guardrailConfig"]) == ("openai/gpt-4o", {"a": 1})
+
+
+@pytest.mark.parametrize("model", ["bedrock/acme.m", "bedrock-anthropic:acme.m"])
+def test_a_saved_program_keeps_its_lms_region(model):
+    saved, loaded = dspy.Predict("a -> b"), dspy.Predict("a -> b")
+    saved.set_lm(dspy.LM(model, aws_region_name="eu-west-1"))
+    state = json.loads(json.dumps(saved.dump_state()))
+    loaded.load_state(state)  # DSPy drops addresses, which a file must not choose
+    assert loaded.lm.kwargs["api_base"] == saved.lm.kwargs["api_base"]
+    assert "api_base" not in state["lm"]

@@ -160,6 +160,37 @@ def test_a_prompt_cache_puts_cache_points(bedrock):
     assert body["system"][-1] == {"cachePoint": {"type": "default"}}
 
 
+@pytest.mark.parametrize(
+    "model", ["us.anthropic.claude-opus-4-7", "jp.anthropic.claude-opus-4-8", "converse/anthropic.claude-opus-5"]
+)
+def test_a_model_that_refuses_a_temperature_gets_none(bedrock, model):
+    bedrock.answer = lambda _: converse(MARKED)
+    with dspy.context(lm=lm(bedrock, f"bedrock/{model}", temperature=0.3, max_tokens=9)):
+        best = dspy.BestOfN(dspy.Predict("question -> answer"), N=2, reward_fn=lambda *_: 0.0, threshold=1.0)
+        best(question="q")  # with a temperature of 1
+    assert [body["inferenceConfig"] for body in bodies(bedrock)] == [{"maxTokens": 9}] * 2
+
+
+@pytest.mark.parametrize(
+    ("model", "is_forced"),
+    [
+        ("us.meta.llama3-3-70b-instruct-v1:0", False),
+        ("us.anthropic.claude-opus-5-5", False),
+        ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", True),
+    ],
+)
+def test_a_tool_is_forced_only_where_the_model_takes_it(bedrock, model, is_forced):
+    def search(query: str) -> str:
+        return "found"
+
+    # As dspy.ReActV2 ends: it forces the tool `submit`.
+    choice = {"type": "function", "function": {"name": "search"}}
+    tools = [dspy.Tool(search).format_as_litellm_function_call()]
+    lm(bedrock, f"bedrock/{model}")("q", tools=tools, tool_choice=choice)
+    (body,) = bodies(bedrock)
+    assert body["toolConfig"].get("toolChoice") == ({"tool": {"name": "search"}} if is_forced else None)
+
+
 def test_a_guardrail_and_other_options_of_converse_are_sent(bedrock):
     guardrail = {"guardrailIdentifier": "abc", "guardrailVersion": "1"}
     model = lm(
@@ -179,6 +210,16 @@ def test_a_guardrail_moves_a_model_of_another_door_to_converse(bedrock):
     guardrail = {"guardrailIdentifier": "abc", "guardrailVersion": "1"}
     lm(bedrock, "bedrock/openai.gpt-oss-120b-1:0", guardrailConfig=guardrail)("q")
     assert bedrock.sent[0].url.endswith("/model/openai.gpt-oss-120b-1%3A0/converse")
+
+
+@pytest.mark.parametrize("model", ["bedrock/openai.gpt-oss-20b-1:0", "bedrock-mantle-chat:openai.gpt-oss-20b"])
+@pytest.mark.parametrize("is_copied", [False, True])
+def test_a_guardrail_of_one_call_is_refused_where_it_would_be_ignored(bedrock, model, is_copied):
+    guardrail = {"guardrailConfig": {"guardrailIdentifier": "abc", "guardrailVersion": "1"}}
+    own = lm(bedrock, model).copy(**guardrail) if is_copied else lm(bedrock, model)
+    with pytest.raises(LMUnsupportedFeatureError, match="would ignore guardrailConfig"):
+        own("q", **({} if is_copied else guardrail))
+    assert not bedrock.sent
 
 
 def test_several_answers_are_several_requests(bedrock):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from dspy.lm15 import Config, Reasoning
@@ -12,6 +13,22 @@ from dspy_lambda.models.bedrock.converse.content import PROVIDER
 NO_FIELD = "Converse has no field for it"
 # Of DSPy's options, those that no model gets through Converse.
 _UNKNOWN = ("seed", "frequency_penalty", "presence_penalty", "user_id", "logprobs", "store")
+
+# "System prompts: No" in
+# https://docs.aws.amazon.com/bedrock/latest/userguide/conversation-inference-supported-models-features.html
+_WITHOUT_SYSTEM = re.compile(r"(mistral\.mi(s|x)tral-(7b|8x7b)-instruct|amazon\.titan-text)-")
+# "`temperature` and `top_p` cannot both be specified for this model": Claude from 4.1 on.
+_ONE_OF_BOTH = re.compile(r"anthropic\.claude-[a-z]+-(4-[1-9](?![0-9])|[5-9])")
+
+
+def takes_system(model: str) -> bool:
+    """Whether a model takes a system text."""
+    return _WITHOUT_SYSTEM.search(model) is None
+
+
+def takes_one_of_both(model: str) -> bool:
+    """Whether a model refuses a temperature together with top_p."""
+    return _ONE_OF_BOTH.search(model) is not None
 
 
 def vendor_fields(model: str, config: Config) -> dict[str, Any]:
@@ -73,3 +90,12 @@ def is_thinking(fields: dict[str, Any]) -> bool:
     """Whether these fields make Claude think before it answers."""
     thinking = fields.get("thinking")
     return isinstance(thinking, dict) and thinking.get("type") in ("enabled", "adaptive")
+
+
+def is_at_full_effort(fields: dict[str, Any]) -> bool:
+    """Whether these fields make Nova 2 reason at its highest effort, with which it refuses every `inferenceConfig`.
+
+    https://docs.aws.amazon.com/nova/latest/nova2-userguide/extended-thinking.html
+    """
+    reasoning = fields.get("reasoningConfig")
+    return isinstance(reasoning, dict) and reasoning.get("maxReasoningEffort") == "high"

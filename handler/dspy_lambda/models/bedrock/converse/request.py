@@ -9,18 +9,30 @@ from dspy.lm15 import FunctionTool, Request, UnsupportedFeatureError
 
 from dspy_lambda.dspy_patches.lm15 import adapt, parts_to_text
 from dspy_lambda.models.bedrock.converse.content import PROVIDER, Block, checked_tool_name, messages_of
-from dspy_lambda.models.bedrock.converse.options import NO_FIELD, is_thinking, thinking_budget, vendor_fields
+from dspy_lambda.models.bedrock.converse.options import (
+    NO_FIELD,
+    is_at_full_effort,
+    is_thinking,
+    takes_one_of_both,
+    takes_system,
+    thinking_budget,
+    vendor_fields,
+)
 
 _OPENAIS = ("logit_bias", "metadata")  # options of OpenAI's that lm15 passes on, and that no model on Converse takes
 _TIERS = ("priority", "default", "flex", "reserved")
 
 
-def body_of(request: Request, model: str, *, takes_schemas: bool) -> dict[str, Any]:
+def body_of(
+    request: Request, model: str, *, takes_schemas: bool, takes_sampling: bool = True, takes_forced_tools: bool = True
+) -> dict[str, Any]:
     """Return the JSON body of a request.
 
     Args:
         model: its id at Bedrock.
         takes_schemas: whether the model's answers can be held to a JSON schema.
+        takes_sampling: whether the model takes a temperature, for example; newer ones refuse it, even the default.
+        takes_forced_tools: whether the model can be told to use a tool.
 
     Raises:
         UnsupportedFeatureError: it contains what Converse cannot carry.
@@ -33,16 +45,29 @@ def body_of(request: Request, model: str, *, takes_schemas: bool) -> dict[str, A
     body: dict[str, Any] = {"messages": messages}
     if request.system:
         system = request.system if isinstance(request.system, str) else parts_to_text(request.system, provider=PROVIDER)
-        if system.strip():
+        if system.strip() and takes_system(model):
             body["system"] = [{"text": system}]
+        elif system.strip():
+            messages[0]["content"].insert(0, {"text": system})
+            adapt("system", "client_side", "this model takes no system text; the first message begins with it")
     fields = vendor_fields(model, request.config)
+    budget = thinking_budget(fields)
     fields |= extra.pop("additionalModelRequestFields", {})
     if "thinking" in extra:
         fields["thinking"] = extra.pop("thinking")
-    if inference := _inference(request, thinking_budget(fields)):
+    if thinking_budget(fields) and _lacks_thoughts(messages):
+        reason = "Claude must see its thoughts before each tool call, and DSPy's history has none"
+        adapt("config.reasoning", "dropped", reason, asked=fields.pop("thinking"), provider=PROVIDER)
+        budget = 0
+    if (asked := thinking_budget(fields)) >= (request.config.max_tokens or 0) or budget:
+        budget = asked  # otherwise the caller's max_tokens include the budget, as Claude's own do
+    if inference := _inference(request, budget):
         body["inferenceConfig"] = inference
     if tools := _tools(request, messages):
         body["toolConfig"] = tools
+    _drop_what_sampling_excludes(body, fields, model, takes_sampling)
+    if not takes_forced_tools:
+        _drop_tool_choice(body, "this model refuses a forced tool")
     if is_thinking(fields):
         _drop_what_thinking_excludes(body, fields)
     if point and until is None:
@@ -119,6 +144,25 @@ def _used(messages: list[Block]) -> list[str]:
     return list(dict.fromkeys(block["toolUse"]["name"] for block in blocks if "toolUse" in block))
 
 
+def _drop_what_sampling_excludes(
+    body: dict[str, Any], fields: dict[str, Any], model: str, takes_sampling: bool
+) -> None:
+    """Leave out how to sample where a model refuses it, or refuses two ways at once, instead of failing."""
+    inference = body.get("inferenceConfig", {})
+    dropped, reason = [(inference, "temperature"), (inference, "topP"), (fields, "top_k")], "this model refuses it"
+    if is_at_full_effort(fields):
+        dropped, reason = [(inference, name) for name in ("maxTokens", "temperature", "topP")], "not at high effort"
+        dropped.append((fields, "inferenceConfig"))
+    elif takes_sampling:
+        both = "temperature" in inference and takes_one_of_both(model)
+        dropped, reason = [(inference, "topP")] if both else [], "this model takes a temperature or top_p, not both"
+    for options, name in dropped:
+        if name in options:
+            adapt(f"config.{name}", "dropped", reason, asked=options.pop(name), provider=PROVIDER)
+    if "inferenceConfig" in body and not inference:
+        del body["inferenceConfig"]
+
+
 def _drop_what_thinking_excludes(body: dict[str, Any], fields: dict[str, Any]) -> None:
     """Leave out what Claude refuses while it thinks, instead of failing.
 
@@ -131,6 +175,19 @@ def _drop_what_thinking_excludes(body: dict[str, Any], fields: dict[str, Any]) -
             adapt(f"config.{name}", "dropped", reason, asked=options.pop(name), provider=PROVIDER)
     if "inferenceConfig" in body and not inference:
         del body["inferenceConfig"]
+    _drop_tool_choice(body, reason)
+
+
+def _lacks_thoughts(messages: list[Block]) -> bool:
+    """Whether the last turn of the model has tool calls without the thoughts that led to them.
+
+    https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-extended-thinking.html
+    """
+    last: list[Block] = next((turn["content"] for turn in reversed(messages) if turn["role"] == "assistant"), [])
+    return any("toolUse" in block for block in last) and "reasoningContent" not in last[0]
+
+
+def _drop_tool_choice(body: dict[str, Any], reason: str) -> None:
     if (choice := body.get("toolConfig", {}).pop("toolChoice", None)) is not None:
         adapt("config.tool_choice", "dropped", reason, asked=choice, provider=PROVIDER)
 

@@ -67,3 +67,44 @@ def test_reasoning_that_is_off_is_not_sent():
 )
 def test_what_thinking_needs_is_read_from_any_caller(found, is_on, budget):
     assert (is_thinking(found), thinking_budget(found)) == (is_on, budget)
+
+
+@pytest.mark.parametrize(
+    ("model", "is_kept"),
+    [
+        ("us.anthropic.claude-3-7-sonnet-20250219-v1:0", True),
+        ("us.anthropic.claude-opus-4-20250514-v1:0", True),
+        ("us.anthropic.claude-opus-4-1-20250805-v1:0", False),
+        ("global.anthropic.claude-sonnet-4-5-20250929-v1:0", False),
+        ("anthropic.claude-sonnet-4-6", False),
+        ("us.amazon.nova-pro-v1:0", True),
+    ],
+)
+def test_claude_from_4_1_on_gets_a_temperature_or_top_p(model, is_kept):
+    made = ask(model=model, temperature=0.5, top_p=0.9)["inferenceConfig"]
+    assert made == {"temperature": 0.5, **({"topP": 0.9} if is_kept else {})}
+
+
+def test_nova_at_high_effort_gets_nothing_about_inference():
+    options = {"temperature": 0.5, "top_p": 0.9, "top_k": 5, "max_tokens": 100}
+    model = "us.amazon.nova-2-lite-v1:0"
+    made = ask(model=model, reasoning=Reasoning("high"), **options)
+    assert "inferenceConfig" not in made
+    assert list(made["additionalModelRequestFields"]) == ["reasoningConfig"]
+    assert len(ask(model=model, reasoning=Reasoning("medium"), **options)["inferenceConfig"]) == 3
+
+
+@pytest.mark.parametrize(
+    "model", ["mistral.mistral-7b-instruct-v0:2", "mistral.mixtral-8x7b-instruct-v0:1", "amazon.titan-text-express-v1"]
+)
+def test_a_model_without_a_system_text_gets_it_in_the_first_message(model):
+    made = ask(model=model, system="be brief")
+    assert made == {"messages": [{"role": "user", "content": [{"text": "be brief"}, {"text": "q"}]}]}
+    assert "system" in ask(model="mistral.mistral-large-2402-v1:0", system="be brief")
+
+
+@pytest.mark.parametrize(("max_tokens", "sent"), [(32_000, 32_000), (16_000, 32_000), (100, 16_100)])
+def test_a_callers_own_thinking_is_part_of_its_max_tokens_if_it_fits(max_tokens, sent):
+    thinking = {"thinking": {"type": "enabled", "budget_tokens": 16_000}}
+    made = ask(model="anthropic.claude-opus-4-20250514-v1:0", max_tokens=max_tokens, extensions=thinking)
+    assert made["inferenceConfig"] == {"maxTokens": sent}

@@ -189,6 +189,24 @@ def test_a_thinking_claude_gets_no_temperature_and_no_forced_tool():
     assert "toolChoice" not in made["toolConfig"]
 
 
+@pytest.mark.parametrize(
+    ("thought", "thinks"), [((), False), ((State("bedrock", "thinking_signature", {"signature": "s"}),), True)]
+)
+def test_claude_does_not_think_on_after_a_tool_call_without_its_thoughts(thought, thinks):
+    call, result = ToolCallPart(id="1", name="f", input={}), ToolResultPart(id="1", content=(TextPart("r"),))
+    made = ask(
+        Message.user("a"),
+        Message("assistant", parts=(ThinkingPart("t", continuation=thought), call)),
+        Message("tool", parts=(result,)),
+        reasoning=Reasoning("low", thinking_budget=2000),
+        max_tokens=100,
+    )
+    assert ("additionalModelRequestFields" in made, made["inferenceConfig"]) == (
+        thinks,
+        {"maxTokens": 2100 if thinks else 100},
+    )
+
+
 def test_cache_points_follow_what_repeats():
     point = {"cachePoint": {"type": "default"}}
     assert ask(system="s", cache=CacheConfig())["system"][-1] == point
