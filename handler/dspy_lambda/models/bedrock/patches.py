@@ -19,7 +19,8 @@ _CHAINS = f"{_CLOUD}.chains"
 _PROVIDERS = "dspy._vendor.lm15.providers"
 _REGION = "aws_region_name"  # LiteLLM's name for an LM's region
 # Options of an LM that only Converse knows, under the names that LiteLLM uses, too.
-_OPTIONS = ("guardrailConfig", "performanceConfig", "requestMetadata", "thinking", "additionalModelRequestFields")
+_GUARDRAIL = "guardrailConfig"
+_OPTIONS = (_GUARDRAIL, "performanceConfig", "requestMetadata", "thinking", "additionalModelRequestFields")
 # LiteLLM's names for credentials, which would end up in code and history.
 _CREDENTIALS = {
     "aws_access_key_id", "aws_secret_access_key", "aws_session_token", "aws_session_name", "aws_profile_name",
@@ -45,17 +46,23 @@ class _Address(str):
         return hash((str(self), self.region))
 
 
+def region_of(lm: Any) -> str | None:
+    """Return the region for which an LM's requests are signed, if its options or its model's ARN name one."""
+    options = getattr(lm, "kwargs", None)
+    return getattr(options.get("api_base"), "region", None) if isinstance(options, dict) else None
+
+
 def _route_models(original: Function) -> Function:
     """Wrap `LM.__init__`: register Bedrock, choose the door, and turn a region into an address."""
 
     def init(lm: Any, model: Any, *args: Any, **options: Any) -> None:
-        guarded = "guardrailConfig" in options
+        guarded = _GUARDRAIL in options
         found = route(model, guarded=guarded) if isinstance(model, str) else None
         if found is not None and (changed := apply_patch(ENGINE)) is not None:
             logging.getLogger(__name__).warning("DSPy has changed; models on Bedrock need LiteLLM: %s", changed)
         elif found is not None:
             if guarded and found.door != "converse":
-                raise ValueError(f"the {found.door} door would ignore guardrailConfig; write bedrock/{found.model_id}")
+                raise ValueError(_unguarded(found))
             if given := _CREDENTIALS & options.keys():
                 raise ValueError(
                     f"{', '.join(sorted(given))}: models on Bedrock are called by the function's role; remove it, and "
@@ -72,6 +79,13 @@ def _route_models(original: Function) -> Function:
     return init
 
 
+def _unguarded(found: Route) -> str:
+    return (
+        f"the {found.door} door would ignore guardrailConfig; write bedrock/{found.model_id}, and guardrailConfig in "
+        "the constructor of the LM"
+    )
+
+
 def _named(model: str, found: Route, guarded: bool) -> str:
     """Return the name that selects a model's door and under which DSPy's catalog knows what the model can do."""
     if found.door != "converse":
@@ -86,8 +100,15 @@ def _carry_options(canonical: Function) -> Function:
 
     def carried(call: Any, *, compat: Any = None) -> Any:
         extra = {name: call.legacy[name] for name in _OPTIONS if name in call.legacy}
-        if not extra or route(str(call.legacy.get("model"))) is None:
+        model = str(call.legacy.get("model"))
+        found = route(model)
+        if not extra or found is None:
             return canonical(call, compat=compat)
+        # `bedrock/` is Converse here: LM.__init__ has named any other door. An option of one call comes after that.
+        if extra.get(_GUARDRAIL) is not None and not model.startswith("bedrock/"):
+            from dspy.utils.exceptions import LMUnsupportedFeatureError
+
+            raise LMUnsupportedFeatureError(_unguarded(found), model=model)  # DSPy tries LiteLLM after a ValueError
         kept = {name: value for name, value in call.legacy.items() if name not in extra}
         request = canonical(replace(call, legacy=kept), compat=compat)
         extensions = {**(request.config.extensions or {}), **extra}
