@@ -12,6 +12,7 @@ from dspy.utils.exceptions import LMError
 from dspy_lambda.config.schema import ModelSettings
 from dspy_lambda.dspy_patches.insides import has_price
 from dspy_lambda.models.bedrock.doors import Route, route
+from dspy_lambda.models.bedrock.patches import region_of
 from dspy_lambda_infra.artifact.litellm import held_lms, uses_litellm, without_gateways
 from dspy_lambda_infra.project import Function, Project
 
@@ -48,8 +49,21 @@ class Model:
 
     @property
     def region(self) -> str | None:
-        """Its alias's Region; None for the function's own."""
-        return self.settings.region if self.settings is not None else None
+        """Its alias's Region, or that of the LM or Embedder in code; None for the function's own."""
+        if self.settings is not None:
+            return self.settings.region
+        if isinstance(self.lm, dspy.Embedder):
+            region: str | None = self.lm.default_kwargs.get("aws_region_name")
+            return region
+        return region_of(self.lm)
+
+    @property
+    def guardrail(self) -> str | None:
+        """The id or ARN of its guardrail; None without one."""
+        if self.settings is not None:
+            return self.settings.guardrail.id if self.settings.guardrail is not None else None
+        held = getattr(self.lm, "kwargs", {}).get("guardrailConfig")
+        return held.get("guardrailIdentifier") if isinstance(held, dict) else None
 
     @property
     def is_priced(self) -> bool:
@@ -90,7 +104,8 @@ def _of_alias(alias: str, settings: ModelSettings) -> Model:
 def _held(function: Function) -> Iterator[Model]:
     seen = set()
     for place, found in held_lms(function):
-        name = str(found.model)
-        if (place, name) not in seen:
-            seen.add((place, name))
-            yield Model(place, name, found)
+        model = Model(place, str(found.model), found)
+        key = (place, model.name, model.region, model.guardrail)
+        if key not in seen:
+            seen.add(key)
+            yield model

@@ -69,7 +69,7 @@ def fetch_access(project: Project, region: str | None, unavailable: str) -> list
     """
     functions = project.functions.values()
     models = [m for function in functions for m in function_models(project, function) if m.route is not None]
-    found = {(m.place, m.name): m for m in models}
+    found = {(m.place, m.name, m.region): m for m in models}
     return [_access(model, model.region or region, unavailable) for model in found.values()]
 
 

@@ -38,8 +38,8 @@ def _statements(model: Model) -> list[Statement]:
         # https://docs.aws.amazon.com/service-authorization/latest/reference/list_bedrock-mantle.html
         project = f"arn:${{AWS::Partition}}:bedrock-mantle:{region}:${{AWS::AccountId}}:project/*"
         return [_allow("bedrock-mantle:CreateInference", [sub(project)])]
-    guardrail = model.settings.guardrail if model.settings is not None else None
-    applied = [] if guardrail is None else [_allow("bedrock:ApplyGuardrail", [_guardrail(guardrail.id, region)])]
+    guardrail = model.guardrail
+    applied = [] if guardrail is None else [_allow("bedrock:ApplyGuardrail", [_guardrail(guardrail, region)])]
     return [*_invoke(model.route.model_id, region), *applied]
 
 
