@@ -49,6 +49,8 @@ _STATUSES: dict[int, type[ProviderError]] = {
     400: InvalidRequestError, 401: AuthError, 403: AuthError, 404: UnsupportedModelError, 408: ModelTimeout,
     413: InvalidRequestError, 424: ServerError, 429: RateLimitError,
 }  # fmt: skip
+# What follows quotes the signed headers, the session token among them.
+_QUOTED = "The Canonical String for this request"
 _TOO_LONG = ("input is too long", "too many input tokens", "context length", "context window", "prompt is too long")
 _ADVICE = {
     "on-demand throughput": "write the id of an inference profile, such as us.{model} or eu.{model}",
@@ -85,7 +87,7 @@ def bedrock_error(
     if found is InvalidRequestError and ("on-demand throughput" in lowered or "model identifier" in lowered):
         found = UnsupportedModelError
     advice = next((advice for text, advice in _ADVICE.items() if text in lowered), None)
-    text = message or name or f"HTTP {status}"
+    text = message.partition(_QUOTED)[0].strip() or name or f"HTTP {status}"
     details: dict[str, Any] = {"provider_code": name or None, "status": status, "request_id": request_id}
     if found is AuthError:  # without a hint, lm15 would ask for an API key
         details["credential_hint"] = advice or "check that the function's role or the profile may use this model"
