@@ -226,3 +226,10 @@ def test_the_session_token_that_aws_quotes_is_in_no_text(bedrock, monkeypatch, m
     if model == MODEL:  # the others are lm15's own errors
         assert "a session token" not in str(raised.value)
     assert "a session token" not in Exceptions("log").text(raised.value)
+
+
+@pytest.mark.parametrize("status", [200, 503])
+def test_json_that_is_nested_too_deeply_is_no_answer(bedrock, status):
+    bedrock.answer = lambda _: Reply(b"[" * 100_000 + b"]" * 100_000, status)
+    with pytest.raises(LMServerError):
+        dspy.LM(MODEL, api_base=bedrock.url, cache=False, num_retries=0)("q")
