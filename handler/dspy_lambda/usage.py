@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from types import TracebackType
 from typing import Any
 
 from dspy_lambda.errors import DeadlineExceeded
+
+_MOST = 2**53  # of tokens or USD in one answer: what is above is no figure, and JSON would not keep it
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,10 @@ def read_answer(entry: dict[str, Any]) -> Answer:
 
 
 def _number(figure: Any) -> float | None:
-    return figure if isinstance(figure, int | float) and math.isfinite(figure) else None
+    """Return a figure, or None for what is none; an integer may be too large for a float."""
+    if not isinstance(figure, int | float) or not 0 <= figure <= _MOST:
+        return None
+    return figure
 
 
 def _reports_usage(response: Any) -> bool:

@@ -25,7 +25,7 @@ def config_warnings(project: Project) -> list[str]:
     ]
     for function in project.functions.values():
         warnings = [*_queue(function), *_variables(function), *_spend_alarm(project, function)]
-        warnings += [*_endpoints(project, function), *_interpreter(project, function)]
+        warnings += [*_endpoints(project, function), *_interpreter(project, function), *_guardrails(project, function)]
         found += [f"programs.{function.name}: {warning}" for warning in warnings]
     return found
 
@@ -89,6 +89,19 @@ def _endpoints(project: Project, function: Function) -> list[str]:
         f"lambda.vpc: {place} is called in the VPC, which needs the interface endpoint {endpoint} with private DNS "
         "unless its subnets have a route to the internet"
         for endpoint, place in needed.items()
+    ]
+
+
+def _guardrails(project: Project, function: Function) -> list[str]:
+    registry = project.config.models.registry
+    return [
+        f"models.registry.{alias}.fallback: {other} does not have its guardrail"
+        + (", and also answers what the guardrail stops" if "content_filter" in registry[alias].fallback_on else "")
+        + f": give {other} the guardrail, or remove it from the list"
+        for alias in project.aliases(function)
+        if registry[alias].guardrail is not None
+        for other in registry[alias].fallback
+        if registry[other].guardrail != registry[alias].guardrail
     ]
 
 

@@ -28,6 +28,8 @@ SILENT = SimpleNamespace(usage=SimpleNamespace(input_tokens=None, output_tokens=
         ({}, 0, 0, None),
         ({"usage": {"prompt_tokens": "many"}, "cost": "a lot", "response": "r"}, 0, 0, None),
         ({"usage": ["many"], "cost": float("nan"), "response": 1}, 0, 0, None),
+        ({"usage": {"prompt_tokens": 10**400}, "cost": 10**400}, 0, 0, None),
+        ({"usage": {"prompt_tokens": -7}, "cost": -0.5}, 0, 0, None),
     ],
 )
 def test_a_cache_hit_is_distinguished_from_an_answer_without_usage(entry, hits, tokens, cost):

@@ -44,6 +44,21 @@ def test_a_setting_that_the_handler_does_not_have_is_named_with_the_nearest(warn
     ]
 
 
+@pytest.mark.parametrize(
+    ("other", "fallback_on", "said"),
+    [
+        ({}, ["content_filter"], "other does not have its guardrail, and also answers what the guardrail stops: give"),
+        ({}, ["outage"], "other does not have its guardrail: give other"),
+        ({"guardrail": {"id": "abc", "version": 1}}, ["content_filter"], ""),
+    ],
+)
+def test_a_fallback_without_the_guardrail_causes_a_warning(warned, other, fallback_on, said):
+    guarded = {"guardrail": {"id": "abc", "version": 1}, "fallback": ["other"], "fallback_on": fallback_on}
+    model = {"model": "bedrock/amazon.nova-lite-v1:0"}
+    warnings = warned({}, models={"default": "m", "registry": {"m": model | guarded, "other": model | other}})
+    assert said in warnings if said else not warnings
+
+
 def registry(model):
     return {"default": "fast", "registry": {"fast": {"model": model, "env": "FAST_KEY"}}}
 

@@ -9,8 +9,9 @@ from typing import Any
 from dspy_lambda.dspy_patches.insides import EXECUTION, METADATA, bedrock_info
 from dspy_lambda.dspy_patches.patch import Function, Name, Patch
 from dspy_lambda.models.bedrock.doors import PROVIDERS
+from dspy_lambda.models.bedrock.patches import region_of
 
-# The Region of the LM whose answer is being priced, if its alias has one.
+# The Region of the LM whose answer is being priced, if it has one of its own.
 _REGION: ContextVar[str | None] = ContextVar("dspy_lambda_region", default=None)
 
 
@@ -25,7 +26,7 @@ def _by_all_names(model_info: Function) -> Function:
 
 def _in_its_region(price_result: Function) -> Function:
     def price(lm: Any, result: Any, response: Any, provider: Any, request: Any) -> None:
-        token = _REGION.set(getattr(lm, "region", None))
+        token = _REGION.set(getattr(lm, "region", None) or region_of(lm))
         try:
             price_result(lm, result, response, provider, request)
         finally:

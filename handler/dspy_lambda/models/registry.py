@@ -45,8 +45,10 @@ class ProgramLM(dspy.LM):  # type: ignore[misc]
         return copied
 
     def copy(self, **options: Any) -> Self:
-        """Create a copy for the same call, with a separate history."""
+        """Create a copy for the same call, with a separate history; the alias's price is not that of another model."""
         copied: Self = super().copy(**options)
+        if copied.model != self.model:
+            copied.price = None
         copied.history = CallHistory(copied.call)
         return copied
 

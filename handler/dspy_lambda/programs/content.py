@@ -6,17 +6,24 @@ parts: its serializers write the same text, and a caller's text could contain it
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
+import re
 import socket
-from collections.abc import Iterator, Mapping
-from typing import Any, get_args
-from urllib.parse import urlsplit
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, get_args, get_type_hints
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel
 
 MARKER = "<<CUSTOM-TYPE-START-IDENTIFIER>>"
 _BYTES = MARKER.encode()
 _LOCAL_NAMES = (".internal", ".local", ".localhost", ".localdomain")
+_AS_CLIENTS_DO = {0x3002: ".", 0xFF61: ".", 0xAD: None}  # ideographic full stops, and a hyphen that is not shown
+_HOST = re.compile(r"[\w.:-]+")
+# IPv6 addresses that end with an IPv4 one: compatible and translated ones, and those of NAT64.
+_HOLD_IPV4 = tuple(map(ipaddress.IPv6Network, ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96")))
 
 Errors = Iterator[dict[str, Any]]
 
@@ -53,44 +60,70 @@ def _is_written_with_marker(model: BaseModel) -> bool:
 
 
 def contains_marker(value: Any) -> bool:
-    """Whether a parsed JSON value contains DSPy's marker; it would add images or files to any program's prompt."""
+    """Whether an input contains DSPy's marker; it would add images or files to any program's prompt."""
     waiting = [value]
     while waiting:
         item = waiting.pop()
-        if isinstance(item, str):
-            if MARKER in item:
+        if isinstance(item, str | bytes):
+            if _marks(item):
                 return True
-        elif isinstance(item, dict):
-            waiting.extend(item)
-            waiting.extend(item.values())
-        elif isinstance(item, list):
-            waiting.extend(item)
+        else:
+            if isinstance(item, Mapping):
+                waiting.extend(item)
+            waiting.extend(part for _, part in _parts(item))
     return False
+
+
+def _marks(text: str | bytes) -> bool:
+    return MARKER in text if isinstance(text, str) else _BYTES in text
+
+
+def _parts(value: Any) -> Iterable[tuple[str | int, Any]]:
+    """Return what an input is made of, with the keys, positions or names of its parts; nothing for plain values."""
+    if isinstance(value, Mapping):
+        return value.items()
+    if isinstance(value, list | tuple | set | frozenset):
+        return enumerate(value)
+    if isinstance(value, BaseModel):
+        return vars(value).items()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
+    return ()
 
 
 def holds_image(hint: Any, within: tuple[Any, ...] = ()) -> bool:
     """Whether values of a hint may be or contain a `dspy.Image`."""
     from dspy import Image
 
-    if isinstance(hint, type) and issubclass(hint, BaseModel):
+    if hasattr(hint, "__value__"):  # `type X = ...`, of Python's own class or of typing_extensions'
+        return hint not in within and holds_image(hint.__value__, (*within, hint))
+    if isinstance(hint, type) and (issubclass(hint, BaseModel) or hasattr(hint, "__annotations__")):
         if issubclass(hint, Image) or hint in within:
             return issubclass(hint, Image)
-        return any(holds_image(field.annotation, (*within, hint)) for field in hint.model_fields.values())
+        return any(holds_image(field, (*within, hint)) for field in _field_hints(hint))
     return any(holds_image(argument, within) for argument in get_args(hint))
 
 
+def _field_hints(kind: type) -> Iterable[Any]:
+    """Return the hints of a model's, a dataclass's, a TypedDict's or a NamedTuple's fields."""
+    if issubclass(kind, BaseModel):
+        return [field.annotation for field in kind.model_fields.values()]
+    try:
+        return get_type_hints(kind).values()
+    except Exception:  # a name that is imported for the type checker only
+        return ()
+
+
 def marker_errors(value: Any, location: tuple[str | int, ...] = ()) -> Errors:
-    """Yield an error for each text of a parsed JSON value that contains DSPy's marker."""
-    if isinstance(value, str):
-        if MARKER in value:
+    """Yield an error for each text of an input that contains DSPy's marker."""
+    if isinstance(value, str | bytes):
+        if _marks(value):
             yield {"loc": [*location], "msg": "Input should not contain DSPy's content marker", "type": "value_error"}
-    elif isinstance(value, dict):
-        for key, item in value.items():
+        return
+    for key, item in _parts(value):
+        if isinstance(value, Mapping):
             yield from marker_errors(key, location)
-            yield from marker_errors(item, (*location, key))
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from marker_errors(item, (*location, index))
+        yield from marker_errors(item, (*location, key))
 
 
 def address_errors(value: Any, location: tuple[str | int, ...]) -> Errors:
@@ -101,33 +134,34 @@ def address_errors(value: Any, location: tuple[str | int, ...]) -> Errors:
     Args:
         value: a validated input.
     """
-    if isinstance(value, BaseModel):
-        url = getattr(value, "url", None)
-        if type(value).__name__ == "Image" and isinstance(url, str) and not _is_for_callers(url):
-            message = "Input should be a data URI or a URL with a public address"
-            yield {"loc": [*location], "msg": message, "type": "value_error"}
-        for name in type(value).model_fields:
-            yield from address_errors(getattr(value, name), (*location, name))
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from address_errors(item, (*location, key))
-    elif isinstance(value, list | tuple | set | frozenset):
-        for index, item in enumerate(value):
-            yield from address_errors(item, (*location, index))
+    from dspy import Image
+
+    if isinstance(value, Image) and not _is_for_callers(value.url):
+        message = "Input should be a data URI or a URL with a public address"
+        yield {"loc": [*location], "msg": message, "type": "value_error"}
+    for key, item in _parts(value):
+        yield from address_errors(item, (*location, key))
 
 
 def _is_for_callers(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        host = (parts.hostname or "").rstrip(".")
+        # As HTTP clients read a host: some take full-width characters and a backslash, and decode what is encoded.
+        host = unicodedata.normalize("NFKC", unquote(parts.hostname or "")).translate(_AS_CLIENTS_DO).rstrip(".")
     except ValueError:
         return False
     if parts.scheme not in ("http", "https"):
         return parts.scheme in ("data", "gs")
+    if "\\" in parts.netloc or not _HOST.fullmatch(host):
+        return False
     address = _ip_address(host)
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour
+        if inner is None and any(address in network for network in _HOLD_IPV4):
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        address = inner or address
     if address is not None:
-        mapped = getattr(address, "ipv4_mapped", None)
-        return (mapped or address).is_global
+        return address.is_global and not address.is_multicast
     return "." in host and not host.lower().endswith(_LOCAL_NAMES)
 
 

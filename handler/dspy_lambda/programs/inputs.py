@@ -69,6 +69,8 @@ class Inputs:
 
             errors = entries_of(failed, self._names)
         else:
+            if contains_marker(values):  # a hint may decode a text: pydantic.Json, Base64Str
+                raise self._refused(marker_errors(values))
             addresses = [error for key in self.images & values.keys() for error in address_errors(values[key], (key,))]
             if not addresses:
                 return {**dict.fromkeys(self.optional), **self._more(inputs), **values}

@@ -21,7 +21,11 @@ _seen_keys: dict[str, None] = {}
 def remember_key(lm: Any) -> None:
     """Redact an LM's key in all texts from now on: providers quote a key that they reject."""
     options = getattr(lm, "kwargs", None)
-    key = options.get("api_key") if type(options) is dict else None
+    remember(options.get("api_key") if type(options) is dict else None)
+
+
+def remember(key: object) -> None:
+    """Redact a key or a session token in all texts from now on."""
     if type(key) is str and key not in _seen_keys and len(key) >= _MIN_KEY_LENGTH:
         while len(_seen_keys) >= _MAX_KEYS:
             _seen_keys.pop(next(iter(_seen_keys)), None)

@@ -35,6 +35,20 @@ def test_a_call_is_priced_in_the_region_of_its_alias(
     assert call["cost_usd"] == pytest.approx(expected / 1e6)
 
 
+def test_a_call_of_an_lm_in_code_is_priced_in_its_own_region(
+    make_project, make_serve, records, models, signed, monkeypatch
+):
+    monkeypatch.setenv("DSPY_LAMBDA_API_BASE", models.address)
+    made = 'self.lm = dspy.LM("bedrock-mantle-chat:openai.gpt-oss-120b", aws_region_name="us-gov-west-1", cache=False)'
+    source = ECHO.replace("super().__init__()", f"super().__init__()\n        {made}").replace(
+        "question=question)\n", "question=question, lm=self.lm)\n"
+    )
+    serve = make_serve(make_project({"echo": source}, models=registry("openai/gpt-4.1-nano")))
+    serve({"inputs": {"question": "q"}})
+    (call,) = records().calls
+    assert call["cost_usd"] == pytest.approx((call["input_tokens"] * 0.18 + call["output_tokens"] * 0.72) / 1e6)
+
+
 @pytest.mark.parametrize(
     ("model", "is_known"),
     [

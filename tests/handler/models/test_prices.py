@@ -27,6 +27,15 @@ def test_calls_cost_what_their_alias_says(make_project, make_serve, records, sou
     assert call["cost_usd"] == expected(call)
 
 
+def test_a_copy_with_another_model_has_that_models_price(make_project, make_serve, records):
+    source = ECHO.replace(
+        "question=question)\n", 'question=question, lm=dspy.settings.lm.copy(model="openai/gpt-4.1"))\n'
+    )
+    make_serve(make_project({"echo": source}, models=registry()))({"inputs": {"question": "q"}})
+    (call,) = records().calls
+    assert call["cost_usd"] == pytest.approx((call["input_tokens"] * 2 + call["output_tokens"] * 8) / 1e6)
+
+
 def test_the_answers_of_a_failed_lm_call_cost_what_their_alias_says(make_project, make_serve, records, models):
     ask = "question=question, config={'n': 8, 'temperature': 1.0}"
     project = make_project(

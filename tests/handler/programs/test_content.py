@@ -1,6 +1,9 @@
 """DSPy's content types as JSON inputs and outputs, over every source."""
 
+import base64
+import dataclasses
 import json
+from typing import NamedTuple
 
 import dspy
 import jsonschema
@@ -8,6 +11,7 @@ import pydantic
 import pytest
 from dspy.experimental import Citations, Document
 from dspy.utils import DummyLM
+from typing_extensions import TypeAliasType, TypedDict
 
 from dspy_lambda.errors import InvalidInput
 from dspy_lambda.payload import to_outputs
@@ -150,6 +154,94 @@ def test_an_image_in_a_model_or_a_container_is_checked_too():
     with pytest.raises(InvalidInput) as raised:
         inputs.validate({"page": {"image": {"url": PNG}}, "more": {"a": ["http://10.0.0.1/"]}})
     assert [error["loc"] for error in raised.value.errors] == [["more"]]  # "a" comes from the caller
+
+
+class Photo(dspy.Image):
+    """An image of a class of its own."""
+
+
+@dataclasses.dataclass
+class Card:
+    image: dspy.Image
+
+
+class Row(NamedTuple):
+    image: dspy.Image
+
+
+class Entry(TypedDict):
+    image: dspy.Image
+
+
+Alias = TypeAliasType("Alias", list[dspy.Image])
+
+
+@pytest.mark.parametrize(
+    ("hint", "sent"),
+    [
+        (Photo, "http://10.0.0.1/"),
+        (Card, {"image": "http://10.0.0.1/"}),
+        (Row, ["http://10.0.0.1/"]),
+        (Entry, {"image": "http://10.0.0.1/"}),
+        (Alias, ["http://10.0.0.1/"]),
+    ],
+)
+def test_an_image_of_any_class_in_any_container_is_checked(hint, sent):
+    class Program(dspy.Module):
+        def forward(self, value: hint): ...
+
+    with pytest.raises(InvalidInput):
+        inputs_of(Program()).validate({"value": sent})
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "\uff11\uff12\uff17.0.0.1",
+        "127.0\u30020\u30021",
+        "\u2460\u2461\u2466.0.0.1",
+        "169.254.169\u00ad.254",
+        "models.\uff49nternal",
+        "127.0.0.1\\@example.com",
+        "%31%32%37.0.0.1",
+        "models.internal%2e",
+        "169.254.169.254%20",
+        "224.0.0.1",
+        "[64:ff9b::a9fe:a9fe]",
+        "[2002:7f00:1::]",
+        "[::127.0.0.1]",
+        "[::ffff:0:127.0.0.1]",
+    ],
+)
+def test_a_private_host_is_recognized_as_http_clients_read_it(host):
+    program = dspy.Predict(dspy.Signature({"value": (dspy.Image, dspy.InputField()), "out": (str, dspy.OutputField())}))
+    with pytest.raises(InvalidInput):
+        inputs_of(program).validate({"value": f"http://{host}/a.png"})
+
+
+@pytest.mark.parametrize(
+    "host", ["example.com:8080", "user@example.com", "b\u00fccher.example", "8.8.8.8", "[2606:4700::1111]", "a_b.io"]
+)
+def test_a_public_host_is_accepted(host):
+    program = dspy.Predict(dspy.Signature({"value": (dspy.Image, dspy.InputField()), "out": (str, dspy.OutputField())}))
+    assert inputs_of(program).validate({"value": f"http://{host}/a.png"})["value"].url == f"http://{host}/a.png"
+
+
+@pytest.mark.parametrize(
+    ("hint", "sent"),
+    [
+        (pydantic.Json, json.dumps([MARKER]).replace("<", "\\u003c")),
+        (pydantic.Base64Str, base64.b64encode(MARKER.encode()).decode()),
+        (pydantic.Base64Bytes, base64.b64encode(MARKER.encode()).decode()),
+    ],
+)
+def test_a_marker_that_a_hint_decodes_is_refused(hint, sent):
+    class Program(dspy.Module):
+        def forward(self, value: hint): ...
+
+    with pytest.raises(InvalidInput) as raised:
+        inputs_of(Program()).validate({"value": sent})
+    assert raised.value.errors[0]["loc"][0] == "value"
 
 
 @pytest.mark.parametrize("sent", ["x {}", ["{}"], {"{}": 1}, {"a": [{"b": "{}"}]}])

@@ -122,6 +122,31 @@ def test_a_guardrail_may_be_applied(make, name, arn):
     assert found[1:] == [("bedrock:ApplyGuardrail", [arn], None)]
 
 
+HELD = """
+class Echo(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.judges = [dspy.LM("bedrock/acme.judge", aws_region_name=name) for name in ("eu-west-1", "eu-north-1")]
+        self.guarded = dspy.LM(
+            "bedrock/acme.guarded", guardrailConfig={"guardrailIdentifier": "abc123", "guardrailVersion": "1"}
+        )
+        self.embed = dspy.Embedder("bedrock/amazon.titan-embed-text-v2:0", aws_region_name="eu-central-1")
+
+    def forward(self, question: str): ...
+"""
+
+
+def test_models_in_code_are_allowed_in_their_own_region_and_with_their_own_guardrail(make):
+    found = granted(make(modules={"echo": HELD}, models=one("openai/gpt-4.1-nano")))
+    assert [arn for _, arns, _ in found for arn in arns] == [
+        f"{P}:eu-west-1::foundation-model/acme.judge",
+        f"{P}:eu-north-1::foundation-model/acme.judge",
+        f"{P}:{HERE}::foundation-model/acme.guarded",
+        f"{P}:{HERE}:{IN_ACCOUNT}:guardrail/abc123",
+        f"{P}:eu-central-1::foundation-model/amazon.titan-embed-text-v2:0",
+    ]
+
+
 def test_each_function_may_call_its_own_models_only(make):
     models = {
         "default": "a",

@@ -11,6 +11,7 @@ from typing import Any
 from dspy.lm15 import AuthError, LM15Error, NotConfiguredError
 
 from dspy_lambda.dspy_patches.lm15 import AwsCredentials, BearerToken, ChainContext, CredentialSource, resolve
+from dspy_lambda.telemetry.exceptions import remember
 
 _BEARER = "AWS_BEARER_TOKEN_BEDROCK"
 _TOKEN_SOURCE = CredentialSource(_BEARER, f"the variable {_BEARER}")
@@ -46,6 +47,12 @@ class RoleCredentials:
             NotConfiguredError: there are none.
             AuthError: their source failed.
         """
+        value = self._current()
+        # AWS quotes the signed headers when it refuses a signature, the session token among them.
+        remember(value.session_token if isinstance(value, AwsCredentials) else value.value)
+        return value
+
+    def _current(self) -> Any:
         variables = os.environ
         if token := variables.get(_BEARER):
             self.source = _TOKEN_SOURCE

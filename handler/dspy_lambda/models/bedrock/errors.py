@@ -53,6 +53,8 @@ _TOO_LONG = (
     "input is too long", "too many input tokens", "context length", "context window", "prompt is too long",
     "exceed context limit", "input tokens exceeded", "too many total text bytes",
 )  # fmt: skip
+# What follows quotes the signed headers, the session token among them.
+_QUOTED = "The Canonical String for this request"
 _ADVICE = {
     "on-demand throughput": "write the id of an inference profile, such as us.{model} or eu.{model}",
     "model identifier is invalid": "check the id and that the region has this model; `region` in the registry names "
@@ -93,7 +95,7 @@ def bedrock_error(
     if found is InvalidRequestError and ("on-demand throughput" in lowered or "model identifier" in lowered):
         found = UnsupportedModelError
     advice = next((advice for text, advice in _ADVICE.items() if text in lowered), None)
-    text = message or name or f"HTTP {status}"
+    text = message.partition(_QUOTED)[0].strip() or name or f"HTTP {status}"
     details: dict[str, Any] = {"provider_code": name or None, "status": status, "request_id": request_id}
     if found is AuthError:  # without a hint, lm15 would ask for an API key
         details["credential_hint"] = advice or "check that the function's role or the profile may use this model"
@@ -122,6 +124,6 @@ def _name(kind: str) -> str:
 def _json(body: bytes) -> dict[str, Any]:
     try:
         content = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

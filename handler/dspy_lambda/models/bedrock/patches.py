@@ -19,7 +19,8 @@ _CHAINS = f"{_CLOUD}.chains"
 _PROVIDERS = "dspy._vendor.lm15.providers"
 _REGION = "aws_region_name"  # LiteLLM's name for an LM's region
 # Options of an LM that only Converse knows, under the names that LiteLLM uses, too.
-_OPTIONS = ("guardrailConfig", "performanceConfig", "requestMetadata", "thinking", "additionalModelRequestFields")
+_GUARDRAIL = "guardrailConfig"
+_OPTIONS = (_GUARDRAIL, "performanceConfig", "requestMetadata", "thinking", "additionalModelRequestFields")
 # LiteLLM's names for credentials, which would end up in code and history.
 _CREDENTIALS = {
     "aws_access_key_id", "aws_secret_access_key", "aws_session_token", "aws_session_name", "aws_profile_name",
@@ -45,11 +46,17 @@ class _Address(str):
         return hash((str(self), self.region))
 
 
+def region_of(lm: Any) -> str | None:
+    """Return the region for which an LM's requests are signed, if its options or its model's ARN name one."""
+    options = getattr(lm, "kwargs", None)
+    return getattr(options.get("api_base"), "region", None) if isinstance(options, dict) else None
+
+
 def _route_models(original: Function) -> Function:
     """Wrap `LM.__init__`: register Bedrock, choose the door, and turn a region into an address."""
 
     def init(lm: Any, model: Any, *args: Any, **options: Any) -> None:
-        guarded = "guardrailConfig" in options
+        guarded = _GUARDRAIL in options
         found = route(model, guarded=guarded) if isinstance(model, str) else None
         if found is not None and (changed := apply_patch(ENGINE)) is not None:
             logging.getLogger(__name__).warning("DSPy has changed; models on Bedrock need LiteLLM: %s", changed)
@@ -110,7 +117,7 @@ def _carry_options(canonical: Function) -> Function:
 
     def carried(call: Any, *, compat: Any = None) -> Any:
         extra = {name: call.legacy[name] for name in _OPTIONS if name in call.legacy}
-        guarded = "guardrailConfig" in extra
+        guarded = _GUARDRAIL in extra
         found = route(str(call.legacy.get("model")), guarded=guarded) if extra else None
         if found is None:
             return canonical(call, compat=compat)

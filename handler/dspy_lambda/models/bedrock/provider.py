@@ -120,7 +120,7 @@ class ConverseLM(BaseProviderLM):  # type: ignore[misc]
         model = self.model_of(request)
         try:
             data = json.loads(response.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ServerError("bedrock: the answer is not JSON", provider="bedrock") from None
         # Behind some gateways an error has status 200.
         if isinstance(data, dict) and "output" not in data and isinstance(data.get("message"), str):

@@ -69,7 +69,7 @@ class HostedModel:
         try:
             found = self.read(answer)
             if len(found.vectors) == len(texts) and all(_is_vector(vector) for vector in found.vectors):
-                return found
+                return found if _is_count(found.tokens) else found._replace(tokens=None)
         except (ValueError, KeyError, TypeError, AttributeError):
             pass
         raise LMProviderError(
@@ -83,6 +83,10 @@ class HostedModel:
 
 def _is_vector(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], float | int)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and 0 <= value < 2**53
 
 
 def parsed(answer: Answer) -> Any:

@@ -21,6 +21,7 @@ from dspy.utils.exceptions import (
 
 from dspy_lambda.errors import ModelUnavailable, RateLimited, from_exception
 from dspy_lambda.models.bedrock.errors import bedrock_error
+from dspy_lambda.telemetry.exceptions import Exceptions
 from tests.handler.models.bedrock.bedrock_server import Reply, error, exception, streamed, text_events
 from tests.handler.models.bedrock.converse.oracle import CONVERSE, STREAM
 
@@ -224,3 +225,26 @@ def test_an_errors_name_is_found_wherever_aws_puts_it(bedrock, headers, body):
 def test_an_unknown_error_without_a_status_is_not_retried():
     assert not isinstance(bedrock_error(None, "NovelException", "?"), ConnectionError)
     assert bedrock_error(None, "NovelException", "?").provider_code == "NovelException"
+
+
+@pytest.mark.parametrize("model", [MODEL, "bedrock-chat:m", "bedrock/amazon.titan-embed-text-v2:0"])
+def test_the_session_token_that_aws_quotes_is_in_no_text(bedrock, monkeypatch, model):
+    quoted = (
+        "The request signature we calculated does not match the signature you provided.\n\nThe Canonical String for "
+        "this request should have been\n'POST\n/model/m/converse\n\nhost:h\nx-amz-security-token:a session token\n'"
+    )
+    bedrock.answer = lambda _: error(403, "InvalidSignatureException", quoted)
+    monkeypatch.setenv("DSPY_LAMBDA_API_BASE", bedrock.url)
+    call = dspy.Embedder(model, caching=False) if "embed" in model else dspy.LM(model, api_base=bedrock.url)
+    with pytest.raises(LMError) as raised:
+        call(["x"] if "embed" in model else "q")
+    if model == MODEL:  # the others are lm15's own errors
+        assert "a session token" not in str(raised.value)
+    assert "a session token" not in Exceptions("log").text(raised.value)
+
+
+@pytest.mark.parametrize("status", [200, 503])
+def test_json_that_is_nested_too_deeply_is_no_answer(bedrock, status):
+    bedrock.answer = lambda _: Reply(b"[" * 100_000 + b"]" * 100_000, status)
+    with pytest.raises(LMServerError):
+        dspy.LM(MODEL, api_base=bedrock.url, cache=False, num_retries=0)("q")

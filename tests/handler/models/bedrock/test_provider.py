@@ -11,12 +11,12 @@ from collections.abc import Iterator
 import dspy
 import pytest
 from dspy.lm15 import CacheConfig
-from dspy.utils.exceptions import LMProviderError, LMTimeoutError, LMUnsupportedFeatureError
+from dspy.utils.exceptions import LMError, LMProviderError, LMTimeoutError, LMUnsupportedFeatureError
 
 from dspy_lambda.deadline import DEADLINE
 from dspy_lambda.errors import DeadlineExceeded
 from dspy_lambda.provider_bounds import ProviderBounds, bound_provider_calls, set_bounds
-from tests.handler.models.bedrock.bedrock_server import MARKED, Reply, converse, event, streamed, text_events
+from tests.handler.models.bedrock.bedrock_server import MARKED, Reply, chat, converse, event, streamed, text_events
 from tests.handler.models.bedrock.converse.oracle import check
 
 NOVA = "bedrock/us.amazon.nova-lite-v1:0"
@@ -65,6 +65,27 @@ def test_a_schema_is_sent_only_where_the_model_takes_one(bedrock):
     assert "outputConfig" not in nova
     schema = json.loads(claude["outputConfig"]["textFormat"]["structure"]["jsonSchema"]["schema"])
     assert schema["additionalProperties"] is False
+
+
+GUARDRAIL = {"guardrailIdentifier": "abc", "guardrailVersion": "1"}
+OSS = "bedrock/openai.gpt-oss-120b-1:0"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda made: made()("q", guardrailConfig=GUARDRAIL),
+        lambda made: made().copy(guardrailConfig=GUARDRAIL)("q"),
+        lambda made: asyncio.run(made().acall("q", guardrailConfig=GUARDRAIL)),
+        lambda made: made(guardrailConfig=GUARDRAIL).copy(model="bedrock-chat:openai.gpt-oss-120b-1:0")("q"),
+    ],
+    ids=["call", "copy", "async", "copy of another door"],
+)
+def test_a_guardrail_is_never_ignored(bedrock, call):
+    bedrock.answer = lambda _: chat()
+    with pytest.raises((ValueError, LMError), match="ignore guardrailConfig"):
+        call(lambda **options: lm(bedrock, OSS, **options))
+    assert not bedrock.sent
 
 
 def weather(city: str) -> str:

@@ -124,8 +124,9 @@ def test_tokens_and_cost_are_counted_but_are_no_lm_calls(provider, run, call):
     }
 
 
-def test_the_cost_of_unreported_tokens_is_unknown(provider, run, call):
-    provider.answer = lambda body: {"data": openai_answer(body)["data"]}
+@pytest.mark.parametrize("usage", [{}, {"prompt_tokens": "5"}, {"prompt_tokens": -5}, {"prompt_tokens": 10**400}])
+def test_the_cost_of_unreported_tokens_is_unknown(provider, run, call, usage):
+    provider.answer = lambda body: {"data": openai_answer(body)["data"], "usage": usage}
     run("a")
     assert call.usage.fields() | {"lm_calls": 0} == {
         "input_tokens": 0,

@@ -67,7 +67,7 @@ class ConverseStream:
     def _read(self, message: EventMessage) -> list[Any]:
         try:
             return list(self._events(message.headers, json.loads(message.payload or b"{}")))
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
             raise ServerError(f"{PROVIDER}: an event of the stream cannot be read", provider=PROVIDER) from None
 
     def _events(self, headers: dict[str, Any], data: dict[str, Any]) -> Iterator[Any]:
