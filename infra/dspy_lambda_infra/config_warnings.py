@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dspy
+
 from dspy_lambda.models.bedrock.doors import MANTLE
 from dspy_lambda.programs.interpreters import HOW_TO_GET_DENO
 from dspy_lambda.settings import Settings
@@ -26,8 +28,31 @@ def config_warnings(project: Project) -> list[str]:
     for function in project.functions.values():
         warnings = [*_queue(function), *_variables(function), *_spend_alarm(project, function)]
         warnings += [*_endpoints(project, function), *_interpreter(project, function), *_guardrails(project, function)]
+        warnings += [*_keys(project, function), *_numpy(project, function)]
         found += [f"programs.{function.name}: {warning}" for warning in warnings]
     return found
+
+
+def _keys(project: Project, function: Function) -> list[str]:
+    """Return the keys of LMs in code that the function will not have."""
+    known = project.secrets(function).keys() | function.settings.environment.keys()
+    return [
+        f"{model.place} takes its key from {model.key}, which the function does not have: write "
+        f"secrets: [{model.key}], unless the program never calls it"
+        for model in function_models(project, function)
+        if model.key is not None and model.key not in known
+    ]
+
+
+def _numpy(project: Project, function: Function) -> list[str]:
+    listed = read_requirements(project.root).listed
+    if any(r.name == "numpy" or (r.name == "dspy" and "numpy" in r.extras) for r in listed):
+        return []
+    return [
+        f"{model.place}: dspy.Embedder needs numpy, which the project's requirements do not name: add dspy[numpy]"
+        for model in function_models(project, function)
+        if isinstance(model.lm, dspy.Embedder)
+    ]
 
 
 def _queue(function: Function) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import dspy
 
 from dspy_lambda.config.schema import ModelSettings
-from dspy_lambda.dspy_patches.insides import has_price
+from dspy_lambda.dspy_patches.insides import has_price, key_variable
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.models.bedrock.doors import Route, route
 from dspy_lambda.models.bedrock.regions import region_in
@@ -76,6 +76,13 @@ class Model:
     def _held_options(self) -> dict[str, Any]:
         """The options of an LM that the program holds."""
         return getattr(self.lm, "kwargs", None) or {}
+
+    @property
+    def key(self) -> str | None:
+        """The variable with its key; None if it needs none."""
+        if self.settings is not None:
+            return self.settings.env
+        return key_variable(self.lm) if isinstance(self.lm, dspy.LM) else None
 
     @property
     def is_priced(self) -> bool:

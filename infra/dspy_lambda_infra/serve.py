@@ -21,10 +21,12 @@ from starlette.requests import Request
 
 from dspy_lambda.api.app import create_app
 from dspy_lambda.api.problems import problem
+from dspy_lambda.dspy_patches.table import patch_models
 from dspy_lambda.environment import Environment
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.secrets import resolve
-from dspy_lambda.settings import TEXTS, Settings
+from dspy_lambda.settings import API_BASE, TEXTS, Settings
+from dspy_lambda_infra.config import load_config
 from dspy_lambda_infra.local.access import is_loopback, refuse_host, refuse_origin
 from dspy_lambda_infra.local.command import model_variables
 from dspy_lambda_infra.local.keys import require_keys
@@ -81,14 +83,18 @@ def run_serve(root: Path, *, host: str, port: int, dev: bool, model_server: bool
     Raises:
         ConfigError: `dev` although other machines could call it, or a model's key is missing.
     """
-    project = load_project(root)
-    for name, why in project.failed.items():
-        print(f"program {name} cannot be loaded: {why}", file=sys.stderr)
-    own = {**read_dotenv(project.root), **os.environ, "DSPY_LAMBDA_PROJECT": str(project.root)}
+    root = root.resolve()
+    config = load_config(root)
+    own = {**read_dotenv(root), **os.environ, "DSPY_LAMBDA_PROJECT": str(root)}
     os.environ.update(own)  # programs may read their variables during calls, too
-    with model_variables(model_server, project) as variables:
-        require_keys(project, project.functions, variables)
+    with model_variables(model_server, config) as variables:
         os.environ.update(variables)
+        # The programs run in this process, so what their modules create on import is what will be called.
+        patch_models(gateway=API_BASE in os.environ)
+        project = load_project(root)
+        for name, why in project.failed.items():
+            print(f"program {name} cannot be loaded: {why}", file=sys.stderr)
+        require_keys(project, project.functions, variables)
         os.chdir(project.root)  # as on Lambda
         return _serve(own | variables, host, port, dev)
 

@@ -146,3 +146,36 @@ def test_a_program_that_needs_deno_is_named_unless_the_requirements_name_it(make
     for line in ("dspy[deno]>=3.4", "deno"):
         (project / "requirements.txt").write_text(line)
         assert config_warnings(load_project(project)) == []
+
+
+IN_CODE = """
+TEAM = dspy.LM("openai/gpt-4.1-mini")
+
+class Ask(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.ask = dspy.Predict("question -> answer")
+        self.ask.set_lm(TEAM)
+        self.find = dspy.Embedder("openai/text-embedding-3-small")
+
+    def forward(self, question: str):
+        return self.ask(question=question)
+"""
+ON_BEDROCK = {"default": "m", "registry": {"m": {"model": "bedrock/amazon.nova-lite-v1:0"}}}
+
+
+def test_the_key_of_an_lm_in_code_that_the_function_will_not_have_is_named(make_project):
+    project = make_project({"ask": IN_CODE}, models=ON_BEDROCK)
+    (warning, *_) = [line for line in config_warnings(load_project(project)) if "takes its key" in line]
+    assert "takes its key from OPENAI_API_KEY" in warning
+    assert "secrets: [OPENAI_API_KEY]" in warning
+    given = {"lambda": {"defaults": {"secrets": ["OPENAI_API_KEY"]}}}
+    project = make_project({"ask": IN_CODE}, models=ON_BEDROCK, **given)
+    assert [line for line in config_warnings(load_project(project)) if "takes its key" in line] == []
+
+
+def test_an_embedder_without_numpy_in_the_requirements_is_named(make_project):
+    project = make_project({"ask": IN_CODE}, models=ON_BEDROCK)
+    assert [line for line in config_warnings(load_project(project)) if "add dspy[numpy]" in line]
+    (project / "requirements.txt").write_text("dspy[numpy]\n")
+    assert [line for line in config_warnings(load_project(project)) if "add dspy[numpy]" in line] == []

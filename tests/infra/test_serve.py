@@ -328,3 +328,32 @@ def test_keys_come_from_their_secret_store_and_dev_shows_texts_whatever_is_set(
         boto3.client("ssm").put_parameter(Name="/app/key", Value="from the store", Type="SecureString")
         assert main(["serve", "--project", str(make_project({"echo": ECHO})), "--port", "0", *options]) == 2
     assert built == [("from the store", texts, {"OPENAI_API_KEY": "from the store"})]
+
+
+AT_IMPORT = """
+TEAM = dspy.LM("openai/gpt-4.1-mini", max_parallel_requests=2000, timeout=120)
+
+class Team(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.ask = dspy.Predict("question -> answer")
+        self.ask.set_lm(TEAM)
+    async def aforward(self, question: str):
+        return await self.ask.acall(question=question)
+"""
+
+
+def test_a_gateway_also_gets_the_calls_of_lms_that_modules_make_on_import(start, make_project, models):
+    server = start(make_project({"team": AT_IMPORT}))
+    assert server.post("Team", question="q")[0] == 200
+    assert models.stats()["per_model"] == {"gpt-4.1-mini": 1}
+
+
+def test_the_embedded_model_server_needs_neither_an_account_nor_a_region_for_bedrock(start, make_project, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(make_project({})))
+    registry = {"m": {"model": "bedrock/amazon.nova-lite-v1:0"}}
+    server = start(make_project({"echo": AECHO}, models={"default": "m", "registry": registry}), "--model-server")
+    status, _, body = server.post("AEcho", question="q")
+    assert (status, list(body)) == (200, ["answer"])

@@ -204,6 +204,21 @@ def bedrock_info(provider: str, model: str, region: str | None) -> dict[str, Any
     return find_price(_load(), provider, model, region)
 
 
+def key_variable(lm: dspy.LM) -> str | None:
+    """Return the variable from which an LM takes its key; None if it needs none, has one, or that is unknown."""
+    if lm.kwargs.get("api_key") or apply_patch(PRICES):
+        return None
+    from dspy._vendor.lm15.errors import LM15Error
+    from dspy.clients.capabilities import resolve
+
+    try:
+        route = resolve(lm)
+    except LM15Error:
+        return None
+    variable: str | None = None if route.provider.startswith("bedrock") or route.placeholder_key else route.env_key
+    return variable
+
+
 def priced_providers() -> set[str]:
     """Return the names of all providers in DSPy's price map, in LiteLLM's spellings; empty if that is unknown."""
     if apply_patch(PRICES):

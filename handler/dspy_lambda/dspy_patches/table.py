@@ -46,6 +46,10 @@ def patch_dspy(log: Log, *, core_share: float, fast: bool, gateway: bool) -> Non
         log("WARNING", "DSPy has changed; left out the patches that no longer apply", {"left_out": left_out})
 
 
-def patch_models() -> None:
-    """Apply only what decides how an LM is called, for commands that ask about LMs but call none."""
-    apply_patches([bedrock.BEDROCK])
+def patch_models(*, gateway: bool = False) -> None:
+    """Apply only what decides how an LM is called, for commands that ask about LMs but call none.
+
+    Args:
+        gateway: as for `patch_dspy`, if the programs that are imported next will also run in this process.
+    """
+    apply_patches([bedrock.BEDROCK, *([GATEWAY] if gateway else [])])

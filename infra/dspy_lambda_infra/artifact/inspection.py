@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import dspy
 from packaging.utils import canonicalize_name
 
 from dspy_lambda.errors import ConfigError
@@ -13,6 +14,7 @@ from dspy_lambda_infra.artifact.imports import missing_imports
 from dspy_lambda_infra.artifact.key_shapes import find_keys
 from dspy_lambda_infra.artifact.requirements import NEVER
 from dspy_lambda_infra.deno import why_deno
+from dspy_lambda_infra.held_lms import held_lms
 from dspy_lambda_infra.project import Function, Project
 
 Say = Callable[[str], None]
@@ -26,10 +28,11 @@ def inspect_program(project: Project, function: Function, files: list[Path], tas
         say: called with each line for the user.
 
     Raises:
-        ConfigError: something that the program imports, or its code interpreter, is missing.
+        ConfigError: something that the program imports, its code interpreter, or numpy for its embeddings is missing.
     """
     _check_imports(project, function, files, task, say)
     _check_deno(project, function, task, say)
+    _check_numpy(project, function, task, say)
     for found in find_keys(project.root, files):
         say(f"warning: {found} and becomes part of the artifact; put keys into SSM or Secrets Manager")
 
@@ -61,6 +64,21 @@ def _check_deno(project: Project, function: Function, task: Path, say: Say) -> N
         say(f"{why} runs Python in Deno, which fetches its files from deno.land and registry.npmjs.org on first use")
         return
     missing = f"{why} runs Python in Deno, which the artifact lacks: {HOW_TO_GET_DENO}"
+    if not project.config.lambda_.layers:
+        raise ConfigError(missing)
+    say(f"warning: {missing}; ignore this if one of lambda.layers provides it")
+
+
+def _check_numpy(project: Project, function: Function, task: Path, say: Say) -> None:
+    """Refuse an artifact whose hosted embeddings would fail with each call; only warn if a layer may provide numpy.
+
+    Raises:
+        ConfigError: names the Embedder and the requirement to add.
+    """
+    places = [place for place, found in held_lms(function) if isinstance(found, dspy.Embedder)]
+    if not places or (task / "numpy").is_dir():
+        return
+    missing = f"{places[0]}: dspy.Embedder needs numpy, which the artifact lacks: add dspy[numpy] to the requirements"
     if not project.config.lambda_.layers:
         raise ConfigError(missing)
     say(f"warning: {missing}; ignore this if one of lambda.layers provides it")

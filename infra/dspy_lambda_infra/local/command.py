@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dspy_lambda.errors import ConfigError, UnknownEvent
+from dspy_lambda_infra.config import Config
 from dspy_lambda_infra.local.function import RequestTooLarge, Throttled
 from dspy_lambda_infra.local.keys import require_keys
 from dspy_lambda_infra.local.local import LocalLambda
@@ -49,7 +50,7 @@ def run_local(
     progress("loading the project ...")
     project = load_project(root)
     kind = api or project.config.lambda_.api.kind
-    with model_variables(model_server, project) as variables:
+    with model_variables(model_server, project.config) as variables:
         require_keys(project, project.functions, variables)
         local = LocalLambda(project, variables, log_to(sys.stderr), limit_resources=limit_resources)
         return asyncio.run(_serve(project, local, kind, port, visibility_timeout, as_json=as_json))
@@ -83,7 +84,7 @@ def run_invoke(
         raise ConfigError(f"no program {program!r}; the project has: {known}.")
     if event is None and program is None and len(project.functions) != 1:
         raise ConfigError(f"--inputs requires a program: {known}.")
-    with model_variables(model_server, project) as variables:
+    with model_variables(model_server, project.config) as variables:
         require_keys(project, [program] if program else project.functions, variables)
         local = LocalLambda(project, variables, log_to(sys.stderr), limit_resources=limit_resources)
         return asyncio.run(_invoke(local, program or CATALOGUE, payload, as_json))
@@ -241,7 +242,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 @contextlib.contextmanager
-def model_variables(embedded: bool, project: Project) -> Iterator[dict[str, str]]:
+def model_variables(embedded: bool, config: Config) -> Iterator[dict[str, str]]:
     """Yield variables that send model calls to the embedded model server, if it was requested."""
     if not embedded:
         yield {}
@@ -249,6 +250,13 @@ def model_variables(embedded: bool, project: Project) -> Iterator[dict[str, str]
     # Whichever credentials there are on this machine sign for Bedrock; the server cannot know their secrets.
     with ModelServer(samples=True, verify_signatures=False) as server:
         # The usual names too: calls of a program's own LMs go there as well, and must not carry a real key.
-        named = [model.env for model in project.config.models.registry.values() if model.env]
+        named = [model.env for model in config.models.registry.values() if model.env]
         keys = dict.fromkeys([*named, "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"], "embedded")
-        yield {**keys, "DSPY_LAMBDA_API_BASE": server.url}
+        yield {**keys, **_aws_variables(server), "DSPY_LAMBDA_API_BASE": server.url}
+
+
+def _aws_variables(server: ModelServer) -> dict[str, str]:
+    """Return what signing needs and this machine does not have: neither an account nor a Region is needed here."""
+    has_own = any(os.environ.get(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_BEARER_TOKEN_BEDROCK"))
+    wanted = {name: value for name, value in server.aws_variables.items() if name == "AWS_REGION" or not has_own}
+    return {name: os.environ.get(name) or value for name, value in wanted.items()}

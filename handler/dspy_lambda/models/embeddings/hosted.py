@@ -69,7 +69,7 @@ class HostedModel:
         try:
             found = self.read(answer)
             if len(found.vectors) == len(texts) and all(_is_vector(vector) for vector in found.vectors):
-                return found if _is_count(found.tokens) else found._replace(tokens=None)
+                return found if _is_count(found.tokens) else Vectors(found.vectors, None)
         except (ValueError, KeyError, TypeError, AttributeError):
             pass
         raise LMProviderError(
