@@ -1,4 +1,4 @@
-"""The faults that the model server can be told to produce, by name."""
+"""What goes wrong at the model server on request, by name: error answers, and faults that are none."""
 
 from __future__ import annotations
 
