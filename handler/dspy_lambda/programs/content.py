@@ -92,14 +92,14 @@ def _parts(value: Any) -> Iterable[tuple[str | int, Any]]:
 
 
 def holds_image(hint: Any, within: tuple[Any, ...] = ()) -> bool:
-    """Whether values of a hint may be or contain a `dspy.Image`."""
-    from dspy import Image
+    """Whether values of a hint may be or contain a `dspy.Image` or a `dspy.File`."""
+    from dspy import File, Image
 
     if hasattr(hint, "__value__"):  # `type X = ...`, of Python's own class or of typing_extensions'
         return hint not in within and holds_image(hint.__value__, (*within, hint))
     if isinstance(hint, type) and (issubclass(hint, BaseModel) or hasattr(hint, "__annotations__")):
-        if issubclass(hint, Image) or hint in within:
-            return issubclass(hint, Image)
+        if issubclass(hint, Image | File) or hint in within:
+            return issubclass(hint, Image | File)
         return any(holds_image(field, (*within, hint)) for field in _field_hints(hint))
     return any(holds_image(argument, within) for argument in get_args(hint))
 
@@ -127,15 +127,21 @@ def marker_errors(value: Any, location: tuple[str | int, ...] = ()) -> Errors:
 
 
 def address_errors(value: Any, location: tuple[str | int, ...]) -> Errors:
-    """Yield an error for each image by an address inside this network, which only the function could reach.
+    """Yield an error for each image or file by an address inside this network, which only the function could reach.
 
     A provider fetches an image by its URL, but LiteLLM fetches it itself for some providers.
 
     Args:
         value: a validated input.
     """
-    from dspy import Image
+    from dspy import File, Image
 
+    if isinstance(value, File):
+        for name in ("file_data", "file_id"):  # LiteLLM downloads either
+            text = getattr(value, name)
+            if text and "://" in text and not _is_for_callers(text.strip()):
+                message = "Input should not be a private address"
+                yield {"loc": [*location, name], "msg": message, "type": "value_error"}
     if isinstance(value, Image) and not _is_for_callers(value.url):
         message = "Input should be a data URI or a URL with a public address"
         yield {"loc": [*location], "msg": message, "type": "value_error"}
@@ -151,7 +157,7 @@ def _is_for_callers(url: str) -> bool:
     except ValueError:
         return False
     if parts.scheme not in ("http", "https"):
-        return parts.scheme in ("data", "gs")
+        return parts.scheme == "data"
     if "\\" in parts.netloc or not _HOST.fullmatch(host):
         return False
     address = _ip_address(host)

@@ -41,7 +41,7 @@ class Inputs:
         optional: parameters without a default whose hint allows None; they are passed None if absent.
         takes_more: whether `forward` has `**kwargs`, in which other inputs are passed unchanged.
         withheld: the names of inputs that are never passed in `**kwargs`.
-        images: the fields that may hold images, whose addresses are checked.
+        images: the fields that may hold images or files, whose addresses are checked.
     """
 
     adapter: TypeAdapter[dict[str, Any]]
