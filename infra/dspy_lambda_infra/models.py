@@ -13,6 +13,7 @@ from dspy_lambda.config.schema import ModelSettings
 from dspy_lambda.dspy_patches.insides import has_price, key_variable
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.models.bedrock.doors import Route, route
+from dspy_lambda.models.bedrock.patches import region_of
 from dspy_lambda.models.bedrock.regions import region_in
 from dspy_lambda_infra.artifact.litellm import alias_lms, uses_litellm, without_gateways
 from dspy_lambda_infra.held_lms import held_lms
@@ -58,10 +59,8 @@ class Model:
             return self.settings.region or region_in(self.settings.api_base or "")
         if isinstance(self.lm, dspy.Embedder):
             region: str | None = self.lm.default_kwargs.get("aws_region_name")
-        else:
-            address = self._held_options.get("api_base") or ""
-            region = getattr(address, "region", None) or region_in(address)
-        return region
+            return region
+        return region_of(self.lm)
 
     @property
     def guardrail(self) -> str | None:

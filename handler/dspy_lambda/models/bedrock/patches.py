@@ -47,9 +47,14 @@ class _Address(str):
 
 
 def region_of(lm: Any) -> str | None:
-    """Return the region for which an LM's requests are signed, if its options or its model's ARN name one."""
+    """Return the region for which an LM's requests are signed, if its options, its address or its ARN name one."""
     options = getattr(lm, "kwargs", None)
-    return getattr(options.get("api_base"), "region", None) if isinstance(options, dict) else None
+    address = options.get("api_base") if isinstance(options, dict) else None
+    if not isinstance(address, str):
+        return None
+    from dspy_lambda.models.bedrock.regions import region_in
+
+    return getattr(address, "region", None) or region_in(address)
 
 
 def _route_models(original: Function) -> Function:
