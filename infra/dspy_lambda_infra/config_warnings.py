@@ -120,9 +120,8 @@ def _endpoints(project: Project, function: Function) -> list[str]:
 def _guardrails(project: Project, function: Function) -> list[str]:
     registry = project.config.models.registry
     return [
-        f"models.registry.{alias}.fallback: {other} does not have its guardrail"
-        + (", and also answers what the guardrail stops" if "content_filter" in registry[alias].fallback_on else "")
-        + f": give {other} the guardrail, or remove it from the list"
+        f"models.registry.{alias}.fallback: {other} does not have its guardrail: give {other} the guardrail, or remove "
+        "it from the list"
         for alias in project.aliases(function)
         if registry[alias].guardrail is not None
         for other in registry[alias].fallback

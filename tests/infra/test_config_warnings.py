@@ -47,7 +47,6 @@ def test_a_setting_that_the_handler_does_not_have_is_named_with_the_nearest(warn
 @pytest.mark.parametrize(
     ("other", "fallback_on", "said"),
     [
-        ({}, ["content_filter"], "other does not have its guardrail, and also answers what the guardrail stops: give"),
         ({}, ["outage"], "other does not have its guardrail: give other"),
         ({"guardrail": {"id": "abc", "version": 1}}, ["content_filter"], ""),
     ],

@@ -108,6 +108,19 @@ def _check_aliases(config: Config, path: Path) -> None:
     for alias in config.models.registry:
         if cycle := _cycle(config, (alias,)):
             raise ConfigError(f"{path}: models.registry.{alias}.fallback: falls back to itself: {' -> '.join(cycle)}.")
+        if other := _unguarded(config, alias):
+            raise ConfigError(
+                f"{path}: models.registry.{alias}.fallback: what the guardrail stops would be answered by "
+                f"{shown(other)!r}, which has none: give it a guardrail, or leave content_filter out of fallback_on."
+            )
+
+
+def _unguarded(config: Config, alias: str) -> str | None:
+    """Return a fallback without a guardrail that would answer what the alias's own guardrail stops, or None."""
+    settings = config.models.registry[alias]
+    if settings.guardrail is None or "content_filter" not in settings.fallback_on:
+        return None
+    return next((name for name in settings.fallback if config.models.registry[name].guardrail is None), None)
 
 
 def _cycle(config: Config, way: tuple[str, ...]) -> tuple[str, ...] | None:

@@ -200,3 +200,21 @@ program_adapters: {Three: xml}
 def test_a_programs_aliases_and_adapter_come_from_the_config(write, program, aliases, adapter):
     config = load_config(write(TIERS))
     assert (config.aliases_of(program), config.adapter_name(program)) == (aliases, adapter)
+
+
+@pytest.mark.parametrize(
+    ("keys", "is_refused"),
+    [
+        ("", True),
+        ("fallback_on: [rate_limit, content_filter]", True),
+        ("fallback_on: [rate_limit]", False),
+    ],
+)
+def test_what_a_guardrail_stops_is_not_answered_by_a_fallback_without_one(write, keys, is_refused):
+    guarded = "{model: bedrock/a, guardrail: {id: a1, version: 1}, fallback: [b], " + keys + "}"
+    config = f"models: {{default: a, registry: {{a: {guarded}, b: {{model: bedrock/b}}}}}}"
+    if is_refused:
+        with pytest.raises(ConfigError, match=r"a\.fallback: what the guardrail stops would be answered by 'b'"):
+            load_config(write(config))
+    else:
+        assert load_config(write(config)).models.registry["a"].fallback == ["b"]
