@@ -99,7 +99,7 @@ def _forget_credentials() -> None:
 def _try_out(environment: Environment) -> None:
     loop = environment.use_loop()
     for lm in environment.models.values():
-        nowhere = lm.copy(api_base=_NOWHERE, api_key="none", cache=False)
+        nowhere = lm.copy(api_base=_NOWHERE, api_key="none", cache=False, num_retries=0)
         with contextlib.suppress(Exception):
             loop.run_until_complete(dspy.LM.acall(nowhere, "?"))
         with contextlib.suppress(Exception):

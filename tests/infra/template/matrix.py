@@ -81,6 +81,10 @@ BEDROCK: dict[str, Any] = {
     "default": "nova",
     "registry": {
         **BEDROCK_MODELS,
-        "nova": {**BEDROCK_MODELS["nova"], "fallback": [alias for alias in BEDROCK_MODELS if alias != "nova"]},
+        "nova": {
+            **BEDROCK_MODELS["nova"],
+            "fallback": [alias for alias in BEDROCK_MODELS if alias != "nova"],
+            "fallback_on": ["outage"],  # what a guardrail stops must not go to a model without one
+        },
     },
 }
