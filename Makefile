@@ -12,6 +12,12 @@ ALONE := tests/infra/local/test_fifo.py tests/infra/local/test_moto_patches.py t
 	tests/infra/verify/test_local.py tests/test_install.py tests/handler/dspy_patches/test_changed_dspy.py \
 	tests/stress/test_mutated_events.py
 CHAOS := tests/stress/test_chaos.py
+# Tests that build artifacts, start processes or wait for their time limits: a third of the time of all others.
+SLOW := tests/stress/test_stress.py tests/handler/telemetry/test_hooks.py tests/handler/telemetry/test_exceptions.py \
+	tests/infra/artifact/test_build.py tests/infra/artifact/test_distributions.py tests/infra/artifact/test_quickstart.py \
+	tests/infra/local/test_cgroups.py tests/infra/local/test_command.py tests/infra/local/test_kill.py \
+	tests/infra/local/test_mapping.py tests/infra/test_collisions.py tests/infra/test_reload.py \
+	tests/infra/test_stack_size.py
 PYTEST := pytest -q -n 4 --dist loadfile --no-loadscope-reorder $(foreach file,$(ALONE) $(CHAOS),--ignore $(file))
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
 
@@ -46,7 +52,7 @@ research-team: setup
 
 # Under another Python: make clean, then make test PYTHON=/path/to/python3.14.
 test: setup
-	$(BIN)/python -m $(PYTEST)
+	$(BIN)/python -m $(PYTEST) $(foreach file,$(SLOW),--ignore $(file))
 
 # Branch coverage; fails below the thresholds below. On Python 3.11 it takes 1.7 times the CPU, so tests
 # that only repeat under load, or build a complete artifact, are left out.
@@ -84,8 +90,10 @@ verify-aws: setup tools
 	PATH="$(HERE)/$(TOOLS):$(HERE)/$(BIN):$$PATH" $(BIN)/python -m dspy_lambda_infra.verify
 
 # One bad record, one stuck call, killed processes: on the local Lambda, through SQS. STRESS_SCALE=10 runs everything.
+# Also what `make test` leaves out.
 isolation: setup
 	$(BIN)/python -m pytest -q tests/isolation $(ALONE) $(CHAOS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(SLOW)
 
 chaos: setup
 	$(BIN)/python -m pytest -q $(CHAOS)
