@@ -74,6 +74,15 @@ def test_a_snapshot_has_no_connections_of_embeddings_that_a_program_made_at_init
     assert not http_client._made
 
 
+@pytest.mark.parametrize("source", [ECHO, AECHO])
+def test_a_snapshot_does_not_wait_for_retries(serve, monkeypatch, source):
+    worker = serve(source)
+    pauses = []
+    monkeypatch.setattr("dspy.clients.execution._delay", lambda *_: pauses.append("retry") or 0)
+    before_snapshot(worker.environment)
+    assert pauses == []
+
+
 def test_restored_environments_have_different_random_numbers(serve):
     worker = serve(ECHO)
     random.seed(1)
