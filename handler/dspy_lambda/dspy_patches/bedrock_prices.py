@@ -26,6 +26,9 @@ def _by_all_names(model_info: Function) -> Function:
 
 def _in_its_region(price_result: Function) -> Function:
     def price(lm: Any, result: Any, response: Any, provider: Any, request: Any) -> None:
+        if provider not in PROVIDERS:  # most calls: only Bedrock's prices depend on the Region
+            price_result(lm, result, response, provider, request)
+            return
         token = _REGION.set(getattr(lm, "region", None) or region_of(lm))
         try:
             price_result(lm, result, response, provider, request)

@@ -6,13 +6,13 @@ Imported by every function, so it imports Bedrock's own modules only once a mode
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from dspy_lambda.dspy_patches.insides import EXECUTION, LM15_ENGINE
 from dspy_lambda.dspy_patches.patch import Function, Name, Patch, apply_patch
-from dspy_lambda.models.bedrock.doors import Route, model_string, route
+from dspy_lambda.models.bedrock.doors import PROVIDERS, Route, model_string, route
 
 _CLOUD = "dspy._vendor.lm15.cloud"
 _CHAINS = f"{_CLOUD}.chains"
@@ -50,11 +50,14 @@ def region_of(lm: Any) -> str | None:
     """Return the region for which an LM's requests are signed, if its options, its address or its ARN name one."""
     options = getattr(lm, "kwargs", None)
     address = options.get("api_base") if isinstance(options, dict) else None
-    if not isinstance(address, str):
-        return None
+    return _region_in(address) if isinstance(address, str) else None
+
+
+def _region_in(url: str) -> str | None:
+    """Return the region that an address was given, or else the one that its host names."""
     from dspy_lambda.models.bedrock.regions import region_in
 
-    return getattr(address, "region", None) or region_in(address)
+    return getattr(url, "region", None) or region_in(url)
 
 
 def _route_models(original: Function) -> Function:
@@ -142,16 +145,19 @@ def _sign_for_region(init_routing: Function) -> Function:
     """Wrap `_Routing._init_routing`: sign for the region of an LM or of its address, not for AWS_REGION."""
 
     def routed(self: Any, config: Any, model_type: Any) -> None:
-        from dspy_lambda.models.bedrock.regions import region_in
-
-        regions = {
-            provider: {"region": region}
-            for provider, url in (getattr(config, "base_urls", None) or {}).items()
-            if provider.startswith("bedrock") and (region := getattr(url, "region", None) or region_in(url))
-        }
-        init_routing(self, replace(config, settings=regions) if regions and not config.settings else config, model_type)
+        urls = None if config is None or config.settings else config.base_urls
+        if regions := {provider: {"region": region} for provider, region in _regions_in(urls or {})}:
+            config = replace(config, settings=regions)
+        init_routing(self, config, model_type)
 
     return routed
+
+
+def _regions_in(base_urls: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the providers on Bedrock whose addresses have a region, each with its region."""
+    for provider, url in base_urls.items():
+        if provider in PROVIDERS and (region := _region_in(url)):
+            yield provider, region
 
 
 def _sign_encoded_path(sign_request: Function) -> Function:

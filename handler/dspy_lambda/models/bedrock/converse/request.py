@@ -70,6 +70,8 @@ def body_of(
         _drop_tool_choice(body, "this model refuses a forced tool")
     if is_thinking(fields):
         _drop_what_thinking_excludes(body, fields)
+    if not body.get("inferenceConfig", True):
+        del body["inferenceConfig"]
     if point and until is None:
         _mark_prefix(body, point)
     if output := _output(request, takes_schemas):
@@ -159,8 +161,6 @@ def _drop_what_sampling_excludes(
     for options, name in dropped:
         if name in options:
             adapt(f"config.{name}", "dropped", reason, asked=options.pop(name), provider=PROVIDER)
-    if "inferenceConfig" in body and not inference:
-        del body["inferenceConfig"]
 
 
 def _drop_what_thinking_excludes(body: dict[str, Any], fields: dict[str, Any]) -> None:
@@ -173,8 +173,6 @@ def _drop_what_thinking_excludes(body: dict[str, Any], fields: dict[str, Any]) -
     for options, name, asked in ((inference, "temperature", 1.0), (inference, "topP", None), (fields, "top_k", None)):
         if name in options and options[name] != asked:
             adapt(f"config.{name}", "dropped", reason, asked=options.pop(name), provider=PROVIDER)
-    if "inferenceConfig" in body and not inference:
-        del body["inferenceConfig"]
     _drop_tool_choice(body, reason)
 
 
