@@ -28,6 +28,7 @@ SECRETS = "DSPY_LAMBDA_SECRETS"
 SECRETS_VERSION = "DSPY_LAMBDA_SECRETS_VERSION"
 SOURCES = "DSPY_LAMBDA_SOURCES"
 TEXTS = "DSPY_LAMBDA_EXCEPTION_TEXTS"
+TRACES = "DSPY_LAMBDA_TRACES"
 
 SOURCE_NAMES = ("http", "sqs", "direct")
 TEXT_WORDS = ("none", "log", "answer")
@@ -201,6 +202,14 @@ class Settings:
         flag,
         False,
         "Keeps the texts of DSPy's own warnings, which may quote inputs and answers.",
+    )
+    traces: str | None = _setting(
+        TRACES,
+        _text,
+        None,
+        "The OTLP collector's address that receives every trace, instead of the config's `telemetry.traces` and "
+        "`sample`; `none` for no traces. `local` sets it to its own.",
+        shown="the config's",
     )
     service_name: str | None = _setting(
         "POWERTOOLS_SERVICE_NAME", _text, None, "The service in log lines and metrics.", shown="app_id"

@@ -17,6 +17,7 @@ from dspy_lambda.config import schema
 from dspy_lambda.config.file import CONFIG_FILE, load_as
 from dspy_lambda.config.names import Variable
 from dspy_lambda.config.schema import Section
+from dspy_lambda.config.telemetry import Telemetry
 from dspy_lambda.settings import PREFIX
 
 __all__ = ["CONFIG_FILE", "Config", "FunctionSettings", "ModelSettings", "Sqs", "load_config"]
@@ -148,6 +149,7 @@ class FunctionSettings(schema.FunctionSettings):
     daily_cost_usd: Annotated[float, Field(gt=0)] | None = 10.0
     # The same in tokens, for models without a known price: a day's input and output tokens together.
     daily_tokens: Annotated[int, Field(ge=1)] | None = None
+    telemetry: Telemetry = Telemetry()
     sqs: Annotated[Literal[False] | Sqs, BeforeValidator(schema.false_or_mapping)] = False
     schedule: Schedule | None = None
     deployment: Deployment | None = None

@@ -79,13 +79,19 @@ def load_as(schema: type[AnyConfig], project: Path) -> AnyConfig:
 
 
 def _merge_program_settings(raw: dict[Any, Any]) -> dict[Any, Any]:
-    """Merge each entry of `lambda.programs` over `lambda.defaults`: mappings merge deeply, lists replace."""
-    section = raw.get("lambda")
-    if not isinstance(section, dict) or not isinstance(section.get("programs"), dict):
+    """Merge each entry of `lambda.programs` over `lambda.defaults`: mappings merge deeply, lists replace.
+
+    The top-level `telemetry` is the default of all programs' own.
+    """
+    section = raw.get("lambda", {})
+    if not isinstance(section, dict) or not isinstance(section.get("programs", {}), dict):
         return raw
-    defaults = section.get("defaults") or {}
-    programs = {name: _merge(defaults, settings) for name, settings in section["programs"].items()}
-    return {**raw, "lambda": {**section, "programs": programs}}
+    shared = {"telemetry": raw["telemetry"]} if isinstance(raw.get("telemetry"), dict) else {}
+    defaults = _merge(shared, section.get("defaults") or {})
+    if not isinstance(defaults, dict):
+        return raw
+    programs = {name: _merge(defaults, settings) for name, settings in section.get("programs", {}).items()}
+    return {**raw, "lambda": {**section, "defaults": defaults, "programs": programs}}
 
 
 def _merge(base: Any, over: Any) -> Any:
@@ -145,7 +151,9 @@ def _explain(error: ValidationError, schema: type[Config]) -> list[str]:
         if item["type"] == "extra_forbidden":
             message = f"unknown key; allowed here: {', '.join(_allowed(schema, keys[:-1]))}"
         lines.append(f"{places or '(top level)'}: {message}")
-    return lines
+    # Programs inherit the top-level section, and its mistakes.
+    inherited = tuple(line for line in lines if line.startswith(("telemetry.", "telemetry:")))
+    return [line for line in lines if line in inherited or not line.endswith(inherited)]
 
 
 def _keys(schema: type[BaseModel], location: list[str]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from dspy_lambda.config.names import Variable
+from dspy_lambda.config.telemetry import Telemetry
 from dspy_lambda.models.bedrock.doors import Door, misspelled, model_string, route
 
 TimeoutSeconds = Annotated[int, Field(ge=1, le=900)]
@@ -155,6 +156,7 @@ class FunctionSettings(PartialSection):
     """One program's function."""
 
     timeout_seconds: TimeoutSeconds = 60
+    telemetry: Telemetry = Telemetry()  # over the top-level section
     sqs: Annotated[Literal[False] | Sqs, BeforeValidator(false_or_mapping)] = False
 
 
@@ -180,6 +182,7 @@ class Config(Section):
     program_adapters: dict[str, AdapterName] = {}
     program_arguments: dict[str, dict[str, Any]] = {}  # what the program's constructor gets
     server: Server = Server()
+    telemetry: Telemetry = Telemetry()
     lambda_: Annotated[Lambda, Field(alias="lambda")] = Lambda()
 
     def model_alias(self, program: str) -> str:

@@ -1,0 +1,126 @@
+"""Spans of one invocation, collected while it runs; what happens to them is decided when it ends.
+
+Names and attributes follow OpenTelemetry's semantic conventions 1.41.0, https://github.com/open-telemetry/
+semantic-conventions/tree/v1.41.0/docs/gen-ai ("Development": later versions may rename them), where these name
+something; what they do not name begins with `dspy_lambda.`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextvars import ContextVar
+from typing import Any
+
+SEMANTIC_CONVENTIONS = "https://opentelemetry.io/schemas/1.41.0"
+# Of one invocation: a batch of 10,000 records would otherwise keep some 40 MB until it ends.
+MAX_SPANS = 10_000
+
+# https://opentelemetry.io/docs/specs/otel/trace/api/#spankind, as OTLP numbers them.
+INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER = 1, 2, 3, 4, 5
+
+
+class Span:
+    """One timed step. Not thread-safe, and not meant to be: each belongs to the task or thread that runs the step.
+
+    Attributes:
+        trace: the trace that it belongs to.
+        parent_id: the 16 hexadecimal digits of its parent's id; None for the first span of a trace.
+        start_ns, end_ns: nanoseconds since the epoch; `end_ns` is 0 while it runs.
+        attributes: by name; a value is a str, bool, int, float or a list of one of these.
+        error: the failure's class name, or a shorter word for it; None if it did not fail.
+        links: trace id and span id of spans that caused this one, such as an SQS message's sender.
+        payload: inputs, outputs or messages that rules may still change or remove, by attribute; None for nothing.
+    """
+
+    __slots__ = (
+        "attributes",
+        "end_ns",
+        "error",
+        "kind",
+        "links",
+        "name",
+        "parent_id",
+        "payload",
+        "span_id",
+        "start_ns",
+        "trace",
+    )
+
+    def __init__(
+        self, trace: Trace, name: str, kind: int, parent_id: str | None, attributes: dict[str, Any], start_ns: int = 0
+    ) -> None:
+        self.trace = trace
+        self.span_id = os.urandom(8).hex()  # as fast as `random`, and unlike it never the same in two forks or restores
+        self.parent_id = parent_id
+        self.name = name
+        self.kind = kind
+        self.attributes = attributes
+        self.error: str | None = None
+        self.links: tuple[tuple[str, str], ...] = ()
+        self.payload: dict[str, Any] | None = None
+        self.end_ns = 0
+        self.start_ns = start_ns or time.time_ns()
+
+    def child(self, name: str, kind: int, attributes: dict[str, Any], start_ns: int = 0) -> Span:
+        """Start a span within this one."""
+        return self.trace.start(name, kind, self.span_id, attributes, start_ns)
+
+    def end(self, error: str | None = None, end_ns: int = 0) -> None:
+        """End the span; a later call changes nothing. An abandoned one was ended with its invocation."""
+        if not self.end_ns:
+            self.error = error or self.error
+            # The wall clock may be set back meanwhile.
+            self.end_ns = max(end_ns or time.time_ns(), self.start_ns)
+
+
+class Trace:
+    """The spans of one invocation, and where it comes from.
+
+    Attributes:
+        trace_id: 32 hexadecimal digits.
+        parent_id: the caller's span, 16 hexadecimal digits; None if this invocation starts the trace.
+        sampled: the caller's decision to keep the trace or not; None if it made none.
+        spans: in order of their start.
+        left_out: the number of spans above the maximum.
+        closed: whether the invocation has ended: spans that end later are not changed.
+    """
+
+    __slots__ = ("closed", "left_out", "parent_id", "sampled", "spans", "trace_id", "tracestate")
+
+    def __init__(
+        self,
+        trace_id: str | None = None,
+        parent_id: str | None = None,
+        sampled: bool | None = None,
+        tracestate: str = "",
+    ) -> None:
+        self.trace_id = trace_id or new_trace_id()
+        self.parent_id = parent_id
+        self.sampled = sampled
+        self.tracestate = tracestate
+        self.spans: list[Span] = []
+        self.left_out = 0
+        self.closed = False
+
+    def start(self, name: str, kind: int, parent_id: str | None, attributes: dict[str, Any], start_ns: int = 0) -> Span:
+        """Start a span."""
+        span = Span(self, name, kind, parent_id, attributes, start_ns)
+        if self.closed or len(self.spans) >= MAX_SPANS:
+            self.left_out += 1
+        else:
+            self.spans.append(span)
+        return span
+
+
+def new_trace_id() -> str:
+    """Return a trace id that X-Ray also accepts: the first 8 digits are seconds since the epoch.
+
+    https://docs.aws.amazon.com/xray/latest/devguide/xray-api-sendingdata.html#xray-api-traceids
+    """
+    return f"{int(time.time()) & 0xFFFFFFFF:08x}{os.urandom(12).hex()}"
+
+
+# The span that this task or thread works for. A new task and a thread with the call's context begin with their
+# creator's, so steps side by side have the same parent.
+SPAN: ContextVar[Span | None] = ContextVar("dspy_lambda_span", default=None)
