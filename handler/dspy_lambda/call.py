@@ -48,6 +48,8 @@ class Call:
         lm_error: the last failure of an LM call within this call, even if the program handled it.
         started: the start time, by `time.monotonic()`.
         written: whether the call's log record has been written.
+        inputs: what the caller sent, and once they are validated, the program's arguments; None if there are none.
+        result: what the program returned. Both are dropped when the call is settled.
         running: whether the program has been started.
         moved: whether the SQS record was moved to the dead-letter queue.
         mark: the journal's function to note the call's state, and the record's position; None without a journal.
@@ -62,6 +64,8 @@ class Call:
         self.lm_error: Exception | None = None
         self.duration_ms = 0.0
         self.written = False
+        self.inputs: Any = None
+        self.result: Any = None
         self.running = False
         self.moved = False
         self.mark: tuple[Callable[[int, str], None], int] | None = None
@@ -161,6 +165,7 @@ class Call:
             self.invocation.listener.settled(self, cause)
         finally:
             self.written = True
+            self.inputs = self.result = None
         return True
 
     def ids(self) -> dict[str, Any]:
