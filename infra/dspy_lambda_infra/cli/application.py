@@ -12,6 +12,7 @@ from dspy_lambda_infra.cli.doctor import doctor
 from dspy_lambda_infra.cli.invoke import invoke
 from dspy_lambda_infra.cli.limits import limits
 from dspy_lambda_infra.cli.local import local
+from dspy_lambda_infra.cli.logs import logs
 from dspy_lambda_infra.cli.serve import serve
 from dspy_lambda_infra.cli.template import template
 from dspy_lambda_infra.cli.version import show_version
@@ -41,5 +42,5 @@ def dspy_lambda(
     """DSPy programs as AWS Lambda functions."""
 
 
-for command in (local, invoke, serve, template, build, deploy, limits, doctor):
+for command in (local, invoke, serve, template, build, deploy, logs, limits, doctor):
     app.command()(command)
