@@ -10,15 +10,12 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from dspy_lambda_infra.deploy.account import open_session
-
-if TYPE_CHECKING:
-    from mypy_boto3_cloudformation.type_defs import StackResourceSummaryTypeDef
 
 PERMISSIONS = "cloudformation:ListStackResources and logs:FilterLogEvents"
 _POLL_SECONDS = 2.0
@@ -71,7 +68,9 @@ class CloudWatch:
         with _explained(f"the stack {stack}"):
             for page in client.get_paginator("list_stack_resources").paginate(StackName=stack):
                 for resource in page["StackResourceSummaries"]:
-                    yield resource["LogicalResourceId"], (resource["ResourceType"], _physical(resource))
+                    # It has no name while it is being created.
+                    name = resource.get("PhysicalResourceId", "")
+                    yield resource["LogicalResourceId"], (resource["ResourceType"], name)
 
     def events(
         self, groups: list[str], pattern: str | None, since: float, until: float | None = None
@@ -140,7 +139,3 @@ class _explained:
             raise CloudWatchUnavailable(f"{self._what}: {hint}") from None
         if isinstance(error, BotoCoreError):
             raise CloudWatchUnavailable(f"{self._what}: {error}") from None
-
-
-def _physical(resource: StackResourceSummaryTypeDef) -> str:
-    return resource.get("PhysicalResourceId", "")  # none while it is being created

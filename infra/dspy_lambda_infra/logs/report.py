@@ -1,4 +1,5 @@
 """Placeholder."""
+
 from __future__ import annotations
 from dspy_lambda_infra.logs.records import Record
 from dspy_lambda_infra.logs.totals import Totals

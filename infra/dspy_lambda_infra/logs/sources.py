@@ -115,9 +115,6 @@ def from_cloudwatch(
     groups = list(cloudwatch.functions(stack).values())
     pattern = None if all_lines else " ".join(f'?"{message}"' for message in MESSAGES)
     start = time.time() - _DEFAULT_SECONDS if since is None else since
-    if follow:
-        events = cloudwatch.follow(groups, pattern, start)
-    else:
-        events = cloudwatch.events(groups, pattern, start, until)
-    for event in events:
+    new = cloudwatch.follow(groups, pattern, start) if follow else cloudwatch.events(groups, pattern, start, until)
+    for event in new:
         yield event["message"].encode(errors="replace")[:MAX_LINE]

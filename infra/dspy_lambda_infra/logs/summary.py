@@ -53,7 +53,7 @@ def notes(row: Sum) -> Iterator[str]:
     """Yield what a row's figures do not say: errors by outcome, unknown costs, answers outside of calls."""
     errors = [f"{count:,} {printable(outcome)}" for outcome, count in row.outcomes.most_common() if outcome != SUCCESS]
     if errors:
-        yield ', '.join(errors)
+        yield ", ".join(errors)
     if row.unknown_costs:
         yield f"cost unknown for {row.unknown_costs:,} call{'s' if row.unknown_costs > 1 else ''}, which the sum lacks"
     if row.outside:
