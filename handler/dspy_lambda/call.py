@@ -15,6 +15,7 @@ from dspy_lambda.usage import Answer, Usage
 
 if TYPE_CHECKING:
     from dspy_lambda.invocation import Invocation
+    from dspy_lambda.telemetry.spans import Span
 
 UNKNOWN = "unknown"
 # Outcomes that need attention; callers or load cause the others.
@@ -50,6 +51,7 @@ class Call:
         written: whether the call's log record has been written.
         running: whether the program has been started.
         moved: whether the SQS record was moved to the dead-letter queue.
+        span: the call's span; None before the program is started, and without tracing.
         mark: the journal's function to note the call's state, and the record's position; None without a journal.
     """
 
@@ -64,6 +66,7 @@ class Call:
         self.written = False
         self.running = False
         self.moved = False
+        self.span: Span | None = None
         self.mark: tuple[Callable[[int, str], None], int] | None = None
         self.begin(waited=False)
         self._settled: dict[int, _Outcome] = {}
@@ -76,6 +79,7 @@ class Call:
     def run(self) -> None:
         """Note that the program is started."""
         self.running = True
+        self.invocation.listener.started(self)
         if self.mark is not None:
             self.mark[0](self.mark[1], "running")
 

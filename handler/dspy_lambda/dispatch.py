@@ -20,6 +20,7 @@ from dspy_lambda.errors import DeadlineExceeded, Overloaded, ProgramFailed, cut_
 from dspy_lambda.models.registry import ProgramLM
 from dspy_lambda.payload import to_outputs
 from dspy_lambda.programs.program import Program
+from dspy_lambda.telemetry.spans import SPAN
 from dspy_lambda.threads import Threads
 
 _RECENT_CALLS = 20
@@ -142,6 +143,8 @@ class Dispatcher:
         context = contextvars.copy_context()
         context.run(CALL.set, call)
         context.run(DEADLINE.set, call.invocation.deadline)
+        if call.span is not None:
+            context.run(SPAN.set, call.span)
         if program.entry.is_async:
             task = loop.create_task(self._await(program, inputs, call), context=context)
             task.add_done_callback(lambda _: slots.release())

@@ -100,6 +100,7 @@ class Environment:
         self._warn_of_unknown()
         has_base = bool(settings.api_base)
         patch_dspy(self.telemetry.log, core_share=settings.core_share, fast=settings.fast, gateway=has_base)
+        self._start_tracing()
         # Lambda's disk is read-only, and DSPy's default of 1,000,000 entries in memory may take 5 GiB.
         dspy.configure_cache(enable_disk_cache=False, memory_max_entries=CACHE_ENTRIES)
         only, module = settings.program, settings.module
@@ -134,6 +135,19 @@ class Environment:
         for name, meant in self.settings.unknown:
             about = {"variable": name, "did_you_mean": meant} if meant else {"variable": name}
             self.telemetry.log("WARNING", "ignored an unknown variable", about)
+
+    def _start_tracing(self) -> None:
+        """Collect spans, if any program's settings ask for traces or for metrics of each model."""
+        own, lambda_ = self.settings.program, self.config.lambda_
+        rules = [lambda_.function(own)] if own else [lambda_.defaults, *lambda_.programs.values()]
+        wanted = self.settings.traces or next(
+            (r.telemetry.traces for r in rules if r.telemetry.traces != "none"), "none"
+        )
+        if wanted == "none" and not any(r.telemetry.model_metrics for r in rules):
+            return
+        from dspy_lambda.telemetry.tracing import start_tracing
+
+        start_tracing(self.telemetry, self.config, self.settings, wanted)
 
     def _new_runner(self) -> Runner:
         return new_runner(self.config.server, self.models, self._recent, self.telemetry.log, fast=self.settings.fast)

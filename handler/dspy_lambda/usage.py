@@ -66,15 +66,15 @@ class Usage:
         # may run finalizers while the lock is held; otherwise only code in this file does.
         self._lock = threading.RLock()
 
-    def add(self, entry: dict[str, Any]) -> None:
+    def add(self, entry: dict[str, Any]) -> Answer:
         """Count one answered LM call by its DSPy history entry."""
-        self._add(read_answer(entry))
+        return self._add(read_answer(entry))
 
-    def add_failed(self, entries: list[dict[str, Any]]) -> None:
+    def add_failed(self, entries: list[dict[str, Any]]) -> Answer:
         """Count the answers of an LM call that finally failed as one; each is given as a history entry."""
         answers = [read_answer(entry) for entry in entries]
         costs = [answer.cost_usd for answer in answers if answer.cost_usd is not None]
-        self._add(
+        return self._add(
             Answer(
                 sum(answer.input_tokens for answer in answers),
                 sum(answer.output_tokens for answer in answers),
@@ -82,17 +82,18 @@ class Usage:
             )
         )
 
-    def add_embeddings(self, input_tokens: int, cost_usd: float | None) -> None:
+    def add_embeddings(self, input_tokens: int, cost_usd: float | None) -> Answer:
         """Count an answered request for embeddings; the cost is None if it is unknown."""
-        self._add(Answer(input_tokens, cost_usd=cost_usd, lm_calls=0))
+        return self._add(Answer(input_tokens, cost_usd=cost_usd, lm_calls=0))
 
-    def _add(self, answer: Answer) -> None:
+    def _add(self, answer: Answer) -> Answer:
         with self._lock:
             late = self._closed
             if not late:
                 self._count(answer)
         if late and self._late is not None:
             self._late(answer)
+        return answer
 
     def _count(self, answer: Answer) -> None:
         self.lm_calls += answer.lm_calls

@@ -63,6 +63,8 @@ class ServeApp:
         sent = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), None)
         about = {"request_id": str(uuid.uuid4()), "correlation_id": sent, "deadline": time.monotonic() + seconds}
         with self._environment.invocation("serve", **about) as invocation:
+            if (tracer := self._environment.telemetry.tracer) is not None:
+                tracer.begin_request(invocation, Request(scope).headers)
             scope.update(invocation=invocation, dispatcher=self._environment.dispatcher, request_id=about["request_id"])
             await self._app(scope, receive, send)
 

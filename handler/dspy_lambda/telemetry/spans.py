@@ -10,7 +10,10 @@ from __future__ import annotations
 import os
 import time
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dspy_lambda.usage import Answer
 
 SEMANTIC_CONVENTIONS = "https://opentelemetry.io/schemas/1.41.0"
 # Of one invocation: a batch of 10,000 records would otherwise keep some 40 MB until it ends.
@@ -31,9 +34,15 @@ class Span:
         error: the failure's class name, or a shorter word for it; None if it did not fail.
         links: trace id and span id of spans that caused this one, such as an SQS message's sender.
         payload: inputs, outputs or messages that rules may still change or remove, by attribute; None for nothing.
+        program: the program whose call it belongs to; None above its calls.
+        attempts: start, end and error of each attempt of an LM call.
+        answers: input tokens, output tokens, cost in USD (None if unknown) and whether the cache answered, for each
+            answer of an LM call or embedding; several threads may add to it.
     """
 
     __slots__ = (
+        "answers",
+        "attempts",
         "attributes",
         "end_ns",
         "error",
@@ -42,6 +51,7 @@ class Span:
         "name",
         "parent_id",
         "payload",
+        "program",
         "span_id",
         "start_ns",
         "trace",
@@ -59,12 +69,22 @@ class Span:
         self.error: str | None = None
         self.links: tuple[tuple[str, str], ...] = ()
         self.payload: dict[str, Any] | None = None
+        self.program: str | None = None
+        self.attempts: list[tuple[int, int, str | None]] = []
+        self.answers: list[tuple[int, int, float | None, bool]] = []
         self.end_ns = 0
         self.start_ns = start_ns or time.time_ns()
 
     def child(self, name: str, kind: int, attributes: dict[str, Any], start_ns: int = 0) -> Span:
         """Start a span within this one."""
-        return self.trace.start(name, kind, self.span_id, attributes, start_ns)
+        span = self.trace.start(name, kind, self.span_id, attributes, start_ns)
+        span.program = self.program
+        return span
+
+    def note(self, answer: Answer) -> None:
+        """Count an answer of the LM call or embedding that this span times."""
+        if self.kind == CLIENT:
+            self.answers.append((answer.input_tokens, answer.output_tokens, answer.cost_usd, answer.cache_hit))
 
     def end(self, error: str | None = None, end_ns: int = 0) -> None:
         """End the span; a later call changes nothing. An abandoned one was ended with its invocation."""
@@ -84,9 +104,28 @@ class Trace:
         spans: in order of their start.
         left_out: the number of spans above the maximum.
         closed: whether the invocation has ended: spans that end later are not changed.
+        collects: whether spans keep their payloads until rules decide what of them is written.
+        root: the invocation's span.
+        offset_ns: the wall clock minus the monotonic one.
+        records: the span of a call's SQS record, by the call's span id.
+        senders: the trace and span that sent each SQS record, by message id.
     """
 
-    __slots__ = ("closed", "left_out", "parent_id", "sampled", "spans", "trace_id", "tracestate")
+    __slots__ = (
+        "closed",
+        "collects",
+        "left_out",
+        "offset_ns",
+        "parent_id",
+        "records",
+        "root",
+        "sampled",
+        "senders",
+        "spans",
+        "trace_id",
+        "tracestate",
+    )
+    root: Span
 
     def __init__(
         self,
@@ -102,6 +141,10 @@ class Trace:
         self.spans: list[Span] = []
         self.left_out = 0
         self.closed = False
+        self.collects = False
+        self.offset_ns = 0
+        self.records: dict[str, Span] = {}
+        self.senders: dict[str, tuple[str, str]] = {}
 
     def start(self, name: str, kind: int, parent_id: str | None, attributes: dict[str, Any], start_ns: int = 0) -> Span:
         """Start a span."""

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics
@@ -25,6 +25,9 @@ from dspy_lambda.telemetry.printed import Printed, redirect
 from dspy_lambda.telemetry.records import about, record
 from dspy_lambda.telemetry.units import UNITS
 from dspy_lambda.usage import Answer
+
+if TYPE_CHECKING:
+    from dspy_lambda.telemetry.tracer import Tracer
 
 
 class Stream(Protocol):
@@ -100,12 +103,14 @@ class Telemetry:
         current: the current invocation, if there is only one at a time; lines of threads without a context belong to
             it.
         exceptions: describes exceptions.
+        tracer: collects spans; None without tracing.
     """
 
     def __init__(self, service: str, settings: Settings, output: Stream) -> None:
         self.service = settings.service_name or service
         self.namespace = settings.metrics_namespace
         self.current: Invocation | None = None
+        self.tracer: Tracer | None = None
         self.exceptions = Exceptions(settings.exception_texts)
         self._handler = _LineHandler(output, self.ids)
         # `location` would walk the stack for each line, only to name this file. Lambda reads only RFC 3339 timestamps;
@@ -184,8 +189,10 @@ class Telemetry:
             self.current = invocation
 
     def closed(self, invocation: Invocation) -> None:
-        """Write an invocation's metrics."""
+        """Write an invocation's metrics, and export its trace."""
         self.current = None
+        if self.tracer is not None:
+            self.tracer.finish(invocation)
         for program, values in metrics(invocation):
             self.emit(program, values)
 
@@ -203,8 +210,15 @@ class Telemetry:
         record.__dict__.update(known)
         self._write(self._handler.format(record) + "\n")
 
+    def started(self, call: Call) -> None:
+        """Start a call's span."""
+        if self.tracer is not None:
+            self.tracer.start_call(call)
+
     def settled(self, call: Call, cause: BaseException | None) -> None:
-        """Write the log record of one call."""
+        """Write the log record of one call, and end its span."""
+        if self.tracer is not None:
+            self.tracer.settle(call)
         why = self.exceptions.reason(call.error) if cause is None else self.exceptions.fields(cause)
         self.log("ERROR" if call.failed else "INFO", "program call", record(call) | why)
 
