@@ -49,6 +49,8 @@ class Call:
         lm_error: the last failure of an LM call within this call, even if the program handled it.
         started: the start time, by `time.monotonic()`.
         written: whether the call's log record has been written.
+        inputs: what the caller sent, and once they are validated, the program's arguments; None if there are none.
+        result: what the program returned. Both are dropped when the call is settled.
         running: whether the program has been started.
         moved: whether the SQS record was moved to the dead-letter queue.
         span: the call's span; None before the program is started, and without tracing.
@@ -64,6 +66,8 @@ class Call:
         self.lm_error: Exception | None = None
         self.duration_ms = 0.0
         self.written = False
+        self.inputs: Any = None
+        self.result: Any = None
         self.running = False
         self.moved = False
         self.span: Span | None = None
@@ -165,6 +169,7 @@ class Call:
             self.invocation.listener.settled(self, cause)
         finally:
             self.written = True
+            self.inputs = self.result = None
         return True
 
     def ids(self) -> dict[str, Any]:

@@ -119,6 +119,7 @@ class Environment:
         self.served = Served(self.programs, self.failed)
         self.models.keep(self.programs.values())
         self.telemetry.exceptions.redact(lm.kwargs.get("api_key") for lm in self.models.values())
+        self.telemetry.prepare_payloads(self.config.lambda_, self.programs, settings.variables)
         self.watch = Watch(self.telemetry.log, max(settings.loop_blocked_ms, 1) / 1000)
         self.process = ProcessState()
         self.last_resort: LastResort | None = None

@@ -35,6 +35,7 @@ class Span:
         links: trace id and span id of spans that caused this one, such as an SQS message's sender.
         payload: inputs, outputs or messages that rules may still change or remove, by attribute; None for nothing.
         program: the program whose call it belongs to; None above its calls.
+        call_id: the id of that call's span.
         attempts: start, end and error of each attempt of an LM call.
         answers: input tokens, output tokens, cost in USD (None if unknown) and whether the cache answered, for each
             answer of an LM call or embedding; several threads may add to it.
@@ -44,6 +45,7 @@ class Span:
         "answers",
         "attempts",
         "attributes",
+        "call_id",
         "end_ns",
         "error",
         "kind",
@@ -70,6 +72,7 @@ class Span:
         self.links: tuple[tuple[str, str], ...] = ()
         self.payload: dict[str, Any] | None = None
         self.program: str | None = None
+        self.call_id: str | None = None
         self.attempts: list[tuple[int, int, str | None]] = []
         self.answers: list[tuple[int, int, float | None, bool]] = []
         self.end_ns = 0
@@ -78,7 +81,7 @@ class Span:
     def child(self, name: str, kind: int, attributes: dict[str, Any], start_ns: int = 0) -> Span:
         """Start a span within this one."""
         span = self.trace.start(name, kind, self.span_id, attributes, start_ns)
-        span.program = self.program
+        span.program, span.call_id = self.program, self.call_id
         return span
 
     def note(self, answer: Answer) -> None:

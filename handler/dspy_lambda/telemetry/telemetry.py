@@ -16,7 +16,7 @@ from aws_lambda_powertools.metrics import EphemeralMetrics
 
 from dspy_lambda.call import CALL, UNKNOWN, Call
 from dspy_lambda.invocation import Invocation
-from dspy_lambda.settings import Settings
+from dspy_lambda.settings import TEXTS, Settings
 from dspy_lambda.telemetry.describe import describe
 from dspy_lambda.telemetry.exceptions import Exceptions
 from dspy_lambda.telemetry.lines import NULL, to_json
@@ -27,6 +27,9 @@ from dspy_lambda.telemetry.units import UNITS
 from dspy_lambda.usage import Answer
 
 if TYPE_CHECKING:
+    from dspy_lambda.config.schema import Lambda
+    from dspy_lambda.programs.program import Program
+    from dspy_lambda.telemetry.payloads import Payloads
     from dspy_lambda.telemetry.tracer import Tracer
 
 
@@ -103,6 +106,7 @@ class Telemetry:
         current: the current invocation, if there is only one at a time; lines of threads without a context belong to
             it.
         exceptions: describes exceptions.
+        payloads: what is written of each program's calls; programs without any of it are absent.
         tracer: collects spans; None without tracing.
     """
 
@@ -111,7 +115,9 @@ class Telemetry:
         self.namespace = settings.metrics_namespace
         self.current: Invocation | None = None
         self.tracer: Tracer | None = None
-        self.exceptions = Exceptions(settings.exception_texts)
+        # Without the variable, the programs' `telemetry.payloads` decides.
+        self.exceptions = Exceptions(settings.exception_texts if settings.variables.get(TEXTS) else None)
+        self.payloads: dict[str, Payloads] = {}
         self._handler = _LineHandler(output, self.ids)
         # `location` would walk the stack for each line, only to name this file. Lambda reads only RFC 3339 timestamps;
         # with other formats it counts each line as INFO.
@@ -143,6 +149,19 @@ class Telemetry:
             library.handlers = [handler]
             library.propagate = False
             library.setLevel(logging.WARNING)
+
+    def prepare_payloads(self, config: Lambda, programs: Mapping[str, Program], variables: Mapping[str, str]) -> None:
+        """Create the rules for what is written of each program's calls, and of calls without a program.
+
+        Raises:
+            ConfigError: A function of `telemetry.mask_with` cannot be imported.
+        """
+        for name in (*programs, UNKNOWN):
+            settings = config.function(name).telemetry
+            if settings.payloads != "none":
+                from dspy_lambda.telemetry.payloads import prepare
+
+                self.payloads[name] = prepare(settings, programs.get(name), self.exceptions, variables, self.log_here)
 
     @contextmanager
     def capture_process_output(self) -> Iterator[None]:
@@ -219,8 +238,14 @@ class Telemetry:
         """Write the log record of one call, and end its span."""
         if self.tracer is not None:
             self.tracer.settle(call)
-        why = self.exceptions.reason(call.error) if cause is None else self.exceptions.fields(cause)
-        self.log("ERROR" if call.failed else "INFO", "program call", record(call) | why)
+        level = "ERROR" if call.failed else "INFO"
+        if logging.getLevelName(level) < self.logger.log_level:
+            return
+        payloads = self.payloads.get(call.program)
+        shown = None if payloads is None else payloads.shown(call)
+        text = None if shown is None else shown.exception
+        why = self.exceptions.reason(call.error, text) if cause is None else self.exceptions.fields(cause, text)
+        self.log(level, "program call", record(call) | why | ({} if shown is None else shown.fields()))
 
     def ended(self, call: Call) -> None:
         """Write what a call printed without a final newline."""

@@ -31,9 +31,13 @@ class Tracer:
         config: its `telemetry` sections say what is kept.
         export: receives the spans of each kept trace; None if spans are collected for metrics alone. Must not block.
         keeps_all: whether to keep every trace, whatever the config says.
+
+    Attributes:
+        collects: whether spans keep inputs and outputs for the programs' payload rules.
     """
 
     def __init__(self, config: Config, export: Callable[[list[Span]], None] | None, *, keeps_all: bool = False) -> None:
+        self.collects = False
         self._config = config
         self._export = export
         self._keeps_all = keeps_all
@@ -63,9 +67,7 @@ class Tracer:
         trace.root = trace.start(name, kind, trace.parent_id, attributes, _wall(trace, invocation.started))
         if source == "sqs":
             trace.senders = senders_of(event)
-        trace.collects = self._export is not None and any(
-            self._rules(name).payloads != "none" for name in self._config.lambda_.programs
-        )
+        trace.collects = self.collects
         invocation.trace = trace
 
     def _rules(self, program: str) -> Rules:
@@ -81,7 +83,7 @@ class Tracer:
         parent = record or trace.root
         about = {"gen_ai.operation.name": "invoke_workflow", "gen_ai.workflow.name": call.program}
         call.span = parent.child(f"invoke_workflow {call.program}", INTERNAL, about, started)
-        call.span.program = call.program
+        call.span.program, call.span.call_id = call.program, call.span.span_id
         if record is not None:
             trace.records[call.span.span_id] = record
 
@@ -111,6 +113,8 @@ class Tracer:
             attributes["dspy_lambda.model"] = call.model
         if usage.cost_usd is not None:
             attributes["dspy_lambda.cost_usd"] = round(usage.cost_usd, 10)
+        if trace.collects:
+            span.payload = {"dspy_lambda.inputs": call.inputs, "dspy_lambda.outputs": call.result}
         error = None if call.error is None else type(call.error).__name__
         span.end(error, _wall(trace, call.started) + int(call.duration_ms * 1e6))
         if call.message_id is not None:

@@ -16,6 +16,12 @@ def identifier_of(raw: Any) -> str:
     return identifier if isinstance(identifier, str) and identifier.isascii() else ""
 
 
+def body_of(raw: Any) -> str | None:
+    """Return a record's body, or None if it has none."""
+    body = raw.get("body") if isinstance(raw, dict) else None
+    return body if isinstance(body, str) else None
+
+
 def group_of(raw: Any) -> str | None:
     """Return the message group whose order a record is in, or None.
 
