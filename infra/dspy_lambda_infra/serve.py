@@ -29,7 +29,7 @@ from dspy_lambda.settings import API_BASE, TEXTS, Settings
 from dspy_lambda_infra.config import load_config
 from dspy_lambda_infra.local.access import is_loopback, refuse_host, refuse_origin
 from dspy_lambda_infra.local.command import model_variables
-from dspy_lambda_infra.local.keys import require_keys
+from dspy_lambda_infra.local.keys import require_headers, require_keys
 from dspy_lambda_infra.local.readable import Terminal
 from dspy_lambda_infra.project import load_project, read_dotenv
 
@@ -83,7 +83,7 @@ def run_serve(root: Path, *, host: str, port: int, dev: bool, model_server: bool
         model_server: whether an embedded server answers for the models.
 
     Raises:
-        ConfigError: `dev` although other machines could call it, or a model's key is missing.
+        ConfigError: `dev` although other machines could call it, or a model's key or a collector's headers are missing.
     """
     root = root.resolve()
     config = load_config(root)
@@ -97,6 +97,7 @@ def run_serve(root: Path, *, host: str, port: int, dev: bool, model_server: bool
         for name, why in project.failed.items():
             print(f"program {name} cannot be loaded: {why}", file=sys.stderr)
         require_keys(project, project.functions, variables)
+        require_headers(project, project.functions, variables)
         os.chdir(project.root)  # as on Lambda
         return _serve(own | variables, host, port, dev)
 
