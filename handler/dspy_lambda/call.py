@@ -50,6 +50,8 @@ class Call:
         written: whether the call's log record has been written.
         running: whether the program has been started.
         moved: whether the SQS record was moved to the dead-letter queue.
+        record_age_ms: milliseconds from the SQS record's arrival in the queue to the start of its call; None for other
+            sources.
         mark: the journal's function to note the call's state, and the record's position; None without a journal.
     """
 
@@ -64,6 +66,7 @@ class Call:
         self.written = False
         self.running = False
         self.moved = False
+        self.record_age_ms: int | None = None
         self.mark: tuple[Callable[[int, str], None], int] | None = None
         self.begin(waited=False)
         self._settled: dict[int, _Outcome] = {}

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics
@@ -19,12 +19,16 @@ from dspy_lambda.invocation import Invocation
 from dspy_lambda.settings import Settings
 from dspy_lambda.telemetry.describe import describe
 from dspy_lambda.telemetry.exceptions import Exceptions
-from dspy_lambda.telemetry.lines import NULL, to_json
+from dspy_lambda.telemetry.lines import NULL, MetricLevel, line_to_json, readable, to_json
 from dspy_lambda.telemetry.metrics import Values, answer_metrics, metrics
 from dspy_lambda.telemetry.printed import Printed, redirect
 from dspy_lambda.telemetry.records import about, record
-from dspy_lambda.telemetry.units import UNITS
+from dspy_lambda.telemetry.units import MODEL_UNITS, UNITS
 from dspy_lambda.usage import Answer
+
+if TYPE_CHECKING:
+    from dspy_lambda.telemetry.model_metrics import ModelNames
+    from dspy_lambda.telemetry.spans import Trace
 
 
 class Stream(Protocol):
@@ -100,6 +104,8 @@ class Telemetry:
         current: the current invocation, if there is only one at a time; lines of threads without a context belong to
             it.
         exceptions: describes exceptions.
+        span_ids: returns the ids of the trace and span that this thread or task works for; `spans.span_ids` with
+            tracing on.
     """
 
     def __init__(self, service: str, settings: Settings, output: Stream) -> None:
@@ -107,19 +113,22 @@ class Telemetry:
         self.namespace = settings.metrics_namespace
         self.current: Invocation | None = None
         self.exceptions = Exceptions(settings.exception_texts)
+        self.span_ids: Callable[[], dict[str, str]] = dict
         self._handler = _LineHandler(output, self.ids)
-        # `location` would walk the stack for each line, only to name this file. Lambda reads only RFC 3339 timestamps;
-        # with other formats it counts each line as INFO.
-        # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-logformat.html
+        # `location` would walk the stack for each line, only to name this file. The level is AWS_LAMBDA_LOG_LEVEL,
+        # which Lambda sets from ApplicationLogLevel, else POWERTOOLS_LOG_LEVEL, else INFO.
+        # https://docs.aws.amazon.com/powertools/python/latest/core/logger/#aws-lambda-advanced-logging-controls-alc
         self.logger = Logger(
             service=self.service,
             location=None,
             logger_handler=self._handler,
-            json_serializer=to_json,
+            json_serializer=line_to_json,
             use_rfc3339=True,
             utc=True,
         )
         self._output = output
+        self._model_names: ModelNames | None = None
+        self._metric_level = MetricLevel(settings.variables)
         self._printed: list[Printed] = []
         self._held: tuple[int, list[str]] | None = None
         # Python 3.12+: names such as Task-7 are of no use in a line.
@@ -167,12 +176,19 @@ class Telemetry:
             printed.finish(call)
 
     def ids(self) -> dict[str, Any]:
-        """Return the program and request that this thread or task works for; empty if unknown."""
-        call = CALL.get()
+        """Return the program, request and span that this thread or task works for; empty if unknown."""
+        call = self._call()
         if call is not None:
-            return {"program": call.program, **call.ids()}
+            return {"program": call.program, **call.ids(), **self.span_ids()}
         current = self.current
-        return {} if current is None else current.ids()
+        return {} if current is None else current.ids() | self.span_ids()
+
+    def _call(self) -> Call | None:
+        """Return the call that this thread or task works for: the context's, or the current invocation's only one."""
+        call = CALL.get()
+        if call is None and self.current is not None and len(self.current.calls) == 1:
+            return next(iter(list(self.current.calls.values())), None)
+        return call
 
     def log_here(self, level: str, message: str, fields: Mapping[str, Any]) -> None:
         """Write one line with the program and the request that this thread or task works for."""
@@ -206,7 +222,7 @@ class Telemetry:
     def settled(self, call: Call, cause: BaseException | None) -> None:
         """Write the log record of one call."""
         why = self.exceptions.reason(call.error) if cause is None else self.exceptions.fields(cause)
-        self.log("ERROR" if call.failed else "INFO", "program call", record(call) | why)
+        self.log("ERROR" if call.failed else "INFO", "program call", record(call) | self.span_ids() | why)
 
     def ended(self, call: Call) -> None:
         """Write what a call printed without a final newline."""
@@ -229,15 +245,28 @@ class Telemetry:
         if not answer.abandoned:
             self.emit(fields["program"], answer_metrics(answer))
 
-    def emit(self, program: str, values: Values) -> None:
+    def emit(self, program: str, values: Values, model: str | None = None) -> None:
         """Write one EMF blob. `Metrics` shares its state among all instances and would mix concurrent calls."""
         metrics = EphemeralMetrics(namespace=self.namespace, service=self.service)
         metrics.add_dimension("program", program)
-        named = {name: {"Unit": UNITS[name], "Value": numbers} for name, numbers in values.items()}
-        self._write(json.dumps(metrics.serialize_metric_set(metrics=named)) + "\n")
+        if model is not None:
+            metrics.add_dimension("model", model)
+        units = UNITS if model is None else MODEL_UNITS
+        named = {name: {"Unit": units[name], "Value": numbers} for name, numbers in values.items()}
+        blob = {**metrics.serialize_metric_set(metrics=named), **self._metric_level.fields()}
+        self._write(json.dumps(blob) + "\n")
+
+    def emit_models(self, trace: Trace) -> None:
+        """Write the metrics of each model that an invocation called."""
+        from dspy_lambda.telemetry.model_metrics import ModelNames, model_metrics  # few functions need it
+
+        self._model_names = names = self._model_names or ModelNames()
+        for program, model, values in model_metrics(trace, names):
+            self.emit(program, values, model)
 
     def _write_object(self, line: dict[str, Any]) -> None:
-        self._write(to_json(self.ids() | line) + "\n")
+        own = self._metric_level.fields() if "_aws" in line else {}
+        self._write(to_json(self.ids() | readable(line) | own) + "\n")
 
     @contextmanager
     def held_together(self) -> Iterator[None]:

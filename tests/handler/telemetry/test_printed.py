@@ -219,14 +219,14 @@ def test_whatever_a_program_logs_or_prints_is_json_with_program_and_request_id(r
     assert len(by_message) == len(lines) - 2  # the handler's metrics and the program's have none
     levels = {
         "printed 1": "INFO",
-        "to stderr": "WARNING",
+        "to stderr": "WARN",
         "bytes": "INFO",
         "half": "INFO",
         "root info": "INFO",
         "own info": "INFO",
         "powertools": "INFO",
         "same service": "INFO",
-        "Python warning": "WARNING",
+        "Python warning": "WARN",
         "caught": "ERROR",
     }
     assert {message: by_message[message]["level"] for message in levels} == levels
