@@ -23,7 +23,7 @@ with dspy_import():
     import dspy
 
 from dspy_lambda.call import NoCall
-from dspy_lambda.config import load_config
+from dspy_lambda.config import FunctionSettings, load_config
 from dspy_lambda.dispatch import Dispatcher, new_durations
 from dspy_lambda.dspy_patches.insides import renew_asyncify_slots, usage_setting
 from dspy_lambda.dspy_patches.own_models import close_pools
@@ -87,6 +87,8 @@ class Environment:
         project = self.settings.project_folder
         self.config = load_config(project)
         self.telemetry = Telemetry(self.config.app_id, self.settings, output or Output(1))
+        if self._any_holds_debug_lines():
+            self.telemetry.hold_debug_lines(lambda program: self._function(program).telemetry.buffer_debug_logs)
         self._cold = True
         self.telemetry.exceptions.redact((secrets or {}).values())
         if own_process:
@@ -94,6 +96,16 @@ class Environment:
             hooks.install(self.telemetry.log_here, self.telemetry.exceptions.text if texts else None)
         with self.telemetry.capture_process_output() if own_process else nullcontext():
             self._build(project, tuple(secrets or ()))
+
+    def _function(self, program: str) -> FunctionSettings:
+        return self.config.lambda_.function(program)
+
+    def _any_holds_debug_lines(self) -> bool:
+        """Whether any program of this environment writes debug lines only of calls that fail."""
+        settings = self.config.lambda_
+        only = self.settings.program
+        served = [self._function(only)] if only else [settings.defaults, *settings.programs.values()]
+        return any(function.telemetry.buffer_debug_logs for function in served)
 
     def _build(self, project: Path, secrets: tuple[str, ...]) -> None:
         settings = self.settings

@@ -27,6 +27,7 @@ from dspy_lambda.telemetry.units import MODEL_UNITS, UNITS
 from dspy_lambda.usage import Answer
 
 if TYPE_CHECKING:
+    from dspy_lambda.telemetry.debug_lines import DebugLines
     from dspy_lambda.telemetry.model_metrics import ModelNames
     from dspy_lambda.telemetry.spans import Trace
 
@@ -69,12 +70,13 @@ class _LineHandler(logging.Handler):
     every other thread from logging, including the one that answers at the deadline.
 
     Args:
+        write: writes or holds a line, given its level.
         ids: returns the fields that say which call a line belongs to.
     """
 
-    def __init__(self, output: Stream, ids: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, write: Callable[[int, str], None], ids: Callable[[], dict[str, Any]]) -> None:
         super().__init__()
-        self._output = output
+        self._write = write
         self._ids = ids
 
     def handle(self, record: logging.LogRecord) -> bool:
@@ -83,8 +85,7 @@ class _LineHandler(logging.Handler):
         try:
             for name, value in {"logger": record.name, **self._ids()}.items():
                 record.__dict__.setdefault(name, value)
-            self._output.write(self._format(record) + "\n")
-            self._output.flush()
+            self._write(record.levelno, self._format(record) + "\n")
         except Exception:
             return False
         return True
@@ -114,7 +115,7 @@ class Telemetry:
         self.current: Invocation | None = None
         self.exceptions = Exceptions(settings.exception_texts)
         self.span_ids: Callable[[], dict[str, str]] = dict
-        self._handler = _LineHandler(output, self.ids)
+        self._handler = _LineHandler(self._write_or_hold, self.ids)
         # `location` would walk the stack for each line, only to name this file. The level is AWS_LAMBDA_LOG_LEVEL,
         # which Lambda sets from ApplicationLogLevel, else POWERTOOLS_LOG_LEVEL, else INFO.
         # https://docs.aws.amazon.com/powertools/python/latest/core/logger/#aws-lambda-advanced-logging-controls-alc
@@ -126,6 +127,9 @@ class Telemetry:
             use_rfc3339=True,
             utc=True,
         )
+        self._minimum: int = self.logger.log_level
+        self._debug_lines: DebugLines | None = None
+        self._holds: Callable[[str], bool] = bool
         self._output = output
         self._model_names: ModelNames | None = None
         self._metric_level = MetricLevel(settings.variables)
@@ -138,7 +142,7 @@ class Telemetry:
 
     def _adopt_library_loggers(self) -> None:
         """Write warnings of DSPy and the web stack as JSON lines, too; DSPy's own handler writes plain text."""
-        handler = _LineHandler(self._output, self.ids)
+        handler = _LineHandler(self._write_or_hold, self.ids)
         handler.setFormatter(self._handler.formatter)
         if not self.log_private:
             handler.addFilter(RedactMessages())
@@ -155,12 +159,14 @@ class Telemetry:
         Standard output is logged as INFO and standard error as WARNING. If the block fails, the streams are restored
         so that the failure can be reported.
         """
-        handler = _LineHandler(self._output, self.ids)
+        handler = _LineHandler(self._write_or_hold, self.ids)
         handler.setFormatter(self._handler.formatter)
         root, streams = logging.getLogger(), (sys.stdout, sys.stderr)
         root.handlers = [handler]
-        root.setLevel(self.logger.log_level)
-        logging.getLogger(self.service).propagate = False  # otherwise its lines are written twice
+        root.setLevel(self._least)
+        own = logging.getLogger(self.service)
+        own.propagate = False  # otherwise its lines are written twice
+        own.setLevel(self._least)
         for descriptor, name, level in ((1, "stdout", "INFO"), (2, "stderr", "WARNING")):
             self._printed.append(Printed(descriptor, partial(self.log_here, level, fields={}), self._write_object))
             redirect(name, self._printed[-1])
@@ -169,6 +175,22 @@ class Telemetry:
         except BaseException:
             sys.stdout, sys.stderr = streams
             raise
+
+    def hold_debug_lines(self, holds: Callable[[str], bool]) -> None:
+        """Write debug lines only of calls that fail.
+
+        Args:
+            holds: whether to do so, by the call's program. Debug lines that belong to no call are then not written.
+        """
+        from dspy_lambda.telemetry.debug_lines import DebugLines  # few functions need it
+
+        self._holds = holds
+        self._debug_lines = DebugLines(self._write, self.log)
+
+    @property
+    def _least(self) -> int:
+        """The lowest level of the lines that are made, written or held."""
+        return self._minimum if self._debug_lines is None else min(self._minimum, logging.DEBUG)
 
     def finish_printed(self, call: Call | None = None) -> None:
         """Write what was printed without a final newline, by one call or (None) by everything."""
@@ -202,6 +224,8 @@ class Telemetry:
     def closed(self, invocation: Invocation) -> None:
         """Write an invocation's metrics."""
         self.current = None
+        if self._debug_lines is not None:
+            self._debug_lines.close(invocation)
         for program, values in metrics(invocation):
             self.emit(program, values)
 
@@ -211,18 +235,20 @@ class Telemetry:
         Bypasses the logging module, whose locks a program can hold and which walks the stack.
         """
         number = logging.getLevelName(level)
-        if number < self.logger.log_level:
+        if number < self._least:
             return
         known = {key: NULL if value is None else value for key, value in fields.items()}
         # Passed as an argument: Powertools parses a message that is JSON, and fails if it is nested too deeply.
         record = logging.LogRecord(self.service, number, "", 0, "%s", (message,), None)
         record.__dict__.update(known)
-        self._write(self._handler.format(record) + "\n")
+        self._write_or_hold(number, self._handler.format(record) + "\n")
 
     def settled(self, call: Call, cause: BaseException | None) -> None:
         """Write the log record of one call."""
         why = self.exceptions.reason(call.error) if cause is None else self.exceptions.fields(cause)
         self.log("ERROR" if call.failed else "INFO", "program call", record(call) | self.span_ids() | why)
+        if self._debug_lines is not None:
+            self._debug_lines.settle(call)
 
     def ended(self, call: Call) -> None:
         """Write what a call printed without a final newline."""
@@ -266,7 +292,18 @@ class Telemetry:
 
     def _write_object(self, line: dict[str, Any]) -> None:
         own = self._metric_level.fields() if "_aws" in line else {}
-        self._write(to_json(self.ids() | readable(line) | own) + "\n")
+        line = self.ids() | readable(line) | own
+        level = logging.DEBUG if line.get("level") in ("DEBUG", "TRACE") else logging.INFO
+        self._write_or_hold(level, to_json(line) + "\n")
+
+    def _write_or_hold(self, level: int, line: str) -> None:
+        """Write a line, or hold it if it is a debug line of a call that may fail."""
+        if level >= logging.INFO or self._debug_lines is None:
+            self._write(line)
+        elif (call := self._call()) is not None and self._holds(call.program):
+            self._debug_lines.add(call, line)
+        elif call is not None and level >= self._minimum:
+            self._write(line)
 
     @contextmanager
     def held_together(self) -> Iterator[None]:
