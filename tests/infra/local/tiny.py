@@ -77,7 +77,10 @@ def handler(event, context):
     if WISHES.get("extends"):
         returned.put(event)
     time.sleep(event.get("takes", 0))
-    return {"process": os.getpid(), "id": context.aws_request_id, "trace": os.environ["_X_AMZN_TRACE_ID"]}
+    header = event.get("headers", {}).get("x-amzn-trace-id")
+    trace = os.environ["_X_AMZN_TRACE_ID"]
+    value = {"process": os.getpid(), "id": context.aws_request_id, "trace": trace, "header": header}
+    return {"statusCode": 200, "body": json.dumps(value)} if header else value
 """
 
 
