@@ -67,7 +67,7 @@ def test_local_shows_recent_lines_until_it_ends(command, tmp_path, monkeypatch):
             followed = []
             while not any(line.get("type") == "platform.report" for line in followed):
                 followed.append(json.loads(lines.readline()))
-        assert [line["outcome"] for line in followed if line.get("message") == "program call"] == ["ok"]
+        assert [line["outcome"] for line in followed if line.get("message") == "program call"] == ["success"]
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 0
     assert observed.find(QUICKSTART) is None
