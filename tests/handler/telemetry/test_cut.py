@@ -25,7 +25,10 @@ def test_a_small_value_stays_as_it_is(value):
 
 
 def test_a_long_text_says_how_long_it_was():
-    assert cut({"a": "x" * 50, "b": [1, 2]}, 20) == {"a": "x" * 15 + "... (cut; 50 characters in all)", "...": "(cut; 1 more)"}
+    assert cut({"a": "x" * 50, "b": [1, 2]}, 20) == {
+        "a": "x" * 15 + "... (cut; 50 characters in all)",
+        "...": "(cut; 1 more)",
+    }
 
 
 def test_a_list_says_how_much_is_left_out():

@@ -30,7 +30,9 @@ def test_a_value_is_replaced_in_every_notation(written):
     assert text.endswith(" after")
 
 
-@pytest.mark.parametrize("text", ["x 0123456789abcdef y", "x 01234567...", "...89abcdef y", "x 0123456789a", "9abcdefx89abcdef"])
+@pytest.mark.parametrize(
+    "text", ["x 0123456789abcdef y", "x 01234567...", "...89abcdef y", "x 0123456789a", "9abcdefx89abcdef"]
+)
 def test_the_beginning_or_the_end_of_a_value_that_a_quotation_cut_is_replaced(text):
     shown = hiding("0123456789abcdef").remove_from(text)
     assert "01234567" not in shown

@@ -40,7 +40,8 @@ def plain(value, **options):
 
 
 @pytest.mark.parametrize("name", [
-    "password", "PASSWORD", "db_password", "userPassword", "api_key", "x-api-key", "apiKey", "Authorization", "Set-Cookie",
+    "password", "PASSWORD", "db_password", "userPassword", "api_key", "x-api-key", "apiKey", "Authorization",
+    "Set-Cookie",
     "access_token", "token", "client_secret", "ssn", "SSN",
 ])  # fmt: skip
 def test_names_of_secrets_are_masked_by_default(name):
@@ -141,7 +142,8 @@ def test_patterns_are_applied_to_texts():
 
 @pytest.mark.parametrize("masks_secrets", [True, False])
 @pytest.mark.parametrize("text", [
-    "Bearer abcdefgh.ijk", "bearer abcdefgh", "Basic dXNlcjpwdw==", "http://me:abcdefgh@host/", "Authorization: abcdefgh",
+    "Bearer abcdefgh.ijk", "bearer abcdefgh", "Basic dXNlcjpwdw==", "http://me:abcdefgh@host/",
+    "Authorization: abcdefgh",
     "-----BEGIN RSA PRIVATE KEY-----\nabcdefgh\n-----END RSA PRIVATE KEY-----",
 ])  # fmt: skip
 def test_what_looks_like_a_credential_is_never_written(text, masks_secrets):
@@ -159,16 +161,29 @@ def nested(leaf):
     """Values with the leaf under a masked name at some depth."""
     other = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
     name = st.sampled_from(["password", "Api-Key", "sessionToken", "my_secret"])
-    held = st.just(leaf) | st.lists(st.just(leaf), min_size=1, max_size=2) | st.just({"x": leaf}) | st.just(SecretStr(leaf))
-    at_name = st.builds(lambda name, value, more: {**more, name: value}, name, held, st.dictionaries(st.text(max_size=3), other))
-    start = at_name | st.builds(lambda value: Model(password=value), held) | st.builds(lambda value: Data(api_key=value), held)
+    held = (
+        st.just(leaf)
+        | st.lists(st.just(leaf), min_size=1, max_size=2)
+        | st.just({"x": leaf})
+        | st.just(SecretStr(leaf))
+    )
+    at_name = st.builds(
+        lambda name, value, more: {**more, name: value}, name, held, st.dictionaries(st.text(max_size=3), other)
+    )
+    start = (
+        at_name
+        | st.builds(lambda value: Model(password=value), held)
+        | st.builds(lambda value: Data(api_key=value), held)
+    )
     return st.recursive(
         start,
-        lambda inner: st.builds(lambda value, more: [*more, value], inner, st.lists(other, max_size=2))
-        | st.dictionaries(st.text(max_size=5), inner, min_size=1, max_size=3)
-        | st.builds(lambda value: Model(inner=value), inner)
-        | st.builds(lambda value: Data(inner=value), inner)
-        | st.builds(lambda value: dspy.Prediction(inner=value), inner),
+        lambda inner: (
+            st.builds(lambda value, more: [*more, value], inner, st.lists(other, max_size=2))
+            | st.dictionaries(st.text(max_size=5), inner, min_size=1, max_size=3)
+            | st.builds(lambda value: Model(inner=value), inner)
+            | st.builds(lambda value: Data(inner=value), inner)
+            | st.builds(lambda value: dspy.Prediction(inner=value), inner)
+        ),
         max_leaves=5,
     )
 

@@ -42,10 +42,11 @@ def test_the_value_is_replaced_up_to_its_end(text, expected):
 
 
 @pytest.mark.parametrize("text", [
-    "1. `password` (str): ", "max_tokens: 100", "the answer: 42", "<answer>42</answer>", "[[ ## answer ## ]]\n42", "a = b",
+    "1. `password` (str): ", "max_tokens: 100", "the answer: 42", "<answer>42</answer>", "a = b",
+    "[[ ## answer ## ]]\n42",
 ])  # fmt: skip
 def test_other_text_is_kept(text):
-    assert masked(text) == text or text.startswith("1.")
+    assert masked(text) == text
 
 
 @given(st.text(alphabet="[]#<>{}\"'\\:= \npasword_token", max_size=200))
@@ -53,7 +54,9 @@ def test_any_text_has_an_end(text):
     assert masked(text).count("***") <= len(text)
 
 
-@given(st.text(min_size=6).filter(lambda text: text.strip() and not text.isalnum()), st.text(alphabet="ab {}", max_size=9))
+@given(
+    st.text(min_size=6).filter(lambda text: text.strip() and not text.isalnum()), st.text(alphabet="ab {}", max_size=9)
+)
 def test_a_value_in_json_never_appears(secret, other):
     secret = f"S3{secret}S3"
     text = json.dumps({"a": other, "password": secret, "list": [{"api-key": [secret, {"b": secret}]}]})
