@@ -168,7 +168,9 @@ class Telemetry:
         own.propagate = False  # otherwise its lines are written twice
         own.setLevel(self._least)
         for descriptor, name, level in ((1, "stdout", "INFO"), (2, "stderr", "WARNING")):
-            self._printed.append(Printed(descriptor, partial(self.log_here, level, fields={}), self._write_object))
+            self._printed.append(
+                Printed(descriptor, partial(self.log_here, level, fields={"stream": name}), self._write_object)
+            )
             redirect(name, self._printed[-1])
         try:
             yield
