@@ -25,7 +25,8 @@ _Metrics = dict[str, list[tuple[str, str]]]
 _SEARCHED: _Metrics = {
     "Model calls": [("LMCalls", "Sum")],
     "Cold starts": [("ColdStart", "Sum")],
-    "Fallbacks to other models, and late answers": [("Fallbacks", "Sum"), ("LateAnswers", "Sum")],
+    "Retries, and fallbacks to other models": [("Retries", "Sum"), ("Fallbacks", "Sum")],
+    "Late answers": [("LateAnswers", "Sum")],
     "Answers of unknown cost": [("UnpricedCalls", "Sum")],
     "Blocked event loops, and stuck calls": [("LoopBlocked", "Sum"), ("Stuck", "Sum")],
 }
