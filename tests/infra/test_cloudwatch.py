@@ -6,22 +6,11 @@ import time
 
 import boto3
 import pytest
-from moto import mock_aws
 
 from dspy_lambda_infra.cloudwatch import CloudWatch, CloudWatchUnavailable
+from tests.infra.conftest import GROUPS
 
-GROUPS = ["/groups/a", "/groups/b"]
 NOW = int(time.time() * 1000)
-
-
-@pytest.fixture
-def logs():
-    with mock_aws():
-        client = boto3.client("logs", region_name="us-east-1")
-        for group in GROUPS:
-            client.create_log_group(logGroupName=group)
-            client.create_log_stream(logGroupName=group, logStreamName="s")
-        yield client
 
 
 def put(client, group, *messages, at=NOW):
@@ -33,32 +22,35 @@ def messages(events):
     return [event["message"] for event in events]
 
 
-def test_events_of_several_groups_come_in_the_order_of_their_time(logs):
-    put(logs, GROUPS[0], "a1", "a2", at=NOW)
-    put(logs, GROUPS[1], "b0", at=NOW - 5)
-    put(logs, GROUPS[1], "b3", at=NOW + 5)
+def test_events_of_several_groups_come_in_the_order_of_their_time(log_groups):
+    put(log_groups, GROUPS[0], "a1", "a2", at=NOW)
+    put(log_groups, GROUPS[1], "b0", at=NOW - 5)
+    put(log_groups, GROUPS[1], "b3", at=NOW + 5)
     cloudwatch = CloudWatch("us-east-1")
     assert messages(cloudwatch.events(GROUPS, None, NOW / 1000 - 60)) == ["b0", "a1", "a2", "b3"]
     assert messages(cloudwatch.events(GROUPS, None, NOW / 1000, (NOW + 4) / 1000)) == ["a1", "a2"]
     assert messages(cloudwatch.events(GROUPS, '"b"', 0)) == ["b0", "b3"]
 
 
-def test_all_pages_are_read(logs):
+def test_all_pages_are_read(log_groups):
     for start in range(0, 12_000, 6_000):
-        put(logs, GROUPS[0], *map(str, range(start, start + 6_000)), at=NOW)
+        put(log_groups, GROUPS[0], *map(str, range(start, start + 6_000)), at=NOW)
     assert len(messages(CloudWatch("us-east-1").events(GROUPS[:1], None, 0))) == 12_000
 
 
-def test_following_yields_each_event_once_and_late_ones_too(logs):
-    put(logs, GROUPS[0], "first")
+def test_following_yields_each_event_once_and_late_ones_too(log_groups):
+    put(log_groups, GROUPS[0], "first")
     later = iter(
-        [lambda: put(logs, GROUPS[0], "late", at=NOW - 10_000), lambda: put(logs, GROUPS[0], "new", at=NOW + 1)]
+        [
+            lambda: put(log_groups, GROUPS[0], "late", at=NOW - 10_000),
+            lambda: put(log_groups, GROUPS[0], "new", at=NOW + 1),
+        ]
     )
     events = CloudWatch("us-east-1").follow(GROUPS, None, NOW / 1000 - 60, pause=lambda _: next(later)())
     assert messages(itertools.islice(events, 3)) == ["first", "late", "new"]
 
 
-def test_functions_of_a_stack_have_the_log_groups_that_cloudformation_named(logs):
+def test_functions_of_a_stack_have_the_log_groups_that_cloudformation_named(log_groups):
     role = {"Type": "AWS::IAM::Role", "Properties": {"AssumeRolePolicyDocument": {}}}
     code = {"ZipFile": "def handler(event, context): pass"}
 
@@ -76,7 +68,7 @@ def test_functions_of_a_stack_have_the_log_groups_that_cloudformation_named(logs
     assert found == {"qa-1": "named-by-cloudformation", "old-1": "/aws/lambda/old-1"}
 
 
-def test_what_cannot_be_read_is_named_with_what_to_do(logs):
+def test_what_cannot_be_read_is_named_with_what_to_do(log_groups):
     cloudwatch = CloudWatch("us-east-1")
     with pytest.raises(CloudWatchUnavailable, match=r"^the log group /none: no such log group in this account and Re"):
         list(cloudwatch.events(["/none"], None, 0))

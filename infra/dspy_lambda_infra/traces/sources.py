@@ -123,7 +123,7 @@ class LocalSource:
 
     def recent(self) -> list[Span]:
         """Return the first spans of recent invocations, oldest first."""
-        return self._get(f"traces?limit={_RECENT}")[::-1]
+        return _newest(self._get(f"traces?limit={_RECENT}"))
 
     def _get(self, path: str) -> list[Span]:
         try:

@@ -1,16 +1,13 @@
 """Where lines come from; the local Lambda's observer runs here, CloudWatch is moto's."""
 
-import asyncio
 import io
 import itertools
 import json
 import os
-import threading
 
 import pytest
 
 from dspy_lambda.errors import ConfigError
-from dspy_lambda_infra.local.observer import Observer
 from dspy_lambda_infra.logs.sources import (
     MAX_LINE,
     NotRunning,
@@ -20,9 +17,8 @@ from dspy_lambda_infra.logs.sources import (
     split,
     stdin_is_piped,
 )
-from dspy_lambda_infra.observed import publish
 from tests.infra.logs.lines import line
-from tests.infra.test_cloudwatch import NOW, logs, put  # noqa: F401
+from tests.infra.test_cloudwatch import NOW, put
 
 
 def test_a_stream_is_split_and_of_too_long_lines_only_the_beginning_is_read():
@@ -61,27 +57,6 @@ def test_following_a_file_waits_for_whole_lines_and_survives_its_replacement(tmp
     assert list(itertools.islice(found, 5)) == [b"one\n", b"two\n", b"three\n", b"four\n", b"five\n"]
 
 
-@pytest.fixture
-def observer(tmp_path, monkeypatch):
-    """A running observer of a project, in its own thread."""
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-
-    async def start():
-        found = Observer(tmp_path)
-        return found, await found.start()
-
-    found, address = asyncio.run_coroutine_threadsafe(start(), loop).result()
-    with publish(tmp_path, address):
-        yield found, loop
-    asyncio.run_coroutine_threadsafe(found.stop(), loop).result()
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
-
-
 @pytest.mark.parametrize("follow", [False, True])
 def test_the_local_lambdas_lines_are_read(observer, tmp_path, follow):
     found, loop = observer
@@ -105,12 +80,12 @@ def test_standard_input_counts_if_something_is_piped(monkeypatch):
     os.close(write)
 
 
-def test_a_stacks_lines_are_read(logs, monkeypatch):  # noqa: F811
+def test_a_stacks_lines_are_read(log_groups, monkeypatch):
     from dspy_lambda_infra.cloudwatch import CloudWatch
 
     monkeypatch.setattr(CloudWatch, "functions", lambda self, stack: {"a": "/groups/a", "b": "/groups/b"})
-    put(logs, "/groups/a", line().decode(), at=NOW)
-    put(logs, "/groups/b", line(program="Triage").decode(), at=NOW - 5)
+    put(log_groups, "/groups/a", line().decode(), at=NOW)
+    put(log_groups, "/groups/b", line(program="Triage").decode(), at=NOW - 5)
     options = {"follow": False, "since": None, "until": None, "all_lines": False}
     found = list(from_cloudwatch("qa-prod", "us-east-1", **options))
     assert [json.loads(one)["program"] for one in found] == ["Triage", "Answer"]
