@@ -15,11 +15,12 @@ from dspy_lambda_infra.logs import sources
 from dspy_lambda_infra.logs.calls import HEADER, CallTable, cells
 from dspy_lambda_infra.logs.histogram import histogram
 from dspy_lambda_infra.logs.own_lines import OwnLines
-from dspy_lambda_infra.logs.records import Record, Unreadable, entry, read
+from dspy_lambda_infra.logs.records import Record, Unreadable, entry, payloads, read
 from dspy_lambda_infra.logs.report import Report
 from dspy_lambda_infra.logs.selection import Selection
 from dspy_lambda_infra.logs.summary import summary
 from dspy_lambda_infra.logs.totals import Totals
+from dspy_lambda_infra.payloads import payload_lines
 from dspy_lambda_infra.progress import progress
 from dspy_lambda_infra.terminal import Terminal, printable, terminal, write_any_text
 
@@ -36,6 +37,7 @@ class Options:
         follow: whether to wait for new lines.
         limit: the number of last calls to show, or with `follow` to wait for; None for the default.
         own_lines: whether to show what the programs printed and logged.
+        payloads: whether to show the inputs and outputs that records have.
         as_json: whether to write selected lines unchanged, and nothing else.
         html: the file for the report.
     """
@@ -47,6 +49,7 @@ class Options:
     follow: bool = False
     limit: int | None = None
     own_lines: bool = False
+    payloads: bool = False
     as_json: bool = False
     html: Path | None = None
 
@@ -169,10 +172,11 @@ class _View:
             else:
                 self._last.append((record, line, own))
         elif self._scrolling:
-            print(self._scrolling.row(record), flush=True)
-            self._print_own(own)
+            print(self._scrolling.row(record))
+            self._print_below(line, own)
+            sys.stdout.flush()
         elif self._last.maxlen:
-            self._last.append((record, line if self._options.as_json else b"", own))
+            self._last.append((record, line if self._options.payloads else b"", own))
 
     def _write(self, line: bytes, own: list[tuple[dict[str, Any], bytes]]) -> None:
         out = sys.stdout.buffer
@@ -181,12 +185,17 @@ class _View:
         if self._options.follow:
             out.flush()
 
-    def _print_own(self, own: list[tuple[dict[str, Any], bytes]]) -> None:
+    def _print_below(self, line: bytes, own: list[tuple[dict[str, Any], bytes]]) -> None:
+        """Print a call's own lines and payloads."""
+        texts = []
         for found, _ in own:
-            level = str(found.get("level", "INFO"))
-            text = printable(str(found.get("message", "")))
-            extra = "" if level == "INFO" else f"{printable(level)}: "
-            print(f"    {self._terminal.color(extra + text, 'dim')}")
+            level, message = str(found.get("level", "INFO")), str(found.get("message", ""))
+            texts.append(printable(message if level == "INFO" else f"{level}: {message}"))
+        if self._options.payloads:
+            for name, value in payloads(entry(line) or {}):
+                texts += [f"{name}:", *(f"  {text}" for text in payload_lines(value))]
+        for text in texts:
+            print(f"    {self._terminal.color(text, 'dim')}")
 
     def finish(self) -> None:
         """Show the last calls, the totals and what was skipped, and write the report."""
@@ -208,9 +217,9 @@ class _View:
             return
         table = CallTable(self._terminal, [cells(record) for record, *_ in self._last] or [HEADER])
         print(table.header())
-        for record, _, own in self._last:
+        for record, line, own in self._last:
             print(table.row(record))
-            self._print_own(own)
+            self._print_below(line, own)
         if self.totals.all.calls > len(self._last):
             print(f"... the last {len(self._last):,} of {self.totals.all.calls:,} calls; --limit shows more")
 

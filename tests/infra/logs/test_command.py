@@ -73,6 +73,14 @@ def test_lines_of_a_call_are_shown_with_it_and_only_with_it(log, capsys):
     assert not any("of another" in row for row in rows)
 
 
+@pytest.mark.parametrize("options", [[], ["--tail", "--limit", "1"]])
+def test_payloads_are_shown_on_request(log, capsys, options):
+    file = log(line(inputs={"question": "why\x1b[2J"}, outputs_bytes=99))
+    assert main(["logs", file, "--payloads", *options]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[2:6] == ["    inputs:", "      question: why\\x1b[2J", "    outputs:", "      99 bytes"]
+
+
 def test_no_calls_is_said(log, capsys):
     assert main(["logs", log(*OTHERS)]) == 0
     assert capsys.readouterr().out == "no calls\n"

@@ -23,6 +23,7 @@ AT = 1_782_907_200
         (Selection(request="c-1"), {}, {"correlation_id": "c-11"}),
         (Selection(request="1-2-3"), {"xray_trace_id": "Root=1-2-3;Parent=4"}, {"xray_trace_id": "Root=1-2-33"}),
         (Selection(request="1-2-3"), {"xray_trace_id": "1-2-3"}, {}),
+        (Selection(request="a" * 32), {"trace_id": "a" * 32}, {"trace_id": "a" * 31}),
     ],
 )
 def test_each_criterion_selects(selection, matching, other):
