@@ -89,8 +89,9 @@ def logs(
       dspy-lambda logs function.log --program Answer --html report.html
       dspy-lambda logs --stack qa-prod --json --slow 10 > slow.jsonl
     """
-    from dspy_lambda_infra.logs.command import Options, run_logs
+    from dspy_lambda_infra.logs.command import run_logs
     from dspy_lambda_infra.logs.selection import Selection
+    from dspy_lambda_infra.logs.view import Options
 
     if stack is not None and source is not None:
         raise typer.BadParameter("give only one of them", param_hint=["FILE", "--stack"])

@@ -81,4 +81,4 @@ def _text(value: Any) -> str:
 
 
 def _number(value: Any) -> float:
-    return value if isinstance(value, int | float) else 0
+    return value if isinstance(value, int | float) and abs(value) < 1e15 else 0

@@ -62,11 +62,11 @@ def waterfall(spans: Sequence[Span], terminal: Terminal, *, with_payloads: bool 
 
 def _title(roots: list[Node], begin: int, end: int, count: int, terminal: Terminal) -> Iterator[str]:
     first = roots[0].span
-    parts = [f"trace {printable(first.trace_id)}"]
+    parts = [f"trace {printable(first.trace_id[:_MAX_NAME])}"]
     if request := first.attributes.get("faas.invocation_id"):
-        parts.append(f"request {printable(str(request))}")
+        parts.append(f"request {printable(str(request)[:_MAX_NAME])}")
     if function := first.resource.get("faas.name"):
-        parts.append(printable(str(function)))
+        parts.append(printable(str(function)[:_MAX_NAME]))
     parts += [_clock(begin), milliseconds(end - begin), f"{count:,} span{'s' if count != 1 else ''}"]
     for line in _joined(parts, terminal.width, "  "):
         yield terminal.color(line, "bold")

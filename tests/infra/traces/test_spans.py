@@ -59,6 +59,8 @@ def test_the_observers_answer_is_read():
         {"resourceSpans": [None, {}, {"scopeSpans": [3, {"spans": {}}]}]},
         {"spans": [{}, 3]},
         {**CLOUDWATCH, "startTimeUnixNano": "soon"},
+        {**CLOUDWATCH, "startTimeUnixNano": "9" * 400},
+        {**CLOUDWATCH, "endTimeUnixNano": -1},
         {**CLOUDWATCH, "traceId": 3},
         {**CLOUDWATCH, "attributes": [{"key": "n", "value": {"intValue": "x"}}]},
     ],
@@ -78,10 +80,22 @@ def test_documents_are_one_in_each_line_or_one_over_all(indent):
     text = json.dumps(request(*call()), indent=indent).encode()
     copies = 1 if indent else 3
     lines = iter(((text + b"\n") * copies).splitlines(keepends=True))
-    assert [len(list(spans(found))) for _, found in documents(lines)] == [8] * copies
+    assert [len(list(spans(found))) for found in documents(lines)] == [8] * copies
 
 
 def test_lines_between_documents_that_are_none_are_left_out():
     text = json.dumps(request(*call())).encode()
     lines = iter([b"garbage\n", text + b"\n", b"\xff\n", b"\n", text + b"\n", text[:50]])
-    assert [len(list(spans(found))) for _, found in documents(lines)] == [8, 8]
+    assert [len(list(spans(found))) for found in documents(lines)] == [8, 8]
+
+
+def test_documents_without_a_mark_are_left_out():
+    texts = [json.dumps(request(span)).encode() + b"\n" for span in otlp_spans()]
+    assert [next(spans(found)).name for found in documents(iter(texts), {b"b-mark"})] == ["B-Mark"]
+    whole = json.dumps([request(span) for span in otlp_spans()], indent=1).encode().splitlines(keepends=True)
+    assert [len(list(spans(found))) for found in documents(iter(whole), {b"b-mark"})] == [3]
+    assert list(documents(iter(whole), {b"none"})) == []
+
+
+def otlp_spans():
+    return [otlp(n, 0, name, 0, 1) for n, name in enumerate(["a", "c", "B-Mark"])]
