@@ -16,6 +16,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from dspy_lambda_infra.deploy.account import open_session
+from dspy_lambda_infra.unavailable import Unavailable
 
 PERMISSIONS = "cloudformation:ListStackResources and logs:FilterLogEvents"
 _POLL_SECONDS = 2.0
@@ -25,7 +26,7 @@ _MOST_KNOWN = 100_000
 Event = dict[str, Any]
 
 
-class CloudWatchUnavailable(Exception):
+class CloudWatchUnavailable(Unavailable):
     """The logs cannot be read; the text says why and what to do."""
 
 

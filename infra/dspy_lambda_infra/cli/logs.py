@@ -24,7 +24,10 @@ def logs(
     region: Region = None,
     project: Project = Path("."),
     tail: Annotated[
-        bool, typer.Option("--tail", "--follow", help="Show new calls as they end; Ctrl-C prints the totals.")
+        bool,
+        typer.Option(
+            "--tail", "--follow", help="Show new calls as they end; Ctrl-C prints the totals and exits with 130."
+        ),
     ] = False,
     since: Annotated[
         str | None,
@@ -46,10 +49,14 @@ def logs(
     ] = None,
     request: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="Only calls of that request id, message id, correlation id or X-Ray trace id."),
+        typer.Option(metavar="ID", help="Only calls of that request id, message id, correlation id or trace id."),
     ] = None,
     lines: Annotated[
         bool, typer.Option("--lines", help="Also show what the programs printed and logged in each call.")
+    ] = False,
+    payloads: Annotated[
+        bool,
+        typer.Option("--payloads", help="Also show inputs and outputs, or sizes (telemetry.payloads must write them)."),
     ] = False,
     limit: Annotated[
         int | None,
@@ -82,8 +89,9 @@ def logs(
       dspy-lambda logs function.log --program Answer --html report.html
       dspy-lambda logs --stack qa-prod --json --slow 10 > slow.jsonl
     """
-    from dspy_lambda_infra.logs.command import Options, run_logs
+    from dspy_lambda_infra.logs.command import run_logs
     from dspy_lambda_infra.logs.selection import Selection
+    from dspy_lambda_infra.logs.view import Options
 
     if stack is not None and source is not None:
         raise typer.BadParameter("give only one of them", param_hint=["FILE", "--stack"])
@@ -104,6 +112,7 @@ def logs(
         follow=tail,
         limit=limit,
         own_lines=lines,
+        payloads=payloads,
         as_json=as_json,
         html=html,
     )

@@ -16,7 +16,7 @@ _RIGHT = {_MS, _IN, _OUT, _COST}
 _SCROLLING = (14, 18, 14, 13, 9, 7, 7, 10, 36)
 # What becomes narrower on narrow terminals, and down to which width; then what is left out.
 _SHRINK = ((_REQUEST, 9), (_MODEL, 10), (_PROGRAM, 10), (_TIME, 8))
-_LEAVE_OUT = (_MODEL, _REQUEST, _COST, _IN, _OUT)
+_LEAVE_OUT = (_MODEL, _REQUEST, _COST, _IN, _OUT, _TIME)
 # Unlike an invalid input, these are nobody's mistake but the program's or the model's.
 _WARNINGS = {"invalid_input", "rate_limited", "overloaded"}
 

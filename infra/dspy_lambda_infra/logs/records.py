@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ _MARK = b"call"
 _MAX_TEXT = 200
 # No record has more, and sums of it stay exact.
 _MAX_COUNT = 2**53
-_KEYS = ("function_request_id", "message_id", "correlation_id", "xray_trace_id")
+_KEYS = ("function_request_id", "message_id", "correlation_id", "trace_id", "xray_trace_id")
 
 
 class Record(NamedTuple):  # a frozen dataclass takes 2 us more for each line
@@ -112,6 +113,15 @@ def record(found: dict[str, Any]) -> Record | None:
         )
     except (KeyError, TypeError, ValueError, OverflowError):
         raise Unreadable from None
+
+
+def payloads(found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield name and value of what a record has of inputs and outputs, or of their sizes."""
+    for name in ("inputs", "outputs"):
+        if name in found:
+            yield name, found[name]
+        elif f"{name}_bytes" in found:
+            yield name, f"{found[f'{name}_bytes']} bytes"
 
 
 def call_key(found: dict[str, Any]) -> tuple[str, str]:

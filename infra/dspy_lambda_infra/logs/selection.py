@@ -15,7 +15,7 @@ class Selection:
         since, until: seconds since the epoch; None for no limit. Records without a time meet neither.
         failed: only calls whose outcome is not success.
         slow: only calls that took at least that many seconds.
-        request: a request id, message id, correlation id or X-Ray trace id.
+        request: a request id, message id, correlation id or trace id.
     """
 
     since: float | None = None

@@ -13,6 +13,7 @@ from typing import BinaryIO
 from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra import observed
 from dspy_lambda_infra.logs.records import MESSAGES
+from dspy_lambda_infra.unavailable import Unavailable
 
 # "Maximum log event size: 1 MB".
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/cloudwatch_limits_cwl.html
@@ -22,7 +23,7 @@ _CONNECT_SECONDS = 5.0
 _DEFAULT_SECONDS = 3_600
 
 
-class NotRunning(Exception):
+class NotRunning(Unavailable):
     """No local Lambda of the project is running; the text says what to do."""
 
 

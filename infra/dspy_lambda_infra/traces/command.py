@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dspy_lambda_infra.logs.sources import NotRunning, stdin_is_piped
+from dspy_lambda_infra.logs.sources import stdin_is_piped
 from dspy_lambda_infra.terminal import printable, terminal, write_any_text
 from dspy_lambda_infra.traces.sources import CloudWatchSource, FileSource, LocalSource, Source
 from dspy_lambda_infra.traces.spans import INVOCATION_ID, Span
 from dspy_lambda_infra.traces.waterfall import waterfall
+from dspy_lambda_infra.unavailable import Unavailable
 
 _POLL_SECONDS = 1.0
 _MOST_SHOWN = 10_000
@@ -59,9 +60,7 @@ def run_trace(options: Options, name: str | None, *, follow: bool = False) -> in
         found = source.find(name) if name is not None else _last(source)
     except KeyboardInterrupt:
         return 130
-    except Exception as error:
-        if not _is_unavailable(error):
-            raise
+    except Unavailable as error:
         print(f"dspy-lambda: {error}", file=sys.stderr)
         return 1
     if not found:
@@ -69,13 +68,6 @@ def run_trace(options: Options, name: str | None, *, follow: bool = False) -> in
         return 1
     _show(found, options)
     return 0
-
-
-def _is_unavailable(error: Exception) -> bool:
-    if isinstance(error, NotRunning):
-        return True
-    module = sys.modules.get("dspy_lambda_infra.cloudwatch")  # takes boto3: only imported if it was needed
-    return module is not None and isinstance(error, module.CloudWatchUnavailable)
 
 
 def _source(options: Options) -> Source:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
+from dspy_lambda_infra.payloads import payload_lines
 from dspy_lambda_infra.terminal import printable
 from dspy_lambda_infra.traces.spans import Span
 
@@ -62,46 +62,12 @@ def _figures(span: Span) -> Iterator[str]:
 
 
 def payloads(span: Span) -> Iterator[tuple[str, list[str]]]:
-    """Yield the payloads that a span has: a title and printable lines."""
+    """Yield the payloads that a span has, or their sizes: a title and printable lines."""
     for key in PAYLOADS:
         if key in span.attributes:
-            text = "\n".join(_readable(span.attributes[key]))
-            yield key, [printable(line.replace("\t", "    ")) for line in text.split("\n")]
-
-
-def _readable(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        try:
-            parsed = json.loads(value)
-        except (ValueError, RecursionError):
-            parsed = value
-        value = parsed if isinstance(parsed, dict | list) else value
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list) and all(isinstance(one, dict) and "role" in one for one in value):
-        for message in value:
-            yield f"{message['role']}: {_message(message)}"
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            yield f"{name}: {item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)}"
-    else:
-        yield json.dumps(value, ensure_ascii=False)
-
-
-def _message(message: dict[str, Any]) -> str:
-    """Return a message's text: its `content`, or the contents of its `parts`.
-
-    https://github.com/open-telemetry/semantic-conventions/blob/v1.41.0/docs/gen-ai/gen-ai-input-messages.json
-    """
-    content = message.get("content")
-    if isinstance(content, str):
-        return content
-    parts = message.get("parts") or content
-    if not isinstance(parts, list):
-        return json.dumps(message, ensure_ascii=False)
-    texts = [part.get("content", part.get("text")) if isinstance(part, dict) else part for part in parts]
-    pairs = zip(texts, parts, strict=True)
-    return "\n".join(text if isinstance(text, str) else json.dumps(part, ensure_ascii=False) for text, part in pairs)
+            yield key, payload_lines(span.attributes[key])
+        elif (size := span.attributes.get(f"{key}.bytes")) is not None:
+            yield key, [f"{_number(size):,.0f} bytes"]
 
 
 def words(reason: Any) -> str:
@@ -115,4 +81,4 @@ def _text(value: Any) -> str:
 
 
 def _number(value: Any) -> float:
-    return value if isinstance(value, int | float) else 0
+    return value if isinstance(value, int | float) and abs(value) < 1e15 else 0

@@ -86,10 +86,8 @@ class FileSource:
     def _read(self, marks: set[bytes]) -> Iterator[Span]:
         """Yield the spans of all documents whose text contains one of the marks, in any case."""
         self._file.seek(0)
-        lowered = {mark.lower() for mark in marks}
-        for text, document in documents(iter(self._file)):
-            if any(mark in text.lower() for mark in lowered):
-                yield from spans(document)
+        for document in documents(iter(self._file), {mark.lower() for mark in marks}):
+            yield from spans(document)
 
 
 class LocalSource:
@@ -123,7 +121,7 @@ class LocalSource:
 
     def recent(self) -> list[Span]:
         """Return the first spans of recent invocations, oldest first."""
-        return self._get(f"traces?limit={_RECENT}")[::-1]
+        return _newest(self._get(f"traces?limit={_RECENT}"))
 
     def _get(self, path: str) -> list[Span]:
         try:
@@ -177,7 +175,7 @@ class CloudWatchSource:
         pattern = f'"{term.replace(chr(34), "")}"'
         events = self._cloudwatch.events([_SPANS_GROUP], pattern, self._since)
         texts = (event["message"].encode(errors="replace") for event in events)
-        return [span for _, document in documents(texts) for span in spans(document)]
+        return [span for document in documents(texts) for span in spans(document)]
 
 
 def _newest(found: Iterable[Span]) -> list[Span]:

@@ -8,7 +8,7 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch-Transa
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,9 @@ _IDS = (INVOCATION_ID, "messaging.message.id", "dspy_lambda.message_id", "dspy_l
 _ERROR = (2, "ERROR", "STATUS_CODE_ERROR")
 _NUMBERS = {"intValue": int, "doubleValue": float}
 _UNFINISHED = "unfinished"
+_DOCUMENT_KEYS = {"resourceSpans", "spans", "traceId"}
+_MAX_DOCUMENT = 256 * 2**20  # of one over several lines; one in each line has no limit in number
+_MAX_TIME = 2**64  # OTLP's fixed64
 
 
 @dataclass(frozen=True)
@@ -101,14 +104,16 @@ def span(found: dict[str, Any], resource: Any) -> Span | None:
         status = found.get("status")
         code = status.get("code") if isinstance(status, dict) else None
         attributes = _attributes(found.get("attributes"))
-        start = int(found["startTimeUnixNano"])
+        start, end = int(found["startTimeUnixNano"]), int(found.get("endTimeUnixNano") or 0)
+        if not (0 <= start < _MAX_TIME and 0 <= end < _MAX_TIME):
+            return None
         return Span(
             trace_id=_id(found["traceId"]),
             span_id=_id(found["spanId"]),
             parent_id=_id(found.get("parentSpanId") or ""),
             name=str(found.get("name", "")),
             start_ns=start,
-            end_ns=max(int(found.get("endTimeUnixNano") or 0), 0),
+            end_ns=end,
             attributes=attributes,
             error=str(attributes.get("error.type") or "error") if code in _ERROR else None,
             resource=_attributes(resource.get("attributes")) if isinstance(resource, dict) else {},
@@ -147,25 +152,37 @@ def _dicts(found: Any) -> list[dict[str, Any]]:
     return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
-def documents(lines: Iterator[bytes]) -> Iterator[tuple[bytes, Any]]:
-    """Yield the JSON documents in lines, one in each or a single one over all, each with its text.
+def documents(lines: Iterator[bytes], marks: Collection[bytes] = ()) -> Iterator[Any]:
+    """Yield the JSON documents in lines: one in each, or a single one over all. Lines that are neither are left out.
 
-    Lines that are neither are left out.
+    Args:
+        marks: lower-case texts; documents without any of them, in any case, are left out, most without parsing them.
     """
-    head: list[bytes] = []
+    head: list[bytes] = []  # of a document over several lines
+    size, is_single = 0, True
     for line in lines:
-        if not line.strip():
-            continue
-        try:
-            found = json.loads(line)
-        except (ValueError, RecursionError):
-            # Half of a document over several lines, or of a line that is still being written.
+        if head or not _is_left_out(line, marks):
+            found = _parsed(line)
+            if isinstance(found, dict) and (not head or found.keys() & _DOCUMENT_KEYS):
+                head, is_single = [], False
+                if not _is_left_out(line, marks):
+                    yield found
+                continue
+        if is_single and size < _MAX_DOCUMENT:
             head.append(line)
-            continue
-        if not head or isinstance(found, dict):
-            yield line, found
+            size += len(line)
+    whole = b"".join(head)
+    if is_single and not _is_left_out(whole, marks):
+        yield _parsed(whole)
+
+
+def _is_left_out(text: bytes, marks: Collection[bytes]) -> bool:
+    lowered = text.lower()
+    return bool(marks) and not any(mark in lowered for mark in marks)
+
+
+def _parsed(text: bytes) -> Any:
     try:
-        whole = b"".join(head)
-        yield whole, json.loads(whole)
+        return json.loads(text)
     except (ValueError, RecursionError):
-        pass
+        return None  # half of a document, a line that is still being written, or no JSON

@@ -12,7 +12,7 @@ from dspy_lambda_infra.traces.spans import Span
 from dspy_lambda_infra.traces.tree import Node, trees
 
 _TIME = 9  # "59,999 ms", or "1,234.5 s"
-_LEAST_BAR, _MOST_BAR = 16, 40
+_LEAST_BAR, _BAR, _MOST_BAR = 4, 16, 40
 _LEAST_DETAILS = 30
 _MAX_NAME = 200
 
@@ -62,11 +62,11 @@ def waterfall(spans: Sequence[Span], terminal: Terminal, *, with_payloads: bool 
 
 def _title(roots: list[Node], begin: int, end: int, count: int, terminal: Terminal) -> Iterator[str]:
     first = roots[0].span
-    parts = [f"trace {printable(first.trace_id)}"]
+    parts = [f"trace {printable(first.trace_id[:_MAX_NAME])}"]
     if request := first.attributes.get("faas.invocation_id"):
-        parts.append(f"request {printable(str(request))}")
+        parts.append(f"request {printable(str(request)[:_MAX_NAME])}")
     if function := first.resource.get("faas.name"):
-        parts.append(printable(str(function)))
+        parts.append(printable(str(function)[:_MAX_NAME]))
     parts += [_clock(begin), milliseconds(end - begin), f"{count:,} span{'s' if count != 1 else ''}"]
     for line in _joined(parts, terminal.width, "  "):
         yield terminal.color(line, "bold")
@@ -100,13 +100,13 @@ class _Canvas:
         self._length = max(end - begin, 1)
         names = max(columns(row.tree + self._name(row.node)) for row in rows)
         width = terminal.width
-        self._names = min(names, max(int(width * 0.4), 16))
-        rest = width - self._names - 2 * _TIME - 8
+        self._names = min(names, max(int(width * 0.4), 16), width - 2 * _TIME - 3 * 2 - _LEAST_BAR)
+        rest = width - self._names - 2 * _TIME - 4 * 2  # for bar and details
         # Beside the bars if there is room, otherwise below.
-        self._beside = rest >= _LEAST_BAR + _LEAST_DETAILS
-        self._bar = min(_MOST_BAR, rest * 2 // 5 if self._beside else max(rest, _LEAST_BAR))
+        self._beside = rest >= _BAR + _LEAST_DETAILS
+        self._bar = min(_MOST_BAR, rest * 2 // 5 if self._beside else rest + 2)
         self._details = rest - self._bar if self._beside else width
-        self._indent = " " * (self._names + self._bar + 2 * _TIME + 8)
+        self._indent = " " * (self._names + self._bar + 2 * _TIME + 4 * 2)
 
     def _name(self, node: Node) -> str:
         mark = self._signs.parallel if node.is_parallel else ""
@@ -126,7 +126,7 @@ class _Canvas:
         else:
             yield f"{name}  {bar}  {times}"
             below = f"{cut(row.below, self._names, '')}  "
-            more = _joined(texts, max(self._details - len(below), _LEAST_BAR))
+            more = _joined(texts, max(self._details - len(below), _BAR))
         yield from (f"{below}{text}" for text in more)
 
     def _draw(self, span: Span) -> str:
