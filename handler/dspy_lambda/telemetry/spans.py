@@ -104,6 +104,7 @@ class Trace:
         trace_id: 32 hexadecimal digits.
         parent_id: the caller's span, 16 hexadecimal digits; None if this invocation starts the trace.
         sampled: the caller's decision to keep the trace or not; None if it made none.
+        hands_on_sampled: what services called from here are told to decide.
         spans: in order of their start.
         left_out: the number of spans above the maximum.
         closed: whether the invocation has ended: spans that end later are not changed.
@@ -117,6 +118,7 @@ class Trace:
     __slots__ = (
         "closed",
         "collects",
+        "hands_on_sampled",
         "left_out",
         "offset_ns",
         "parent_id",
@@ -141,6 +143,7 @@ class Trace:
         self.parent_id = parent_id
         self.sampled = sampled
         self.tracestate = tracestate
+        self.hands_on_sampled = sampled is not False
         self.spans: list[Span] = []
         self.left_out = 0
         self.closed = False

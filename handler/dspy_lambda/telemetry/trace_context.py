@@ -70,13 +70,9 @@ def from_headers(headers: Any) -> Incoming | None:
 
 
 def headers_of(span: Span) -> dict[str, str]:
-    """Return the headers that continue a span's trace in another service.
-
-    The flag says that the trace may be kept: whether it is, is decided only when the invocation ends.
-    """
+    """Return the headers that continue a span's trace in another service."""
     trace = span.trace
-    flags = "00" if trace.sampled is False else "01"
-    found = {"traceparent": f"00-{trace.trace_id}-{span.span_id}-{flags}"}
+    found = {"traceparent": f"00-{trace.trace_id}-{span.span_id}-{'01' if trace.hands_on_sampled else '00'}"}
     if trace.tracestate:
         found["tracestate"] = trace.tracestate
     return found

@@ -29,6 +29,7 @@ class Tracer:
 
     Args:
         config: its `telemetry` sections say what is kept.
+        program: the one program that this environment serves, if there is only one.
         export: receives the spans of each kept trace; None if spans are collected for metrics alone. Must not block.
         keeps_all: whether to keep every trace, whatever the config says.
 
@@ -36,9 +37,17 @@ class Tracer:
         collects: whether spans keep inputs and outputs for the programs' payload rules.
     """
 
-    def __init__(self, config: Config, export: Callable[[list[Span]], None] | None, *, keeps_all: bool = False) -> None:
+    def __init__(
+        self,
+        config: Config,
+        export: Callable[[list[Span]], None] | None,
+        *,
+        program: str | None = None,
+        keeps_all: bool = False,
+    ) -> None:
         self.collects = False
         self._config = config
+        self._program = program
         self._export = export
         self._keeps_all = keeps_all
 
@@ -62,6 +71,9 @@ class Tracer:
         if invocation.correlation_id:
             attributes["dspy_lambda.correlation_id"] = invocation.correlation_id
         kind = CONSUMER if source == "sqs" else SERVER
+        rules = self._rules(self._program or "")
+        decided = self._decided(trace, rules)
+        trace.hands_on_sampled = _is_sampled(trace, rules) if decided is None else decided
         trace.offset_ns = time.time_ns() - time.monotonic_ns()
         name = "process batch" if source == "sqs" else "invoke"
         trace.root = trace.start(name, kind, trace.parent_id, attributes, _wall(trace, invocation.started))
@@ -144,20 +156,27 @@ class Tracer:
         return trace
 
     def _is_kept(self, invocation: Invocation, trace: Trace, failed: bool) -> bool:
+        if not invocation.calls:  # a health check, or a page that is not there
+            return False
+        programs = {call.program for call in invocation.calls.values()}
+        program = next(iter(programs)) if len(programs) == 1 else ""
+        rules = self._rules(program)
+        if (decided := self._decided(trace, rules)) is not None:
+            return decided
+        slow = rules.slow_seconds or _SLOW_SHARE * self._config.lambda_.function(program).timeout_seconds
+        is_slow = (trace.root.end_ns - trace.root.start_ns) / 1e9 >= slow
+        return failed or is_slow or _is_sampled(trace, rules)
+
+    def _decided(self, trace: Trace, rules: Rules) -> bool | None:
+        """Return what was decided before the invocation began; None if nothing was."""
         if self._keeps_all:
             return True
-        programs = {call.program for call in invocation.calls.values()}
-        rules = self._rules(next(iter(programs)) if len(programs) == 1 else "")
-        if rules.incoming == "respect" and trace.sampled is not None:
-            return trace.sampled
-        root = trace.root
-        slow = rules.slow_seconds or _SLOW_SHARE * self._timeout(next(iter(programs), ""))
-        if failed or (root.end_ns - root.start_ns) / 1e9 >= slow:
-            return True
-        return bool(int(trace.trace_id[-_RANDOM_DIGITS:], 16) < rules.sample * 16**_RANDOM_DIGITS)
+        return trace.sampled if rules.incoming == "respect" else None
 
-    def _timeout(self, program: str) -> int:
-        return self._config.lambda_.function(program).timeout_seconds
+
+def _is_sampled(trace: Trace, rules: Rules) -> bool:
+    """Decide by the ratio: the same for all services that the trace passes through."""
+    return bool(int(trace.trace_id[-_RANDOM_DIGITS:], 16) < rules.sample * 16**_RANDOM_DIGITS)
 
 
 def _wall(trace: Trace, monotonic: float) -> int:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 CONTROLLERS = ("memory", "cpu")
+# Every group of version 2 can be frozen, without a controller. Version 1 has one, but what it froze cannot be killed.
+FREEZER = "freezer"
 # By controller: the version of its control groups (1 or 2) and a folder.
 Folders = dict[str, tuple[int, Path]]
 
@@ -43,7 +45,7 @@ def find_places(mountinfo: str, own_groups: str) -> dict[str, Place]:
             folder = mount_point / path.relative_to(root)
             if kind == "cgroup2" and not names:
                 above = (parent for parent in folder.parents if parent.is_relative_to(mount_point))
-                unified = dict.fromkeys(CONTROLLERS, Place(2, (folder, *above)))
+                unified = dict.fromkeys((*CONTROLLERS, FREEZER), Place(2, (folder, *above)))
             elif kind == "cgroup" and set(names.split(",")) <= options:
                 old |= {name: Place(1, (folder,)) for name in names.split(",") if name in CONTROLLERS}
     return unified | old

@@ -1,4 +1,4 @@
-"""Limits an execution environment's memory and CPU with the kernel's control groups, version 2 or 1.
+"""Limits an execution environment's memory and CPU, and freezes it, with the kernel's control groups.
 
 https://docs.kernel.org/admin-guide/cgroup-v2.html, https://docs.kernel.org/admin-guide/cgroup-v1/memory.html,
 https://docs.kernel.org/scheduler/sched-bwc.html
@@ -12,12 +12,12 @@ import itertools
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from dspy_lambda.quotas import MB_PER_CORE
-from dspy_lambda_infra.local.cgroup_places import CONTROLLERS, Folders, Place, find_places, parents_of
+from dspy_lambda_infra.local.cgroup_places import CONTROLLERS, FREEZER, Folders, Place, find_places, parents_of
 
 # The kernel's default of a tenth of a second would leave a small function paused for most of it.
 _PERIOD_US = 20_000
@@ -49,9 +49,11 @@ class Group:
         self.folders = tuple(dict.fromkeys(folder for _, folder in folders.values()))
         self._cpu = folders.get("cpu")
         self._cores = memory_mb / MB_PER_CORE
+        self._freezer = folders[FREEZER][1] / "cgroup.freeze" if FREEZER in folders else None
         try:
             for folder in self.folders:
                 folder.mkdir()
+            self.freeze(False)
             if memory := folders.get("memory"):
                 _limit_memory(*memory, memory_mb * 2**20)
         except OSError:
@@ -78,6 +80,13 @@ class Group:
         except OSError as error:
             if error.errno != errno.EINVAL:  # version 1 rejects more than the parent has: the parent's limit is enough
                 raise
+
+    def freeze(self, frozen: bool) -> bool:
+        """Freeze all processes, or let them continue; return False if this machine's groups cannot do so."""
+        if self._freezer is None:
+            return False
+        _write(self._freezer, str(int(frozen)))
+        return True
 
     def remove(self) -> bool:
         """Remove the groups; return False while one still contains a process that is being killed."""
@@ -111,10 +120,15 @@ class Limits:
 
 @cache
 def find() -> Limits:
-    """Find out by trying what can be limited on this machine."""
+    """Find out by trying what can be limited on this machine, and how it can be frozen."""
     if sys.platform != "linux":
         return Limits({}, "memory and CPU: control groups require Linux")
     places = find_places(*(Path("/proc/self", name).read_text() for name in ("mountinfo", "cgroup")))
+    limits = _find_limits(places)
+    return replace(limits, parents=limits.parents | _find_freezer(places, limits.parents))
+
+
+def _find_limits(places: dict[str, Place]) -> Limits:
     _pass_controllers_on(places)
     problem = ""
     for wanted in (CONTROLLERS, *((name,) for name in CONTROLLERS)):
@@ -129,10 +143,18 @@ def find() -> Limits:
     return Limits({}, f"memory and CPU: {problem}")
 
 
+def _find_freezer(places: dict[str, Place], limiting: Folders) -> Folders:
+    """Return the parent of groups that can be frozen: the limiting ones, or one in a hierarchy beside them."""
+    for version, parent in limiting.values():
+        if version == 2:
+            return {FREEZER: (version, parent)}
+    return next((parents for parents in parents_of(places, (FREEZER,)) if _try(parents) is None), {})
+
+
 def _pass_controllers_on(places: dict[str, Place]) -> None:
     """Delegate controllers where systemd has not: in version 2, only the root can also contain processes."""
     for name, place in places.items():
-        if place.version == 2:
+        if place.version == 2 and name in CONTROLLERS:
             with contextlib.suppress(OSError):
                 _write(place.parents[0] / "cgroup.subtree_control", f"+{name}")
 

@@ -17,12 +17,15 @@ from typing import Any
 from dspy_lambda_infra.local import sandbox
 from dspy_lambda_infra.local.answer import Answer, error_answer, exit_answer
 from dspy_lambda_infra.local.cgroups import Group, Limits
-from dspy_lambda_infra.local.runtime_api import RuntimeApi
+from dspy_lambda_infra.local.runtime_api import Event, RuntimeApi
 
 # "6 MB each for request and response (synchronous)"; the exact figures are in Lambda's error messages.
 MAX_REQUEST_BYTES = 6_291_456
 INIT_SECONDS = 10.0
 _LAST_OUTPUT_SECONDS = 0.5
+# "0 ms: a function with no registered extensions; 500 ms: a function with a registered internal extension"
+# https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html#runtimes-lifecycle-shutdown
+_SHUTDOWN_SECONDS = 0.5
 _GROUP_TRIES = 100
 
 
@@ -47,7 +50,11 @@ class Settings:
 
 
 class ExecutionEnvironment:
-    """Starts the process, sends it one event at a time, and kills it when an event exceeds the timeout.
+    """Starts the process, sends it one event at a time, and kills it when an invocation exceeds the timeout.
+
+    Between invocations the process is frozen: "Lambda freezes the execution environment when the runtime and each
+    extension have completed and there are no pending events."
+    https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
 
     Args:
         tmp: the folder for the process's temporary files.
@@ -63,7 +70,9 @@ class ExecutionEnvironment:
         self.alive = False
         self.init_ms = 0.0
         self._stopped = False
-        self._api = RuntimeApi(settings.name)
+        self._ends = 0.0
+        self._request_id = ""
+        self._api = RuntimeApi(settings.name, settings.variables["_HANDLER"], lambda: self._freeze(True))
         self._group: Group | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._exited: asyncio.Future[int] | None = None
@@ -94,13 +103,6 @@ class ExecutionEnvironment:
         self.alive = True
         return None
 
-    async def is_ready(self) -> bool:
-        """Whether it can run an event; waits while it is still busy after its last answer."""
-        if self.alive and not self._api.ready.is_set():
-            assert self._exited is not None
-            await self._wait_until_ready(self._exited, self._settings.timeout_seconds)
-        return self.alive and self._api.ready.is_set()
-
     async def _wait_until_ready(self, exited: asyncio.Future[int], seconds: float) -> None:
         ready = asyncio.create_task(self._api.ready.wait())
         either: set[asyncio.Future[Any]] = {exited, ready}
@@ -116,11 +118,19 @@ class ExecutionEnvironment:
             return exit_answer(exited.result())
         return error_answer("Sandbox.Timedout", f"Init timed out after {limit:.2f} seconds")
 
-    async def invoke(self, request_id: str, payload: bytes) -> Answer:
-        """Run one event. On timeout, kill the process, as Lambda does; the environment is then no longer alive."""
+    async def invoke(self, request_id: str, payload: bytes, trace: str) -> Answer:
+        """Run one event and return its answer, after which the invocation may continue: see `end`.
+
+        On timeout, kill the process, as Lambda does; the environment is then no longer alive.
+
+        Args:
+            trace: the X-Ray trace header.
+        """
         assert self._exited is not None
         timeout = self._settings.timeout_seconds
-        answer = self._api.send(request_id, payload, time.time() + timeout)
+        self._request_id, self._ends = request_id, time.monotonic() + timeout
+        self._freeze(False)
+        answer = self._api.send(Event(request_id, payload, time.time() + timeout, trace))
         either: set[asyncio.Future[Any]] = {answer, self._exited}
         await asyncio.wait(either, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if answer.done():
@@ -130,14 +140,50 @@ class ExecutionEnvironment:
         if self._exited.done():
             return exit_answer(self._exited.result(), request_id)
         await self.stop()
+        return self._timed_out()
+
+    async def end(self) -> Answer | None:
+        """Wait until the invocation has ended, and return the error if it failed after its answer.
+
+        "The function's timeout setting limits the duration of the entire Invoke phase": "the function and all
+        extensions need to complete within" it. "The invoke phase ends after the runtime and all extensions signal
+        that they are done by sending a Next API request." If it "crashes or times out", "Lambda resets the execution
+        environment".
+        https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html#runtimes-lifecycle-invoke
+        """
+        if not self.alive:
+            return None
+        assert self._exited is not None
+        await self._wait_until_ready(self._exited, self._ends - time.monotonic())
+        if self._stopped:
+            return None
+        ready = self._api.ready.is_set()
+        self.alive = ready and self._api.extensions.exit_error is None
+        if ready:
+            return self._api.extensions.exit_error
+        return exit_answer(self._exited.result(), self._request_id) if self._exited.done() else self._timed_out()
+
+    def _timed_out(self) -> Answer:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        message = f"{stamp} {request_id} Task timed out after {timeout:.2f} seconds"
-        return error_answer("Sandbox.Timedout", message, request_id)
+        message = f"{stamp} {self._request_id} Task timed out after {self._settings.timeout_seconds:.2f} seconds"
+        return error_answer("Sandbox.Timedout", message, self._request_id)
+
+    def _freeze(self, frozen: bool) -> None:
+        """Freeze the processes, or let them continue. Takes 0.1 ms.
+
+        Without control groups, those that a program started in a session of their own continue.
+        """
+        if self._process is None or self._process.returncode is not None:
+            return
+        if self._group is None or not self._group.freeze(frozen):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGSTOP if frozen else signal.SIGCONT)
 
     async def stop(self) -> None:
-        """Kill the process group and close the Runtime API."""
+        """Kill the process group and close the Runtime API; with an extension, it gets SIGTERM half a second before."""
         self.alive, self._stopped = False, True
         if self._process is not None:
+            await self._terminate(self._process)
             # The group may outlive its leader: for example a program's child process, which also keeps the output open.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -147,6 +193,14 @@ class ExecutionEnvironment:
             self._reader.cancel()
         await self._api.stop()
         await self._remove_group()
+
+    async def _terminate(self, process: asyncio.subprocess.Process) -> None:
+        if self._exited is None or self._exited.done() or not self._api.extensions:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        self._freeze(False)
+        await asyncio.wait({self._exited}, timeout=_SHUTDOWN_SECONDS)
 
     async def _remove_group(self) -> None:
         for _ in range(_GROUP_TRIES):

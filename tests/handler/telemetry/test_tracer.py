@@ -167,3 +167,18 @@ def test_an_invalid_call_has_a_span_with_its_outcome(trace):
     (spans,) = kept
     assert spans[1].attributes["dspy_lambda.outcome"] == "invalid_input"
     assert json.dumps([span.attributes for span in spans])
+
+
+def test_health_checks_and_unknown_paths_leave_no_trace(trace):
+    serve, kept = trace()
+    assert serve.get("/health/live").status == 200
+    assert serve.post("/Nothing", {}).status == 404
+    assert kept == []
+
+
+@pytest.mark.parametrize(("share", "flag"), [(0, "00"), (1, "01")])
+def test_providers_are_told_what_the_ratio_decides(trace, models, share, flag):
+    serve, _ = trace(keeps_all=False, telemetry={"sample": share})
+    serve.post("/AEcho", {"question": "q"})
+    (sent,) = models.stats()["traceparents"]
+    assert sent.endswith(f"-{flag}")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dspy_lambda_infra.local import cgroups
-from dspy_lambda_infra.local.cgroup_places import Place, find_places
+from dspy_lambda_infra.local.cgroup_places import FREEZER, Place, find_places
 from dspy_lambda_infra.local.cgroups import Group
 from dspy_lambda_infra.local.environment import ExecutionEnvironment
 from tests.conftest import QUICKSTART
@@ -85,7 +85,7 @@ def test_one_controller_is_used_if_the_other_is_unavailable(monkeypatch, tmp_pat
     nowhere = Place(1, (tmp_path / "nowhere",))
     monkeypatch.setattr(cgroups, "find_places", lambda *_: places | {"cpu": nowhere})
     limits = cgroups.find.__wrapped__()
-    assert list(limits.parents) == ["memory"]
+    assert set(limits.parents) - {FREEZER} == {"memory"}
     assert limits.unlimited.startswith("CPU: ")
 
 
@@ -174,7 +174,7 @@ def test_init_is_not_limited_to_the_cpu_share(invoke_in_turn, monkeypatch):
     monkeypatch.setattr(Group, "limit_cpu", lambda group: order.append("limited") or limit_cpu(group))
     (answer,) = invoke_in_turn(128, {})
     assert answer.error is None
-    assert order == ["ready", "limited"]
+    assert order[:2] == ["ready", "limited"]
 
 
 @needs_limits

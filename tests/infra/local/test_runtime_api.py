@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from dspy_lambda.quotas import MAX_ANSWER_BYTES
-from dspy_lambda_infra.local.runtime_api import RuntimeApi
+from dspy_lambda_infra.local.runtime_api import Event, RuntimeApi
 
 
 @pytest.fixture
@@ -32,28 +32,33 @@ def run():
 INVOCATION = "/2018-06-01/runtime/invocation"
 
 
+def event(payload=b"{}", deadline=None):
+    return Event("the-id", payload, deadline or time.time() + 3, "Root=1-5759e988-bd862e3fe1be46a994272793")
+
+
 def test_the_runtime_api_sends_an_event_with_id_and_deadline(run):
     async def client(api, session):
         assert not api.ready.is_set()
         ends = time.time() + 3
-        answer = api.send("the-id", b'{"a": 1}', ends)
+        answer = api.send(event(b'{"a": 1}', ends))
         async with session.get(f"{INVOCATION}/next") as got:
-            event, headers = await got.read(), got.headers
+            payload, headers = await got.read(), got.headers
         async with session.post(f"{INVOCATION}/the-id/response", data=b"[]") as posted:
             assert posted.status == 202
-        assert api.ready.is_set()
+        assert not api.ready.is_set()  # the invocation ends when the client requests the next event
         assert headers["Lambda-Runtime-Aws-Request-Id"] == "the-id"
         assert headers["Lambda-Runtime-Deadline-Ms"] == str(int(ends * 1000))
-        return event, await answer
+        assert headers["Lambda-Runtime-Trace-Id"] == "Root=1-5759e988-bd862e3fe1be46a994272793"
+        return payload, await answer
 
-    event, answer = run(client)
-    assert (event, answer.payload, answer.error) == (b'{"a": 1}', b"[]", None)
+    payload, answer = run(client)
+    assert (payload, answer.payload, answer.error) == (b'{"a": 1}', b"[]", None)
 
 
 @pytest.mark.parametrize(("size", "status"), [(MAX_ANSWER_BYTES, 202), (MAX_ANSWER_BYTES + 1, 413)])
 def test_an_answer_over_6_mb_is_refused_and_the_client_exits(run, size, status):
     async def client(api, session):
-        answer = api.send("the-id", b"{}", time.time() + 3)
+        answer = api.send(event())
         async with session.post(f"{INVOCATION}/the-id/response", data=b"x" * size) as posted:
             return posted.status, (await answer).error, api.broken
 
@@ -63,7 +68,7 @@ def test_an_answer_over_6_mb_is_refused_and_the_client_exits(run, size, status):
 
 def test_the_runtime_api_keeps_an_errors_type(run):
     async def client(api, session):
-        answer = api.send("the-id", b"{}", time.time() + 3)
+        answer = api.send(event())
         async with session.post(f"{INVOCATION}/the-id/error", data=b'{"errorType": "E"}') as posted:
             assert posted.status == 202
         return (await answer).error
@@ -94,7 +99,7 @@ def test_an_error_without_a_type_is_reported_as_unhandled(run, payload):
 @pytest.mark.parametrize(("method", "path"), [("GET", f"{INVOCATION}/next"), ("POST", f"{INVOCATION}/the-id/response")])
 def test_the_runtime_api_refuses_web_page_requests_without_consuming_an_event(run, method, path, headers):
     async def client(api, session):
-        answer = api.send("the-id", b"{}", time.time() + 3)
+        answer = api.send(event())
         async with session.request(method, path, headers=headers, data=b"[]" if method == "POST" else None) as got:
             assert (got.status, (await got.json())["errorType"]) == (403, "Forbidden")
         assert not answer.done()
