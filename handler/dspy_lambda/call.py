@@ -54,6 +54,8 @@ class Call:
         running: whether the program has been started.
         moved: whether the SQS record was moved to the dead-letter queue.
         span: the call's span; None before the program is started, and without tracing.
+        record_age_ms: milliseconds from the SQS record's arrival in the queue to the start of its call; None for other
+            sources.
         mark: the journal's function to note the call's state, and the record's position; None without a journal.
     """
 
@@ -71,6 +73,7 @@ class Call:
         self.running = False
         self.moved = False
         self.span: Span | None = None
+        self.record_age_ms: int | None = None
         self.mark: tuple[Callable[[int, str], None], int] | None = None
         self.begin(waited=False)
         self._settled: dict[int, _Outcome] = {}

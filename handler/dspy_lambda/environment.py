@@ -23,7 +23,7 @@ with dspy_import():
     import dspy
 
 from dspy_lambda.call import NoCall
-from dspy_lambda.config import load_config
+from dspy_lambda.config import FunctionSettings, load_config
 from dspy_lambda.dispatch import Dispatcher, new_durations
 from dspy_lambda.dspy_patches.insides import renew_asyncify_slots, usage_setting
 from dspy_lambda.dspy_patches.own_models import close_pools
@@ -87,6 +87,8 @@ class Environment:
         project = self.settings.project_folder
         self.config = load_config(project)
         self.telemetry = Telemetry(self.config.app_id, self.settings, output or Output(1))
+        if any(function.telemetry.buffer_debug_logs for function in self._served_functions()):
+            self.telemetry.hold_debug_lines(lambda program: self._function(program).telemetry.buffer_debug_logs)
         self._cold = True
         self.telemetry.exceptions.redact((secrets or {}).values())
         if own_process:
@@ -94,6 +96,14 @@ class Environment:
             hooks.install(self.telemetry.log_here, self.telemetry.exceptions.text if texts else None)
         with self.telemetry.capture_process_output() if own_process else nullcontext():
             self._build(project, tuple(secrets or ()))
+
+    def _function(self, program: str) -> FunctionSettings:
+        return self.config.lambda_.function(program)
+
+    def _served_functions(self) -> list[FunctionSettings]:
+        """Return the settings of the one program that this environment serves, or of all."""
+        settings, only = self.config.lambda_, self.settings.program
+        return [self._function(only)] if only else [settings.defaults, *settings.programs.values()]
 
     def _build(self, project: Path, secrets: tuple[str, ...]) -> None:
         settings = self.settings
@@ -139,16 +149,15 @@ class Environment:
 
     def _start_tracing(self) -> None:
         """Collect spans, if any program's settings ask for traces or for metrics of each model."""
-        own, lambda_ = self.settings.program, self.config.lambda_
-        rules = [lambda_.function(own)] if own else [lambda_.defaults, *lambda_.programs.values()]
-        wanted = self.settings.traces or next(
-            (r.telemetry.traces for r in rules if r.telemetry.traces != "none"), "none"
-        )
-        if wanted == "none" and not any(r.telemetry.model_metrics for r in rules):
-            return
-        from dspy_lambda.telemetry.tracing import start_tracing
+        rules = [function.telemetry for function in self._served_functions()]
+        if self.settings.traces == "none":
+            wanted = False
+        else:
+            wanted = bool(self.settings.traces) or any(one.traces != "none" for one in rules)
+        if wanted or any(one.model_metrics for one in rules):
+            from dspy_lambda.telemetry.tracing import start_tracing
 
-        start_tracing(self.telemetry, self.config, self.settings, wanted)
+            start_tracing(self.telemetry, self.config, self.settings)
 
     def _new_runner(self) -> Runner:
         return new_runner(self.config.server, self.models, self._recent, self.telemetry.log, fast=self.settings.fast)

@@ -43,6 +43,7 @@ def invoke(environment: Environment, event: Any, context: Any) -> Any:
         environment.disarm()
         if collects:
             gc.enable()
+        environment.telemetry.before_answer(context)
 
 
 def _answer(environment: Environment, source: Source, event: Any, context: Any, invocation: Invocation) -> Any:

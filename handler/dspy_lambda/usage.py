@@ -25,6 +25,10 @@ class Answer:
     abandoned: bool = False
     lm_calls: int = 1
 
+    @property
+    def unpriced(self) -> bool:
+        return self.cost_usd is None
+
     def fields(self) -> dict[str, Any]:
         if self.abandoned:
             return {"lm_calls": 0, "lm_calls_abandoned": 1}
@@ -49,6 +53,7 @@ class Usage:
         abandoned: requests that were unanswered when the call was settled and whose tasks are then canceled. Their
             tokens cannot be known.
         fallbacks: how often an LM call went on to another model after a failure.
+        unpriced: answers whose cost is unknown.
     """
 
     def __init__(self, late: Callable[[Answer], None] | None = None) -> None:
@@ -59,6 +64,7 @@ class Usage:
         self.cost_usd: float | None = 0.0
         self.abandoned = 0
         self.fallbacks = 0
+        self.unpriced = 0
         self._late = late
         self._closed = False
         self._awaited = 0
@@ -101,6 +107,7 @@ class Usage:
         self.input_tokens += answer.input_tokens
         self.output_tokens += answer.output_tokens
         cost, total = answer.cost_usd, self.cost_usd
+        self.unpriced += answer.unpriced
         self.cost_usd = None if cost is None or total is None else total + cost
 
     def forget_cost(self) -> None:
@@ -108,6 +115,7 @@ class Usage:
         with self._lock:
             if not self._closed:
                 self.cost_usd = None
+                self.unpriced += 1
 
     def fell_back(self) -> None:
         """Count one fallback to another model."""

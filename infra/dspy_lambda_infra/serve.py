@@ -133,6 +133,8 @@ def _serve(variables: dict[str, str], host: str, port: int, dev: bool) -> int:
     with contextlib.suppress(KeyboardInterrupt):
         environment.use_loop().run_until_complete(server.serve([listener]))
         code = 0 if server.started else 1
+    if environment.telemetry.exporter is not None:
+        environment.telemetry.exporter.close()
     _leave_threads(code)
     return code
 

@@ -58,6 +58,7 @@ class Exporter:
     Attributes:
         dropped: the number of spans dropped so far, by reason.
         breaker: open after a failed request.
+        prepare: called with spans before they are encoded.
         mode: when spans leave. `extension`: after each answer, while an internal extension holds back the freeze;
             `inline`: before each answer, for a bounded time, where no extension can run; `background`: every second,
             where nothing freezes the process (`serve`, Managed Instances).
@@ -82,6 +83,7 @@ class Exporter:
         self._interval = interval
         self._send_seconds = send_seconds
         self._closed = False
+        self.prepare: Callable[[list[Span]], None] = lambda _: None
         self.breaker = Breaker()
         self._start_clean()
         _exporters.add(self)
@@ -97,7 +99,7 @@ class Exporter:
         self._discard()
 
     def _discard(self) -> None:
-        self._queue = SpanQueue(self._encoder)
+        self._queue = SpanQueue(self._encoder, lambda spans: self.prepare(spans))
         self.dropped: Counter[str] = Counter()
         self._reported = 0
         self._failing = ""

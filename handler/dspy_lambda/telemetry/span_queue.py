@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from dspy_lambda.telemetry.otlp import Encoder
 from dspy_lambda.telemetry.spans import Span
@@ -15,6 +16,7 @@ MAX_SPANS, MAX_BYTES = 10_000, 20_000_000
 BATCH_SPANS = 512
 _SPAN_BYTES = 1_000  # without long texts (measured: 1.0 kB as JSON)
 _LOCK_SECONDS = 0.05
+_LEVELS, _OBJECT_BYTES = 5, 200
 
 
 class Request(NamedTuple):
@@ -27,13 +29,17 @@ class Request(NamedTuple):
 class SpanQueue:
     """Spans in order of their arrival. Any thread puts them in; one thread takes them out, as requests.
 
+    Args:
+        prepare: called with spans before they are encoded.
+
     Attributes:
         spans: how many there are, until they are released.
         bytes: about how much memory their texts take.
     """
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, prepare: Callable[[list[Span]], None] = lambda _: None) -> None:
         self._encoder = encoder
+        self._prepare = prepare
         self._lock = threading.Lock()
         self._waiting: deque[tuple[list[Span], int]] = deque()
         self._requests: deque[Request] = deque()
@@ -83,6 +89,7 @@ class SpanQueue:
             some, about = self._waiting.popleft()
             spans += some
             size += about
+        self._prepare(spans)
         self._requests.extend(Request(*encoded) for encoded in self._encoder.encode(spans))
         with self._lock:
             self.bytes += sum(len(request.body) for request in self._requests) - size
@@ -97,4 +104,15 @@ def _size(span: Span) -> int:
             size += len(value)
         elif kind is list or kind is tuple:
             size += sum(len(item) if type(item) is str else 16 for item in value)
-    return size
+    return size if span.payload is None else size + _payload_size(span.payload, _LEVELS)
+
+
+def _payload_size(value: Any, levels: int) -> int:
+    """Estimate how much memory the texts of a payload take; messages are lists of dicts of lists."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return _OBJECT_BYTES
+    return sum(_payload_size(item, levels - 1) for item in list(value)) if levels else _OBJECT_BYTES

@@ -173,3 +173,9 @@ def new_trace_id() -> str:
 # The span that this task or thread works for. A new task and a thread with the call's context begin with their
 # creator's, so steps side by side have the same parent.
 SPAN: ContextVar[Span | None] = ContextVar("dspy_lambda_span", default=None)
+
+
+def span_ids() -> dict[str, str]:
+    """Return the log fields of the span that this thread or task works for; empty if there is none."""
+    span = SPAN.get()
+    return {} if span is None else {"trace_id": span.trace.trace_id, "span_id": span.span_id}

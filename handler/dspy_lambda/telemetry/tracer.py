@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from dspy_lambda.call import UNKNOWN
 from dspy_lambda.telemetry.callers import caller_of, senders_of
 from dspy_lambda.telemetry.spans import CONSUMER, INTERNAL, SERVER, Span, Trace
 from dspy_lambda.telemetry.trace_context import Incoming, from_headers
@@ -31,6 +32,7 @@ class Tracer:
         config: its `telemetry` sections say what is kept.
         program: the one program that this environment serves, if there is only one.
         export: receives the spans of each kept trace; None if spans are collected for metrics alone. Must not block.
+        take_dropped: returns the number of spans that could not be exported since it was last called.
         keeps_all: whether to keep every trace, whatever the config says.
 
     Attributes:
@@ -41,6 +43,7 @@ class Tracer:
         self,
         config: Config,
         export: Callable[[list[Span]], None] | None,
+        take_dropped: Callable[[], int] = int,
         *,
         program: str | None = None,
         keeps_all: bool = False,
@@ -49,6 +52,7 @@ class Tracer:
         self._config = config
         self._program = program
         self._export = export
+        self._take_dropped = take_dropped
         self._keeps_all = keeps_all
 
     def begin(self, invocation: Invocation, event: Any, context: Any, environ: Mapping[str, str]) -> None:
@@ -153,6 +157,9 @@ class Tracer:
         trace.closed = True
         if self._export is not None and self._is_kept(invocation, trace, failed is not None):
             self._export(trace.spans)
+        if dropped := trace.left_out + self._take_dropped():
+            programs = {call.program for call in calls}
+            invocation.counts["DroppedSpans", programs.pop() if len(programs) == 1 else UNKNOWN] += dropped
         return trace
 
     def _is_kept(self, invocation: Invocation, trace: Trace, failed: bool) -> bool:

@@ -17,4 +17,20 @@ UNITS = {
     "LoopBlocked": "Count",
     "Stuck": "Count",
     "LateAnswers": "Count",
+    "UnpricedCalls": "Count",
+    "RecordAge": "Milliseconds",
+    "DroppedSpans": "Count",
+}
+# With the dimension `model` besides `service` and `program`; only with `telemetry.model_metrics`.
+MODEL_UNITS = {
+    "ModelCalls": "Count",
+    "ModelErrors": "Count",
+    "ModelLatency": "Milliseconds",
+    "TimeToFirstToken": "Milliseconds",
+    "ModelInputTokens": "Count",
+    "ModelOutputTokens": "Count",
+    "ModelCostUSD": "None",
+    "ModelRetries": "Count",
+    "ModelFallbacks": "Count",
+    "ModelCacheHits": "Count",
 }

@@ -23,7 +23,18 @@ from dspy_lambda_infra.terminal import printable
 
 _SLOWEST, _FAILED = 25, 50
 _MOST_BARS = 30
-_TOTALS = ("program", "model", "calls", "errors", "p50 ms", "p95 ms", "p99 ms", "max ms", "tokens in", "out")
+_TOTALS: tuple[str, ...] = (
+    "program",
+    "model",
+    "calls",
+    "errors",
+    "p50 ms",
+    "p95 ms",
+    "p99 ms",
+    "max ms",
+    "tokens in",
+    "out",
+)
 _TOTALS += ("cost USD", "cache hits", "cold starts")
 _CALLS = ("time (UTC)", "program", "model", "outcome", "ms", "tokens in", "out", "cost USD", "request id", "error")
 # Only this style: no script, no image, no font, no form, nothing from elsewhere. Hashed: 'unsafe-inline' would let

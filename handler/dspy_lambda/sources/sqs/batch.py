@@ -17,7 +17,7 @@ from dspy_lambda.errors import CallError, DeadlineExceeded, ProgramFailed
 from dspy_lambda.invocation import Invocation
 from dspy_lambda.programs.program import Program
 from dspy_lambda.runner import Runner
-from dspy_lambda.sources.sqs.attributes import body_of
+from dspy_lambda.sources.sqs.attributes import age_ms, body_of
 from dspy_lambda.sources.sqs.failure import Failure
 from dspy_lambda.sources.sqs.record import Record
 from dspy_lambda.sources.sqs.requeue import is_addressable
@@ -134,6 +134,7 @@ class Batch:
         """Run one record's call."""
         call = self._call(record)
         call.begin(waited=waited)
+        call.record_age_ms = age_ms(record.raw, time.time())
         try:
             program = self._program_of(record)
         except CallError as error:
