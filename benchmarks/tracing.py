@@ -193,11 +193,16 @@ def _summary(runs: list[Pair], each: int) -> dict[str, Any]:
 
 
 class _Warm:
-    """A process with the real handler that measures one round of warm calls at a time."""
+    """A process with the real handler that measures one round of warm calls at a time.
 
-    def __init__(self, models: ModelServer, traces: str) -> None:
+    Args:
+        flushes: whether spans leave after each answer, as on Lambda, where an extension then holds back the freeze;
+            otherwise at the end of a round, as `serve` does every second.
+    """
+
+    def __init__(self, models: ModelServer, traces: str, *, flushes: bool) -> None:
         environment = {**os.environ, "MODEL_URL": models.url, TRACES: traces, "LITELLM_LOCAL_MODEL_COST_MAP": "true"}
-        command = [sys.executable, "-m", "benchmarks.tracing", "warm-calls"]
+        command = [sys.executable, "-m", "benchmarks.tracing", "warm-calls", *(["--flush"] if flushes else [])]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(command, env=environment, cwd=ROOT, **pipes)
 
@@ -207,28 +212,36 @@ class _Warm:
         assert self.process.stdout
         self.process.stdin.write(f"{calls}\n")
         self.process.stdin.flush()
-        found: dict[str, float] = json.loads(self.process.stdout.readline())
+        line = self.process.stdout.readline()
+        if '"cpu_ms"' not in line:
+            raise SystemExit(f"a warm call failed: {line}")
+        found: dict[str, float] = json.loads(line)
         return found
 
 
-def warm_calls() -> None:
-    """Measure rounds of as many HTTP events as each line of standard input says.
-
-    What is sent after each answer counts, too, as on Lambda, where an extension then holds back the freeze.
-    """
+def warm_calls(*, flushes: bool) -> None:
+    """Measure rounds of as many HTTP events as each line of standard input says; sending counts, too."""
     from benchmarks.worker import Context, http_event, our_handler, quiet
 
     output = quiet()
     handler, event = our_handler(), http_event()
-    exporters = list(getattr(sys.modules.get("dspy_lambda.telemetry.exporter"), "_exporters", ()))
+    from dspy_lambda.main import environment
+
+    exporter = environment.telemetry.exporter
     for line in sys.stdin:
         wall, cpu = [], time.process_time()
         for _ in range(int(line)):
             begin = time.perf_counter()
-            assert handler(event, Context())["statusCode"] == 200
+            answer = handler(event, Context())
+            if answer["statusCode"] != 200:
+                output.write(f"{answer['body']}\n")
+                output.flush()
+                os._exit(1)
             wall.append((time.perf_counter() - begin) * 1000)
-            for exporter in exporters:
+            if exporter is not None and flushes:
                 exporter.flush(1.0)
+        if exporter is not None:
+            exporter.flush(1.0)
         cpu_ms = (time.process_time() - cpu) / len(wall) * 1000
         output.write(json.dumps({"cpu_ms": cpu_ms, "median_ms": statistics.median(wall)}) + "\n")
         output.flush()
@@ -238,19 +251,23 @@ def warm_calls() -> None:
 def warm(models: ModelServer, rounds: int, calls: int) -> dict[str, Any]:
     """Compare the CPU of a warm call, all threads included: interleaved rounds, of which the minima count."""
     with collector("healthy") as healthy:
-        workers = {"off": _Warm(models, "none"), "on": _Warm(models, healthy.url)}
-        found: dict[str, list[dict[str, float]]] = {"off": [], "on": []}
-        for worker in workers.values():
-            worker.round(calls)
-        for _ in range(rounds):
+        workers = {
+            "off": _Warm(models, "none", flushes=False),
+            "on": _Warm(models, healthy.url, flushes=False),
+            "on, flushed after each answer": _Warm(models, healthy.url, flushes=True),
+        }
+        found: dict[str, list[dict[str, float]]] = {name: [] for name in workers}
+        for number in range(rounds + 1):
             for name, worker in workers.items():
-                found[name].append(worker.round(calls))
+                one = worker.round(calls)
+                if number:
+                    found[name].append(one)
         for worker in workers.values():
             worker.process.communicate()
-        received = healthy.received()
+        spans = healthy.received()["distinct"]
     least = {name: {key: round(min(one[key] for one in each), 3) for key in each[0]} for name, each in found.items()}
-    added = round(least["on"]["cpu_ms"] - least["off"]["cpu_ms"], 3)
-    return {**least, "added_cpu_ms": added, "spans_per_call": received["distinct"] / (calls * (rounds + 1))}
+    added = {name: round(one["cpu_ms"] - least["off"]["cpu_ms"], 3) for name, one in least.items() if name != "off"}
+    return {**least, "added_cpu_ms": added, "spans_per_call": spans / (2 * calls * (rounds + 1))}
 
 
 def init(models: ModelServer, rounds: int) -> dict[str, Any]:
@@ -293,9 +310,10 @@ def main() -> None:
     parser.add_argument("--program", choices=list(TARGETS), default="async")
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--calls", type=int, default=50)
+    parser.add_argument("--flush", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.part == "warm-calls":
-        warm_calls()
+        warm_calls(flushes=given.flush)
     with ModelServer() as models:
         if given.part in (None, "warm"):
             print("warm", json.dumps(warm(models, given.rounds, given.calls)), flush=True)
