@@ -13,6 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from dspy_lambda_infra.project import load_project, read_dotenv
 Scope = MutableMapping[str, Any]
 # How long calls may continue after Ctrl-C or SIGTERM; `docker stop` kills a container after 10 s.
 _GRACE_SECONDS = 5
+_FLUSH_SECONDS = 2.0
 _BACKLOG = 2048  # uvicorn's default
 
 
@@ -126,15 +128,15 @@ def _serve(variables: dict[str, str], host: str, port: int, dev: bool) -> int:
         log_level="warning",
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    server = _Server(config, [*environment.programs] if output else [])
+    exporter = environment.telemetry.exporter
+    flush = (lambda: None) if exporter is None else partial(exporter.close, _FLUSH_SECONDS)
+    server = _Server(config, [*environment.programs] if output else [], flush)
     watcher = (environment.runner, threading.get_ident())
     threading.Thread(target=environment.watch.keep_watching, args=watcher, daemon=True).start()
     code = 130
     with contextlib.suppress(KeyboardInterrupt):
         environment.use_loop().run_until_complete(server.serve([listener]))
         code = 0 if server.started else 1
-    if environment.telemetry.exporter is not None:
-        environment.telemetry.exporter.close()
     _leave_threads(code)
     return code
 
@@ -155,15 +157,21 @@ def _leave_threads(code: int) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Prints the addresses once it listens.
+    """Prints the addresses once it listens, and exports the last spans before uvicorn raises the signal again.
 
     Args:
         shown: the programs to list.
+        flush: exports what waits.
     """
 
-    def __init__(self, config: uvicorn.Config, shown: Sequence[str]) -> None:
+    def __init__(self, config: uvicorn.Config, shown: Sequence[str], flush: Callable[[], None]) -> None:
         super().__init__(config)
         self._shown = shown
+        self._flush = flush
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        await super().shutdown(sockets)
+        self._flush()
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
