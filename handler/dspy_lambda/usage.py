@@ -53,6 +53,7 @@ class Usage:
         abandoned: requests that were unanswered when the call was settled and whose tasks are then canceled. Their
             tokens cannot be known.
         fallbacks: how often an LM call went on to another model after a failure.
+        retries: how often a request was repeated after a failure.
         unpriced: answers whose cost is unknown.
     """
 
@@ -64,6 +65,7 @@ class Usage:
         self.cost_usd: float | None = 0.0
         self.abandoned = 0
         self.fallbacks = 0
+        self.retries = 0
         self.unpriced = 0
         self._late = late
         self._closed = False
@@ -121,6 +123,11 @@ class Usage:
         """Count one fallback to another model."""
         with self._lock:
             self.fallbacks += not self._closed
+
+    def retried(self) -> None:
+        """Count one repeated request."""
+        with self._lock:
+            self.retries += not self._closed
 
     def close(self) -> None:
         """Close the totals; any later answer is late."""

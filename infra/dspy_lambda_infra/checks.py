@@ -128,6 +128,11 @@ def _function(project: Project, function: Function) -> list[str]:
             f"sqs.visibility_timeout_seconds: {visibility} is below {VISIBILITY_FACTOR} x timeout_seconds + "
             f"window_seconds: a record would be delivered again while in progress; set {least} or remove the key"
         )
+    if settings.telemetry.buffer_debug_logs and (level := project.log_level(function)) not in ("TRACE", "DEBUG"):
+        found.append(
+            f"telemetry.buffer_debug_logs: Lambda drops all debug lines at lambda.log_level: {level}; remove one of "
+            "the two"
+        )
     if settings.snap_start:
         found += _snap_start(project, function)
     if project.config.lambda_.layers and project.config.lambda_.package_type == "Image":

@@ -30,6 +30,7 @@ def config_warnings(project: Project) -> list[str]:
         warnings = [*_queue(function), *_variables(function), *_spend_alarm(project, function)]
         warnings += [*_endpoints(project, function), *_interpreter(project, function), *_guardrails(project, function)]
         warnings += [*_keys(project, function), *_numpy(project, function), *telemetry_warnings(project, function)]
+        warnings += _log_level(project, function)
         found += [f"programs.{function.name}: {warning}" for warning in warnings]
     return found
 
@@ -84,6 +85,16 @@ def _variables(function: Function) -> list[str]:
         for name, value in function.settings.environment.items()
         if value and KEY_NAME.search(name)
     ]
+
+
+def _log_level(project: Project, function: Function) -> list[str]:
+    """https://docs.aws.amazon.com/powertools/python/latest/core/logger/#aws-lambda-advanced-logging-controls-alc"""
+    own, level = function.settings.environment.get("POWERTOOLS_LOG_LEVEL", "").upper(), project.log_level(function)
+    if own and level:
+        return [f"environment.POWERTOOLS_LOG_LEVEL: is not read, because Lambda sets the level {level}; remove it"]
+    if own in ("DEBUG", "TRACE"):
+        return [f"environment.POWERTOOLS_LOG_LEVEL: Lambda drops lines below INFO; write lambda.log_level: {own}"]
+    return []
 
 
 def _spend_alarm(project: Project, function: Function) -> list[str]:

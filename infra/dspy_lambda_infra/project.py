@@ -114,6 +114,15 @@ class Project:
         """Return the aliases that a function's program may call, its own model's first."""
         return self.config.aliases_of(function.name, function.program.constructor_models if function.program else ())
 
+    def log_level(self, function: Function) -> str | None:
+        """Return the level from which Lambda keeps a function's lines; None for Lambda's default, INFO.
+
+        Lambda must let the debug lines of failed calls pass, if the function holds them.
+        """
+        level = self.config.lambda_.log_level
+        holds = function.settings.telemetry.buffer_debug_logs
+        return "DEBUG" if holds and level in (None, "INFO") else level
+
     def secrets(self, function: Function) -> dict[str, str]:
         """Map each secret variable of a function to the location of its value.
 

@@ -169,6 +169,8 @@ def pause_before_retry(error: Exception, attempt: int) -> float:
     left = seconds_left()
     if left is not None and pause >= left:
         raise error
+    if (call := CALL.get()) is not None:
+        call.usage.retried()
     return pause
 
 

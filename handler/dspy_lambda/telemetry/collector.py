@@ -145,7 +145,7 @@ def read_headers(text: str) -> Headers:
         name, has_value, value = entry.partition("=")
         name, value = name.strip().lower(), unquote(value.strip())
         if has_value and _HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value):
-            remember(value)  # servers quote what they reject
+            remember(value.rpartition(" ")[2])  # servers quote what they reject; after `Bearer`, if it is there
             found.append((name, value))
     return found
 

@@ -176,7 +176,8 @@ class Exporter:
             try:
                 self._send_waiting(self._queue)
             except Exception as error:  # a bug here or in the log must not end the only thread
-                self._fail(f"{type(error).__name__} in the exporter")
+                with suppress(Exception):
+                    self._fail(f"{type(error).__name__} in the exporter")
             for done in flushes:
                 done.release()
         self._drop_connection()

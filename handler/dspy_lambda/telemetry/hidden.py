@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,6 +30,8 @@ class Hidden:
         self.too_many = False
         self._texts: set[str] = set()
         self._forms: list[str] | None = None
+        self._by_head: defaultdict[str, list[str]] = defaultdict(list)
+        self._by_tail: defaultdict[str, list[str]] = defaultdict(list)
 
     def add(self, text: str) -> None:
         """Remove a text from now on, in the notations of `repr`, JSON and URLs, and each of its lines."""
@@ -48,17 +51,24 @@ class Hidden:
 
     def remove_from(self, text: str) -> str:
         """Replace the values in a text, also those of which a cut left only the beginning or the end."""
-        for form in self._all_forms():
-            if form in text:
-                text = text.replace(form, MASKED)
-            if len(form) > _PART_LENGTH:
-                text = remove_parts(text, form, MASKED)
-        return text
-
-    def _all_forms(self) -> list[str]:
+        if not self._texts:
+            return text
         if self._forms is None:
             self._forms = sorted({form for text in self._texts for form in _written(text)}, key=len, reverse=True)
-        return self._forms
+            self._by_head.clear()
+            self._by_tail.clear()
+            for form in self._forms:
+                if len(form) > _PART_LENGTH:
+                    self._by_head[form[:_PART_LENGTH]].append(form)
+                    self._by_tail[form[-_PART_LENGTH:]].append(form)
+        for form in self._forms:
+            if form in text:
+                text = text.replace(form, MASKED)
+        for head, forms_of_head in self._by_head.items():
+            text = _remove_beginnings(text, head, forms_of_head)
+        for tail, forms_of_tail in self._by_tail.items():
+            text = _remove_ends(text, tail, forms_of_tail)
+        return text
 
 
 def _written(text: str) -> Iterator[str]:
@@ -69,20 +79,25 @@ def _written(text: str) -> Iterator[str]:
     yield text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def remove_parts(text: str, value: str, mark: str) -> str:
-    """Replace what begins like a value, or ends like it, with at least 8 characters in common."""
-    head, tail = value[:_PART_LENGTH], value[-_PART_LENGTH:]
+def _remove_beginnings(text: str, head: str, values: list[str]) -> str:
+    """Replace what begins like one of these values, as far as it has any of them in common."""
     at = text.find(head)
     while at >= 0:
-        text = text[:at] + mark + text[at + _common(text[at : at + len(value)], value) :]
-        at = text.find(head, at + len(mark))
+        length = max(_common(text[at : at + len(value)], value) for value in values)
+        text = text[:at] + MASKED + text[at + length :]
+        at = text.find(head, at + len(MASKED))
+    return text
+
+
+def _remove_ends(text: str, tail: str, values: list[str]) -> str:
+    """Replace what ends like one of these values, as far as it has any of them in common."""
     at = text.find(tail)
     while at >= 0:
         end = at + _PART_LENGTH
-        before = text[max(0, end - len(value)) : end]
-        start = end - _common(before[::-1], value[::-1])
-        text = text[:start] + mark + text[end:]
-        at = text.find(tail, start + len(mark))
+        lengths = [_common(text[max(0, end - len(value)) : end][::-1], value[::-1]) for value in values]
+        start = end - max(lengths)
+        text = text[:start] + MASKED + text[end:]
+        at = text.find(tail, start + len(MASKED))
     return text
 
 

@@ -101,9 +101,10 @@ class Masks:
 
 def mask_credentials(text: str) -> str:
     """Replace what only credentials look like."""
-    if "earer" in text or "EARER" in text:
+    lower = text.lower()
+    if "bearer" in lower:
         text = _BEARER.sub(rf"\1{MASKED}", text)
-    if "asic" in text or "ASIC" in text:
+    if "basic" in lower:
         text = _BASIC.sub(rf"\1{MASKED}", text)
     if "://" in text:
         text = _PASSWORD_IN_URL.sub(rf"\1{MASKED}", text)

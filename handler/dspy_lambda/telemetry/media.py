@@ -69,6 +69,6 @@ def without_uris(text: str) -> str:
 
 def without_base64(text: str) -> str:
     """Replace long runs of base64 by their size."""
-    if len(text) < _MIN_RUN:
+    if len(text) < _MIN_RUN or max(map(len, text.split()), default=0) < _MIN_RUN:
         return text
     return _RUN.sub(lambda run: f"(base64, {_decoded(len(run[0])):,} bytes)", text)

@@ -75,6 +75,8 @@ def _values(calls: list[Call]) -> Values:
         values["CostUSD"] = costs
     if fallbacks := sum(call.usage.fallbacks for call in calls):
         values["Fallbacks"] = [fallbacks]
+    if retries := sum(call.usage.retries for call in calls):
+        values["Retries"] = [retries]
     if unpriced := sum(call.usage.unpriced for call in calls):
         values["UnpricedCalls"] = [unpriced]
     if ages := [call.record_age_ms for call in calls if call.record_age_ms is not None]:

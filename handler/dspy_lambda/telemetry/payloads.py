@@ -212,10 +212,9 @@ class Shown:
         return {name: size for name, size in sizes.items() if size is not None}
 
     def _prepared(self, value: Any) -> Any:
-        if isinstance(value, str | bytes):  # a body that could not be read, so it may hold masked fields
-            self._hidden.unsafe = self._payloads.masks_names
-            text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-            return FreeText(text)
+        if self._payloads.masks_names and named_parts(value) is None:  # a body that cannot be read, or is no object
+            self._hidden.unsafe = True
+            return FreeText(LEFT_OUT)
         return self._payloads.masked(value, self._hidden)
 
 

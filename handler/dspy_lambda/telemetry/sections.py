@@ -11,9 +11,11 @@ IsMasked = Callable[[str], bool]
 # how JSON, `repr` (field=, 'field':), headers and URLs write a field. Each pattern takes linear time.
 _CHAT = re.compile(r"\[\[ ## ([^\]\n]{1,100}) ## \]\]")
 _TAG = re.compile(r"<([A-Za-z_][\w.-]{0,99})>")
-_KEY = re.compile(r"""(?<![\w-])([\w-]{2,100})((?:\\{0,7}["'])?)\s{0,9}([:=]{1,2}>?)\s{0,9}""")
+_SIGN = re.compile(r"[:=]{1,2}>?\s{0,9}")
+_BEFORE_SIGN = re.compile(r"""\s{0,9}((?:["']\\{0,7})?)([\w-]{2,100})(?![\w-])""")  # read from right to left
+_BEFORE_LENGTH = 120
 _OPENING = re.compile(r"""(?:[A-Za-z]{0,20}\()?[a-z]{0,2}(\\{0,7}["'])|([\[{(])""")
-_TO_LINE = re.compile(r"[^\n]*")
+_TO_LINE = re.compile(r"(?:Bearer|Basic)\s+\S+|[^\n]*", re.IGNORECASE)
 _TO_COMMA = re.compile(r"[^,}\]\n]*")
 _TO_SPACE = re.compile(r"(?:(?:Bearer|Basic|Digest|Token)\s+)?[^\s,;&)}\]]*", re.IGNORECASE)
 _STRUCTURE = re.compile(r"""\\.|["'\[\](){}]""", re.DOTALL)
@@ -27,7 +29,7 @@ def mask_sections(text: str, is_masked: IsMasked, mark: str) -> str:
     if "<" in text:
         text = _replace(text, _TAG, is_masked, mark, partial(_tag_end, text))
     if ":" in text or "=" in text:
-        text = _replace(text, _KEY, is_masked, mark, partial(_value_end, text))
+        text = _replace(text, _SIGN, is_masked, mark, partial(_value_end, text))
     return text
 
 
@@ -37,7 +39,7 @@ def _replace(
     kept, done, at = [], 0, 0
     while found := names.search(text, at):
         at = found.end()
-        if is_masked(found[1]):
+        if is_masked(found[1] if names.groups else _key_before(found)[0]):
             kept += [text[done:at], mark]
             done = at = max(end_of(found, at), at)
     return "".join([*kept, text[done:]]) if kept else text
@@ -51,13 +53,23 @@ def _tag_end(text: str, tag: re.Match[str], at: int) -> int:
     return _found(text.find(f"</{tag[1]}>", at), text)
 
 
-def _value_end(text: str, key: re.Match[str], at: int) -> int:
+def _key_before(sign: re.Match[str]) -> tuple[str, bool]:
+    """Return the name before a colon or an equals sign, and whether it is quoted.
+
+    Signs are rare in prose: looking for them, and from there for a name, takes a tenth of the time of the reverse.
+    """
+    found = _BEFORE_SIGN.match(sign.string[max(0, sign.start() - _BEFORE_LENGTH) : sign.start()][::-1])
+    return (found[2][::-1], bool(found[1])) if found else ("", False)
+
+
+def _value_end(text: str, sign: re.Match[str], at: int) -> int:
     opening = _OPENING.match(text, at)
     if opening and opening[1]:
         return _quote_end(text, opening.end(), opening[1])
     if opening:
         return _bracket_end(text, at)
-    rest = _TO_COMMA if key[2] else _TO_SPACE if key[3].startswith("=") else _TO_LINE
+    is_quoted = _key_before(sign)[1]
+    rest = _TO_COMMA if is_quoted else _TO_SPACE if sign[0].startswith("=") else _TO_LINE
     found = rest.match(text, at)
     return found.end() if found else at
 

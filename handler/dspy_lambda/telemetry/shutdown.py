@@ -48,18 +48,33 @@ def flush_at_sigterm(flush: Callable[[], object]) -> None:
         signal.set_wakeup_fd(former_descriptor)
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, wake_up)
-    os.register_at_fork(after_in_child=lambda: _leave_parent_alone(wake_up, writing))
+    _leave_parent_alone(wake_up, writing)
     threading.Thread(target=watch, name="dspy-lambda-shutdown", daemon=True).start()
 
 
 def _leave_parent_alone(wake_up: object, writing: int) -> None:
-    """In a forked child: a signal for it would be written to the descriptor that it shares with its parent."""
-    with suppress(ValueError, OSError):
-        former = signal.set_wakeup_fd(-1)
-        if former not in (writing, -1):
-            signal.set_wakeup_fd(former)
-        if signal.getsignal(signal.SIGTERM) is wake_up:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """Restore the default in forked children, before any signal reaches them.
+
+    A child's signal would be written to the descriptor that it shares with its parent, and end the parent.
+    """
+    mask = threading.local()
+
+    def block() -> None:
+        mask.former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def unblock() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask.former)
+
+    def restore() -> None:
+        with suppress(ValueError, OSError):
+            former = signal.set_wakeup_fd(-1)
+            if former not in (writing, -1):
+                signal.set_wakeup_fd(former)
+            if signal.getsignal(signal.SIGTERM) is wake_up:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        unblock()
+
+    os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=restore)
 
 
 def _end() -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -133,14 +134,17 @@ class Telemetry:
         # `location` would walk the stack for each line, only to name this file. The level is AWS_LAMBDA_LOG_LEVEL,
         # which Lambda sets from ApplicationLogLevel, else POWERTOOLS_LOG_LEVEL, else INFO.
         # https://docs.aws.amazon.com/powertools/python/latest/core/logger/#aws-lambda-advanced-logging-controls-alc
-        self.logger = Logger(
-            service=self.service,
-            location=None,
-            logger_handler=self._handler,
-            json_serializer=line_to_json,
-            use_rfc3339=True,
-            utc=True,
-        )
+        with warnings.catch_warnings():
+            # Powertools warns, as text on standard error, if POWERTOOLS_LOG_LEVEL is lower; `deploy` warns of it, too.
+            warnings.simplefilter("ignore", UserWarning)
+            self.logger = Logger(
+                service=self.service,
+                location=None,
+                logger_handler=self._handler,
+                json_serializer=line_to_json,
+                use_rfc3339=True,
+                utc=True,
+            )
         self._minimum: int = self.logger.log_level
         self._debug_lines: DebugLines | None = None
         self._holds: Callable[[str], bool] = bool
@@ -197,7 +201,9 @@ class Telemetry:
         own.propagate = False  # otherwise its lines are written twice
         own.setLevel(self._least)
         for descriptor, name, level in ((1, "stdout", "INFO"), (2, "stderr", "WARNING")):
-            self._printed.append(Printed(descriptor, partial(self.log_here, level, fields={}), self._write_object))
+            self._printed.append(
+                Printed(descriptor, partial(self.log_here, level, fields={"stream": name}), self._write_object)
+            )
             redirect(name, self._printed[-1])
         try:
             yield
@@ -236,9 +242,9 @@ class Telemetry:
 
     def _call(self) -> Call | None:
         """Return the call that this thread or task works for: the context's, or the current invocation's only one."""
-        call = CALL.get()
-        if call is None and self.current is not None and len(self.current.calls) == 1:
-            return next(iter(list(self.current.calls.values())), None)
+        call, current = CALL.get(), self.current
+        if call is None and current is not None and len(calls := list(current.calls.values())) == 1:
+            return calls[0]
         return call
 
     def log_here(self, level: str, message: str, fields: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ UNITS = {
     "CostUSD": "None",
     "LMCalls": "Count",
     "Fallbacks": "Count",
+    "Retries": "Count",
     "ColdStart": "Count",
     "RecordsFailed": "Count",
     "LoopBlocked": "Count",

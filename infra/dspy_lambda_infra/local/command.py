@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,6 +22,7 @@ from dspy_lambda_infra.local.local import LocalLambda
 from dspy_lambda_infra.local.queues import REGION
 from dspy_lambda_infra.local.readable import answer_to, log_to
 from dspy_lambda_infra.model_server import ModelServer
+from dspy_lambda_infra.observed import publish
 from dspy_lambda_infra.progress import progress
 from dspy_lambda_infra.project import CATALOGUE, Function, Project, load_project
 
@@ -105,59 +107,87 @@ async def _serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
     async with lambda_ as local:
-        if local.writable:
-            print(f"the task root is NOT read-only here: {local.writable}", file=sys.stderr)
-        if local.unlimited:
-            print(f"NOT limited here: {local.unlimited}", file=sys.stderr)
-        if local.other_python:
-            print(f"functions run on {local.other_python}", file=sys.stderr)
-        for name, why in project.failed.items():
-            print(f"program {name} cannot be loaded: {why}", file=sys.stderr)
-        for warning in visibility_warnings(project, visibility_timeout):
-            print(f"warning: {warning}", file=sys.stderr)
+        _print_warnings(project, local, visibility_timeout)
+        observer = await local.observe()
         try:
-            async with local.mappings(visibility_timeout) as server, local.front(kind, port) as address:
-                if server.unordered:
-                    print(f"FIFO queues do NOT keep their order here: {server.unordered}", file=sys.stderr)
-                if as_json:
-                    print(json.dumps(_document(project, local, kind, address, server.address)))
-                else:
-                    _show_addresses(project, local, kind, address, server.address)
-                progress("Press Ctrl-C to stop. The first call of each function starts it, which takes seconds.")
-                sys.stdout.flush()
-                await stop.wait()
+            with _published(project.root, observer):
+                async with local.mappings(visibility_timeout) as server, local.front(kind, port) as address:
+                    if server.unordered:
+                        print(f"FIFO queues do NOT keep their order here: {server.unordered}", file=sys.stderr)
+                    addresses = _Addresses(address, server.address, observer)
+                    if as_json:
+                        print(json.dumps(_document(project, local, kind, addresses)))
+                    else:
+                        _show_addresses(project, local, kind, addresses)
+                    progress("Press Ctrl-C to stop. The first call of each function starts it, which takes seconds.")
+                    sys.stdout.flush()
+                    await stop.wait()
         except OSError as error:
             print(f"dspy-lambda: port {port}: {error.strerror}; --port 0 picks a free one", file=sys.stderr)
             return 1
     return 130 if signal.SIGINT in received else 0
 
 
-def _show_addresses(project: Project, local: LocalLambda, kind: str, address: str, queues: str) -> None:
-    print(f"ready {address} ({kind} events)")
+def _print_warnings(project: Project, local: LocalLambda, visibility_timeout: int | None) -> None:
+    if local.writable:
+        print(f"the task root is NOT read-only here: {local.writable}", file=sys.stderr)
+    if local.unlimited:
+        print(f"NOT limited here: {local.unlimited}", file=sys.stderr)
+    if local.other_python:
+        print(f"functions run on {local.other_python}", file=sys.stderr)
+    for name, why in project.failed.items():
+        print(f"program {name} cannot be loaded: {why}", file=sys.stderr)
+    for warning in visibility_warnings(project, visibility_timeout):
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _published(root: Path, observer: str) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(publish(root, observer))
+        except OSError as error:
+            print(f"`dspy-lambda logs` and `dspy-lambda trace` will not find this server: {error}", file=sys.stderr)
+        yield
+
+
+@dataclass(frozen=True)
+class _Addresses:
+    """The addresses of the HTTP front, of the queues' server and of the observer."""
+
+    http: str
+    queues: str
+    observer: str
+
+
+def _show_addresses(project: Project, local: LocalLambda, kind: str, addresses: _Addresses) -> None:
+    print(f"ready {addresses.http} ({kind} events)")
     for function in project.functions.values():
         if function.settings.http:
-            print(f"  POST {address}/{function.name}")
-    print(f"  GET  {address}/docs (calls them from a page)")
+            print(f"  POST {addresses.http}/{function.name}")
+    print(f"  GET  {addresses.http}/docs (calls them from a page)")
     if local.queues:
-        print(f"SQS {queues}")
+        print(f"SQS {addresses.queues}")
     for queue in local.queues.values():
         print(f"  queue {queue.url}")
         print(f"  DLQ   {queue.dead_letter_url}")
     if local.queues and sys.stdout.isatty():
         name, queue = next(iter(local.queues.items()))
-        print(f"  {send_command(project.functions[name], queues, queue.url)}")
+        print(f"  {send_command(project.functions[name], addresses.queues, queue.url)}")
+    print(f"observer {addresses.observer} (recent calls: dspy-lambda logs, dspy-lambda trace)")
 
 
-def _document(project: Project, local: LocalLambda, kind: str, address: str, queues: str) -> dict[str, Any]:
+def _document(project: Project, local: LocalLambda, kind: str, addresses: _Addresses) -> dict[str, Any]:
     """Return the same as a JSON-serializable dict."""
     return {
-        "address": address,
+        "address": addresses.http,
         "kind": kind,
-        "programs": {name: f"{address}/{name}" for name, f in project.functions.items() if f.settings.http},
-        "sqs": queues if local.queues else None,
+        "programs": {name: f"{addresses.http}/{name}" for name, f in project.functions.items() if f.settings.http},
+        "sqs": addresses.queues if local.queues else None,
         "queues": {
             name: {"url": queue.url, "dead_letter_url": queue.dead_letter_url} for name, queue in local.queues.items()
         },
+        "observer": addresses.observer,
     }
 
 
@@ -199,10 +229,11 @@ async def _invoke(lambda_: LocalLambda, function: str, event: bytes, as_json: bo
         except Throttled:
             print("dspy-lambda: throttled: the function's reserved_concurrency is 0", file=sys.stderr)
             return 1
-    if as_json:
-        print(answer.payload.decode(errors="replace"))
-    else:
-        answer_to(sys.stdout, answer.payload)
+        if as_json:
+            print(answer.payload.decode(errors="replace"))
+        else:
+            answer_to(sys.stdout, answer.payload)
+        await local.function(function).finish()
     if answer.error == UnknownEvent.__name__:
         print("dspy-lambda: --event expects an AWS event; pass a program's inputs with --inputs", file=sys.stderr)
     if answer.error is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,9 +16,11 @@ from dspy_lambda_infra.local import access, cors
 from dspy_lambda_infra.local.answer import Answer
 from dspy_lambda_infra.local.events import EVENTS, STAGE, MalformedAnswer, Request, Response, response
 from dspy_lambda_infra.local.function import Function, RequestTooLarge, Throttled
+from dspy_lambda_infra.local.xray import continue_header
 from dspy_lambda_infra.template.gateway import REFUSALS, RETRY_AFTER_SECONDS, Refusal
 
 _MAX_BODY_BYTES = 10 * 2**20
+_TRACE = "X-Amzn-Trace-Id"
 
 
 @dataclass(frozen=True)
@@ -102,10 +103,7 @@ class Front:
             method=incoming.method,
             path=incoming.path,
             query=incoming.raw_path.partition("?")[2],
-            headers=[
-                *((name.decode("latin-1"), value.decode("latin-1")) for name, value in incoming.raw_headers),
-                *_forwarded(incoming),
-            ],
+            headers=[*_received(incoming), *_forwarded(incoming)],
             body=body,
             source_ip=incoming.remote or "127.0.0.1",
         )
@@ -134,7 +132,7 @@ class Front:
         event = json.dumps(EVENTS[self._kind](request), ensure_ascii=False).encode(errors="replace")
         try:
             async with asyncio.timeout(INTEGRATION_SECONDS.get(self._kind)):
-                answer: Answer = await function.invoke(event)
+                answer: Answer = await function.invoke(event, request.grouped().get(_TRACE.lower(), [None])[-1])
         except Throttled:
             return _refuse(own.throttled)
         except RequestTooLarge:
@@ -161,15 +159,20 @@ class Front:
         return self._functions.get(request.path.removeprefix("/"))
 
 
+def _received(incoming: web.Request) -> list[tuple[str, str]]:
+    """Return a request's own headers, except the one that a gateway replaces."""
+    headers = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in incoming.raw_headers)
+    return [(name, value) for name, value in headers if name.lower() != _TRACE.lower()]
+
+
 def _forwarded(incoming: web.Request) -> list[tuple[str, str]]:
     """Return the headers that a gateway adds to a request."""
     port = incoming.transport.get_extra_info("sockname")[1] if incoming.transport else 0
-    now = format(int(time.time()), "08x")
     return [
         ("X-Forwarded-For", incoming.remote or "127.0.0.1"),
         ("X-Forwarded-Port", str(port)),
         ("X-Forwarded-Proto", "http"),
-        ("X-Amzn-Trace-Id", f"Root=1-{now}-{uuid.uuid4().hex[:24]}"),
+        (_TRACE, continue_header(incoming.headers.get(_TRACE))),
     ]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dspy_lambda_infra.local.answer import Answer, error_answer
 from dspy_lambda_infra.local.environment import MAX_REQUEST_BYTES, ExecutionEnvironment, Settings
-from dspy_lambda_infra.local.xray import new_header
+from dspy_lambda_infra.local.xray import runtime_header
 
 # Replaces the account's unreserved concurrency: each environment is a process of 100 MB.
 UNRESERVED_CONCURRENCY = 10
@@ -59,7 +59,7 @@ class Function:
         if self._active >= self._limit:
             raise Throttled(self.settings.name)
         self._active += 1
-        work = asyncio.create_task(self._invoke(payload, trace or new_header()))
+        work = asyncio.create_task(self._invoke(payload, runtime_header(trace)))
         # Like Lambda, finish an invocation whose caller has disconnected.
         return await asyncio.shield(work)
 

@@ -14,12 +14,13 @@ from typing import Self
 import boto3
 from botocore.exceptions import BotoCoreError
 
-from dspy_lambda.settings import DEAD_LETTER_QUEUE, SOURCES, TEXTS
+from dspy_lambda.settings import DEAD_LETTER_QUEUE, SOURCES, TEXTS, TRACES
 from dspy_lambda_infra.local import cgroups, sandbox
 from dspy_lambda_infra.local.environment import Settings
 from dspy_lambda_infra.local.front import Front
 from dspy_lambda_infra.local.function import Function
 from dspy_lambda_infra.local.mapping import EventSourceMapping
+from dspy_lambda_infra.local.observer import Observer
 from dspy_lambda_infra.local.queues import REGION, Queue, QueueServer
 from dspy_lambda_infra.project import (
     CATALOGUE,
@@ -67,6 +68,9 @@ class LocalLambda:
         self._project = project
         self._variables = variables or {}
         self._log = log
+        self._observer: Observer | None = None
+        # Traces of tries go neither to the config's collector nor to CloudWatch.
+        self._traces = "none"
         # On Lambda, functions can write only to /tmp.
         wanted = (p.resolve() for p in (project.root, Path.home(), Path(sys.prefix)) if p.is_dir())
         folders = tuple(dict.fromkeys(folder for folder in wanted if not _holds_tmp(folder)))
@@ -86,12 +90,25 @@ class LocalLambda:
 
     async def __aexit__(self, *_: object) -> None:
         await asyncio.gather(*(function.stop() for function in self.functions.values()))
+        if self._observer is not None:  # after the functions, which send their last spans to it
+            await self._observer.stop()
 
     def function(self, name: str) -> Function:
         """Return a program's function, or (for `CATALOGUE`) one that serves all programs."""
         if name not in self.functions:
             self.functions[name] = self._make(name)
         return self.functions[name]
+
+    async def observe(self) -> str:
+        """Collect the traces and log lines of functions that are used from now on; return the observer's address."""
+        self._observer = Observer(self._project.root)
+        self._traces = await self._observer.start()
+        return self._traces
+
+    def _write(self, name: str, line: str) -> None:
+        self._log(name, line)
+        if self._observer is not None:
+            self._observer.add_line(line)
 
     @contextlib.asynccontextmanager
     async def front(self, kind: str, port: int) -> AsyncIterator[str]:
@@ -148,6 +165,8 @@ class LocalLambda:
         logical = logical_id(name)
         own = known.environment if known else {SOURCES: "http"}
         variables = self._lambda_variables(logical, settings.memory_mb) | own
+        if level := self._project.log_level(known) if known else self._project.config.lambda_.log_level:
+            variables["AWS_LAMBDA_LOG_LEVEL"] = level
         return Function(
             Settings(
                 name=logical,
@@ -157,7 +176,7 @@ class LocalLambda:
                 variables=variables,
                 read_only=self._read_only,
                 limits=self._limits,
-                log=self._log,
+                log=self._write,
             ),
             settings.reserved_concurrency,
         )
@@ -168,6 +187,7 @@ class LocalLambda:
         own = {key: value for key, value in os.environ.items() if not key.startswith(left_out)}
         return {
             TEXTS: "answer",  # local callers are developers
+            TRACES: self._traces,
             **read_dotenv(self._project.root),
             **own,
             **self._variables,

@@ -1,8 +1,9 @@
-"""Patches what moto's SQS lacks: the order of FIFO message groups, and protection against concurrent changes.
+"""Patches what moto's SQS lacks: the order of FIFO message groups, protection against concurrent changes, and traces.
 
 After the visibility timeout, moto 5.2 skips a group's first message because the second one still counts as pending,
 and then delivers the second one. It rebuilds a queue's message list on each delete, in a thread per request, without
-a lock. And it still lets a consumer extend a visibility timeout that has already expired.
+a lock. It still lets a consumer extend a visibility timeout that has already expired. And it drops AWSTraceHeader, the
+one system attribute, of messages that were sent as a batch.
 `tests/infra/local/test_moto_patches.py` shows the first fault, and fails when moto no longer has it.
 """
 
@@ -21,11 +22,12 @@ _POLL_SECONDS = 0.05
 receive_as_moto = SQSBackend.receive_message
 _delete_as_moto = Queue.delete_message
 _change_as_moto = SQSBackend.change_message_visibility
+_send_batch_as_moto = SQSBackend.send_message_batch
 _PARAMETERS = ["self", "queue_name", "count", "wait_seconds_timeout", "visibility_timeout", "message_attribute_names"]
 _NEEDED = {
     Message: ("visible", "delayed"),
     Queue: ("messages", "pending_messages", "pending_message_groups", "delete_message", "wait_for_messages"),
-    SQSBackend: ("get_queue", "change_message_visibility"),
+    SQSBackend: ("get_queue", "change_message_visibility", "send_message_batch"),
 }
 
 
@@ -41,6 +43,7 @@ def patch_fifo_order() -> str | None:
     SQSBackend.receive_message = _receive_message
     Queue.delete_message = _delete_message
     SQSBackend.change_message_visibility = _change_message_visibility
+    SQSBackend.send_message_batch = _send_message_batch
     return None
 
 
@@ -83,6 +86,16 @@ def _change_message_visibility(self: Any, queue_name: str, receipt_handle: str, 
         if not any(m.receipt_handle == receipt_handle and not m.visible for m in queue._messages):
             raise ReceiptHandleIsInvalid
         _change_as_moto(self, queue_name, receipt_handle, visibility_timeout)
+
+
+def _send_message_batch(self: Any, queue_name: str, entries: dict[str, dict[str, Any]]) -> tuple[list[Any], list[Any]]:
+    """Send messages with their system attributes, before a consumer can receive them."""
+    attributes = {entry["Id"]: entry.get("MessageSystemAttributes") for entry in entries.values()}
+    with self.get_queue(queue_name)._messages_lock:
+        sent, failed = _send_batch_as_moto(self, queue_name, entries)
+        for message in sent:
+            message.system_attributes = attributes[message.user_id] or {}
+    return sent, failed
 
 
 class _Deliverable:

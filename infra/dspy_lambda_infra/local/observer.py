@@ -5,10 +5,12 @@ Its routes are documented in `dspy_lambda_infra.observed`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +108,7 @@ class Observer:
             return web.json_response({"message": "only OTLP in JSON"}, status=415)
         try:
             spans = list(_read(json.loads(await request.read())))
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return web.json_response({"message": "not an ExportTraceServiceRequest"}, status=400)
         for span in spans:
             self._spans.add(span, len(span.text))
@@ -118,11 +120,12 @@ class Observer:
         except ValueError:
             return web.json_response({"message": "limit: not a number"}, status=400)
         invocations = (span for span in reversed(self._spans) if span.is_invocation)
-        return _spans_response([span for span, _ in zip(invocations, range(limit), strict=False)])
+        return _spans_response(islice(invocations, max(limit, 0)))
 
     async def _trace(self, request: web.Request) -> web.Response:
         name = request.match_info["id"]
-        whole = [span for span in self._spans if span.trace_id == name.lower()]
+        trace_id = name.lower().removeprefix("1-").replace("-", "")  # X-Ray writes 1-12345678-123456789012345678901234
+        whole = [span for span in self._spans if span.trace_id == trace_id]
         spans = whole or list(_within(self._spans, name))
         return _spans_response(spans) if spans else web.json_response({"message": f"no trace of {name}"}, status=404)
 
@@ -136,14 +139,17 @@ class Observer:
             return web.Response(body=b"".join(line for at, line in self._lines if at >= since), headers=headers)
         answer = web.StreamResponse(headers=headers)
         await answer.prepare(request)
-        async for at, line in self._lines.follow():
-            if at >= since:
-                await answer.write(line)
+        with contextlib.suppress(ConnectionError):  # the follower left
+            async for at, line in self._lines.follow():
+                if at >= since:
+                    await answer.write(line)
         return answer
 
 
 def _spans_response(spans: Iterable[_Span]) -> web.Response:
-    return web.json_response({"spans": [span.document() for span in spans]})
+    """Answer with each span once: an export that timed out may have arrived, and is sent again."""
+    once = {(span.trace_id, span.span_id): span for span in spans}
+    return web.json_response({"spans": [span.document() for span in once.values()]})
 
 
 def _within(spans: Iterable[_Span], name: str) -> Iterator[_Span]:

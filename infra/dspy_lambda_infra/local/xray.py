@@ -13,13 +13,14 @@ _ROOT = re.compile("1-[0-9a-fA-F]{8}-[0-9a-fA-F]{24}")
 _PARENT = re.compile("[0-9a-fA-F]{16}")
 
 
-def new_header() -> str:
-    """Return a header that starts a trace, which is not sampled: X-Ray tracing is not active."""
-    return f"{_new_root()};Sampled=0"
+def runtime_header(received: str | None) -> str:
+    """Return what Lambda gives the runtime: the trace is not sampled unless the caller says so."""
+    header = continue_header(received)
+    return header if "Sampled=" in header else f"{header};Sampled=0"
 
 
 def continue_header(received: str | None) -> str:
-    """Return a caller's header without what is malformed in it; it starts a trace if it does not name one."""
+    """Return what a gateway makes of a caller's header: without what is malformed in it, or the start of a trace."""
     parts = dict(part.strip().partition("=")[::2] for part in (received or "").split(";"))
     if not _ROOT.fullmatch(parts.get("Root", "")):
         return _new_root()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import zlib
 from collections.abc import Callable
@@ -38,8 +39,11 @@ class CollectorServer:
         closing: set when the test is over; a reply that takes long waits for it.
     """
 
-    def __init__(self, reply: bytes | Callable[[socket.socket], None] = OK) -> None:
+    def __init__(
+        self, reply: bytes | Callable[[socket.socket], None] = OK, *, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.reply = reply
+        self._tls = tls
         self.received: list[Received] = []
         self.arrived = threading.Semaphore(0)
         self.connections = 0
@@ -55,18 +59,23 @@ class CollectorServer:
             while True:
                 sock, _ = self._listener.accept()
                 self.connections += 1
-                self._socks.append(sock)
                 threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
 
     def _serve(self, sock: socket.socket) -> None:
-        with suppress(OSError), sock, sock.makefile("rb") as file:
+        with suppress(OSError):
+            sock = self._tls.wrap_socket(sock, server_side=True) if self._tls else sock
+            self._socks.append(sock)
+            self._answer(sock)
+
+    def _answer(self, sock: socket.socket) -> None:
+        with sock, sock.makefile("rb") as file:
             while line := file.readline():
                 headers = {}
                 while (field := file.readline().decode("latin-1").strip()) != "":
                     name, _, value = field.partition(":")
                     headers[name] = value.strip()
                 body = file.read(int(headers.get("content-length", 0)))
-                self.received.append(Received(line.decode().strip(), headers, body))
+                self.received.append(Received(line.decode("latin-1").strip(), headers, body))
                 reply = self.reply
                 self.arrived.release()
                 if isinstance(reply, bytes):

@@ -1,11 +1,18 @@
 """The connection against servers that answer well, badly, slowly, or not at all."""
 
+import datetime
+import ipaddress
+import socket
+import ssl
 import time
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from dspy_lambda.telemetry.connection import Answer, BadAnswer, ConnectFailed, Connection
-from tests.handler.telemetry.collector_server import OK, answer, closed_port
+from tests.handler.telemetry.collector_server import OK, CollectorServer, answer, closed_port
 
 
 def post(connection, seconds=5.0, body=b"{}"):
@@ -146,8 +153,6 @@ def test_headers_that_never_end(server, connection):
 
 
 def test_a_server_that_reads_nothing_is_given_up_in_time():
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as listener:
         connection = Connection("127.0.0.1", listener.getsockname()[1])
         with pytest.raises(TimeoutError):
@@ -164,3 +169,60 @@ def test_nothing_was_sent_where_nothing_listens():
 def test_a_server_without_tls(server):
     with pytest.raises(ConnectFailed):
         post(Connection("127.0.0.1", server.port, tls=True), seconds=0.5)
+
+
+@pytest.fixture
+def certificate(tmp_path, monkeypatch):
+    """Return a file with a key and a certificate for 127.0.0.1, which this process trusts."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "collector")])
+    now = datetime.datetime.now(datetime.UTC)
+    alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    found = builder.add_extension(alternative, critical=False).sign(key, hashes.SHA256())
+    encoding = serialization.Encoding.PEM
+    plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    path = tmp_path / "collector.pem"
+    path.write_bytes(key.private_bytes(encoding, *plain) + found.public_bytes(encoding))
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    return path
+
+
+@pytest.fixture
+def tls_server(certificate):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    found = CollectorServer(tls=context)
+    yield found
+    found.close()
+
+
+def test_requests_over_tls_share_one_connection(tls_server):
+    connection = Connection("127.0.0.1", tls_server.port, tls=True)
+    for _ in range(2):
+        assert post(connection, body=b"x" * 200_000).status == 200
+    assert (len(tls_server.received), tls_server.connections) == (2, 1)
+    tls_server.drop_connections()
+    assert post(connection).status == 200
+    assert tls_server.connections == 2
+    connection.close()
+
+
+def test_an_answer_over_tls_that_never_ends_is_given_up_in_time(tls_server):
+    tls_server.reply = tls_server.trickle(b"HTTP/1.1 200 OK\r\n", b"x")
+    with pytest.raises(TimeoutError):
+        post(Connection("127.0.0.1", tls_server.port, tls=True), seconds=0.3)
+
+
+def test_a_certificate_that_is_not_trusted_gets_nothing(tls_server, monkeypatch):
+    monkeypatch.delenv("SSL_CERT_FILE")
+    with pytest.raises(ConnectFailed, match="SSLCertVerificationError"):
+        post(Connection("127.0.0.1", tls_server.port, tls=True))
+    assert tls_server.received == []
+
+
+def test_a_certificate_of_another_host_gets_nothing(tls_server):
+    with pytest.raises(ConnectFailed, match="SSLCertVerificationError"):
+        post(Connection("localhost", tls_server.port, tls=True))
+    assert tls_server.received == []

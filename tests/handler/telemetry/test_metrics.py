@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from dspy_lambda.provider_bounds import attempts
 from dspy_lambda.telemetry.model_metrics import ModelNames, model_metrics
 from dspy_lambda.telemetry.spans import SERVER, Trace
 from dspy_lambda.telemetry.units import UNITS
@@ -39,6 +40,7 @@ SUMS = {
     "Duration": "duration_ms",
     "UnpricedCalls": "unpriced_calls",
     "RecordAge": "record_age_ms",
+    "Retries": "retries",
 }
 
 
@@ -109,3 +111,28 @@ def test_an_invocation_without_lm_calls_has_no_metrics_of_models():
     trace = Trace()
     trace.start("invoke", SERVER, None, {})
     assert list(model_metrics(trace, ModelNames())) == []
+
+
+@pytest.mark.parametrize("program", ["Echo", "AEcho"])
+def test_repeated_requests_are_counted(make_project, make_serve, models, records, monkeypatch, program):
+    monkeypatch.setattr(attempts, "_MAX_PAUSE_SECONDS", 0.01)
+    serve = make_serve(make_project({"echo": ECHO + AECHO}))
+    for lm in serve.environment.models.values():
+        lm.num_retries = 2
+    models.behave(error_rate=1)
+    serve(sqs({"program": program, "inputs": {"question": "q"}}))
+    models.behave()
+    serve(sqs({"program": program, "inputs": {"question": "q"}}))
+    logged = records()
+    assert [call.get("retries") for call in logged.calls] == [2, None]
+    assert logged.values("Retries") == [2]
+
+
+def test_no_metric_of_a_record_is_made_up_from_an_unreadable_timestamp(serve, records):
+    records()
+    event = sqs(*[{"program": "Answer", "inputs": {"question": "q"}}] * 5)
+    sent = ["", "yesterday", "1523232000000", str(int(time.time() * 1000) + 60_000), "9" * 30]
+    for record, stamp in zip(event["Records"], sent, strict=True):
+        record["attributes"]["SentTimestamp"] = stamp
+    assert failures(serve(event)) == []
+    assert records().values("RecordAge") == [0]  # the clocks differ

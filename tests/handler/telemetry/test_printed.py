@@ -339,3 +339,9 @@ def test_lambda_keeps_what_each_application_log_level_names(run_events, level):
     assert sum(sum(line.get("Calls", [])) for line in kept) == 2  # metrics are kept at every level
     dropped = [line for line in logged.lines if not is_kept(line, level)]
     assert dropped == []  # nothing is written only to be dropped
+
+
+def test_a_powertools_level_that_lambda_overrules_is_no_text_on_standard_error(run_events):
+    event = {"program": "Speaker", "inputs": {"who": "x"}}
+    lines = run_events(SPEAKERS, event, AWS_LAMBDA_LOG_LEVEL="ERROR", POWERTOOLS_LOG_LEVEL="DEBUG").lines
+    assert {line["message"].split()[1] for line in lines if str(line.get("message")).startswith("x ")} == {"uses"}

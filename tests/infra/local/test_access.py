@@ -22,7 +22,7 @@ class Counter:
     def __init__(self):
         self.invocations = 0
 
-    async def invoke(self, payload):
+    async def invoke(self, payload, trace):
         self.invocations += 1
         return Answer(json.dumps({"statusCode": 200, "body": "{}"}).encode())
 

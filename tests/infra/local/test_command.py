@@ -7,6 +7,7 @@ import urllib.request
 
 import pytest
 
+from dspy_lambda_infra import observed
 from dspy_lambda_infra.cli import main
 from dspy_lambda_infra.local.command import send_command, visibility_warnings
 from dspy_lambda_infra.project import load_project
@@ -52,6 +53,35 @@ def test_local_serves_until_a_signal_and_leaves_no_process(command, number, stat
         out, err = process.stdout.read(), process.stderr.read()
     assert "queue http://" in out
     assert "Traceback" not in err
+
+
+def test_local_shows_recent_lines_until_it_ends(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    with command("local", "--project", str(QUICKSTART), "--model-server", "--port", "0", "--json") as process:
+        document = json.loads(process.stdout.readline())
+        address = observed.find(QUICKSTART)
+        assert address == document["observer"]
+        with observed.get(f"{address}/lines?follow=true", 60) as lines:
+            body = json.dumps({"question": "q"}).encode()
+            urllib.request.urlopen(http_request(document["programs"]["Answer"], body), timeout=60).close()
+            followed = []
+            while not any(line.get("type") == "platform.report" for line in followed):
+                followed.append(json.loads(lines.readline()))
+        assert [line["outcome"] for line in followed if line.get("message") == "program call"] == ["success"]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0
+    assert observed.find(QUICKSTART) is None
+    assert not [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+
+
+def test_local_serves_if_its_address_cannot_be_published(command, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "file"))
+    with command("local", "--project", str(QUICKSTART), "--model-server", "--port", "0") as process:
+        assert process.stdout.readline().startswith("ready http://")
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert "`dspy-lambda logs` and `dspy-lambda trace` will not find this server: " in err
 
 
 def test_functions_die_when_the_local_command_is_killed(command):

@@ -15,7 +15,7 @@ def ask(method, origin, kind="url", origins=(ORIGIN,), asks_first=False):
     invocations = []
 
     class Function:
-        async def invoke(self, payload):
+        async def invoke(self, payload, trace):
             invocations.append(payload)
             return Answer(json.dumps({"statusCode": 200, "body": "{}"}).encode())
 

@@ -13,6 +13,7 @@ from dspy_lambda_infra.local.front import Front
 from dspy_lambda_infra.local.function import RequestTooLarge
 from dspy_lambda_infra.local.local import CATALOGUE
 from tests.infra.local.support import SLEEPER, http_request, post, status_of
+from tests.infra.local.tiny import Tiny
 from tests.support import AECHO
 
 
@@ -22,7 +23,7 @@ from tests.support import AECHO
 )
 def test_a_request_over_lambdas_limit_gets_the_gateways_own_413(kind, fields):
     class Function:
-        async def invoke(self, payload):
+        async def invoke(self, payload, trace):
             raise RequestTooLarge
 
     answer = asyncio.run(Front(kind, {"Echo": Function()}, Function()).answer(Request("POST", "/Echo")))
@@ -49,6 +50,30 @@ def test_the_front_adds_the_gateways_forwarding_headers(make_project, make_local
     headers = dict(seen[0].headers)
     assert (headers["X-Forwarded-For"], headers["X-Forwarded-Proto"]) == ("127.0.0.1", "http")
     assert headers["X-Amzn-Trace-Id"].startswith("Root=1-")
+
+
+TRACE = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
+
+
+@pytest.mark.parametrize("kind", ["rest", "http", "url"])
+@pytest.mark.parametrize(("sent", "received"), [(TRACE, TRACE), ("Root=evil", "Root=1-"), (None, "Root=1-")])
+def test_a_callers_trace_is_continued_in_the_event_and_the_runtime(tmp_path, lines, kind, sent, received):
+    async def run():
+        async with Tiny(tmp_path, lines) as tiny:
+            front = Front(kind, {"Tiny": tiny.function}, tiny.function)
+            address = await front.start(0)
+            request = urllib.request.Request(f"{address}/Tiny", b"{}", {"X-Amzn-Trace-Id": sent} if sent else {})
+            try:
+                with await asyncio.to_thread(urllib.request.urlopen, request) as answer:
+                    return json.load(answer)
+            finally:
+                await front.stop()
+
+    answer = asyncio.run(run())
+    assert answer["header"].startswith(received)
+    assert "evil" not in answer["header"]
+    assert answer["trace"].startswith(received)
+    assert answer["trace"].partition(";")[0] == answer["header"].partition(";")[0]
 
 
 def test_a_program_without_http_has_no_route(make_project, make_local):

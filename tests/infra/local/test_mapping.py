@@ -5,7 +5,10 @@ import time
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from dspy_lambda_infra.local.mapping import failed_identifiers
+from dspy_lambda_infra.config import Sqs
+from dspy_lambda_infra.local.answer import Answer
+from dspy_lambda_infra.local.mapping import EventSourceMapping, failed_identifiers
+from dspy_lambda_infra.local.queues import Queue
 from tests.infra.local.support import SLEEPER, direct
 from tests.support import AECHO, until
 
@@ -35,6 +38,28 @@ def test_a_batch_answer_fails_the_same_records_as_on_lambda(answer, failed):
 
 def test_a_batch_answer_that_is_not_json_fails_all_records():
     assert failed_identifiers(b"oops", SENT) == SENT
+
+
+def test_a_records_trace_header_is_among_its_attributes(server):
+    header = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
+    received = []
+
+    class Function:
+        async def invoke(self, payload):
+            received.extend(json.loads(payload)["Records"])
+            return Answer(b"{}")
+
+    async def run():
+        queue = Queue(server.client, "Traced", Sqs(), 60)
+        attributes = {"AWSTraceHeader": {"DataType": "String", "StringValue": header}}
+        server.client.send_message(QueueUrl=queue.url, MessageBody="{}", MessageSystemAttributes=attributes)
+        polling = asyncio.create_task(EventSourceMapping(server.client, queue, Function(), Sqs()).run())
+        await until(lambda: received)
+        polling.cancel()
+        await asyncio.gather(polling, return_exceptions=True)
+
+    asyncio.run(run())
+    assert [record["attributes"]["AWSTraceHeader"] for record in received] == [header]
 
 
 def test_only_the_bad_record_of_a_batch_ends_in_the_dead_letter_queue(make_project, make_local, models, lines):

@@ -145,6 +145,20 @@ def test_a_head_over_the_receive_limit_moves_to_the_dead_letter_queue_and_unbloc
     assert bodies(receive(queue, url=queue.dead_letter_url)) == ["1"]
 
 
+@pytest.mark.parametrize("fifo", [True, False])
+def test_messages_sent_as_a_batch_keep_their_trace_header(server, make_queue, receive, fifo):
+    queue = make_queue(fifo=fifo)
+    group = {"MessageGroupId": "1"} if fifo else {}
+    header = {"AWSTraceHeader": {"DataType": "String", "StringValue": "Root=1-5759e988-bd862e3fe1be46a994272793"}}
+    entries = [
+        {"Id": "traced", "MessageBody": "a", "MessageSystemAttributes": header, **group},
+        {"Id": "other", "MessageBody": "b", **group},
+    ]
+    server.client.send_message_batch(QueueUrl=queue.url, Entries=entries)
+    found = {message["Body"]: message["Attributes"].get("AWSTraceHeader") for message in receive(queue)}
+    assert found == {"a": "Root=1-5759e988-bd862e3fe1be46a994272793", "b": None}
+
+
 def test_a_long_poll_returns_when_a_message_arrives(make_queue, send, receive):
     queue = make_queue()
     timer = threading.Timer(0.3, send, (queue, "g", "late"))

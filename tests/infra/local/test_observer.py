@@ -77,6 +77,7 @@ def test_spans_come_back_with_their_resource(run):
         ("request-1", ["r1", "r1a", "r1a.call", "r1b", "r1b.call"]),
         ("message-1b", ["r1b", "r1b.call"]),
         (TRACE, [one["spanId"] for number in (1, 2) for one in invocation(number)]),
+        (f"1-{TRACE[:8]}-{TRACE[8:]}", [one["spanId"] for number in (1, 2) for one in invocation(number)]),
         (TRACE.upper(), [one["spanId"] for number in (1, 2) for one in invocation(number)]),
         ("request-3", []),
         ("caller", []),
@@ -95,9 +96,18 @@ def test_recent_invocations_are_listed_newest_first(run):
     async def client(_, session):
         for number in range(5):
             await session.post("/v1/traces", json=request(*invocation(number, f"{number:032x}")))
-        return await names(session, "/traces?limit=3"), await names(session, "/traces")
+        return [await names(session, f"/traces{query}") for query in ("?limit=3", "?limit=-1", "")]
 
-    assert run(client) == (["r4", "r3", "r2"], ["r4", "r3", "r2", "r1", "r0"])
+    assert run(client) == [["r4", "r3", "r2"], [], ["r4", "r3", "r2", "r1", "r0"]]
+
+
+def test_spans_that_were_sent_twice_come_back_once(run):
+    async def client(_, session):
+        for _ in range(2):
+            await session.post("/v1/traces", json=request(*invocation(1)))
+        return await names(session, "/traces/request-1"), await names(session, "/traces")
+
+    assert run(client) == (["r1", "r1a", "r1a.call", "r1b", "r1b.call"], ["r1"])
 
 
 def test_an_unknown_trace_is_not_found(run):

@@ -1,5 +1,6 @@
 """The variables that the local Lambda sets for its functions, compared with the template's."""
 
+import asyncio
 import sys
 
 from dspy_lambda_infra.local.local import LocalLambda
@@ -30,3 +31,26 @@ def test_a_local_function_has_the_same_variables_as_in_the_template(make_project
         assert {key: found[key] for key in function.environment} == function.environment
     assert "DSPY_LAMBDA_SOURCES" not in local.function("AEcho").settings.variables
     assert local.function(CATALOGUE).settings.variables["DSPY_LAMBDA_SOURCES"] == "http"
+
+
+def traces_of(local):
+    return local.function(CATALOGUE).settings.variables["DSPY_LAMBDA_TRACES"]
+
+
+def test_local_functions_send_their_traces_to_the_observer_or_nowhere(make_project):
+    project = load_project(make_project({"echo": ECHO}))
+
+    async def run():
+        async with LocalLambda(project, limit_resources=False) as local:
+            address = await local.observe()
+            return address, traces_of(local)
+
+    address, traces = asyncio.run(run())
+    assert traces == address
+    assert traces_of(LocalLambda(project, limit_resources=False)) == "none"
+
+
+def test_the_users_own_collector_gets_the_traces(make_project, monkeypatch):
+    monkeypatch.setenv("DSPY_LAMBDA_TRACES", "http://collector.example:4318")
+    local = LocalLambda(load_project(make_project({"echo": ECHO})), limit_resources=False)
+    assert traces_of(local) == "http://collector.example:4318"

@@ -4,15 +4,20 @@ import re
 
 import pytest
 
-from dspy_lambda_infra.local.xray import continue_header, new_header
+from dspy_lambda_infra.local.xray import continue_header, runtime_header
 
 ROOT = "Root=1-5759e988-bd862e3fe1be46a994272793"
 NEW = r"Root=1-[0-9a-f]{8}-[0-9a-f]{24}"
 
 
-def test_a_new_header_starts_a_trace_that_is_not_sampled():
-    assert re.fullmatch(f"{NEW};Sampled=0", new_header())
-    assert new_header() != new_header()
+def test_without_a_caller_a_trace_starts_and_is_not_sampled():
+    assert re.fullmatch(f"{NEW};Sampled=0", runtime_header(None))
+    assert runtime_header(None) != runtime_header(None)
+
+
+def test_a_trace_is_sampled_only_if_the_caller_says_so():
+    assert runtime_header(ROOT) == f"{ROOT};Sampled=0"
+    assert runtime_header(f"{ROOT};Sampled=1") == f"{ROOT};Sampled=1"
 
 
 @pytest.mark.parametrize(
