@@ -58,7 +58,7 @@ class Received:
 
 
 async def _handle(kind: str, got: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+    with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
         while True:
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
             lengths = [int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"content-length:")]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import ipaddress
 import sys
 from urllib.parse import urlsplit
 
 from dspy_lambda.config.telemetry import Telemetry
+from dspy_lambda.errors import ConfigError
+from dspy_lambda.telemetry.payloads import load_hook
 from dspy_lambda_infra.project import Function, Project, project_variables
 
 # The first is reserved for private networks, and EC2's own names end in it; the second is multicast DNS.
@@ -24,25 +25,17 @@ def telemetry_problems(project: Project, function: Function) -> list[str]:
             "telemetry.traces: lambda.tracing: otel starts another tracer in the function, and each call would be "
             "traced twice: remove lambda.tracing and its layer from lambda.layers, or set telemetry.traces: none"
         )
-    if telemetry.mask_with and (why := _why_not_callable(project, telemetry.mask_with)):
-        found.append(
-            f"telemetry.mask_with: {telemetry.mask_with} cannot be used: {why}; write module:function, where the "
-            "module is in src/ or next to it"
-        )
-    return found
+    return [*found, *_hook(project, telemetry)]
 
 
-def _why_not_callable(project: Project, hook: str) -> str | None:
-    """Import a function as the handler does at init. The project's folders are importable since it was loaded."""
-    module, _, name = hook.partition(":")
+def _hook(project: Project, telemetry: Telemetry) -> list[str]:
+    """Import the masking function as the handler does at init; loading the project made its folders importable."""
     with project_variables(project.root), contextlib.chdir(project.root), contextlib.redirect_stdout(sys.stderr):
         try:
-            found = getattr(importlib.import_module(module), name)
-        except AttributeError:
-            return f"{module} has no {name}"
-        except Exception as error:
-            return f"importing {module} raises {type(error).__name__}"  # its text may quote anything
-    return None if callable(found) else f"{name} is not a function"
+            load_hook(telemetry.mask_with)
+        except ConfigError as error:
+            return [str(error).rstrip(".")]
+    return []
 
 
 def telemetry_warnings(project: Project, function: Function) -> list[str]:

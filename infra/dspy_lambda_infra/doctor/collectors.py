@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError
 
+from dspy_lambda.telemetry.collector import read_headers
 from dspy_lambda_infra.deploy.account import open_session
 from dspy_lambda_infra.deploy.trace_destination import SWITCH
 from dspy_lambda_infra.doctor.traces import TraceUse
@@ -83,16 +84,12 @@ def _try(names: list[str], traces: str, variable: str | None, known: Mapping[str
     if variable and not known.get(variable):
         detail = f"not tried: {variable} is not set here; its value in the secret store is not read"
         return Trial(names, traces_url(traces), None, False, detail)
-    return _judged(names, traces_url(traces), headers | _headers(known.get(variable or "", "")), variable)
-
-
-def _headers(text: str) -> dict[str, str]:
-    """Read `name=value,name=value`, with percent-encoded values, as OTEL_EXPORTER_OTLP_HEADERS has them.
-
-    https://opentelemetry.io/docs/specs/otel/protocol/exporter/#specifying-headers-via-environment-variables
-    """
-    pairs = (part.partition("=") for part in text.split(",") if "=" in part)
-    return {name.strip(): unquote(value.strip()) for name, _, value in pairs}
+    text = known.get(variable or "", "")
+    found = read_headers(text)
+    if len(found) < sum(bool(entry.strip()) for entry in text.split(",")):
+        detail = f"not tried: {variable} has an entry that is no header; write name=value,name=value, percent-encoded"
+        return Trial(names, traces_url(traces), None, False, detail)
+    return _judged(names, traces_url(traces), headers | dict(found), variable)
 
 
 def _signed(region: str | None, headers: dict[str, str]) -> tuple[str, dict[str, str]]:
@@ -121,8 +118,6 @@ def _judged(names: list[str], url: str, headers: dict[str, str], variable: str |
         return Trial(names, url, None, False, detail)
     except ConnectionRefusedError:
         return Trial(names, url, None, False, "refused: nothing listens there; collectors take OTLP over HTTP on 4318")
-    except ValueError:
-        return Trial(names, url, None, False, f"{variable} has a header that HTTP does not allow; write name=value")
     except (OSError, HTTPException) as error:
         detail = f"{type(error).__name__}: no OTLP over HTTP there; 4317 is gRPC, and https:// needs a certificate"
         return Trial(names, url, None, False, detail)
