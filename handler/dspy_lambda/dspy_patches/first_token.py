@@ -9,7 +9,7 @@ import time
 
 from dspy_lambda.dspy_patches.insides import EXECUTION
 from dspy_lambda.dspy_patches.patch import Function, Name, Patch
-from dspy_lambda.telemetry.spans import SPAN, Span
+from dspy_lambda.telemetry.spans import CLIENT, SPAN
 
 ATTRIBUTE = "dspy_lambda.time_to_first_token_ms"
 
@@ -19,19 +19,11 @@ def _noted(stream_emitted: Function) -> Function:
 
     def emitted() -> None:
         stream_emitted()
-        span = _lm_call(SPAN.get())
-        if span is not None and ATTRIBUTE not in span.attributes:
+        span = SPAN.get()
+        if span is not None and span.kind == CLIENT and ATTRIBUTE not in span.attributes:
             span.attributes[ATTRIBUTE] = round((time.time_ns() - span.start_ns) / 1e6, 3)
 
     return emitted
-
-
-def _lm_call(span: Span | None) -> Span | None:
-    """Return the LM call that a step belongs to, which may be one of its attempts."""
-    while span is not None and span.attributes.get("gen_ai.operation.name") != "chat":
-        parent = span.parent_id
-        span = next((one for one in reversed(span.trace.spans) if one.span_id == parent), None)
-    return span
 
 
 FIRST_TOKEN = Patch(

@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from dspy_lambda.dspy_patches.first_token import FIRST_TOKEN
 from dspy_lambda.dspy_patches.insides import EXECUTION, HTTP
 from dspy_lambda.dspy_patches.patch import Function, Name, Patch, apply_patches
 from dspy_lambda.telemetry.lm_spans import end_lm, error_word, start_embedding, start_lm
@@ -213,7 +214,7 @@ HANDED_ON = Patch(
         Name(f"{HTTP}._async", "StdlibAsyncTransport._send_request", _SEND, is_async=True, wrap=_handed_on_on_loop),
     ),
 )
-PATCHES = (MODULE_SPANS, LM_SPANS, EMBEDDING_SPANS, TOOL_SPANS, ATTEMPT_SPANS, HANDED_ON)
+PATCHES = (MODULE_SPANS, LM_SPANS, EMBEDDING_SPANS, TOOL_SPANS, ATTEMPT_SPANS, FIRST_TOKEN, HANDED_ON)
 
 
 def patch_spans() -> dict[str, str]:

@@ -41,13 +41,12 @@ class ModelNames:
 
 def model_metrics(trace: Trace, names: ModelNames) -> Iterator[tuple[str, str, Values]]:
     """Yield each blob's program, model and values."""
-    spans = {span.span_id: span for span in trace.spans}
     calls: dict[tuple[str, str], list[Span]] = {}
     fallbacks: dict[tuple[str, str], int] = {}
     for span in trace.spans:
         if span.attributes.get("gen_ai.operation.name") != "chat":
             continue
-        program = _program(span, spans)
+        program = span.program or UNKNOWN
         calls.setdefault((program, names(_model(span))), []).append(span)
         if failed := span.attributes.get("dspy_lambda.fallback_from"):
             key = program, names(str(failed))
@@ -70,7 +69,7 @@ def _values(calls: list[Span]) -> Values:
     measured = {
         "ModelLatency": [round((span.end_ns - span.start_ns) / 1e6, 3) for span in answered if span.end_ns],
         **{name: [span.attributes[key] for span in calls if key in span.attributes] for name, key in _EACH.items()},
-        "ModelRetries": _sum(span.attributes.get("dspy_lambda.attempts", 1) - 1 for span in calls),
+        "ModelRetries": _sum(span.attributes.get("dspy_lambda.retries", 0) for span in calls),
         "ModelCacheHits": _sum(bool(span.attributes.get("dspy_lambda.cache_hit")) for span in calls),
     }
     return values | {name: numbers for name, numbers in measured.items() if numbers}
@@ -85,13 +84,3 @@ def _sum(numbers: Iterator[int]) -> list[float]:
 def _model(span: Span) -> str:
     """Return the alias, or the model of an LM that a program created itself."""
     return str(span.attributes.get("dspy_lambda.alias") or span.attributes.get("gen_ai.request.model") or UNKNOWN)
-
-
-def _program(span: Span, spans: dict[str, Span]) -> str:
-    """Return the program whose call an LM call belongs to; `unknown` if it belongs to none."""
-    above: Span | None = span
-    while above is not None:
-        if above.attributes.get("gen_ai.operation.name") == "invoke_workflow":
-            return str(above.attributes.get("gen_ai.workflow.name") or UNKNOWN)
-        above = spans.get(above.parent_id or "")
-    return UNKNOWN

@@ -12,7 +12,9 @@ MS = 1_000_000
 def program_call(trace: Trace, program: str) -> Span:
     root = trace.start("invoke", SERVER, None, {})
     about = {"gen_ai.operation.name": "invoke_workflow", "gen_ai.workflow.name": program}
-    return root.child(f"invoke_workflow {program}", INTERNAL, about)
+    call = root.child(f"invoke_workflow {program}", INTERNAL, about)
+    call.program = program
+    return call
 
 
 def lm_call(parent: Span, alias: str | None = "fast", ms: int = 100, error: str | None = None, **more) -> Span:
@@ -38,9 +40,9 @@ def test_measurements_are_one_value_per_call_and_counts_are_sums():
         dspy_lambda__cost_usd=0.5,
         dspy_lambda__time_to_first_token_ms=40.5,
     )
-    lm_call(call, ms=200, dspy_lambda__attempts=3, gen_ai__usage__input_tokens=20, gen_ai__usage__output_tokens=4)
+    lm_call(call, ms=200, dspy_lambda__retries=2, gen_ai__usage__input_tokens=20, gen_ai__usage__output_tokens=4)
     lm_call(call, ms=1, dspy_lambda__cache_hit=True, gen_ai__usage__input_tokens=0, gen_ai__usage__output_tokens=0)
-    lm_call(call, ms=900, error="TimeoutError", dspy_lambda__attempts=2)
+    lm_call(call, ms=900, error="TimeoutError", dspy_lambda__retries=1)
     assert read(trace) == [
         (
             "Answer",
@@ -70,18 +72,17 @@ def test_a_fallback_is_counted_for_the_model_that_failed():
     assert "ModelFallbacks" not in values["strong"]
 
 
-def test_programs_and_models_are_apart_and_nested_calls_belong_to_the_inner_program():
+def test_programs_and_models_are_apart():
     trace = Trace()
-    outer = program_call(trace, "Outer")
-    lm_call(outer)
-    lm_call(outer, None)
-    about = {"gen_ai.operation.name": "invoke_workflow", "gen_ai.workflow.name": "Inner"}
-    lm_call(outer.child("tool", INTERNAL, {}).child("invoke_workflow", INTERNAL, about))
+    first = program_call(trace, "First")
+    lm_call(first.child("Predict", INTERNAL, {}))
+    lm_call(first, None)
+    lm_call(program_call(trace, "Second"))
     lm_call(trace.spans[0])
     assert {(program, model) for program, model, _ in read(trace)} == {
-        ("Outer", "fast"),
-        ("Outer", "openai/m"),
-        ("Inner", "fast"),
+        ("First", "fast"),
+        ("First", "openai/m"),
+        ("Second", "fast"),
         ("unknown", "fast"),
     }
 
@@ -128,7 +129,7 @@ def test_every_metric_has_a_unit():
         gen_ai__usage__output_tokens=1,
         dspy_lambda__cost_usd=1.0,
         dspy_lambda__time_to_first_token_ms=1.0,
-        dspy_lambda__attempts=2,
+        dspy_lambda__retries=1,
         dspy_lambda__fallback_from="fast",
     )
     lm_call(call, dspy_lambda__cache_hit=True)
