@@ -257,6 +257,23 @@ def test_a_snapshots_spans_and_connection_are_discarded_when_it_is_restored(serv
     assert server.connections == 2
 
 
+def test_what_a_snapshot_was_about_to_send_is_not_sent_after_its_restore(server, make):
+    exporter = make(server.url, send_seconds=30)
+
+    def reset_first(sock):
+        exporter.reset()
+        server.reply = OK
+        sock.sendall(OK)
+
+    server.reply = reset_first
+    for _ in range(2):
+        exporter.add(spans(BATCH_SPANS))
+    exporter.flush(10)
+    exporter.add(spans(1))
+    assert exporter.flush(10)
+    assert len(names(server)) == BATCH_SPANS + 1
+
+
 def test_spans_from_many_threads_all_arrive(server, make):
     exporter = make(server.url)
     start = threading.Barrier(8)
