@@ -116,7 +116,7 @@ class Exporter:
     def flush(self, seconds: float) -> bool:
         """Send what waits, for at most so many seconds; return whether nothing is left.
 
-        Returns at once during the pause after a failed request.
+        Returns at once during the pause after a failed request, or after a flush that took too long.
         """
         queue = self._queue
         if not queue.spans:
@@ -128,7 +128,9 @@ class Exporter:
         self._flush_ends = max(self._flush_ends, time.monotonic() + seconds)
         self._flushes.append(done)
         self._wake_up()
-        done.acquire(timeout=seconds)
+        if not done.acquire(timeout=seconds):
+            # The next one must not wait as well: a name that cannot be resolved takes longer than any time limit.
+            self.breaker.fail()
         return not queue.spans
 
     def take_dropped(self) -> int:

@@ -203,6 +203,19 @@ def test_a_flush_does_not_wait_longer_than_it_may(server, make):
     assert not exporter.flush(0.05)
 
 
+def test_after_a_flush_in_vain_the_next_one_does_not_wait_until_the_request_has_ended(make):
+    exporter = make("http://127.0.0.1:1")
+    ended = threading.Event()
+    exporter._send = lambda body, ends: ended.wait(30) and Reply("sent")
+    exporter.add(spans(2))
+    assert not exporter.flush(0.05)
+    assert not exporter.flush(3600)
+    ended.set()
+    while exporter.breaker.is_open:
+        pass
+    assert exporter.flush(10)
+
+
 def test_garbage_is_a_failure(server, make):
     server.reply = server.trickle(b"\0garbage", b"\xff" * 10_000)
     exporter = make(server.url)
