@@ -154,7 +154,8 @@ def read_headers(text: str) -> Headers:
 
 def cloudwatch(region: str, idle_seconds: float = 50.0) -> Collector:
     """Return CloudWatch's OTLP endpoint for traces in a region."""
-    url = f"https://xray.{region}.amazonaws.com{_PATH}"
+    domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+    url = f"https://xray.{region}.{domain}{_PATH}"
     to_do = "allow xray:PutTraceSegments for the function's role, and enable Transaction Search in CloudWatch"
     return Collector(url, lambda body: sign(url, body, region), to_do, idle_seconds)
 

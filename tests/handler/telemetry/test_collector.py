@@ -164,6 +164,10 @@ def at(server, region):
     return found
 
 
+def test_regions_in_china_have_a_domain_of_their_own():
+    assert cloudwatch("cn-north-1").connection.authority == "xray.cn-north-1.amazonaws.com.cn"
+
+
 @pytest.mark.parametrize("body", [BODY, b" " * 50_000], ids=["small", "compressed"])
 def test_cloudwatch_gets_the_signature_that_botocore_makes(server, role, body):
     assert send(at(server, "eu-central-1"), body).outcome == "sent"
