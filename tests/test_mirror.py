@@ -30,7 +30,6 @@ ELSEWHERE = {
     "handler/dspy_lambda/models/pool.py": "which LM code outside of calls has: handler/test_environment.py",
     "handler/dspy_lambda/quotas.py": "AWS's figures, no code",
     "handler/dspy_lambda/runners.py": "left behind and replaced in handler/test_invoke.py, handler/test_runner.py",
-    "handler/dspy_lambda/telemetry/metrics.py": "read back from the log: handler/telemetry/test_telemetry.py",
     "handler/dspy_lambda/telemetry/records.py": "read back from the log: handler/telemetry/test_telemetry.py",
     "handler/dspy_lambda/variables.py": "how the settings are read: handler/test_settings.py",
     **each(
@@ -48,7 +47,7 @@ ELSEWHERE = {
     "handler/dspy_lambda/sources/sqs/record.py": "the source's part: handler/sources/sqs/test_sqs.py",
     **each(
         "infra/dspy_lambda_infra/cli",
-        "__main__ application build deploy doctor limits options serve template version",
+        "__main__ application build deploy doctor limits logs options serve template trace version",
         "options only: infra/cli/test_main.py, and the tests of what each command calls",
     ),
     **each(
@@ -56,6 +55,9 @@ ELSEWHERE = {
         "__main__ behavior counts sending",
         "the server's parts: infra/model_server/test_server.py, infra/model_server/test_app.py",
     ),
+    "infra/dspy_lambda_infra/unavailable.py": "an exception, no code: infra/test_cloudwatch.py",
+    "infra/dspy_lambda_infra/logs/view.py": "what the command prints: infra/logs/test_command.py",
+    "infra/dspy_lambda_infra/logs/style.py": "a stylesheet, no code: infra/logs/test_report.py compares its hash",
     "infra/dspy_lambda_infra/held_lms.py": "where a program may hold one: infra/artifact/test_litellm.py",
     "infra/dspy_lambda_infra/model_server/examples.py": "values in answers: infra/model_server/test_answers.py",
     **each(

@@ -12,8 +12,10 @@ from dspy_lambda_infra.cli.doctor import doctor
 from dspy_lambda_infra.cli.invoke import invoke
 from dspy_lambda_infra.cli.limits import limits
 from dspy_lambda_infra.cli.local import local
+from dspy_lambda_infra.cli.logs import logs
 from dspy_lambda_infra.cli.serve import serve
 from dspy_lambda_infra.cli.template import template
+from dspy_lambda_infra.cli.trace import trace
 from dspy_lambda_infra.cli.version import show_version
 
 # Plain help: rich takes 0.25 s of CPU for each --help, and writes escape codes to pipes on GitHub's runners.
@@ -41,5 +43,5 @@ def dspy_lambda(
     """DSPy programs as AWS Lambda functions."""
 
 
-for command in (local, invoke, serve, template, build, deploy, limits, doctor):
+for command in (local, invoke, serve, template, build, deploy, logs, trace, limits, doctor):
     app.command()(command)

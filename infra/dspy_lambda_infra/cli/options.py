@@ -22,3 +22,19 @@ ModelServer = Annotated[
 ]
 NoLimits = Annotated[bool, typer.Option("--no-limits", help="Do not limit functions to their memory and CPU share.")]
 Reload = Annotated[bool, typer.Option("--reload", help="Restart when a file of the project changes.")]
+Stack = Annotated[str | None, typer.Option(metavar="NAME", help="Read a deployed stack from CloudWatch.")]
+Region = Annotated[str | None, typer.Option(metavar="NAME", help="The AWS Region (default: from the AWS profile).")]
+
+
+def parse_moment(text: str | None, option: str) -> float | None:
+    """Return the option's time in seconds since the epoch; None if it is not given.
+
+    Raises:
+        typer.BadParameter: it is not a time.
+    """
+    from dspy_lambda_infra.moments import moment
+
+    try:
+        return None if text is None else moment(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None

@@ -100,7 +100,7 @@ def test_version_output_includes_the_dspy_version(capsys):
     assert re.fullmatch(r"dspy-lambda [\d.]+ \(DSPy 3\.4\.[\d.]+, Python 3\.1[1-3]\.\d+\)\n", capsys.readouterr().out)
 
 
-COMMANDS = ["local", "invoke", "serve", "template", "build", "deploy", "limits", "doctor"]
+COMMANDS = ["local", "invoke", "serve", "template", "build", "deploy", "logs", "trace", "limits", "doctor"]
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
@@ -136,6 +136,15 @@ def test_every_command_has_help_for_each_of_its_options(command, capsys):
         (["limits", "surplus"], "Got unexpected extra argument(s) (surplus)"),
         (["invoke", "Answer"], "Invalid value for 'INPUTS' / '--inputs' / '--event': give exactly one of them"),
         (["invoke", "Answer", "{}", "--event", "e.json"], "'--event': give exactly one of them"),
+        (
+            ["logs", "--since", "yesterday"],
+            "Invalid value for --since: 'yesterday' is not a time; write one such as 15m",
+        ),
+        (["logs", "f.log", "--stack", "qa"], "Invalid value for 'FILE' / '--stack': give only one of them"),
+        (["logs", "--slow", "-1"], "dspy-lambda logs: Invalid value for '--slow': "),
+        (["trace"], "Invalid value for 'ID' / '--last' / '--follow': give exactly one of them"),
+        (["trace", "x", "--last"], "Invalid value for 'ID' / '--last' / '--follow': give exactly one of them"),
+        (["trace", "--follow", "--file", "-"], "standard input cannot be followed"),
     ],
     ids=[
         "misspelled command",
@@ -148,6 +157,12 @@ def test_every_command_has_help_for_each_of_its_options(command, capsys):
         "surplus argument",
         "no inputs",
         "inputs and an event",
+        "unreadable time",
+        "file and stack",
+        "negative seconds",
+        "no trace",
+        "two traces",
+        "followed stdin",
     ],
 )
 def test_a_usage_error_is_one_line_that_points_to_the_help(words, says, capsys):

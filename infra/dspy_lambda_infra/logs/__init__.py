@@ -1,0 +1,1 @@
+"""`dspy-lambda logs`: calls and totals from log lines."""

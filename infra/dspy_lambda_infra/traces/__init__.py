@@ -1,0 +1,1 @@
+"""`dspy-lambda trace`: one call's spans as a waterfall."""
