@@ -1,4 +1,4 @@
-# make setup|demo|research-team|test|test-dspy|coverage|isolation|chaos|test-sam|verify-aws|stress|serve|bench|check|lint|format|template|docs|reference|package|lock. Needs Python 3.11+ and make, nothing else.
+# make setup|demo|research-team|test|test-dspy|coverage|isolation|chaos|test-sam|verify-aws|stress|serve|bench|bench-tracing|check|lint|format|template|docs|reference|package|lock. Needs Python 3.11+ and make, nothing else.
 SHELL := /bin/sh
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -21,7 +21,7 @@ SLOW := tests/stress/test_stress.py tests/handler/telemetry/test_hooks.py tests/
 PYTEST := pytest -q -n 4 --dist loadfile --no-loadscope-reorder $(foreach file,$(ALONE) $(CHAOS),--ignore $(file))
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
 
-.PHONY: setup tools demo research-team test test-dspy coverage isolation chaos test-sam verify-aws stress serve bench check lint format template docs reference package lock clean
+.PHONY: setup tools demo research-team test test-dspy coverage isolation chaos test-sam verify-aws stress serve bench bench-tracing check lint format template docs reference package lock clean
 
 setup: .venv/ready
 tools: .venv-tools/ready
@@ -113,6 +113,9 @@ serve: setup
 
 bench: setup .venv-bench/ready
 	$(BIN)/python benchmarks/run.py --bench-python .venv-bench/bin/python
+
+bench-tracing: setup
+	$(BIN)/python -m benchmarks.tracing
 
 lint: setup
 	$(BIN)/ruff check .

@@ -78,7 +78,7 @@ async def run(url: str, targets: list[tuple[str, str]], users: int, seconds: flo
     if not ipaddress.ip_address(host).is_loopback:
         raise SystemExit("load is sent only to loopback addresses")
     requests = [
-        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n{body}"
         for path, body in targets
     ]

@@ -94,9 +94,9 @@ def errors() -> Rows:
 
 def metrics() -> Rows:
     """Return each metric's name and unit."""
-    from dspy_lambda.telemetry.units import UNITS
+    from dspy_lambda.telemetry.units import MODEL_UNITS, UNITS
 
-    return list(UNITS.items())
+    return list((UNITS | MODEL_UNITS).items())
 
 
 def log_messages() -> list[str]:
@@ -279,7 +279,9 @@ def _telemetry_page(meanings: Meanings) -> str:
         "## Metrics",
         "CloudWatch's embedded metric format, in the namespace `POWERTOOLS_METRICS_NAMESPACE`, with the dimensions "
         "`service` and `program` (`unknown` if there is none). The values of one invocation are written in as few "
-        "blobs as the format allows.",
+        "blobs as the format allows. The last ten are written with `telemetry.model_metrics` only, and have the "
+        "dimension `model` as well: the alias, the model of an LM that a program made, or `other` for all after an "
+        "environment's first twenty.",
         _table(("metric", "unit", "meaning"), units),
     )
 

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import os
+import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -39,6 +40,18 @@ QUICKSTART = ROOT / "examples" / "quickstart"
 EVENTS = ROOT / "events"
 FAST = os.environ.get("DSPY_LAMBDA_FAST")
 _packages = itertools.count()
+
+_HANDLES = """
+import json, sys
+from dspy_lambda.main import lambda_handler
+from tests.support import Context
+
+for event in json.load(sys.stdin):
+    try:
+        lambda_handler(event, Context(aws_request_id="request"))
+    except Exception:
+        pass
+"""
 
 MakeProject = Callable[..., Path]
 MakeServe = Callable[..., Serve]
@@ -154,3 +167,28 @@ def records(output: io.StringIO) -> Callable[[], Records]:
 def event() -> Callable[[str], Any]:
     """A sample event by file name."""
     return lambda name: json.loads((EVENTS / f"{name}.json").read_text())
+
+
+@pytest.fixture
+def run_events(make_project: MakeProject, models: ModelServer) -> Callable[..., Records]:
+    """Send events to a process as Lambda does, and return what it wrote to its standard output."""
+
+    def run(source: str, *events: Any, config: dict[str, Any] | None = None, **variables: str) -> Records:
+        project = make_project({"program": source}, **(config or {}))
+        environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("POWERTOOLS_", "AWS_LAMBDA_"))},
+            "DSPY_LAMBDA_PROJECT": str(project),
+            "DSPY_LAMBDA_API_BASE": models.url,
+            "OPENAI_API_KEY": "k",
+            "POWERTOOLS_SERVICE_NAME": "the-app",
+            **variables,
+        }
+        command = [sys.executable, "-c", _HANDLES]
+        text = json.dumps(events)
+        done = subprocess.run(
+            command, input=text, env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        return Records([json.loads(line) for line in done.stdout.splitlines()])
+
+    return run

@@ -30,7 +30,6 @@ ELSEWHERE = {
     "handler/dspy_lambda/models/pool.py": "which LM code outside of calls has: handler/test_environment.py",
     "handler/dspy_lambda/quotas.py": "AWS's figures, no code",
     "handler/dspy_lambda/runners.py": "left behind and replaced in handler/test_invoke.py, handler/test_runner.py",
-    "handler/dspy_lambda/telemetry/metrics.py": "read back from the log: handler/telemetry/test_telemetry.py",
     "handler/dspy_lambda/telemetry/records.py": "read back from the log: handler/telemetry/test_telemetry.py",
     "handler/dspy_lambda/variables.py": "how the settings are read: handler/test_settings.py",
     **each(

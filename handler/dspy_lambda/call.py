@@ -15,6 +15,7 @@ from dspy_lambda.usage import Answer, Usage
 
 if TYPE_CHECKING:
     from dspy_lambda.invocation import Invocation
+    from dspy_lambda.telemetry.spans import Span
 
 UNKNOWN = "unknown"
 # Outcomes that need attention; callers or load cause the others.
@@ -48,8 +49,13 @@ class Call:
         lm_error: the last failure of an LM call within this call, even if the program handled it.
         started: the start time, by `time.monotonic()`.
         written: whether the call's log record has been written.
+        inputs: what the caller sent, and once they are validated, the program's arguments; None if there are none.
+        result: what the program returned. Both are dropped when the call is settled.
         running: whether the program has been started.
         moved: whether the SQS record was moved to the dead-letter queue.
+        span: the call's span; None before the program is started, and without tracing.
+        record_age_ms: milliseconds from the SQS record's arrival in the queue to the start of its call; None for other
+            sources.
         mark: the journal's function to note the call's state, and the record's position; None without a journal.
     """
 
@@ -62,8 +68,12 @@ class Call:
         self.lm_error: Exception | None = None
         self.duration_ms = 0.0
         self.written = False
+        self.inputs: Any = None
+        self.result: Any = None
         self.running = False
         self.moved = False
+        self.span: Span | None = None
+        self.record_age_ms: int | None = None
         self.mark: tuple[Callable[[int, str], None], int] | None = None
         self.begin(waited=False)
         self._settled: dict[int, _Outcome] = {}
@@ -76,6 +86,7 @@ class Call:
     def run(self) -> None:
         """Note that the program is started."""
         self.running = True
+        self.invocation.listener.started(self)
         if self.mark is not None:
             self.mark[0](self.mark[1], "running")
 
@@ -161,6 +172,7 @@ class Call:
             self.invocation.listener.settled(self, cause)
         finally:
             self.written = True
+            self.inputs = self.result = None
         return True
 
     def ids(self) -> dict[str, Any]:

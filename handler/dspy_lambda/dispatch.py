@@ -20,6 +20,7 @@ from dspy_lambda.errors import DeadlineExceeded, Overloaded, ProgramFailed, cut_
 from dspy_lambda.models.registry import ProgramLM
 from dspy_lambda.payload import to_outputs
 from dspy_lambda.programs.program import Program
+from dspy_lambda.telemetry.spans import SPAN
 from dspy_lambda.threads import Threads
 
 _RECENT_CALLS = 20
@@ -58,6 +59,7 @@ class Dispatcher:
         cannot be stopped from outside: past the deadline it keeps its slot until it ends, but any LM call that it
         starts is refused.
         """
+        call.inputs = inputs
         try:
             await self._run(program, inputs, call)
             if not call.settled:
@@ -142,6 +144,8 @@ class Dispatcher:
         context = contextvars.copy_context()
         context.run(CALL.set, call)
         context.run(DEADLINE.set, call.invocation.deadline)
+        if call.span is not None:
+            context.run(SPAN.set, call.span)
         if program.entry.is_async:
             task = loop.create_task(self._await(program, inputs, call), context=context)
             task.add_done_callback(lambda _: slots.release())
@@ -155,8 +159,9 @@ class Dispatcher:
         """Run a native async call. Validating inputs and serializing outputs may run the program's code, too."""
         try:
             with dspy.context(**self._settings(program, call)):
-                values = program.schemas.inputs.validate(inputs)
-                result = await program.entry.start(program.copy(self._predictor_lms(program, call)), values)
+                values = call.inputs = program.schemas.inputs.validate(inputs)
+                instance = program.copy(self._predictor_lms(program, call))
+                result = call.result = await program.entry.start(instance, values)
                 call.succeed(to_outputs(result, call.invocation.answer_limit, program.schemas.result_field))
         except BaseException as error:
             call.fail(error)
@@ -170,8 +175,8 @@ class Dispatcher:
         self._running[call] = time.monotonic()
         try:
             with dspy.context(**self._settings(program, call)):
-                values = program.schemas.inputs.validate(inputs)
-                result = program.copy(self._predictor_lms(program, call))(**values)
+                values = call.inputs = program.schemas.inputs.validate(inputs)
+                result = call.result = program.copy(self._predictor_lms(program, call))(**values)
                 call.succeed(to_outputs(result, call.invocation.answer_limit, program.schemas.result_field))
         except BaseException as error:
             call.fail(error)

@@ -23,7 +23,7 @@ with dspy_import():
     import dspy
 
 from dspy_lambda.call import NoCall
-from dspy_lambda.config import load_config
+from dspy_lambda.config import FunctionSettings, load_config
 from dspy_lambda.dispatch import Dispatcher, new_durations
 from dspy_lambda.dspy_patches.insides import renew_asyncify_slots, usage_setting
 from dspy_lambda.dspy_patches.own_models import close_pools
@@ -87,6 +87,8 @@ class Environment:
         project = self.settings.project_folder
         self.config = load_config(project)
         self.telemetry = Telemetry(self.config.app_id, self.settings, output or Output(1))
+        if any(function.telemetry.buffer_debug_logs for function in self._served_functions()):
+            self.telemetry.hold_debug_lines(lambda program: self._function(program).telemetry.buffer_debug_logs)
         self._cold = True
         self.telemetry.exceptions.redact((secrets or {}).values())
         if own_process:
@@ -95,11 +97,20 @@ class Environment:
         with self.telemetry.capture_process_output() if own_process else nullcontext():
             self._build(project, tuple(secrets or ()))
 
+    def _function(self, program: str) -> FunctionSettings:
+        return self.config.lambda_.function(program)
+
+    def _served_functions(self) -> list[FunctionSettings]:
+        """Return the settings of the one program that this environment serves, or of all."""
+        settings, only = self.config.lambda_, self.settings.program
+        return [self._function(only)] if only else [settings.defaults, *settings.programs.values()]
+
     def _build(self, project: Path, secrets: tuple[str, ...]) -> None:
         settings = self.settings
         self._warn_of_unknown()
         has_base = bool(settings.api_base)
         patch_dspy(self.telemetry.log, core_share=settings.core_share, fast=settings.fast, gateway=has_base)
+        self._start_tracing()
         # Lambda's disk is read-only, and DSPy's default of 1,000,000 entries in memory may take 5 GiB.
         dspy.configure_cache(enable_disk_cache=False, memory_max_entries=CACHE_ENTRIES)
         only, module = settings.program, settings.module
@@ -118,6 +129,7 @@ class Environment:
         self.served = Served(self.programs, self.failed)
         self.models.keep(self.programs.values())
         self.telemetry.exceptions.redact(lm.kwargs.get("api_key") for lm in self.models.values())
+        self.telemetry.prepare_payloads(self.config.lambda_, self.programs, settings.variables)
         self.watch = Watch(self.telemetry.log, max(settings.loop_blocked_ms, 1) / 1000)
         self.process = ProcessState()
         self.last_resort: LastResort | None = None
@@ -134,6 +146,18 @@ class Environment:
         for name, meant in self.settings.unknown:
             about = {"variable": name, "did_you_mean": meant} if meant else {"variable": name}
             self.telemetry.log("WARNING", "ignored an unknown variable", about)
+
+    def _start_tracing(self) -> None:
+        """Collect spans, if any program's settings ask for traces or for metrics of each model."""
+        rules = [function.telemetry for function in self._served_functions()]
+        if self.settings.traces == "none":
+            wanted = False
+        else:
+            wanted = bool(self.settings.traces) or any(one.traces != "none" for one in rules)
+        if wanted or any(one.model_metrics for one in rules):
+            from dspy_lambda.telemetry.tracing import start_tracing
+
+            start_tracing(self.telemetry, self.config, self.settings)
 
     def _new_runner(self) -> Runner:
         return new_runner(self.config.server, self.models, self._recent, self.telemetry.log, fast=self.settings.fast)

@@ -8,6 +8,7 @@ import dspy
 
 from dspy_lambda.call import Call, call_of, usage_of
 from dspy_lambda.models.prices import apply_price
+from dspy_lambda.telemetry.spans import SPAN
 
 
 class CallHistory(list[dict[str, Any]]):
@@ -31,7 +32,9 @@ def record(lm: Any, entry: dict[str, Any]) -> None:
     """
     apply_price(lm, entry)
     if (usage := usage_of(lm)) is not None:
-        usage.add(entry)
+        answer = usage.add(entry)
+        if (span := SPAN.get()) is not None:
+            span.note(answer)
     call = call_of(lm)
     if isinstance(call, Call) and not call.settled:
         _keep(call, lm, entry)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dspy_lambda.environment import Environment
     from dspy_lambda.errors import CallError
     from dspy_lambda.payload import AnswerLimit
+    from dspy_lambda.telemetry.spans import Trace
     from dspy_lambda.usage import Answer
 
 # A request's timestamp is trusted only if it is at most this old: sample events carry timestamps of years ago.
@@ -31,6 +32,9 @@ class Listener(Protocol):
     """Receives the events of an invocation; must not change it."""
 
     def opened(self, invocation: Invocation, /) -> None: ...
+
+    def started(self, call: Call, /) -> None:
+        """A call's program is about to run."""
 
     def settled(self, call: Call, cause: BaseException | None, /) -> None:
         """A call has an outcome; `cause` is the exception to describe for a program error."""
@@ -69,6 +73,7 @@ class Invocation:
         blocker: the call whose program blocked the loop.
         blocked_at: where it blocked the loop: file, line and function.
         over: whether the invocation has been answered.
+        trace: its spans; None without tracing.
     """
 
     def __init__(
@@ -100,6 +105,7 @@ class Invocation:
         self.blocker: Call | None = None
         self.blocked_at: str | None = None
         self.over = False
+        self.trace: Trace | None = None
         self.records_failed: Counter[str] = Counter()
         self.calls: dict[int, Call] = {}
         self.counts: Counter[tuple[str, str]] = Counter()

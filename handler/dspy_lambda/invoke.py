@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -32,6 +33,8 @@ def invoke(environment: Environment, event: Any, context: Any) -> Any:
     try:
         with source.begin(environment, event, context) as invocation:
             environment.arm(invocation)
+            if (tracer := environment.telemetry.tracer) is not None:
+                tracer.begin(invocation, event, context, os.environ)
             try:
                 return _answer(environment, source, event, context, invocation)
             finally:
@@ -40,6 +43,7 @@ def invoke(environment: Environment, event: Any, context: Any) -> Any:
         environment.disarm()
         if collects:
             gc.enable()
+        environment.telemetry.before_answer(context)
 
 
 def _answer(environment: Environment, source: Source, event: Any, context: Any, invocation: Invocation) -> Any:

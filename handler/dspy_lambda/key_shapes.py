@@ -1,4 +1,4 @@
-"""Recognize keys by their shape. Imported for names that are as long as keys and by commands, never during a call."""
+"""Recognize keys by their shape. Imported for names as long as keys, by commands, and where payloads are written."""
 
 from __future__ import annotations
 
@@ -20,6 +20,12 @@ KEY_SHAPES = {
     "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY",
 }
 _ANY = re.compile("|".join(KEY_SHAPES.values()), re.ASCII)
+# Each shape contains one of these; looking for them first takes a tenth of the time.
+_PARTS = (
+    *("sk-", "gsk_", "r8_", "xai-", "pplx-", "nvapi-", "AKIA", "ASIA", "AIza", "ghp_", "gho_", "ghu_", "ghs_", "ghr_"),
+    *("github_pat_", "hf_", "xox", "k_live_", "k_test_", "eyJ", "PRIVATE KEY"),
+)
+_PEM = re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY.*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)", re.DOTALL)
 # Other providers' keys, which only their length and digits distinguish from words.
 _PLAIN = re.compile(r"(?=.*[0-9])[A-Za-z0-9]{32,}")
 
@@ -27,6 +33,14 @@ _PLAIN = re.compile(r"(?=.*[0-9])[A-Za-z0-9]{32,}")
 def looks_like_key(text: str) -> bool:
     """Whether a text contains a key."""
     return _ANY.search(text) is not None
+
+
+def mask_keys(text: str, mark: str) -> str:
+    """Replace each key in a text; of a private key, all until its end."""
+    if "PRIVATE KEY" in text:
+        text = _PEM.sub(mark, text)
+    is_candidate = any(part in text for part in _PARTS) or "aws_secret_access_key" in text.lower()
+    return _ANY.sub(mark, text) if is_candidate else text
 
 
 def is_key_for_name(name: str) -> bool:

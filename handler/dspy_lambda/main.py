@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+from functools import partial
 from typing import Any
 
 from dspy_lambda.environment import Environment
@@ -36,6 +37,10 @@ if settings.preconnect or settings.is_snap_start:
     warm(environment)
 # Last, because it measures how long init took.
 environment.last_resort = LastResort(_started_with, settings)
+if environment.telemetry.exporter is not None:
+    from dspy_lambda.telemetry.export import hand_over
+
+    environment.last_resort.hand_over = partial(hand_over, environment.telemetry.exporter)
 # Exempt long-lived objects from garbage collection. A full collection that includes them takes 65 ms of a whole core
 # and 0.5 s at 256 MB, which is the whole reserve for a late answer; without them it takes 4 ms.
 gc.freeze()

@@ -8,7 +8,7 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -160,10 +160,12 @@ class LastResort:
 
     Attributes:
         restarts: how often the process has replaced itself.
+        hand_over: called before the process is replaced; returns further variables for the new one.
     """
 
     def __init__(self, variables: dict[str, str], settings: Settings) -> None:
         self._variables = variables
+        self.hand_over: Callable[[], dict[str, str]] = dict
         self.restarts = settings.restarts
         self._memory_bytes = None if settings.memory_mb is None else settings.memory_mb * 2**20
         self._folder = settings.temporary_folder
@@ -220,7 +222,8 @@ class LastResort:
     def _replace(self, reason: str) -> None:
         if reason == "disk":
             _remove(self._folder, _entries(self._folder) - self._before - {JOURNAL_FOLDER})
-        variables = self._variables | {RESTARTS: str(self.restarts + 1), RESTARTED: str(int(_uptime() * 1000))}
+        variables = self._variables | self.hand_over()
+        variables |= {RESTARTS: str(self.restarts + 1), RESTARTED: str(int(_uptime() * 1000))}
         os.execve(sys.executable, sys.orig_argv, variables)  # noqa: S606 - this program again
 
 

@@ -21,6 +21,7 @@ PREFIX = "DSPY_LAMBDA_"
 DEAD_LETTER_QUEUE = "DSPY_LAMBDA_DEAD_LETTER_QUEUE_URL"
 EXTENSION_PORT = "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT"
 API_BASE = "DSPY_LAMBDA_API_BASE"
+EXTENSION_ID = "DSPY_LAMBDA_EXTENSION_ID"
 PRECONNECT = "DSPY_LAMBDA_PRECONNECT"
 RESTARTED = "DSPY_LAMBDA_RESTARTED_MS"
 RESTARTS = "DSPY_LAMBDA_RESTARTS"
@@ -195,7 +196,8 @@ class Settings:
         "none",
         "`log` writes the texts of exceptions, and the reasons why inputs are invalid, to the log; `answer` also adds "
         "them, with the last frames, to answers, which callers see: for development only. They may quote inputs; keys "
-        "are redacted. `local` and `invoke` set `answer`.",
+        "are redacted. Overrides `telemetry.payloads` for these texts. `local` and `invoke` set `answer`.",
+        shown="as `telemetry.payloads`",
     )
     log_private: bool = _setting(
         "DSPY_LAMBDA_LOG_PRIVATE",
@@ -210,6 +212,13 @@ class Settings:
         "The OTLP collector's address that receives every trace, instead of the config's `telemetry.traces` and "
         "`sample`; `none` for no traces. `local` sets it to its own.",
         shown="the config's",
+    )
+    extension_id: str | None = _setting(
+        EXTENSION_ID,
+        _text,
+        None,
+        "What Lambda knows the handler's own extension by; set by the handler when it replaces its process.",
+        shown="none",
     )
     service_name: str | None = _setting(
         "POWERTOOLS_SERVICE_NAME", _text, None, "The service in log lines and metrics.", shown="app_id"

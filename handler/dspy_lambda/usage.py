@@ -25,6 +25,10 @@ class Answer:
     abandoned: bool = False
     lm_calls: int = 1
 
+    @property
+    def unpriced(self) -> bool:
+        return self.cost_usd is None
+
     def fields(self) -> dict[str, Any]:
         if self.abandoned:
             return {"lm_calls": 0, "lm_calls_abandoned": 1}
@@ -49,6 +53,8 @@ class Usage:
         abandoned: requests that were unanswered when the call was settled and whose tasks are then canceled. Their
             tokens cannot be known.
         fallbacks: how often an LM call went on to another model after a failure.
+        retries: how often a request was repeated after a failure.
+        unpriced: answers whose cost is unknown.
     """
 
     def __init__(self, late: Callable[[Answer], None] | None = None) -> None:
@@ -59,6 +65,8 @@ class Usage:
         self.cost_usd: float | None = 0.0
         self.abandoned = 0
         self.fallbacks = 0
+        self.retries = 0
+        self.unpriced = 0
         self._late = late
         self._closed = False
         self._awaited = 0
@@ -66,15 +74,15 @@ class Usage:
         # may run finalizers while the lock is held; otherwise only code in this file does.
         self._lock = threading.RLock()
 
-    def add(self, entry: dict[str, Any]) -> None:
+    def add(self, entry: dict[str, Any]) -> Answer:
         """Count one answered LM call by its DSPy history entry."""
-        self._add(read_answer(entry))
+        return self._add(read_answer(entry))
 
-    def add_failed(self, entries: list[dict[str, Any]]) -> None:
+    def add_failed(self, entries: list[dict[str, Any]]) -> Answer:
         """Count the answers of an LM call that finally failed as one; each is given as a history entry."""
         answers = [read_answer(entry) for entry in entries]
         costs = [answer.cost_usd for answer in answers if answer.cost_usd is not None]
-        self._add(
+        return self._add(
             Answer(
                 sum(answer.input_tokens for answer in answers),
                 sum(answer.output_tokens for answer in answers),
@@ -82,17 +90,18 @@ class Usage:
             )
         )
 
-    def add_embeddings(self, input_tokens: int, cost_usd: float | None) -> None:
+    def add_embeddings(self, input_tokens: int, cost_usd: float | None) -> Answer:
         """Count an answered request for embeddings; the cost is None if it is unknown."""
-        self._add(Answer(input_tokens, cost_usd=cost_usd, lm_calls=0))
+        return self._add(Answer(input_tokens, cost_usd=cost_usd, lm_calls=0))
 
-    def _add(self, answer: Answer) -> None:
+    def _add(self, answer: Answer) -> Answer:
         with self._lock:
             late = self._closed
             if not late:
                 self._count(answer)
         if late and self._late is not None:
             self._late(answer)
+        return answer
 
     def _count(self, answer: Answer) -> None:
         self.lm_calls += answer.lm_calls
@@ -100,6 +109,7 @@ class Usage:
         self.input_tokens += answer.input_tokens
         self.output_tokens += answer.output_tokens
         cost, total = answer.cost_usd, self.cost_usd
+        self.unpriced += answer.unpriced
         self.cost_usd = None if cost is None or total is None else total + cost
 
     def forget_cost(self) -> None:
@@ -107,11 +117,17 @@ class Usage:
         with self._lock:
             if not self._closed:
                 self.cost_usd = None
+                self.unpriced += 1
 
     def fell_back(self) -> None:
         """Count one fallback to another model."""
         with self._lock:
             self.fallbacks += not self._closed
+
+    def retried(self) -> None:
+        """Count one repeated request."""
+        with self._lock:
+            self.retries += not self._closed
 
     def close(self) -> None:
         """Close the totals; any later answer is late."""

@@ -111,4 +111,6 @@ def after_restore(environment: Environment, secrets: tuple[str, ...]) -> None:
     """Give each restored environment its own random numbers and connections, and the current keys."""
     random.seed()
     _forget_credentials()
+    if environment.telemetry.exporter is not None:
+        environment.telemetry.exporter.reset()
     environment.apply_keys(renew(environment.settings, secrets))

@@ -13,6 +13,7 @@ from dspy_lambda.settings import Settings
 from dspy_lambda_infra.config import CONFIG_FILE
 from dspy_lambda_infra.models import function_models
 from dspy_lambda_infra.project import Function, Project, key_values, project_variables
+from dspy_lambda_infra.telemetry import telemetry_problems
 from dspy_lambda_infra.template.extra import EXTRA_FILE, read_extra
 from dspy_lambda_infra.template.functions import reserved_total
 from dspy_lambda_infra.template.queues import (
@@ -127,12 +128,18 @@ def _function(project: Project, function: Function) -> list[str]:
             f"sqs.visibility_timeout_seconds: {visibility} is below {VISIBILITY_FACTOR} x timeout_seconds + "
             f"window_seconds: a record would be delivered again while in progress; set {least} or remove the key"
         )
+    if settings.telemetry.buffer_debug_logs and (level := project.log_level(function)) not in ("TRACE", "DEBUG"):
+        found.append(
+            f"telemetry.buffer_debug_logs: Lambda drops all debug lines at lambda.log_level: {level}; remove one of "
+            "the two"
+        )
     if settings.snap_start:
         found += _snap_start(project, function)
     if project.config.lambda_.layers and project.config.lambda_.package_type == "Image":
         found.append("lambda.layers: container images do not support layers; put their files into the image")
     if project.config.lambda_.tracing == "otel" and not project.config.lambda_.layers:
         found.append("lambda.tracing: otel requires the AWS Distro for OpenTelemetry layer in lambda.layers")
+    found += telemetry_problems(project, function)
     found += [
         f"environment.{name}: looks like a key, which everyone with access to the function could read; put it into SSM "
         f"or Secrets Manager and write secrets: [{name}]"

@@ -208,6 +208,10 @@ class Vpc(Section):
     security_group_ids: Annotated[list[str], Field(min_length=1)]
 
 
+# https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html
+LogLevel = Literal["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"]
+
+
 class Lambda(schema.Lambda):
     """How the programs run on AWS."""
 
@@ -220,6 +224,7 @@ class Lambda(schema.Lambda):
     # Variable -> ssm:NAME or secretsmanager:NAME (or an ARN), with #KEY for one key of a JSON secret.
     secrets: dict[Variable, Annotated[str, Field(pattern=_PARAMETER)]] = {}
     log_retention_days: Literal[1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 3653] = 30
+    log_level: LogLevel | None = None  # Lambda's default, INFO; POWERTOOLS_LOG_LEVEL can only raise it
     tracing: Literal["xray", "otel"] | None = None
     account_concurrency: Annotated[int, Field(ge=10)] = 1000  # the account's Lambda quota, if it was raised
     layers: list[Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:lambda:")]] = []

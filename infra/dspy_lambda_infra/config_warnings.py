@@ -12,6 +12,7 @@ from dspy_lambda_infra.deno import why_deno
 from dspy_lambda_infra.model_names import unknown_region
 from dspy_lambda_infra.models import function_models, unpriced
 from dspy_lambda_infra.project import KEY_NAME, Function, Project
+from dspy_lambda_infra.telemetry import telemetry_warnings
 from dspy_lambda_infra.template.alarms import daily_tokens
 
 # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
@@ -28,7 +29,8 @@ def config_warnings(project: Project) -> list[str]:
     for function in project.functions.values():
         warnings = [*_queue(function), *_variables(function), *_spend_alarm(project, function)]
         warnings += [*_endpoints(project, function), *_interpreter(project, function), *_guardrails(project, function)]
-        warnings += [*_keys(project, function), *_numpy(project, function)]
+        warnings += [*_keys(project, function), *_numpy(project, function), *telemetry_warnings(project, function)]
+        warnings += _log_level(project, function)
         found += [f"programs.{function.name}: {warning}" for warning in warnings]
     return found
 
@@ -83,6 +85,16 @@ def _variables(function: Function) -> list[str]:
         for name, value in function.settings.environment.items()
         if value and KEY_NAME.search(name)
     ]
+
+
+def _log_level(project: Project, function: Function) -> list[str]:
+    """https://docs.aws.amazon.com/powertools/python/latest/core/logger/#aws-lambda-advanced-logging-controls-alc"""
+    own, level = function.settings.environment.get("POWERTOOLS_LOG_LEVEL", "").upper(), project.log_level(function)
+    if own and level:
+        return [f"environment.POWERTOOLS_LOG_LEVEL: is not read, because Lambda sets the level {level}; remove it"]
+    if own in ("DEBUG", "TRACE"):
+        return [f"environment.POWERTOOLS_LOG_LEVEL: Lambda drops lines below INFO; write lambda.log_level: {own}"]
+    return []
 
 
 def _spend_alarm(project: Project, function: Function) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dspy_lambda.telemetry.units import UNITS
+from dspy_lambda.telemetry.units import MODEL_UNITS, UNITS
 from dspy_lambda_infra.project import Function, Project
 from dspy_lambda_infra.table import table
 from dspy_lambda_infra.template.alarms import alarm_resources, alarm_topic
@@ -72,7 +72,13 @@ def monthly_base(project: Project) -> float:
 
 def monthly_metrics(project: Project) -> float:
     """Return what the custom metrics cost per month at most, in USD; they start with the first calls."""
-    return len(UNITS) * len(project.functions) * _PER_METRIC
+    return sum(_metrics_of(project, function) for function in project.functions.values()) * _PER_METRIC
+
+
+def _metrics_of(project: Project, function: Function) -> int:
+    if not function.settings.telemetry.model_metrics:
+        return len(UNITS)
+    return len(UNITS) + len(MODEL_UNITS) * len(project.config.aliases_of(function.name))
 
 
 def cost_document(project: Project) -> dict[str, Any]:

@@ -114,15 +114,26 @@ class Project:
         """Return the aliases that a function's program may call, its own model's first."""
         return self.config.aliases_of(function.name, function.program.constructor_models if function.program else ())
 
+    def log_level(self, function: Function) -> str | None:
+        """Return the level from which Lambda keeps a function's lines; None for Lambda's default, INFO.
+
+        Lambda must let the debug lines of failed calls pass, if the function holds them.
+        """
+        level = self.config.lambda_.log_level
+        holds = function.settings.telemetry.buffer_debug_logs
+        return "DEBUG" if holds and level in (None, "INFO") else level
+
     def secrets(self, function: Function) -> dict[str, str]:
-        """Map each secret variable of a function (its models' keys, its own secrets) to the location of its value.
+        """Map each secret variable of a function to the location of its value.
+
+        These are its models' keys, its collector's headers unless `environment` has them, and its own secrets.
 
         A location is `ssm:NAME` or `secretsmanager:NAME[#KEY]` and contains ${Stage}; variables not listed in
         `lambda.secrets` use an SSM SecureString, which is free.
         """
         settings = self.config.lambda_
         keys = [self.config.models.registry[alias].env for alias in self.aliases(function)]
-        wanted = dict.fromkeys([*(key for key in keys if key), *function.settings.secrets])
+        wanted = dict.fromkeys([*(key for key in keys if key), *secret_headers(function), *function.settings.secrets])
         default = f"ssm:/{self.config.app_id}/{{stage}}/"
         places = {variable: settings.secrets.get(variable, default + variable) for variable in wanted}
         return {variable: place.replace("{stage}", "${Stage}") for variable, place in places.items()}
@@ -131,6 +142,12 @@ class Project:
     def failed(self) -> dict[str, str]:
         """Return the reasons why programs cannot be loaded, by name."""
         return {name: f.failed for name, f in self.functions.items() if f.failed}
+
+
+def secret_headers(function: Function) -> list[str]:
+    """Return the variable with the collector's headers, if its value is a secret: not one of `environment`'s."""
+    name = function.settings.telemetry.headers_env
+    return [name] if name and not function.settings.environment.get(name) else []
 
 
 def shared_variables(service: Any) -> dict[str, Any]:
@@ -241,7 +258,7 @@ def key_values(project: Project, *, by_name: bool = False) -> dict[str, str]:
     """
     settings = project.config.lambda_
     named = {*settings.secrets, *(model.env for model in project.config.models.registry.values())}
-    named = named.union(*(function.settings.secrets for function in project.functions.values()))
+    named = named.union(*([*f.settings.secrets, *secret_headers(f)] for f in project.functions.values()))
     return {
         name: value
         for name, value in os.environ.items()

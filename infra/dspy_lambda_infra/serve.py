@@ -13,6 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,14 @@ from dspy_lambda.settings import API_BASE, TEXTS, Settings
 from dspy_lambda_infra.config import load_config
 from dspy_lambda_infra.local.access import is_loopback, refuse_host, refuse_origin
 from dspy_lambda_infra.local.command import model_variables
-from dspy_lambda_infra.local.keys import require_keys
+from dspy_lambda_infra.local.keys import require_headers, require_keys
 from dspy_lambda_infra.local.readable import Terminal
 from dspy_lambda_infra.project import load_project, read_dotenv
 
 Scope = MutableMapping[str, Any]
 # How long calls may continue after Ctrl-C or SIGTERM; `docker stop` kills a container after 10 s.
 _GRACE_SECONDS = 5
+_FLUSH_SECONDS = 2.0
 _BACKLOG = 2048  # uvicorn's default
 
 
@@ -63,6 +65,8 @@ class ServeApp:
         sent = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), None)
         about = {"request_id": str(uuid.uuid4()), "correlation_id": sent, "deadline": time.monotonic() + seconds}
         with self._environment.invocation("serve", **about) as invocation:
+            if (tracer := self._environment.telemetry.tracer) is not None:
+                tracer.begin_request(invocation, Request(scope).headers)
             scope.update(invocation=invocation, dispatcher=self._environment.dispatcher, request_id=about["request_id"])
             await self._app(scope, receive, send)
 
@@ -81,7 +85,7 @@ def run_serve(root: Path, *, host: str, port: int, dev: bool, model_server: bool
         model_server: whether an embedded server answers for the models.
 
     Raises:
-        ConfigError: `dev` although other machines could call it, or a model's key is missing.
+        ConfigError: `dev` although other machines could call it, or a model's key or a collector's headers are missing.
     """
     root = root.resolve()
     config = load_config(root)
@@ -95,6 +99,7 @@ def run_serve(root: Path, *, host: str, port: int, dev: bool, model_server: bool
         for name, why in project.failed.items():
             print(f"program {name} cannot be loaded: {why}", file=sys.stderr)
         require_keys(project, project.functions, variables)
+        require_headers(project, project.functions, variables)
         os.chdir(project.root)  # as on Lambda
         return _serve(own | variables, host, port, dev)
 
@@ -123,7 +128,9 @@ def _serve(variables: dict[str, str], host: str, port: int, dev: bool) -> int:
         log_level="warning",
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    server = _Server(config, [*environment.programs] if output else [])
+    exporter = environment.telemetry.exporter
+    flush = (lambda: None) if exporter is None else partial(exporter.close, _FLUSH_SECONDS)
+    server = _Server(config, [*environment.programs] if output else [], flush)
     watcher = (environment.runner, threading.get_ident())
     threading.Thread(target=environment.watch.keep_watching, args=watcher, daemon=True).start()
     code = 130
@@ -150,15 +157,21 @@ def _leave_threads(code: int) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Prints the addresses once it listens.
+    """Prints the addresses once it listens, and exports the last spans before uvicorn raises the signal again.
 
     Args:
         shown: the programs to list.
+        flush: exports what waits.
     """
 
-    def __init__(self, config: uvicorn.Config, shown: Sequence[str]) -> None:
+    def __init__(self, config: uvicorn.Config, shown: Sequence[str], flush: Callable[[], None]) -> None:
         super().__init__(config)
         self._shown = shown
+        self._flush = flush
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        await super().shutdown(sockets)
+        self._flush()
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)

@@ -434,7 +434,7 @@ def test_unfinished_background_tasks_are_canceled_and_named_at_the_end_of_the_in
     serve = make_serve(make_project({"leaves": source}))
     assert serve({"inputs": {}})["outputs"] == {"result": "done"}
     (warning,) = [line for line in records().lines if line.get("message") == "canceled unfinished background tasks"]
-    assert (warning["level"], warning["tasks"]) == ("WARNING", ["linger"])
+    assert (warning["level"], warning["tasks"]) == ("WARN", ["linger"])
     assert module_of(serve, "Leaves").SEEN == ["cancelled"]
     assert asyncio.all_tasks(serve.environment.loop) == set()
 

@@ -223,3 +223,8 @@ def test_an_app_id_that_aws_does_not_allow_is_refused(refused, app_id):
 
 def test_a_program_name_that_aws_does_not_allow_is_refused(refused):
     assert "rename the class" in refused({}, module=ECHO.replace("class Echo", "class Übung"))
+
+
+def test_held_debug_lines_that_lambda_would_drop_are_refused(refused):
+    says = refused({"log_level": "WARN", "defaults": {"telemetry": {"buffer_debug_logs": True}}})
+    assert "Lambda drops all debug lines at lambda.log_level: WARN" in says

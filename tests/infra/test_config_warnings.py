@@ -178,3 +178,16 @@ def test_an_embedder_without_numpy_in_the_requirements_is_named(make_project):
     assert [line for line in config_warnings(load_project(project)) if "add dspy[numpy]" in line]
     (project / "requirements.txt").write_text("dspy[numpy]\n")
     assert [line for line in config_warnings(load_project(project)) if "add dspy[numpy]" in line] == []
+
+
+@pytest.mark.parametrize(
+    ("own", "level", "said"),
+    [
+        ("DEBUG", None, "Lambda drops lines below INFO; write lambda.log_level: DEBUG"),
+        ("WARNING", "ERROR", "is not read, because Lambda sets the level ERROR"),
+        ("WARNING", None, ""),
+    ],
+)
+def test_a_log_level_that_has_no_effect_causes_a_warning(warned, own, level, said):
+    warnings = warned({"log_level": level, "defaults": {"environment": {"POWERTOOLS_LOG_LEVEL": own}}})
+    assert said in warnings if said else not warnings

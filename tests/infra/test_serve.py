@@ -21,6 +21,7 @@ from moto import mock_aws
 from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra import serve as serve_module
 from dspy_lambda_infra.cli import main
+from tests.handler.telemetry.collector_server import CollectorServer
 from tests.support import AECHO, ECHO, Records, until
 
 
@@ -357,3 +358,17 @@ def test_the_embedded_model_server_needs_neither_an_account_nor_a_region_for_bed
     server = start(make_project({"echo": AECHO}, models={"default": "m", "registry": registry}), "--model-server")
     status, _, body = server.post("AEcho", question="q")
     assert (status, list(body)) == (200, ["answer"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_last_calls_spans_are_exported_when_serve_stops(make_project, start, number):
+    collector = CollectorServer()
+    try:
+        server = start(make_project({"aecho": AECHO}, telemetry={"traces": collector.url, "sample": 1}))
+        assert server.post("AEcho", question="q")[0] == 200
+        server.process.send_signal(number)
+        server.process.wait(timeout=60)
+    finally:
+        collector.close()
+    (request,) = collector.received
+    assert b"invoke_workflow AEcho" in request.body

@@ -35,7 +35,7 @@ def test_the_stack_size_counts_the_translated_template():
 def test_29_programs_with_queues_and_alarms_fit_and_one_more_does_not(make):
     check(make(29))
     with pytest.raises(
-        ConfigError, match=r"30 programs result in 503 resources .*of their names, 29 fit into a stack, 30"
+        ConfigError, match=r"30 programs result in 506 resources .*of their names, 29 fit into a stack, 30"
     ):
         check(make(30))
 
@@ -48,7 +48,7 @@ def test_a_templates_size_is_that_of_its_longer_form(make):
 
 
 def test_more_programs_fit_without_alarms_and_no_error_suggests_disabling_them(make):
-    with pytest.raises(ConfigError, match="59 fit into a stack; split the project"):
+    with pytest.raises(ConfigError, match="58 fit into a stack; split the project"):
         check(make(60, alarms=False))
 
 

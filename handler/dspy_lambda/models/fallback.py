@@ -170,6 +170,7 @@ class _Turns:
         if isinstance(self._call, Call) and self._call.lm_error is error:
             self._call.lm_error = self._lm_error  # recovered from, as by a retry
         self._prepare()
+        self.lm.fell_back = failed, reason
         return True
 
     def _report(self, error: Exception) -> None:

@@ -29,6 +29,8 @@ class ProgramLM(dspy.LM):  # type: ignore[misc]
     Attributes:
         price: the alias's own price, or None for that of DSPy's price map.
         region: where a model on Bedrock is called, if its alias says so.
+        alias: its name in the config.
+        fell_back: the alias that failed before this one in the same LM call, and the reason; None for the first one.
     """
 
     call: Call | None = None
@@ -36,6 +38,8 @@ class ProgramLM(dspy.LM):  # type: ignore[misc]
     has_own_pool = True  # unlike LMs that programs make, which share theirs
     price: TokenPrice | None = None
     region: str | None = None
+    alias: str | None = None
+    fell_back: tuple[str, str] | None = None
 
     def for_call(self, call: Call) -> Self:
         """Create a copy for a call; it shares this LM's connections."""
@@ -125,7 +129,7 @@ def _build(alias: str, settings: ModelSettings, path: Path, timeout_seconds: flo
         raise ConfigError(f"{path}: models.registry.{alias}: {error}") from None
     if settings.max_parallel_requests or settings.requests_per_minute or settings.tokens_per_minute:
         lm.limit = ModelLimit(settings)
-    lm.region = settings.region
+    lm.region, lm.alias = settings.region, alias
     if settings.price is not None:
         lm.price = token_price(settings.price, lm, settings.region or variables.variables.get("AWS_REGION"))
     return lm

@@ -91,17 +91,29 @@ def _parts(value: Any) -> Iterable[tuple[str | int, Any]]:
     return ()
 
 
-def holds_image(hint: Any, within: tuple[Any, ...] = ()) -> bool:
-    """Whether values of a hint may be or contain a `dspy.Image` or a `dspy.File`."""
+def holds_image(hint: Any, seen: set[Any] | None = None) -> bool:
+    """Whether values of a hint may be or contain a `dspy.Image` or a `dspy.File`.
+
+    Args:
+        seen: classes and aliases that were already looked into.
+    """
     from dspy import File, Image
 
+    seen = set() if seen is None else seen
+    inner: Iterable[Any] = get_args(hint)
     if hasattr(hint, "__value__"):  # `type X = ...`, of Python's own class or of typing_extensions'
-        return hint not in within and holds_image(hint.__value__, (*within, hint))
-    if isinstance(hint, type) and (issubclass(hint, BaseModel) or hasattr(hint, "__annotations__")):
-        if issubclass(hint, Image | File) or hint in within:
-            return issubclass(hint, Image | File)
-        return any(holds_image(field, (*within, hint)) for field in _field_hints(hint))
-    return any(holds_image(argument, within) for argument in get_args(hint))
+        inner = (hint.__value__,)
+    elif isinstance(hint, type) and (issubclass(hint, BaseModel) or hasattr(hint, "__annotations__")):
+        if issubclass(hint, Image | File):
+            return True
+        inner = _field_hints(hint)
+    else:
+        return any(holds_image(argument, seen) for argument in inner)
+    # The hints of pydantic's own classes, such as SecretStr, lead to its schemas, whose every path would take forever.
+    if hint in seen or hint.__module__.startswith("pydantic."):
+        return False
+    seen.add(hint)
+    return any(holds_image(argument, seen) for argument in inner)
 
 
 def _field_hints(kind: type) -> Iterable[Any]:

@@ -51,7 +51,9 @@ def answer_metrics(answer: Answer) -> Values:
         "InputTokens": [answer.input_tokens],
         "OutputTokens": [answer.output_tokens],
     }
-    if answer.cost_usd is not None:
+    if answer.cost_usd is None:
+        values["UnpricedCalls"] = [1]
+    else:
         values["CostUSD"] = [round(answer.cost_usd, 10)]
     return values
 
@@ -73,6 +75,12 @@ def _values(calls: list[Call]) -> Values:
         values["CostUSD"] = costs
     if fallbacks := sum(call.usage.fallbacks for call in calls):
         values["Fallbacks"] = [fallbacks]
+    if retries := sum(call.usage.retries for call in calls):
+        values["Retries"] = [retries]
+    if unpriced := sum(call.usage.unpriced for call in calls):
+        values["UnpricedCalls"] = [unpriced]
+    if ages := [call.record_age_ms for call in calls if call.record_age_ms is not None]:
+        values["RecordAge"] = list[float](ages)
     return values
 
 

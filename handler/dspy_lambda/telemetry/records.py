@@ -18,6 +18,12 @@ def record(call: Call) -> dict[str, Any]:
         fields["lm_calls_abandoned"] = usage.abandoned
     if usage.fallbacks:
         fields["fallbacks"] = usage.fallbacks
+    if usage.retries:
+        fields["retries"] = usage.retries
+    if usage.unpriced:
+        fields["unpriced_calls"] = usage.unpriced
+    if call.record_age_ms is not None:
+        fields["record_age_ms"] = call.record_age_ms
     return fields
 
 

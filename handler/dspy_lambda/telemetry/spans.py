@@ -10,7 +10,10 @@ from __future__ import annotations
 import os
 import time
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dspy_lambda.usage import Answer
 
 SEMANTIC_CONVENTIONS = "https://opentelemetry.io/schemas/1.41.0"
 # Of one invocation: a batch of 10,000 records would otherwise keep some 40 MB until it ends.
@@ -31,10 +34,18 @@ class Span:
         error: the failure's class name, or a shorter word for it; None if it did not fail.
         links: trace id and span id of spans that caused this one, such as an SQS message's sender.
         payload: inputs, outputs or messages that rules may still change or remove, by attribute; None for nothing.
+        program: the program whose call it belongs to; None above its calls.
+        call_id: the id of that call's span.
+        attempts: start, end and error of each attempt of an LM call.
+        answers: input tokens, output tokens, cost in USD (None if unknown) and whether the cache answered, for each
+            answer of an LM call or embedding; several threads may add to it.
     """
 
     __slots__ = (
+        "answers",
+        "attempts",
         "attributes",
+        "call_id",
         "end_ns",
         "error",
         "kind",
@@ -42,6 +53,7 @@ class Span:
         "name",
         "parent_id",
         "payload",
+        "program",
         "span_id",
         "start_ns",
         "trace",
@@ -59,12 +71,23 @@ class Span:
         self.error: str | None = None
         self.links: tuple[tuple[str, str], ...] = ()
         self.payload: dict[str, Any] | None = None
+        self.program: str | None = None
+        self.call_id: str | None = None
+        self.attempts: list[tuple[int, int, str | None]] = []
+        self.answers: list[tuple[int, int, float | None, bool]] = []
         self.end_ns = 0
         self.start_ns = start_ns or time.time_ns()
 
     def child(self, name: str, kind: int, attributes: dict[str, Any], start_ns: int = 0) -> Span:
         """Start a span within this one."""
-        return self.trace.start(name, kind, self.span_id, attributes, start_ns)
+        span = self.trace.start(name, kind, self.span_id, attributes, start_ns)
+        span.program, span.call_id = self.program, self.call_id
+        return span
+
+    def note(self, answer: Answer) -> None:
+        """Count an answer of the LM call or embedding that this span times."""
+        if self.kind == CLIENT:
+            self.answers.append((answer.input_tokens, answer.output_tokens, answer.cost_usd, answer.cache_hit))
 
     def end(self, error: str | None = None, end_ns: int = 0) -> None:
         """End the span; a later call changes nothing. An abandoned one was ended with its invocation."""
@@ -81,12 +104,33 @@ class Trace:
         trace_id: 32 hexadecimal digits.
         parent_id: the caller's span, 16 hexadecimal digits; None if this invocation starts the trace.
         sampled: the caller's decision to keep the trace or not; None if it made none.
+        hands_on_sampled: what services called from here are told to decide.
         spans: in order of their start.
         left_out: the number of spans above the maximum.
         closed: whether the invocation has ended: spans that end later are not changed.
+        collects: whether spans keep their payloads until rules decide what of them is written.
+        root: the invocation's span.
+        offset_ns: the wall clock minus the monotonic one.
+        records: the span of a call's SQS record, by the call's span id.
+        senders: the trace and span that sent each SQS record, by message id.
     """
 
-    __slots__ = ("closed", "left_out", "parent_id", "sampled", "spans", "trace_id", "tracestate")
+    __slots__ = (
+        "closed",
+        "collects",
+        "hands_on_sampled",
+        "left_out",
+        "offset_ns",
+        "parent_id",
+        "records",
+        "root",
+        "sampled",
+        "senders",
+        "spans",
+        "trace_id",
+        "tracestate",
+    )
+    root: Span
 
     def __init__(
         self,
@@ -99,9 +143,14 @@ class Trace:
         self.parent_id = parent_id
         self.sampled = sampled
         self.tracestate = tracestate
+        self.hands_on_sampled = sampled is not False
         self.spans: list[Span] = []
         self.left_out = 0
         self.closed = False
+        self.collects = False
+        self.offset_ns = 0
+        self.records: dict[str, Span] = {}
+        self.senders: dict[str, tuple[str, str]] = {}
 
     def start(self, name: str, kind: int, parent_id: str | None, attributes: dict[str, Any], start_ns: int = 0) -> Span:
         """Start a span."""
@@ -124,3 +173,9 @@ def new_trace_id() -> str:
 # The span that this task or thread works for. A new task and a thread with the call's context begin with their
 # creator's, so steps side by side have the same parent.
 SPAN: ContextVar[Span | None] = ContextVar("dspy_lambda_span", default=None)
+
+
+def span_ids() -> dict[str, str]:
+    """Return the log fields of the span that this thread or task works for; empty if there is none."""
+    span = SPAN.get()
+    return {} if span is None else {"trace_id": span.trace.trace_id, "span_id": span.span_id}

@@ -6,25 +6,36 @@ import json
 import logging
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics
 
 from dspy_lambda.call import CALL, UNKNOWN, Call
 from dspy_lambda.invocation import Invocation
-from dspy_lambda.settings import Settings
+from dspy_lambda.settings import TEXTS, Settings
 from dspy_lambda.telemetry.describe import describe
 from dspy_lambda.telemetry.exceptions import Exceptions
-from dspy_lambda.telemetry.lines import NULL, to_json
+from dspy_lambda.telemetry.lines import NULL, MetricLevel, line_to_json, readable, to_json
 from dspy_lambda.telemetry.metrics import Values, answer_metrics, metrics
 from dspy_lambda.telemetry.printed import Printed, redirect
 from dspy_lambda.telemetry.records import about, record
-from dspy_lambda.telemetry.units import UNITS
+from dspy_lambda.telemetry.units import MODEL_UNITS, UNITS
 from dspy_lambda.usage import Answer
+
+if TYPE_CHECKING:
+    from dspy_lambda.config.schema import Lambda
+    from dspy_lambda.programs.program import Program
+    from dspy_lambda.telemetry.debug_lines import DebugLines
+    from dspy_lambda.telemetry.exporter import Exporter
+    from dspy_lambda.telemetry.model_metrics import ModelNames
+    from dspy_lambda.telemetry.payloads import Payloads
+    from dspy_lambda.telemetry.spans import Trace
+    from dspy_lambda.telemetry.tracer import Tracer
 
 
 class Stream(Protocol):
@@ -65,12 +76,13 @@ class _LineHandler(logging.Handler):
     every other thread from logging, including the one that answers at the deadline.
 
     Args:
+        write: writes or holds a line, given its level.
         ids: returns the fields that say which call a line belongs to.
     """
 
-    def __init__(self, output: Stream, ids: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, write: Callable[[int, str], None], ids: Callable[[], dict[str, Any]]) -> None:
         super().__init__()
-        self._output = output
+        self._write = write
         self._ids = ids
 
     def handle(self, record: logging.LogRecord) -> bool:
@@ -79,8 +91,7 @@ class _LineHandler(logging.Handler):
         try:
             for name, value in {"logger": record.name, **self._ids()}.items():
                 record.__dict__.setdefault(name, value)
-            self._output.write(self._format(record) + "\n")
-            self._output.flush()
+            self._write(record.levelno, self._format(record) + "\n")
         except Exception:
             return False
         return True
@@ -100,26 +111,46 @@ class Telemetry:
         current: the current invocation, if there is only one at a time; lines of threads without a context belong to
             it.
         exceptions: describes exceptions.
+        payloads: what is written of each program's calls; programs without any of it are absent.
+        tracer: collects spans; None without tracing.
+        exporter: sends the spans of kept traces; None without tracing.
+        writes_model_metrics: whether to write metrics of each model.
+        span_ids: returns the ids of the trace and span that this thread or task works for; `spans.span_ids` with
+            tracing on.
     """
 
     def __init__(self, service: str, settings: Settings, output: Stream) -> None:
         self.service = settings.service_name or service
         self.namespace = settings.metrics_namespace
         self.current: Invocation | None = None
-        self.exceptions = Exceptions(settings.exception_texts)
-        self._handler = _LineHandler(output, self.ids)
-        # `location` would walk the stack for each line, only to name this file. Lambda reads only RFC 3339 timestamps;
-        # with other formats it counts each line as INFO.
-        # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-logformat.html
-        self.logger = Logger(
-            service=self.service,
-            location=None,
-            logger_handler=self._handler,
-            json_serializer=to_json,
-            use_rfc3339=True,
-            utc=True,
-        )
+        self.tracer: Tracer | None = None
+        self.exporter: Exporter | None = None
+        self.writes_model_metrics = False
+        # Without the variable, the programs' `telemetry.payloads` decides.
+        self.exceptions = Exceptions(settings.exception_texts if settings.variables.get(TEXTS) else None)
+        self.payloads: dict[str, Payloads] = {}
+        self.span_ids: Callable[[], dict[str, str]] = dict
+        self._handler = _LineHandler(self._write_or_hold, self.ids)
+        # `location` would walk the stack for each line, only to name this file. The level is AWS_LAMBDA_LOG_LEVEL,
+        # which Lambda sets from ApplicationLogLevel, else POWERTOOLS_LOG_LEVEL, else INFO.
+        # https://docs.aws.amazon.com/powertools/python/latest/core/logger/#aws-lambda-advanced-logging-controls-alc
+        with warnings.catch_warnings():
+            # Powertools warns, as text on standard error, if POWERTOOLS_LOG_LEVEL is lower; `deploy` warns of it, too.
+            warnings.simplefilter("ignore", UserWarning)
+            self.logger = Logger(
+                service=self.service,
+                location=None,
+                logger_handler=self._handler,
+                json_serializer=line_to_json,
+                use_rfc3339=True,
+                utc=True,
+            )
+        self._minimum: int = self.logger.log_level
+        self._debug_lines: DebugLines | None = None
+        self._holds: Callable[[str], bool] = bool
         self._output = output
+        self._model_names: ModelNames | None = None
+        self._metric_level = MetricLevel(settings.variables)
         self._printed: list[Printed] = []
         self._held: tuple[int, list[str]] | None = None
         # Python 3.12+: names such as Task-7 are of no use in a line.
@@ -129,7 +160,7 @@ class Telemetry:
 
     def _adopt_library_loggers(self) -> None:
         """Write warnings of DSPy and the web stack as JSON lines, too; DSPy's own handler writes plain text."""
-        handler = _LineHandler(self._output, self.ids)
+        handler = _LineHandler(self._write_or_hold, self.ids)
         handler.setFormatter(self._handler.formatter)
         if not self.log_private:
             handler.addFilter(RedactMessages())
@@ -139,6 +170,21 @@ class Telemetry:
             library.propagate = False
             library.setLevel(logging.WARNING)
 
+    def prepare_payloads(self, config: Lambda, programs: Mapping[str, Program], variables: Mapping[str, str]) -> None:
+        """Create the rules for what is written of each program's calls, and of calls without a program.
+
+        Raises:
+            ConfigError: A function of `telemetry.mask_with` cannot be imported.
+        """
+        for name in (*programs, UNKNOWN):
+            settings = config.function(name).telemetry
+            if settings.payloads != "none":
+                from dspy_lambda.telemetry.payloads import prepare
+
+                self.payloads[name] = prepare(settings, programs.get(name), self.exceptions, variables, self.log_here)
+        if self.tracer is not None and self.exporter is not None:
+            self.tracer.collects = bool(self.payloads)
+
     @contextmanager
     def capture_process_output(self) -> Iterator[None]:
         """Write whatever the process logs or prints as JSON lines, each with its program and request id.
@@ -146,14 +192,18 @@ class Telemetry:
         Standard output is logged as INFO and standard error as WARNING. If the block fails, the streams are restored
         so that the failure can be reported.
         """
-        handler = _LineHandler(self._output, self.ids)
+        handler = _LineHandler(self._write_or_hold, self.ids)
         handler.setFormatter(self._handler.formatter)
         root, streams = logging.getLogger(), (sys.stdout, sys.stderr)
         root.handlers = [handler]
-        root.setLevel(self.logger.log_level)
-        logging.getLogger(self.service).propagate = False  # otherwise its lines are written twice
+        root.setLevel(self._least)
+        own = logging.getLogger(self.service)
+        own.propagate = False  # otherwise its lines are written twice
+        own.setLevel(self._least)
         for descriptor, name, level in ((1, "stdout", "INFO"), (2, "stderr", "WARNING")):
-            self._printed.append(Printed(descriptor, partial(self.log_here, level, fields={}), self._write_object))
+            self._printed.append(
+                Printed(descriptor, partial(self.log_here, level, fields={"stream": name}), self._write_object)
+            )
             redirect(name, self._printed[-1])
         try:
             yield
@@ -161,18 +211,41 @@ class Telemetry:
             sys.stdout, sys.stderr = streams
             raise
 
+    def hold_debug_lines(self, holds: Callable[[str], bool]) -> None:
+        """Write debug lines only of calls that fail.
+
+        Args:
+            holds: whether to do so, by the call's program. Debug lines that belong to no call are then not written.
+        """
+        from dspy_lambda.telemetry.debug_lines import DebugLines  # few functions need it
+
+        self._holds = holds
+        self._debug_lines = DebugLines(self._write, self.log)
+
+    @property
+    def _least(self) -> int:
+        """The lowest level of the lines that are made, written or held."""
+        return self._minimum if self._debug_lines is None else min(self._minimum, logging.DEBUG)
+
     def finish_printed(self, call: Call | None = None) -> None:
         """Write what was printed without a final newline, by one call or (None) by everything."""
         for printed in self._printed:
             printed.finish(call)
 
     def ids(self) -> dict[str, Any]:
-        """Return the program and request that this thread or task works for; empty if unknown."""
-        call = CALL.get()
+        """Return the program, request and span that this thread or task works for; empty if unknown."""
+        call = self._call()
         if call is not None:
-            return {"program": call.program, **call.ids()}
+            return {"program": call.program, **call.ids(), **self.span_ids()}
         current = self.current
-        return {} if current is None else current.ids()
+        return {} if current is None else current.ids() | self.span_ids()
+
+    def _call(self) -> Call | None:
+        """Return the call that this thread or task works for: the context's, or the current invocation's only one."""
+        call, current = CALL.get(), self.current
+        if call is None and current is not None and len(calls := list(current.calls.values())) == 1:
+            return calls[0]
+        return call
 
     def log_here(self, level: str, message: str, fields: Mapping[str, Any]) -> None:
         """Write one line with the program and the request that this thread or task works for."""
@@ -184,10 +257,22 @@ class Telemetry:
             self.current = invocation
 
     def closed(self, invocation: Invocation) -> None:
-        """Write an invocation's metrics."""
+        """Write an invocation's metrics, and export its trace."""
         self.current = None
+        if self._debug_lines is not None:
+            self._debug_lines.close(invocation)
+        trace = None if self.tracer is None else self.tracer.finish(invocation)
         for program, values in metrics(invocation):
             self.emit(program, values)
+        if trace is not None and self.writes_model_metrics:
+            self.emit_models(trace)
+
+    def before_answer(self, context: Any) -> None:
+        """Export what waits where nothing can do so after the answer: not on Lambda, where an extension does."""
+        if self.exporter is not None:
+            from dspy_lambda.telemetry.export import before_answer  # loaded with the exporter
+
+            before_answer(self.exporter, context.get_remaining_time_in_millis() / 1000)
 
     def log(self, level: str, message: str, fields: Mapping[str, Any]) -> None:
         """Write one line through Powertools' formatter.
@@ -195,18 +280,33 @@ class Telemetry:
         Bypasses the logging module, whose locks a program can hold and which walks the stack.
         """
         number = logging.getLevelName(level)
-        if number < self.logger.log_level:
+        if number < self._least:
             return
         known = {key: NULL if value is None else value for key, value in fields.items()}
         # Passed as an argument: Powertools parses a message that is JSON, and fails if it is nested too deeply.
         record = logging.LogRecord(self.service, number, "", 0, "%s", (message,), None)
         record.__dict__.update(known)
-        self._write(self._handler.format(record) + "\n")
+        self._write_or_hold(number, self._handler.format(record) + "\n")
+
+    def started(self, call: Call) -> None:
+        """Start a call's span."""
+        if self.tracer is not None:
+            self.tracer.start_call(call)
 
     def settled(self, call: Call, cause: BaseException | None) -> None:
-        """Write the log record of one call."""
-        why = self.exceptions.reason(call.error) if cause is None else self.exceptions.fields(cause)
-        self.log("ERROR" if call.failed else "INFO", "program call", record(call) | why)
+        """Write the log record of one call, and end its span."""
+        if self.tracer is not None:
+            self.tracer.settle(call)
+        level = "ERROR" if call.failed else "INFO"
+        if logging.getLevelName(level) >= self._minimum:
+            payloads = self.payloads.get(call.program)
+            shown = None if payloads is None else payloads.shown(call)
+            text = None if shown is None else shown.exception
+            why = self.exceptions.reason(call.error, text) if cause is None else self.exceptions.fields(cause, text)
+            fields = record(call) | self.span_ids() | why
+            self.log(level, "program call", fields | ({} if shown is None else shown.fields()))
+        if self._debug_lines is not None:
+            self._debug_lines.settle(call)
 
     def ended(self, call: Call) -> None:
         """Write what a call printed without a final newline."""
@@ -229,15 +329,39 @@ class Telemetry:
         if not answer.abandoned:
             self.emit(fields["program"], answer_metrics(answer))
 
-    def emit(self, program: str, values: Values) -> None:
+    def emit(self, program: str, values: Values, model: str | None = None) -> None:
         """Write one EMF blob. `Metrics` shares its state among all instances and would mix concurrent calls."""
         metrics = EphemeralMetrics(namespace=self.namespace, service=self.service)
         metrics.add_dimension("program", program)
-        named = {name: {"Unit": UNITS[name], "Value": numbers} for name, numbers in values.items()}
-        self._write(json.dumps(metrics.serialize_metric_set(metrics=named)) + "\n")
+        if model is not None:
+            metrics.add_dimension("model", model)
+        units = UNITS if model is None else MODEL_UNITS
+        named = {name: {"Unit": units[name], "Value": numbers} for name, numbers in values.items()}
+        blob = {**metrics.serialize_metric_set(metrics=named), **self._metric_level.fields()}
+        self._write(json.dumps(blob) + "\n")
+
+    def emit_models(self, trace: Trace) -> None:
+        """Write the metrics of each model that an invocation called."""
+        from dspy_lambda.telemetry.model_metrics import ModelNames, model_metrics  # few functions need it
+
+        self._model_names = names = self._model_names or ModelNames()
+        for program, model, values in model_metrics(trace, names):
+            self.emit(program, values, model)
 
     def _write_object(self, line: dict[str, Any]) -> None:
-        self._write(to_json(self.ids() | line) + "\n")
+        own = self._metric_level.fields() if "_aws" in line else {}
+        line = self.ids() | readable(line) | own
+        level = logging.DEBUG if line.get("level") in ("DEBUG", "TRACE") else logging.INFO
+        self._write_or_hold(level, to_json(line) + "\n")
+
+    def _write_or_hold(self, level: int, line: str) -> None:
+        """Write a line, or hold it if it is a debug line of a call that may fail."""
+        if level >= logging.INFO or self._debug_lines is None:
+            self._write(line)
+        elif (call := self._call()) is not None and self._holds(call.program):
+            self._debug_lines.add(call, line)
+        elif call is not None and level >= self._minimum:
+            self._write(line)
 
     @contextmanager
     def held_together(self) -> Iterator[None]:

@@ -12,9 +12,26 @@ UNITS = {
     "CostUSD": "None",
     "LMCalls": "Count",
     "Fallbacks": "Count",
+    "Retries": "Count",
     "ColdStart": "Count",
     "RecordsFailed": "Count",
     "LoopBlocked": "Count",
     "Stuck": "Count",
     "LateAnswers": "Count",
+    "UnpricedCalls": "Count",
+    "RecordAge": "Milliseconds",
+    "DroppedSpans": "Count",
+}
+# With the dimension `model` besides `service` and `program`; only with `telemetry.model_metrics`.
+MODEL_UNITS = {
+    "ModelCalls": "Count",
+    "ModelErrors": "Count",
+    "ModelLatency": "Milliseconds",
+    "TimeToFirstToken": "Milliseconds",
+    "ModelInputTokens": "Count",
+    "ModelOutputTokens": "Count",
+    "ModelCostUSD": "None",
+    "ModelRetries": "Count",
+    "ModelFallbacks": "Count",
+    "ModelCacheHits": "Count",
 }

@@ -14,12 +14,13 @@ def doctor(
     cold_start: Annotated[
         bool, typer.Option("--cold-start", help="Start the built artifacts and measure the time.")
     ] = False,
+    traces: Annotated[bool, typer.Option("--traces", help="Send an empty export to the traces' collectors.")] = False,
     project: Project = Path("."),
     function: Function = None,
     rounds: Annotated[int, typer.Option(min=1, max=100, help="How often to start each function.")] = 7,
     as_json: Json = False,
 ) -> int:
-    """List the models that programs call, also those of LMs in code; or show where the time of a cold start goes."""
+    """List the models that programs call, also those of LMs in code, and where their traces go; or time cold starts."""
     from dspy_lambda_infra.doctor.command import run_doctor
 
-    return run_doctor(project, function, rounds, cold_start=cold_start, as_json=as_json)
+    return run_doctor(project, function, rounds, cold_start=cold_start, traces=traces, as_json=as_json)

@@ -29,6 +29,7 @@ from dspy_lambda_infra.deploy.parameters import (
     reserved_by,
     reserves_concurrency,
 )
+from dspy_lambda_infra.deploy.trace_destination import fetch_trace_destination, uses_cloudwatch
 from dspy_lambda_infra.deploy.translate import translate
 from dspy_lambda_infra.progress import step, steps
 from dspy_lambda_infra.project import Project, announce_imports, load_project
@@ -71,7 +72,9 @@ def run_deploy(
     with steps(1):
         step("reading the AWS account ...")
         account, why = _account(options, project, stack, region)
-        access = fetch_access(project, account.region if account else region, why)
+        where = account.region if account else region
+        access = fetch_access(project, where, why)
+        traces = fetch_trace_destination(where, why) if uses_cloudwatch(project) else None
     available = account.unreserved + reserved_by(account) if account else None
     check(project, available if reserves_concurrency(options, account) else 0)
     parameters = choose_parameters(options, project, account)
@@ -82,12 +85,14 @@ def run_deploy(
     differences = _differences(account, translated, parameters)
     missing = account.missing_keys if account else []
     lines = [page(project, stack, account, why, parameters), *_models(access)]
+    lines += ["", f"traces      {traces}"] if traces else []
     lines += [f"warning: {warning}" for warning in warnings]
     lines += _comparison(differences, is_read=account is not None)
     lines += [f"\n{store_command(place)}" for place in missing]
     document = page_document(project, stack, account, why, parameters)
     models = [model.document() for model in access]
-    found = {**document, "models": models, "warnings": warnings, "changes": differences, "missing_keys": missing}
+    found = {**document, "models": models, "traces": traces, "warnings": warnings, "changes": differences}
+    found["missing_keys"] = missing
     report("\n".join(lines), found, as_json=as_json)
     if dry_run:
         return 1 if missing else 0
@@ -95,8 +100,8 @@ def run_deploy(
         reason = why if account is None else "functions without their keys would fail at init"
         print(f"dspy-lambda: not deployed: {reason}", file=sys.stderr)
         return 1
-    where = ["--stack-name", stack, "--region", account.region]
-    return _deploy(project, template, text, where, parameters, hidden_parameters(translated), yes, as_json)
+    target = ["--stack-name", stack, "--region", account.region]
+    return _deploy(project, template, text, target, parameters, hidden_parameters(translated), yes, as_json)
 
 
 def _account(options: Options, project: Project, stack: str, region: str | None) -> tuple[Account | None, str]:

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import uuid
 from collections import Counter
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -125,10 +126,14 @@ def median_seconds(runtime: Runtime, starts: dict[str, Start], rounds: int) -> d
 
 
 class _RuntimeApi:
-    """The part of Lambda's Runtime API that shows when a process is ready, or that its init failed."""
+    """The part of Lambda's Runtime API that shows when a process is ready, or that its init failed.
+
+    It registers extensions, whose requests for an event never end.
+    """
 
     def __init__(self) -> None:
         self.ready = threading.Event()
+        self._left = threading.Event()
         self.at = 0.0
         self.failed = ""
 
@@ -137,11 +142,22 @@ class _RuntimeApi:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                if self.path.endswith("/extension/event/next"):
+                    api._left.wait()
+                    return
                 api.at = time.perf_counter()
                 api.ready.set()
 
             def do_POST(self) -> None:
-                api.failed = self.rfile.read(int(self.headers["Content-Length"])).decode(errors="replace")
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if self.path.endswith("/extension/register"):
+                    self.send_response(200)
+                    self.send_header("Lambda-Extension-Identifier", str(uuid.uuid4()))
+                    self.send_header("Content-Length", "2")
+                    self.end_headers()
+                    self.wfile.write(b"{}")
+                    return
+                api.failed = body.decode(errors="replace")
                 api.ready.set()
 
             def log_message(self, *_: Any) -> None:
@@ -154,5 +170,6 @@ class _RuntimeApi:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._left.set()
         self._server.shutdown()
         self._server.server_close()

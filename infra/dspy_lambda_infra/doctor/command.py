@@ -13,8 +13,11 @@ from dspy_lambda_infra.artifact.build import build
 from dspy_lambda_infra.artifact.command import find_function, target_of
 from dspy_lambda_infra.artifact.distributions import CACHE_FOLDER
 from dspy_lambda_infra.artifact.target import Target
+from dspy_lambda_infra.deploy.trace_destination import fetch_trace_destination, uses_cloudwatch
 from dspy_lambda_infra.doctor.cold_start import Runtime, Start, median_seconds
+from dspy_lambda_infra.doctor.collectors import trials_text, try_collectors
 from dspy_lambda_infra.doctor.models import model_uses, models_text
+from dspy_lambda_infra.doctor.traces import trace_use, traces_text
 from dspy_lambda_infra.progress import step, steps
 from dspy_lambda_infra.project import (
     CATALOGUE,
@@ -31,14 +34,21 @@ _LARGEST = 10
 
 
 def run_doctor(
-    root: Path, function: str | None, rounds: int, *, cold_start: bool = False, as_json: bool = False
+    root: Path,
+    function: str | None,
+    rounds: int,
+    *,
+    cold_start: bool = False,
+    traces: bool = False,
+    as_json: bool = False,
 ) -> int:
-    """Print the functions' models, or how long the functions take to start.
+    """Print the functions' models and where their traces go, or how long the functions take to start.
 
     Args:
         function: a program's name, or its function's logical id; None for all.
         rounds: how often to start each function; the figures are medians.
         cold_start: whether to build the functions into a temporary folder and to start them.
+        traces: whether to try the collectors with an empty export; the result is 1 if one does not accept it.
 
     Raises:
         ConfigError: A program cannot be loaded; the models of the others are printed first.
@@ -48,10 +58,22 @@ def run_doctor(
     names = [find_function(project, function)] if function else project.function_names
     if cold_start:
         return _measure(project, names, rounds, as_json=as_json)
-    uses = [use for name in names if name != CATALOGUE for use in model_uses(project, project.functions[name])]
-    report(models_text(uses), {"models": [asdict(use) for use in uses], "failed": project.failed}, as_json=as_json)
+    functions = [project.functions[name] for name in names if name != CATALOGUE]
+    uses = [use for function in functions for use in model_uses(project, function)]
+    traced = [trace_use(function) for function in functions]
+    trials = try_collectors(project, traced) if traces else []
+    switch = fetch_trace_destination(None) if traces and uses_cloudwatch(project) else None
+    document = {
+        "models": [asdict(use) for use in uses],
+        "traces": [asdict(use) for use in traced],
+        "trials": [trial.document() for trial in trials],
+        "trace_destination": switch,
+        "failed": project.failed,
+    }
+    parts = [models_text(uses), traces_text(traced), trials_text(trials), switch or ""]
+    report("\n\n".join(filter(None, parts)), document, as_json=as_json)
     project.require_loaded()
-    return 0
+    return 0 if all(trial.accepted for trial in trials) else 1
 
 
 def _measure(project: Project, names: list[str], rounds: int, *, as_json: bool) -> int:

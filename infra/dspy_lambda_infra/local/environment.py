@@ -173,7 +173,7 @@ class ExecutionEnvironment:
 
         Without control groups, those that a program started in a session of their own continue.
         """
-        if self._process is None or self._process.returncode is not None:
+        if self._process is None or self._process.returncode is not None or (frozen and self._stopped):
             return
         if self._group is None or not self._group.freeze(frozen):
             with contextlib.suppress(ProcessLookupError):
@@ -187,6 +187,7 @@ class ExecutionEnvironment:
             # The group may outlive its leader: for example a program's child process, which also keeps the output open.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
+            self._freeze(False)  # what is not in the process group, if nothing better than the group could be killed
             await self._process.wait()
         if self._reader is not None:
             await asyncio.wait({self._reader}, timeout=_LAST_OUTPUT_SECONDS)

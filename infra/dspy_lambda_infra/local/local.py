@@ -165,6 +165,8 @@ class LocalLambda:
         logical = logical_id(name)
         own = known.environment if known else {SOURCES: "http"}
         variables = self._lambda_variables(logical, settings.memory_mb) | own
+        if level := self._project.log_level(known) if known else self._project.config.lambda_.log_level:
+            variables["AWS_LAMBDA_LOG_LEVEL"] = level
         return Function(
             Settings(
                 name=logical,

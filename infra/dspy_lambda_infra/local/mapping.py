@@ -145,7 +145,7 @@ class EventSourceMapping:
         return group if self._settings.fifo else None
 
     def _log(self, text: str, **about: str) -> None:
-        line = {"level": "WARNING", "message": text, "queue": self._queue.name, **about}
+        line = {"level": "WARN", "message": text, "queue": self._queue.name, **about}
         self._function.settings.log(self._function.settings.name, json.dumps(line))
 
     def _record(self, message: Any) -> dict[str, Any]:

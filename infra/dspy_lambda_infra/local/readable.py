@@ -20,6 +20,7 @@ _INSTALLED = re.compile(r"\S*/site-packages/")
 _LEFT_OUT = {
     *("level", "message", "timestamp", "service", "location", "logger", "program"),
     *("xray_trace_id", "function_request_id", "correlation_id", "message_id", "exception_name", "exception", "stack"),
+    *("stream", "trace_id", "span_id"),
 }
 
 

@@ -76,7 +76,7 @@ class ModelApp:
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
         counts = self.counts
-        counts.begin()
+        counts.begin(request.headers.get("traceparent"))
         self._connected(request)
         try:
             return await self._complete(request, counts)

@@ -27,10 +27,13 @@ class Counts:
         self.per_model: dict[str, int] = {}
         self.models: dict[str, dict[str, int]] = {}
         self.started: deque[float] = deque(maxlen=_STARTS_KEPT)
+        self.traceparents: deque[str] = deque(maxlen=_STARTS_KEPT)
         self.answered = self.prompt_tokens = self.completion_tokens = 0
 
-    def begin(self) -> None:
+    def begin(self, traceparent: str | None) -> None:
         self.requests += 1
+        if traceparent is not None:
+            self.traceparents.append(traceparent)
         self.started.append(time.monotonic())
         self.in_flight += 1
         self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
@@ -52,7 +55,11 @@ class Counts:
             sums[name] += number
 
     def fields(self) -> dict[str, Any]:
-        return {**vars(self), "connections": len(self.connections), "started": list(self.started)}
+        return {
+            **vars(self),
+            "connections": len(self.connections),
+            **{name: list(getattr(self, name)) for name in ("started", "traceparents")},
+        }
 
 
 def cached_tokens(usage: dict[str, Any]) -> tuple[int, int]:

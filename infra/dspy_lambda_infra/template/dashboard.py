@@ -1,4 +1,10 @@
-"""One CloudWatch dashboard for the project, and saved Logs Insights queries over its log groups."""
+"""One CloudWatch dashboard for the project.
+
+The figures that people look at first have a series for each program, so that a program without calls is seen as well.
+All others are found by a search, whose series appear with their first value: most have none as long as all is well, and
+only CloudWatch knows which models were called.
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/search-expression-syntax.html
+"""
 
 from __future__ import annotations
 
@@ -8,15 +14,41 @@ from typing import Any
 
 from dspy_lambda.settings import METRICS_NAMESPACE
 from dspy_lambda_infra.project import Function, Project, logical_name
-from dspy_lambda_infra.template.syntax import ref, sub
+from dspy_lambda_infra.template.syntax import sub
 
 DASHBOARD = "${AWS::StackName}-${AWS::Region}"  # dashboards belong to an account, not to a Region
 _WIDTH, _HEIGHT = 8, 6
+_PERIOD_SECONDS = 300
 Series = Callable[[Function], list[Any]]
+# By title: metrics with their statistic.
+_Metrics = dict[str, list[tuple[str, str]]]
+_SEARCHED: _Metrics = {
+    "Model calls": [("LMCalls", "Sum")],
+    "Cold starts": [("ColdStart", "Sum")],
+    "Retries, and fallbacks to other models": [("Retries", "Sum"), ("Fallbacks", "Sum")],
+    "Late answers": [("LateAnswers", "Sum")],
+    "Answers of unknown cost": [("UnpricedCalls", "Sum")],
+    "Blocked event loops, and stuck calls": [("LoopBlocked", "Sum"), ("Stuck", "Sum")],
+}
+_OF_QUEUES: _Metrics = {
+    "Records reported as failed": [("RecordsFailed", "Sum")],
+    "Age of records when their calls start (ms)": [("RecordAge", "p95")],
+}
+_OF_TRACES: _Metrics = {"Spans that were not exported": [("DroppedSpans", "Sum")]}
+_OF_MODELS: _Metrics = {
+    "Models: latency (ms)": [("ModelLatency", "p50"), ("ModelLatency", "p95")],
+    "Models: time to first token (ms)": [("TimeToFirstToken", "p95")],
+    "Models: calls and errors": [("ModelCalls", "Sum"), ("ModelErrors", "Sum")],
+    "Models: tokens": [("ModelInputTokens", "Sum"), ("ModelOutputTokens", "Sum")],
+    "Models: cost (USD)": [("ModelCostUSD", "Sum")],
+    "Models: retries, fallbacks, cache hits": [
+        (f"Model{name}", "Sum") for name in ("Retries", "Fallbacks", "CacheHits")
+    ],
+}
 
 
 def dashboard(project: Project) -> dict[str, Any]:
-    """Return the dashboard: calls, errors, durations, tokens, cost, throttles, concurrency, queues per program."""
+    """Return the dashboard: the handler's metrics, and those of Lambda and SQS that explain them, by program."""
     functions = list(project.functions.values())
     queued = [function for function in functions if function.settings.sqs]
     reserved = [(f.name, f.settings.reserved_concurrency) for f in functions if f.settings.reserved_concurrency]
@@ -40,6 +72,12 @@ def dashboard(project: Project) -> dict[str, Any]:
             _widget("Queue: oldest record (s)", queued, _queue("Queue", "ApproximateAgeOfOldestMessage")),
             _widget("Dead-letter queue", queued, _queue("DeadLetterQueue", "ApproximateNumberOfMessagesVisible")),
         ]
+    searched = _SEARCHED | (_OF_QUEUES if queued else {})
+    if any(function.settings.telemetry.traces != "none" for function in functions):
+        searched |= _OF_TRACES
+    widgets += [_search(title, metrics, "program") for title, metrics in searched.items()]
+    if any(function.settings.telemetry.model_metrics for function in functions):
+        widgets += [_search(title, metrics, "program", "model") for title, metrics in _OF_MODELS.items()]
     for position, widget in enumerate(widgets):
         widget |= {"x": position % 3 * _WIDTH, "y": position // 3 * _HEIGHT, "width": _WIDTH, "height": _HEIGHT}
     body = json.dumps({"widgets": widgets}, separators=(",", ":"))  # compact: a template is limited to 1 MB
@@ -53,13 +91,29 @@ def _widget(
     properties: dict[str, Any] = {
         "title": title,
         "region": "${AWS::Region}",
-        "period": 300,
+        "period": _PERIOD_SECONDS,
         "metrics": [series(function) for function in functions],
         "yAxis": {"left": {"min": 0}},
     }
     if lines:
         properties["annotations"] = {"horizontal": [{"label": name, "value": value} for name, value in lines]}
     return {"type": "metric", "properties": properties}
+
+
+def _search(title: str, metrics: list[tuple[str, str]], *dimensions: str) -> dict[str, Any]:
+    """Return a widget with all series of some metrics, whatever programs and models have them."""
+    schema = ",".join([METRICS_NAMESPACE, "service", *dimensions])
+    # `!` keeps CloudFormation from replacing what CloudWatch replaces.
+    # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/graph-dynamic-labels.html
+    names = " ".join(f"${{!PROP('Dim.{dimension}')}}" for dimension in dimensions)
+    rows = []
+    for number, (metric, statistic) in enumerate(metrics, 1):
+        found = f'{{{schema}}} MetricName="{metric}" service="${{AWS::StackName}}"'
+        expression = f"SEARCH('{found}', '{statistic}', {_PERIOD_SECONDS})"
+        label = f"{names} {metric if statistic == 'Sum' else statistic}"
+        rows.append([{"expression": expression, "id": f"e{number}", "label": label}])
+    properties = {"title": title, "region": "${AWS::Region}", "period": _PERIOD_SECONDS, "metrics": rows}
+    return {"type": "metric", "properties": properties | {"yAxis": {"left": {"min": 0}}}}
 
 
 def _own(metric: str, statistic: str) -> Series:
@@ -80,46 +134,3 @@ def _queue(suffix: str, metric: str) -> Series:
         return ["AWS/SQS", metric, "QueueName", queue, {"label": f.name, "stat": "Maximum"}]
 
     return series
-
-
-# The quota for one query. https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_StartQuery.html
-_MOST_LOG_GROUPS = 50
-_CALLS = 'filter message = "program call"'
-_QUERIES = {
-    "FailedCallsQuery": (
-        "failed calls",
-        f"fields @timestamp, program, source, outcome, exception_name, function_request_id, message_id\n| {_CALLS}\n"
-        '| filter outcome != "success"\n| sort @timestamp desc\n| limit 200',
-    ),
-    "SlowCallsQuery": (
-        "slowest calls",
-        f"fields @timestamp, program, duration_ms, lm_calls, cold_start, function_request_id\n| {_CALLS}\n"
-        "| sort duration_ms desc\n| limit 100",
-    ),
-    "CostQuery": (
-        "tokens and cost by program and model",
-        f"{_CALLS}\n| stats count(*) as calls, sum(lm_calls) as model_calls, sum(input_tokens) as input_tokens_sum,\n"
-        "  sum(output_tokens) as output_tokens_sum, sum(cost_usd) as usd, sum(cache_hits) as hits by program, model",
-    ),
-    "ColdStartsQuery": (
-        "cold starts",
-        # https://docs.aws.amazon.com/lambda/latest/dg/telemetry-schema-reference.html#ReportMetrics
-        'filter type = "platform.report"\n'
-        "| fields coalesce(record.metrics.initDurationMs, record.metrics.restoreDurationMs) as start_ms\n"
-        "| filter ispresent(start_ms)\n| stats count(*), avg(start_ms), pct(start_ms, 95) by bin(1h)",
-    ),
-}
-
-
-def queries(project: Project) -> dict[str, Any]:
-    """Return saved Logs Insights queries over all programs' log groups."""
-    groups = [ref(f"{logical_name(name)}LogGroup") for name in project.functions]
-    parts = [groups[begin : begin + _MOST_LOG_GROUPS] for begin in range(0, len(groups), _MOST_LOG_GROUPS)]
-    found = {}
-    for number, part in enumerate(parts, 1):
-        for logical_id, (title, text) in _QUERIES.items():
-            name = f"{title} {number}" if number > 1 else title
-            properties = {"Name": sub(f"${{AWS::StackName}}/{name}"), "LogGroupNames": part, "QueryString": text}
-            query = {"Type": "AWS::Logs::QueryDefinition", "Properties": properties}
-            found[f"{logical_id}{number}" if number > 1 else logical_id] = query
-    return found

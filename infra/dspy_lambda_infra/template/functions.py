@@ -35,7 +35,7 @@ def function_resources(project: Project, function: Function, code: str) -> dict[
             {"EphemeralStorage": {"Size": settings.ephemeral_storage_mb}} if settings.ephemeral_storage_mb > 512 else {}
         ),
         **_alias(function),
-        "LoggingConfig": {"LogFormat": "JSON", "LogGroup": ref(f"{name}LogGroup")},
+        "LoggingConfig": _logging(f"{name}LogGroup", project.log_level(function)),
         "Environment": {"Variables": variables(project, function)},
         **({"Layers": project.config.lambda_.layers} if project.config.lambda_.layers else {}),
     }
@@ -65,7 +65,7 @@ def catalogue_resources(project: Project, code: str) -> dict[str, Any]:
         "Role": get_att("CatalogueRole.Arn"),
         "MemorySize": _CATALOGUE_MEMORY_MB,
         "Timeout": _CATALOGUE_TIMEOUT_SECONDS,
-        "LoggingConfig": {"LogFormat": "JSON", "LogGroup": ref("CatalogueLogGroup")},
+        "LoggingConfig": _logging("CatalogueLogGroup", project.config.lambda_.log_level),
         "ReservedConcurrentExecutions": if_("Reserve", _CATALOGUE_CONCURRENCY),
     }
     api = project.config.lambda_.api
@@ -149,6 +149,11 @@ def log_group(project: Project, name: dict[str, Any] | None = None) -> dict[str,
     key = {"KmsKeyId": settings.kms_key_arn} if settings.kms_key_arn else {}
     properties = {**(name or {}), "RetentionInDays": settings.log_retention_days, **key}
     return {"Type": "AWS::Logs::LogGroup", "Properties": properties}
+
+
+def _logging(group: str, level: str | None) -> dict[str, Any]:
+    """Return where a function's lines go, and which: system lines stay at INFO, with the report of each invocation."""
+    return {"LogFormat": "JSON", "LogGroup": ref(group), **({"ApplicationLogLevel": level} if level else {})}
 
 
 def _function(project: Project, logical_id: str, properties: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,9 @@ from dspy_lambda_infra.template.syntax import Intrinsic, get_att, sub
 _HERE = "${AWS::Region}:${AWS::AccountId}"
 # Used by Lambda for the event source mapping, and by the handler for its backoff.
 _RECEIVE = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ChangeMessageVisibility"]
+# CloudWatch's OTLP endpoint for traces "is authorized as xray:PutTraceSegments", which has no resources.
+# https://docs.aws.amazon.com/xray/latest/devguide/xray-opentelemetry-bearer-token.html
+_WRITE_SPANS = "xray:PutTraceSegments"
 # Network interfaces have no ARNs before they exist.
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions
 _NETWORK = [
@@ -37,6 +40,8 @@ def program_role(project: Project, function: Function) -> dict[str, Any]:
         services = sorted({split_place(place)[0] for place in places})
         statements += [_use_keys(["kms:Decrypt"], keys, services)] if services else []
     statements += bedrock_statements(project, function)
+    if function.settings.telemetry.traces == "cloudwatch" and not project.config.lambda_.tracing:
+        statements.append(_allow(_WRITE_SPANS, "*"))
     return _role(project, name, statements)
 
 
@@ -51,7 +56,7 @@ def _role(project: Project, name: str, statements: list[dict[str, Any]]) -> dict
     logs = get_att(f"{name}LogGroup.Arn")
     statements = [_allow(["logs:CreateLogStream", "logs:PutLogEvents"], logs), *statements]
     if settings.tracing:
-        statements.append(_allow(["xray:PutTraceSegments", "xray:PutTelemetryRecords"], "*"))
+        statements.append(_allow([_WRITE_SPANS, "xray:PutTelemetryRecords"], "*"))
     if settings.vpc:
         statements.append(_allow(_NETWORK, "*"))
     if settings.kms_key_arn:

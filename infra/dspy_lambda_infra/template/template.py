@@ -10,12 +10,13 @@ from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.project import Project
 from dspy_lambda_infra.template.alarms import alarm_resources, alarm_topic
 from dspy_lambda_infra.template.api import api_conditions, api_parameters, api_resources
-from dspy_lambda_infra.template.dashboard import dashboard, queries
+from dspy_lambda_infra.template.dashboard import dashboard
 from dspy_lambda_infra.template.deployment import deployment_resources
 from dspy_lambda_infra.template.extra import merge_extra
 from dspy_lambda_infra.template.functions import catalogue_resources, function_resources, reserves
 from dspy_lambda_infra.template.metadata import metadata
 from dspy_lambda_infra.template.outputs import output_conditions, outputs
+from dspy_lambda_infra.template.queries import queries
 from dspy_lambda_infra.template.queues import on_failure_queue, queue_policy
 from dspy_lambda_infra.template.sam_files import DEFAULT_STAGE
 from dspy_lambda_infra.template.syntax import dump, ref

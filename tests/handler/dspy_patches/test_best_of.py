@@ -51,5 +51,5 @@ def test_failed_attempts_of_one_call_do_not_count_in_others(make_project, make_s
         outputs = serve({"program": "Best", "inputs": {"question": "fail once"}})["outputs"]
         assert outputs["answer"] == "gpt-4.1-nano: fail once"
     logged = records()
-    assert [line["level"] for line in logged.lines if "dspy.predict" in line.get("message", "")] == ["WARNING"] * 8
+    assert [line["level"] for line in logged.lines if "dspy.predict" in line.get("message", "")] == ["WARN"] * 8
     assert "secret" not in json.dumps(logged.lines) + "".join(capsys.readouterr())

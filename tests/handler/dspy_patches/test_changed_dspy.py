@@ -83,7 +83,7 @@ def test_a_dspy_without_a_patched_name_works_with_one_warning(logs, case):
     assert [sorted(answer) for answer in answers(lines)] == [["answer"], ["summary"]]
     warnings = [(line["level"], set(line["left_out"])) for line in lines if line.get("level") not in (None, "INFO")]
     expected = left_out(*case)
-    assert warnings == ([("WARNING", expected)] if expected else [])
+    assert warnings == ([("WARN", expected)] if expected else [])
     assert [call[1] for call in figures(lines)] == ["success"] * 2
     assert figures(lines) == figures(logs["nothing", "dspy", ""])
 

@@ -1,6 +1,7 @@
 import contextvars
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -10,7 +11,8 @@ import pytest
 from dspy_lambda.call import CALL
 from dspy_lambda.telemetry.printed import Printed
 from tests.conftest import ROOT
-from tests.support import Records
+from tests.handler.telemetry.test_lines import is_kept
+from tests.support import Records, sqs
 
 
 @pytest.fixture
@@ -219,14 +221,14 @@ def test_whatever_a_program_logs_or_prints_is_json_with_program_and_request_id(r
     assert len(by_message) == len(lines) - 2  # the handler's metrics and the program's have none
     levels = {
         "printed 1": "INFO",
-        "to stderr": "WARNING",
+        "to stderr": "WARN",
         "bytes": "INFO",
         "half": "INFO",
         "root info": "INFO",
         "own info": "INFO",
         "powertools": "INFO",
         "same service": "INFO",
-        "Python warning": "WARNING",
+        "Python warning": "WARN",
         "caught": "ERROR",
     }
     assert {message: by_message[message]["level"] for message in levels} == levels
@@ -267,3 +269,79 @@ def test_text_without_a_newline_belongs_to_the_call_that_printed_it(run, program
     said = {line.get("message", "").strip(): line.get("message_id") for line in lines}
     times = 1 if program == "Streams" else 3
     assert said.items() >= {" ".join(["alice"] * times): "m0", " ".join(["bob"] * times): "m1"}.items()
+
+
+SPEAKERS = """
+import asyncio, contextvars, logging, threading, warnings
+from aws_lambda_powertools import Logger
+own, mine = logging.getLogger(__name__), Logger(service="mine")
+
+def speak(who, where):
+    print(who, "prints", where)
+    own.warning("%s logs %s", who, where)
+    mine.error("%s uses Powertools %s", who, where)
+
+class Part(dspy.Module):
+    def forward(self, who):
+        speak(who, "in parallel")
+        return dspy.Prediction(x=1)
+
+class Speaker(dspy.Module):
+    def forward(self, who: str) -> str:
+        speak(who, "in forward")
+        dspy.Parallel(num_threads=2, disable_progress_bar=True)([(Part(), {"who": who})] * 2)
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(speak, who, "in a thread"))
+        thread.start()
+        thread.join()
+        return who
+
+class ASpeaker(dspy.Module):
+    async def aforward(self, who: str) -> str:
+        speak(who, "in aforward")
+        await asyncio.sleep(0)
+        await asyncio.gather(asyncio.to_thread(speak, who, "in to_thread"), dspy.asyncify(speak)(who, "in asyncify"))
+        async def later():
+            await asyncio.sleep(0.001)
+            speak(who, "in a task")
+        await asyncio.create_task(later())
+        return who
+"""
+
+
+@pytest.mark.parametrize(("program", "lines_each"), [("Speaker", 4 * 3), ("ASpeaker", 4 * 3)])
+def test_each_line_of_a_hundred_records_side_by_side_names_its_own_record(run_events, program, lines_each):
+    event = sqs(*({"program": program, "inputs": {"who": f"m{number}."}} for number in range(100)))
+    said = [line for line in run_events(SPEAKERS, event).lines if re.match(r"m\d+\. ", str(line.get("message")))]
+    assert len(said) == 100 * lines_each
+    for line in said:
+        who = line["message"].split(".")[0]
+        assert (line["message_id"], line["correlation_id"]) == (who, who)
+        assert (line["program"], line["function_request_id"]) == (program, "request")
+
+
+@pytest.mark.parametrize("level", ["DEBUG", "INFO", "WARN", "ERROR", "FATAL"])
+def test_lambda_keeps_what_each_application_log_level_names(run_events, level):
+    events = [{"program": "Speaker", "inputs": {"who": "x"}}, {"program": "Speaker", "inputs": {}}]
+    # The first one is the level; Lambda sets it from ApplicationLogLevel.
+    logged = run_events(SPEAKERS, *events, AWS_LAMBDA_LOG_LEVEL=level, POWERTOOLS_LOG_LEVEL="CRITICAL")
+    kept = [line for line in logged.lines if is_kept(line, level)]
+    verbs = {line["message"].split()[1] for line in kept if str(line.get("message")).startswith("x ")}
+    assert (
+        verbs
+        == {
+            "DEBUG": {"prints", "logs", "uses"},
+            "INFO": {"prints", "logs", "uses"},
+            "WARN": {"logs", "uses"},
+            "ERROR": {"uses"},
+            "FATAL": set(),
+        }[level]
+    )
+    assert sum(sum(line.get("Calls", [])) for line in kept) == 2  # metrics are kept at every level
+    dropped = [line for line in logged.lines if not is_kept(line, level)]
+    assert dropped == []  # nothing is written only to be dropped
+
+
+def test_a_powertools_level_that_lambda_overrules_is_no_text_on_standard_error(run_events):
+    event = {"program": "Speaker", "inputs": {"who": "x"}}
+    lines = run_events(SPEAKERS, event, AWS_LAMBDA_LOG_LEVEL="ERROR", POWERTOOLS_LOG_LEVEL="DEBUG").lines
+    assert {line["message"].split()[1] for line in lines if str(line.get("message")).startswith("x ")} == {"uses"}

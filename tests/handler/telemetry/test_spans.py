@@ -44,3 +44,11 @@ def test_spans_of_a_closed_trace_are_counted():
     trace.closed = True
     trace.start("step", INTERNAL, None, {}).end()
     assert (trace.spans, trace.left_out) == ([], 1)
+
+
+def test_a_log_line_names_the_span_that_its_task_works_for():
+    assert spans.span_ids() == {}
+    span = Trace().start("step", INTERNAL, None, {})
+    token = spans.SPAN.set(span)
+    assert spans.span_ids() == {"trace_id": span.trace.trace_id, "span_id": span.span_id}
+    spans.SPAN.reset(token)

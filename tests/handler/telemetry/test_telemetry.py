@@ -247,7 +247,7 @@ def test_library_warnings_are_json_lines_without_their_text(serve, records):
     except ValueError:
         logging.getLogger("dspy.utils.parallelizer").warning("Error for %s", "secret", exc_info=True)
     (line,) = records().lines
-    assert line["level"] == "WARNING"
+    assert line["level"] == "WARN"
     assert line["message"].startswith("dspy.utils.parallelizer, line ")
     assert line["exception_name"] == "ValueError"
     assert "secret" not in json.dumps(line)
@@ -260,7 +260,7 @@ def test_library_warnings_keep_their_text_with_private_logging(make_serve, recor
     records()
     logging.getLogger("dspy.predict.predict").warning("something %s", "odd")
     (line,) = records().lines
-    assert (line["level"], line["message"]) == ("WARNING", "something odd")
+    assert (line["level"], line["message"]) == ("WARN", "something odd")
 
 
 def test_no_lm_history_outlives_a_call(serve):

@@ -1,6 +1,6 @@
 import pytest
 
-from dspy_lambda.telemetry.units import UNITS
+from dspy_lambda.telemetry.units import MODEL_UNITS, UNITS
 from dspy_lambda_infra.project import load_project
 from dspy_lambda_infra.template import build
 from tests.conftest import QUICKSTART
@@ -20,6 +20,10 @@ def metrics_read(node):
 def test_a_metric_without_a_unit_cannot_be_written(serve):
     with pytest.raises(KeyError, match="Surprises"):
         serve.environment.telemetry.emit("Answer", {"Surprises": [1]})
+
+
+def test_no_two_metrics_have_the_same_name():
+    assert not set(UNITS) & set(MODEL_UNITS)
 
 
 def test_alarms_use_only_metrics_that_are_written():

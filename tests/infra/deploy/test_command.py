@@ -88,6 +88,19 @@ def test_a_dry_run_without_credentials_shows_the_page_and_succeeds(deploy, proje
     assert not (project / "template.yaml").exists()
 
 
+def test_the_page_names_the_accounts_switch_if_traces_go_to_cloudwatch(make_project, capsys, monkeypatch):
+    for name in list(os.environ):
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    project = make_project({"echo": ECHO}, telemetry={"traces": "cloudwatch"})
+    monkeypatch.setenv("HOME", str(project))
+    arguments = ["--project", str(project), "--template", str(project / "template.yaml"), "--dry-run"]
+    assert main(["deploy", *arguments, "--region", "us-east-1"]) == 0
+    said = capsys.readouterr().out
+    assert "traces      cloudwatch; Transaction Search NOT checked: no AWS credentials" in said
+
+
 def test_a_dry_run_changes_nothing_and_names_the_missing_secret(deploy, project, capsys, account, sam):
     before = sorted(project.rglob("*"))
     assert deploy("--dry-run") == 1

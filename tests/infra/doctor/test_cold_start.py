@@ -30,6 +30,27 @@ def test_a_cold_start_ends_when_the_runtime_client_requests_an_event(runtime, st
     assert runtime.seconds(slow) > 0.4
 
 
+EXTENSION = """
+import os, threading, time, urllib.request
+
+def call(path, body, **headers):
+    url = f"http://{os.environ['AWS_LAMBDA_RUNTIME_API']}/2020-01-01/extension/{path}"
+    headers = {f"Lambda-Extension-{name}": value for name, value in headers.items()}
+    return urllib.request.urlopen(urllib.request.Request(url, body, headers))
+
+registered = call("register", b'{"events": ["INVOKE"]}', Name="own").headers
+poll = lambda: call("event/next", None, Identifier=registered["Lambda-Extension-Identifier"])
+threading.Thread(target=poll, daemon=True).start()
+time.sleep(0.4)
+
+def handler(event, context): pass
+"""
+
+
+def test_an_extensions_requests_do_not_end_a_cold_start(runtime, start):
+    assert runtime.seconds(start(EXTENSION)) > 0.4
+
+
 def test_importing_one_package_can_be_measured_as_the_baseline(runtime, start, tmp_path):
     (tmp_path / "package.py").write_text("import time\ntime.sleep(0.2)\n")
     found = median_seconds(

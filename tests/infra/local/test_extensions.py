@@ -3,12 +3,21 @@
 import asyncio
 import statistics
 import time
+from pathlib import Path
 
 import pytest
 
+from dspy_lambda_infra.local import cgroups, sandbox
+from dspy_lambda_infra.local.cgroup_places import FREEZER
 from tests.infra.local.tiny import Tiny
 
 PIECES = 1000
+READ_ONLY = (Path("/usr"),)
+_no_sandbox = sandbox.why_not_read_only(READ_ONLY)
+needs_sandbox = pytest.mark.skipif(bool(_no_sandbox), reason=str(_no_sandbox))
+needs_freezer = pytest.mark.skipif(
+    bool(_no_sandbox) or FREEZER not in cgroups.find().parents, reason="needs namespaces and control groups, version 2"
+)
 
 
 @pytest.fixture
@@ -61,9 +70,9 @@ def test_init_ends_when_the_extension_has_asked_for_an_event(run):
     assert run(use, extends=True, asks_late=0.5) == (None, [""])
 
 
-@pytest.mark.parametrize("extends", [True, False])
-@pytest.mark.parametrize("limited", [True, False], ids=["as-usual", "without-control-groups"])
-def test_background_threads_do_nothing_between_invocations(run, extends, limited):
+def ticks_between(run, **wishes):
+    """Return what the function's background work did while it was frozen, after it ran before and continued later."""
+
     async def use(tiny):
         await tiny.invoke()
         await tiny.function.finish()
@@ -73,11 +82,32 @@ def test_background_threads_do_nothing_between_invocations(run, extends, limited
         await tiny.invoke(takes=0.1)
         return frozen, thawed, [float(line) for line in tiny.lines("ticks")]
 
-    frozen, thawed, ticks = run(use, ticks=True, extends=extends, limited=limited)
+    frozen, thawed, ticks = run(use, **wishes)
     assert min(ticks) < frozen
     assert max(ticks) > thawed
     # All threads of a process are stopped within milliseconds.
-    assert not [tick for tick in ticks if frozen + 0.2 < tick < thawed]
+    return [tick for tick in ticks if frozen + 0.2 < tick < thawed]
+
+
+@pytest.mark.parametrize("extends", [True, False])
+@pytest.mark.parametrize("limited", [True, False], ids=["as-usual", "without-control-groups"])
+def test_background_threads_do_nothing_between_invocations(run, extends, limited):
+    assert ticks_between(run, ticks="thread", extends=extends, limited=limited) == []
+
+
+@needs_freezer
+def test_processes_in_a_session_of_their_own_do_nothing_between_invocations(run):
+    assert ticks_between(run, ticks="child", read_only=READ_ONLY) == []
+
+
+@needs_sandbox
+def test_a_sandboxed_environment_with_an_extension_gets_sigterm_before_it_is_killed(run, tmp_path):
+    async def use(tiny):
+        await tiny.invoke()
+        await tiny.function.finish()
+
+    run(use, extends=True, read_only=READ_ONLY)
+    assert (tmp_path / "ended").read_text() == "SIGTERM\n"
 
 
 def test_an_extension_that_overruns_the_timeout_is_killed_and_its_caller_has_the_answer(run, lines):

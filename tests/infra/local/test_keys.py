@@ -2,7 +2,7 @@ import pytest
 
 from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra.cli import main
-from dspy_lambda_infra.local.keys import require_keys
+from dspy_lambda_infra.local.keys import require_headers, require_keys
 from dspy_lambda_infra.project import load_project
 from tests.support import ECHO
 
@@ -47,3 +47,14 @@ def test_the_keys_of_fallbacks_and_predictors_are_required_too(make_project):
     loaded = load_project(make_project({"echo": ECHO}, models={"default": "fast", "registry": registry}))
     with pytest.raises(ConfigError, match=r"no key in SPARE_KEY \(for Echo\)"):
         require_keys(loaded, ["Echo"], {"FAST_KEY": "k"})
+
+
+def test_missing_headers_of_a_collector_are_named_unless_traces_go_elsewhere(make_project, monkeypatch):
+    monkeypatch.delenv("OTLP_HEADERS", raising=False)
+    telemetry = {"traces": "https://collector.example", "headers_env": "OTLP_HEADERS"}
+    loaded = load_project(make_project({"echo": ECHO}, telemetry=telemetry))
+    with pytest.raises(ConfigError, match=r"collector in OTLP_HEADERS \(for Echo\). Add OTLP_HEADERS=... to "):
+        require_headers(loaded, ["Echo"], {})
+    require_headers(loaded, ["Echo"], {"OTLP_HEADERS": "authorization=Bearer%20x"})
+    require_headers(loaded, ["Echo"], {"DSPY_LAMBDA_SECRETS": "OTLP_HEADERS=ssm:/a/b"})
+    require_headers(loaded, ["Echo"], {"DSPY_LAMBDA_TRACES": "none"})

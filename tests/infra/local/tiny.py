@@ -67,7 +67,11 @@ os.set_blocking(woken, False)
 signal.set_wakeup_fd(woken)
 signal.signal(signal.SIGTERM, lambda *_: None)
 threading.Thread(target=on_term, daemon=True).start()
-if WISHES.get("ticks"):
+if WISHES.get("ticks") == "child":
+    if os.fork() == 0:
+        os.setsid()
+        tick()
+elif WISHES.get("ticks"):
     threading.Thread(target=tick, daemon=True).start()
 
 
@@ -91,7 +95,16 @@ class Tiny:
         wishes: `extends` registers an extension; it works after each answer for `lingers` seconds, as the event says.
     """
 
-    def __init__(self, folder: Path, log, *, timeout_seconds: float = 10, limited: bool = True, **wishes) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        log,
+        *,
+        timeout_seconds: float = 10,
+        limited: bool = True,
+        read_only: tuple[Path, ...] = (),
+        **wishes,
+    ) -> None:
         self.folder = folder
         (folder / "tiny.py").write_text(HANDLER)
         own = {"_HANDLER": "tiny.handler", "WISHES": json.dumps(wishes), "FOLDER": str(folder)}
@@ -101,7 +114,7 @@ class Tiny:
             memory_mb=1769,
             task_root=folder,
             variables={**unmeasured(), **own},
-            read_only=(),
+            read_only=read_only,
             limits=cgroups.find() if limited else None,
             log=log,
         )

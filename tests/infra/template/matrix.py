@@ -61,6 +61,11 @@ MATRIX: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         },
         {},
     ),
+    "traces": ({"defaults": {"sqs": {}, "telemetry": {"traces": "cloudwatch", "sample": 1, "payloads": "sizes"}}}, {}),
+    "collector": (
+        {"defaults": {"telemetry": {"traces": "https://collector.example:4318", "headers_env": "OTLP_HEADERS"}}},
+        {},
+    ),
     "xray": ({"tracing": "xray", "defaults": {"ephemeral_storage_mb": 2048}}, {}),
 }
 

@@ -1,34 +1,65 @@
 import json
 import re
 
+import pytest
+
+from dspy_lambda.telemetry.units import MODEL_UNITS, UNITS
 from tests.support import AECHO, ECHO
 
 
-def test_the_dashboard_is_valid_json_with_every_program(make):
-    found = make({"defaults": {"sqs": {}}}, {"echo": ECHO, "aecho": AECHO})
-    body = json.loads(found["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"])
-    titles = {widget["properties"]["title"] for widget in body["widgets"]}
-    assert {"Calls", "Throttles", "Dead-letter queue", "Duration p99 (ms)"} <= titles
-    for widget in body["widgets"]:
-        assert len(widget["properties"]["metrics"]) == 2
-    places = [(w["x"], w["y"]) for w in body["widgets"]]
+@pytest.fixture
+def widgets(make):
+    """Return the dashboard's widgets by title, given a project's settings."""
+
+    def widgets(settings, modules=None, **config):
+        text = make(settings, modules, **config)["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+        found = json.loads(text)["widgets"]
+        titles = {widget["properties"]["title"]: widget for widget in found}
+        assert len(titles) == len(found)
+        return titles
+
+    return widgets
+
+
+def searched(widget):
+    """Return the metrics that a widget searches for, with the dimensions that they must have."""
+    for (row,) in (rows for rows in widget["properties"]["metrics"] if len(rows) == 1):
+        schema, metric = re.match(r"SEARCH\('\{DSPy,([\w,]+)\} MetricName=\"(\w+)\" ", row["expression"]).groups()
+        yield metric, set(schema.split(","))
+
+
+def test_the_dashboard_is_valid_json_with_every_program(widgets):
+    found = widgets({"defaults": {"sqs": {}}}, {"echo": ECHO, "aecho": AECHO})
+    assert {"Calls", "Throttles", "Dead-letter queue", "Duration p99 (ms)"} <= set(found)
+    for widget in found.values():
+        assert len(widget["properties"]["metrics"]) == 2 or list(searched(widget))
+    places = [(w["x"], w["y"]) for w in found.values()]
     assert len(set(places)) == len(places)
 
 
-def test_saved_queries_use_existing_log_record_fields(make):
-    texts = {name: r["Properties"]["QueryString"] for name, r in make().items() if name.endswith("Query")}
-    assert "exception_name" in texts["FailedCallsQuery"]
-    assert not re.search(r"\berror\b", texts["FailedCallsQuery"])
+def test_every_metric_is_on_a_widget(widgets):
+    telemetry = {"traces": "cloudwatch", "model_metrics": True}
+    found = widgets({"defaults": {"sqs": {}}}, telemetry=telemetry)
+    rows = [row for widget in found.values() for row in widget["properties"]["metrics"]]
+    own = {row[1] for row in rows if row[0] == "DSPy"}
+    by_search = dict(pair for widget in found.values() for pair in searched(widget))
+    assert own | set(by_search) == set(UNITS | MODEL_UNITS)
+    # The dimensions that `Telemetry.emit` writes (test_metrics.py).
+    for metric, dimensions in by_search.items():
+        assert dimensions == {"service", "program"} | ({"model"} if metric in MODEL_UNITS else set())
 
 
-def test_a_saved_query_stays_within_the_log_group_quota(make):
-    found = make(modules={"echo": "\n".join(ECHO.replace("class Echo", f"class Echo{n}") for n in range(51))})
-    queries = [r["Properties"] for name, r in found.items() if name.startswith("CostQuery")]
-    assert [len(query["LogGroupNames"]) for query in queries] == [50, 1]
-    assert len({query["Name"]["Fn::Sub"] for query in queries}) == 2
+def test_widgets_of_what_is_off_are_left_out(widgets):
+    found = widgets({"defaults": {"sqs": False}})
+    metrics = {metric for widget in found.values() for metric, _ in searched(widget)}
+    assert not metrics & {*MODEL_UNITS, "DroppedSpans", "RecordAge", "RecordsFailed"}
 
 
-def test_the_cold_start_query_covers_inits_and_snapstart_restores(make):
-    text = make()["ColdStartsQuery"]["Properties"]["QueryString"]
-    assert 'type = "platform.report"' in text
-    assert "coalesce(record.metrics.initDurationMs, record.metrics.restoreDurationMs)" in text
+def test_cloudformation_leaves_labels_and_fills_in_the_stack(widgets):
+    for widget in widgets({}, telemetry={"model_metrics": True}).values():
+        text = json.dumps(widget)
+        assert set(re.findall(r"\$\{([^}]*)\}", text)) - {"AWS::Region", "AWS::StackName", "EchoFunction"} <= {
+            "!PROP('Dim.program')",
+            "!PROP('Dim.model')",
+            *(f"Echo{suffix}.QueueName" for suffix in ("Queue", "DeadLetterQueue")),
+        }

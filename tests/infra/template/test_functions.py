@@ -1,6 +1,8 @@
 import json
 import os
 
+import pytest
+
 from dspy_lambda_infra.deploy.translate import translate
 from dspy_lambda_infra.project import load_project
 from dspy_lambda_infra.template import build, render
@@ -40,7 +42,19 @@ def test_each_program_has_a_function_with_its_route_queue_and_limits(make):
     assert queue["MessageRetentionPeriod"] == 4 * 24 * 3600
     assert found["EchoDeadLetterQueue"]["Properties"]["MessageRetentionPeriod"] == 1_209_600
     assert found["EchoLogGroup"]["Properties"]["RetentionInDays"] == 7
-    assert function["LoggingConfig"]["LogGroup"] == ref("EchoLogGroup")
+    assert function["LoggingConfig"] == {"LogFormat": "JSON", "LogGroup": ref("EchoLogGroup")}
+
+
+@pytest.mark.parametrize(
+    ("level", "holds", "expected"),
+    [(None, True, "DEBUG"), ("INFO", True, "DEBUG"), ("TRACE", True, "TRACE"), ("WARN", False, "WARN")],
+)
+def test_lambda_keeps_lines_from_the_configured_level_on_and_held_debug_lines(make, level, holds, expected):
+    programs = {"Echo": {"telemetry": {"buffer_debug_logs": holds}}}
+    found = make({"log_level": level, "programs": programs}, {"echo": ECHO, "aecho": AECHO})
+    assert found["EchoFunction"]["Properties"]["LoggingConfig"]["ApplicationLogLevel"] == expected
+    for name in ("AEchoFunction", "CatalogueFunction"):
+        assert found[name]["Properties"]["LoggingConfig"].get("ApplicationLogLevel") == level
 
 
 def test_a_function_can_have_a_fifo_queue_and_a_schedule(make):

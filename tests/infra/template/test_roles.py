@@ -42,8 +42,22 @@ def test_policies_use_star_resources_only_where_aws_requires_them(make_project, 
     roles = [name for name in found if name.endswith("Role") and name not in managed]
     assert "EchoRole" in roles
     for role in roles:
-        wide = {action.partition(":")[0] for actions, to in statements(found, role) if to == "*" for action in actions}
-        assert wide == {service for service, key in (("ec2", "vpc"), ("xray", "tracing")) if key in settings}, role
+        listed = [
+            [actions] if isinstance(actions, str) else actions for actions, to in statements(found, role) if to == "*"
+        ]
+        wide = {action.partition(":")[0] for actions in listed for action in actions}
+        needed = {service for service, key in (("ec2", "vpc"), ("xray", "tracing")) if key in settings}
+        assert wide == needed | ({"xray"} if name == "traces" and role == "EchoRole" else set()), role
+
+
+def test_a_function_that_writes_traces_to_cloudwatch_may_put_them_and_nothing_else_of_xray(make):
+    traced = {"defaults": {"telemetry": {"traces": "cloudwatch"}}}
+    for settings, actions in (
+        (traced, ["xray:PutTraceSegments"]),
+        ({**traced, "tracing": "xray"}, [["xray:PutTraceSegments", "xray:PutTelemetryRecords"]]),
+        ({"defaults": {"telemetry": {"traces": "https://collector.example"}}}, []),
+    ):
+        assert [action for action, _ in statements(make(settings)) if "xray" in str(action)] == actions
 
 
 KEY = "arn:aws:kms:us-east-1:123456789012:key/1111"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,15 +31,19 @@ class RoleCredentials:
     Credentials in the environment are read anew for each request. Others (the container endpoint that SnapStart uses,
     web identity, profiles) are fetched once for all models of the process, and again before they expire.
 
+    Args:
+        bearer: whether AWS_BEARER_TOKEN_BEDROCK, which only Bedrock accepts, comes first.
+
     Attributes:
         source: where the last credentials came from, which lm15 names in its errors; never the credentials.
     """
 
     named = None  # lm15: no single identity was named
 
-    def __init__(self, policy: Any) -> None:
+    def __init__(self, policy: Any, *, bearer: bool = True) -> None:
         self.source: Any = None
-        self._policy = policy
+        self._policy = policy if bearer else replace(policy, env_keys=())
+        self._bearer = bearer
 
     def __call__(self) -> Any:
         """Return the credentials; may wait for the network, up to several seconds.
@@ -54,7 +59,7 @@ class RoleCredentials:
 
     def _current(self) -> Any:
         variables = os.environ
-        if token := variables.get(_BEARER):
+        if self._bearer and (token := variables.get(_BEARER)):
             self.source = _TOKEN_SOURCE
             return BearerToken(token)
         key, secret = variables.get("AWS_ACCESS_KEY_ID"), variables.get("AWS_SECRET_ACCESS_KEY")

@@ -25,6 +25,7 @@ from dspy_lambda.provider_bounds.attempts import (
     check_attempt,
     pause_before_retry,
 )
+from dspy_lambda.telemetry.spans import SPAN
 
 # Titan takes one text per request. A sync program's thread starts few more, because Lambda allows 1,024 in all.
 _PARALLEL_IN_THREADS = 4
@@ -128,5 +129,7 @@ def _counted(hosted: HostedModel, found: Vectors) -> Vectors:
     if (usage := usage_of(hosted)) is not None:
         price = input_price(hosted.provider, hosted.name, hosted.region)
         cost = None if price is None or found.tokens is None else price * found.tokens
-        usage.add_embeddings(found.tokens or 0, cost)
+        answer = usage.add_embeddings(found.tokens or 0, cost)
+        if (span := SPAN.get()) is not None:
+            span.note(answer)
     return found

@@ -17,6 +17,7 @@ from dspy_lambda.errors import CallError, DeadlineExceeded, ProgramFailed
 from dspy_lambda.invocation import Invocation
 from dspy_lambda.programs.program import Program
 from dspy_lambda.runner import Runner
+from dspy_lambda.sources.sqs.attributes import age_ms, body_of
 from dspy_lambda.sources.sqs.failure import Failure
 from dspy_lambda.sources.sqs.record import Record
 from dspy_lambda.sources.sqs.requeue import is_addressable
@@ -133,9 +134,11 @@ class Batch:
         """Run one record's call."""
         call = self._call(record)
         call.begin(waited=waited)
+        call.record_age_ms = age_ms(record.raw, time.time())
         try:
             program = self._program_of(record)
         except CallError as error:
+            call.inputs = record.inputs if record.error is None else body_of(record.raw)
             call.fail(error)
         else:
             await self._runner.dispatcher.run(program, record.inputs, call)

@@ -10,7 +10,7 @@ from dspy_lambda.environment import Environment
 from dspy_lambda.errors import InvalidInput
 from dspy_lambda.payload import read_json
 from dspy_lambda.programs.program import FailedProgram, Program
-from dspy_lambda.sources.sqs.attributes import group_of, identifier_of, receive_count
+from dspy_lambda.sources.sqs.attributes import body_of, group_of, identifier_of, receive_count
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ def read_record(environment: Environment, position: int, raw: Any) -> Record:
 
 
 def _body(raw: Any) -> dict[str, Any]:
-    body = raw.get("body") if isinstance(raw, dict) else None
-    if not isinstance(body, str):
+    body = body_of(raw)
+    if body is None:
         raise InvalidInput("The record has no body.")
     value = read_json(body)
     if not isinstance(value, dict):

@@ -191,7 +191,7 @@ def test_a_record_is_reported_unless_the_dead_letter_queue_has_it(server, queue,
     begin = time.monotonic()
     assert len(failures(worker(event, Context(remaining_ms=60_000)))) == 1
     assert time.monotonic() - begin < 55
-    warnings = {line["message"] for line in records().lines if line.get("level") == "WARNING"}
+    warnings = {line["message"] for line in records().lines if line.get("level") == "WARN"}
     assert warnings in ({"SQS request failed"}, {"no dead-letter queue is configured"})
 
 
@@ -208,7 +208,7 @@ def test_without_credentials_or_time_no_request_is_sent_to_sqs(server, queue, ma
     assert len(failures(make_worker(nothing, backoff_seconds=1)(event))) == 1
     assert len(failures(make_worker(backoff_seconds=1)(event, Context(remaining_ms=50)))) == 1
     assert visible_after(server, queue, 2) is None
-    assert not [line for line in records().lines if line.get("level") == "WARNING"]
+    assert not [line for line in records().lines if line.get("level") == "WARN"]
 
 
 @pytest.mark.parametrize("reason", [ImportError("No module named 'boto3'"), ValueError("You must specify a region.")])
@@ -225,7 +225,7 @@ def test_without_a_client_failed_records_are_reported_and_done_records_stay_done
         record |= {"receiptHandle": "r", "eventSourceARN": ARN}
     records()
     assert failures(worker(event)) == ["m1", "m2"]
-    warnings = [line for line in records().lines if line.get("level") in ("WARNING", "ERROR")]
+    warnings = [line for line in records().lines if line.get("level") in ("WARN", "ERROR")]
     assert {(line["message"], line["exception_name"]) for line in warnings} == {
         ("SQS request failed", type(reason).__name__)
     }
