@@ -63,7 +63,7 @@ class Report:
         body = [
             "<h1>DSPy program calls</h1>",
             f"<p>{_span(self._timeline)}</p>",
-            _section("Totals", _totals(totals), f"{METHOD}. Errors: outcomes other than success."),
+            _section("Totals", _totals(totals), f"{METHOD.capitalize()}. Errors: outcomes other than success."),
             _section("Calls and errors over time", self._calls_plot(), _legend(calls="success", errors="errors")),
             _section("Duration over time", self._duration_plot(), _legend(p50="p50", p95="p95", p99="p99")),
             _section("Durations", _histogram(totals), "Milliseconds; each bar's name is its lower bound."),
@@ -93,7 +93,9 @@ class Report:
             f"{label}: p50 {milliseconds(p50)} ms, p95 {milliseconds(p95)} ms, p99 {milliseconds(p99)} ms"
             for label, (p50, p95, p99) in zip(labels, points, strict=True)
         ]
-        series = [(name, [point[number] for point in points]) for number, name in enumerate(("p50", "p95", "p99"))]
+        # The lower ones on top: with few calls, p95 and p99 are the same.
+        names = {"p99": 2, "p95": 1, "p50": 0}
+        series = [(name, [point[number] for point in points]) for name, number in names.items()]
         return lines(labels, series, tips, lambda value: f"{milliseconds(value)} ms")
 
 
