@@ -15,6 +15,7 @@ _MIN_LENGTH = 4
 # A quotation may be cut: pydantic shows the first and the last 25 characters of a value. Shorter parts are words.
 _PART_LENGTH = 8
 _MAX_FORMS = 1000
+_MAX_SECTION = 1000
 
 
 class Hidden:
@@ -48,6 +49,12 @@ class Hidden:
             lines = stripped.splitlines() if "\n" in stripped else ()
             self._texts.update(line.strip() for line in lines if len(line.strip()) >= _MIN_LENGTH)
             self._forms = None
+
+    def note(self, section: str) -> None:
+        """Remove the value of a masked section, which is a whole text or a word, unless it is a word too short."""
+        stripped = section.strip().strip("\"'")
+        if _PART_LENGTH <= len(stripped) <= _MAX_SECTION:
+            self.add(stripped)
 
     def remove_from(self, text: str) -> str:
         """Replace the values in a text, also those of which a cut left only the beginning or the end."""

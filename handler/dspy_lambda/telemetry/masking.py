@@ -91,6 +91,10 @@ class Masks:
         """Return the value as plain JSON with masked fields replaced, and note what to remove from texts."""
         return Masking(self, self._hook, hidden, value)
 
+    def note_sections(self, text: str, hidden: Hidden) -> None:
+        """Note the values of masked sections, which the rest of the text and other texts may repeat."""
+        mask_sections(text, self.is_masked, MASKED, hidden.note)
+
     def text(self, text: str) -> str:
         """Return a text with masked sections, patterns, keys by their shape and encoded data replaced."""
         text = mask_sections(without_base64(text), self.is_masked, MASKED)
@@ -204,7 +208,7 @@ class Masking:
 def named_parts(value: Any) -> list[tuple[str, Any]] | None:
     """Return the fields of an object: of a mapping, a pydantic model, a dataclass or a `dspy.Example`."""
     if isinstance(value, Example):  # and dspy.Prediction
-        value = value._store
+        return [(_name(key), item) for key, item in Example.items(value)]
     if isinstance(value, dict):
         return [(_name(key), item) for key, item in dict.items(value)]
     if isinstance(value, Mapping):
@@ -227,7 +231,8 @@ def scalar_text(value: Any) -> str:
     if isinstance(value, int | float):
         return as_text(value) or f"({class_name(type(value))})"
     if isinstance(value, Enum):
-        return scalar_text(value._value_) if not isinstance(value._value_, str) else str.__str__(value._value_)
+        held = value.value
+        return str.__str__(held) if isinstance(held, str) else scalar_text(held)
     if isinstance(value, bytes | bytearray):
         return f"({len(value):,} bytes)"
     if type(value).__module__ in _WRITTEN_AS_TEXT:

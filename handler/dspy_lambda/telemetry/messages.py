@@ -5,6 +5,7 @@ https://github.com/open-telemetry/semantic-conventions/blob/v1.41.0/docs/gen-ai/
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from dspy_lambda.introspection import class_name
@@ -16,6 +17,15 @@ class FreeText(str):
     """A text in which a program's fields are no longer visible."""
 
     __slots__ = ()
+
+
+def free_texts(value: Any) -> Iterator[FreeText]:
+    """Yield the free texts in plain JSON."""
+    if isinstance(value, FreeText):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from free_texts(item)
 
 
 def messages_of(value: Any, role: str) -> list[dict[str, Any]]:

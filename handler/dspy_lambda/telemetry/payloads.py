@@ -25,7 +25,7 @@ from dspy_lambda.telemetry.hidden import Hidden
 from dspy_lambda.telemetry.lines import to_json
 from dspy_lambda.telemetry.masking import Hook, Masking, Masks, named_parts
 from dspy_lambda.telemetry.media import without_uris
-from dspy_lambda.telemetry.messages import FreeText, messages_of
+from dspy_lambda.telemetry.messages import FreeText, free_texts, messages_of
 from dspy_lambda.telemetry.patterns import check_patterns
 from dspy_lambda.telemetry.spans import Span
 
@@ -34,6 +34,7 @@ LEFT_OUT = "(left out)"
 # A pattern's match across the cut must be replaced as a whole, too.
 _MARGIN = 256
 _CREDENTIAL_WORDS = {"KEY", "APIKEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIALS", "AUTHORIZATION"}
+_INPUTS = "dspy_lambda.inputs"
 _MESSAGES = {"gen_ai.input.messages": "user", "gen_ai.output.messages": "assistant"}
 
 
@@ -126,6 +127,10 @@ class Payloads:
         held = [span for span in spans if span.payload]
         hidden = Hidden()
         ready = [(span, name, self._prepared(name, span, hidden)) for span in held for name in span.payload or ()]
+        if self.masks_names:
+            for _, _, value in ready:
+                for text in free_texts(value):
+                    self.masks.note_sections(text[: self._limit], hidden)
         for span, name, value in ready:
             if value is not None:
                 suffix = "" if self.writes_texts else ".bytes"
@@ -140,7 +145,19 @@ class Payloads:
         if not self.writes_texts:
             return size_of(value)
         if name in _MESSAGES:
-            value = messages_of(value, _MESSAGES[name])
+            return self.masked(messages_of(value, _MESSAGES[name]), hidden)
+        if name == _INPUTS or not isinstance(value, str):
+            return self.prepared(value, hidden, is_input=name == _INPUTS)
+        return FreeText(value)
+
+    def prepared(self, value: Any, hidden: Hidden, *, is_input: bool) -> Any:
+        """Return inputs or outputs as plain JSON without masked fields.
+
+        A body that cannot be read, or is no object, does not say which part of it is which field.
+        """
+        if is_input and self.masks_names and named_parts(value) is None:
+            hidden.unsafe = True
+            return FreeText(LEFT_OUT)
         return self.masked(value, hidden)
 
     def masked(self, value: Any, hidden: Hidden) -> Any:
@@ -168,7 +185,10 @@ class Payloads:
         most = limit + margin
         shown = without_uris(plain_text(text, length))
         is_cut = len(shown) > most
-        shown = self.masks.text(hidden.remove_from(self._exceptions.redacted(shown[:most])))
+        shown = self._exceptions.redacted(shown[:most])
+        if self.masks_names and isinstance(text, FreeText):
+            self.masks.note_sections(shown, hidden)
+        shown = self.masks.text(hidden.remove_from(shown))
         if is_cut:
             shown = shown[: max(0, len(shown) - margin)]
         return cut_text(shown, limit, length if is_cut else None)
@@ -191,7 +211,9 @@ class Shown:
         self._hidden = Hidden()
         self._values = {name: value for name, value in values.items() if value is not None}
         if payloads.writes_texts:
-            self._values = {name: self._prepared(value) for name, value in self._values.items()}
+            self._values = {
+                name: payloads.prepared(value, self._hidden, is_input=True) for name, value in self._values.items()
+            }
 
     @property
     def exception(self) -> Callable[[object], str] | None:
@@ -212,12 +234,6 @@ class Shown:
         sizes = {"inputs_bytes": self._values.get("inputs"), "outputs_bytes": self._values.get("outputs")}
         found = {name: size_of(value) for name, value in sizes.items() if value is not None}
         return {name: size for name, size in found.items() if size is not None}
-
-    def _prepared(self, value: Any) -> Any:
-        if self._payloads.masks_names and named_parts(value) is None:  # a body that cannot be read, or is no object
-            self._hidden.unsafe = True
-            return FreeText(LEFT_OUT)
-        return self._payloads.masked(value, self._hidden)
 
 
 def secret_fields(schemas: Schemas) -> set[str]:

@@ -22,26 +22,46 @@ _STRUCTURE = re.compile(r"""\\.|["'\[\](){}]""", re.DOTALL)
 _CLOSING = {"[": "]", "{": "}", "(": ")"}
 
 
-def mask_sections(text: str, is_masked: IsMasked, mark: str) -> str:
-    """Replace the value of each field whose name is masked, up to its end, or to the text's if it has none."""
+def _ignore(_: str) -> None:
+    """Take no note of a masked section."""
+
+
+def mask_sections(text: str, is_masked: IsMasked, mark: str, note: Callable[[str], None] = _ignore) -> str:
+    """Replace the value of each field whose name is masked, up to its end, or to the text's if it has none.
+
+    Args:
+        note: called with each value that is replaced.
+    """
     if "[[ ## " in text:
-        text = _replace(text, _CHAT, is_masked, mark, lambda _, at: _found(text.find("[[ ## ", at), text))
+        text = _replace(text, _CHAT, is_masked, mark, lambda _, at: _found(text.find("[[ ## ", at), text), note)
     if "<" in text:
-        text = _replace(text, _TAG, is_masked, mark, partial(_tag_end, text))
+        text = _replace(text, _TAG, is_masked, mark, partial(_tag_end, text), note)
     if ":" in text or "=" in text:
-        text = _replace(text, _SIGN, is_masked, mark, partial(_value_end, text))
+        text = _replace(text, _SIGN, is_masked, mark, partial(_value_end, text), _quoted_only(note))
     return text
 
 
+def _quoted_only(note: Callable[[str], None]) -> Callable[[str], None]:
+    """Take note of quoted values only: others are the rest of a line of prose."""
+    return lambda value: note(value) if value[:1] in ("'", '"') else None
+
+
 def _replace(
-    text: str, names: re.Pattern[str], is_masked: IsMasked, mark: str, end_of: Callable[[re.Match[str], int], int]
+    text: str,
+    names: re.Pattern[str],
+    is_masked: IsMasked,
+    mark: str,
+    end_of: Callable[[re.Match[str], int], int],
+    note: Callable[[str], None],
 ) -> str:
     kept, done, at = [], 0, 0
     while found := names.search(text, at):
         at = found.end()
         if is_masked(found[1] if names.groups else _key_before(found)[0]):
             kept += [text[done:at], mark]
-            done = at = max(end_of(found, at), at)
+            done = max(end_of(found, at), at)
+            note(text[at:done])
+            at = done
     return "".join([*kept, text[done:]]) if kept else text
 
 

@@ -2,11 +2,16 @@
 
 import json
 from contextlib import suppress
+from functools import partial
 from urllib.parse import quote, quote_plus
 
 import pytest
 
+from dspy_lambda.dspy_patches.spans import patch_spans
 from dspy_lambda.errors import CallError
+from dspy_lambda.telemetry.otlp import Encoder
+from dspy_lambda.telemetry.tracer import Tracer
+from dspy_lambda.telemetry.tracing import write_payloads
 from tests.support import failures, sqs, without_retries
 
 pytestmark = pytest.mark.filterwarnings("ignore:Implementing custom LMs")
@@ -107,8 +112,11 @@ CALLS = {
     "no object": [PASSWORD, PIN],
     "a text": PASSWORD,
 }
-# Each returns the texts that one destination got. Spans and reports of other parts are added here.
-SOURCES = {"log": lambda written: [json.loads(line) for line in written.splitlines()]}
+# Each returns the texts that one destination got.
+SOURCES = {
+    "log": lambda served, written: [json.loads(line) for line in written.splitlines()],
+    "spans": lambda served, written: served.requests,
+}
 
 
 def notations(secret):
@@ -116,11 +124,11 @@ def notations(secret):
     yield from (quote(secret), quote(secret, safe=""), quote_plus(secret), *filter(None, secret.splitlines()))
 
 
-def hits(written, secrets):
+def hits(served, written, secrets):
     """Return the secrets in any text within the lines of any destination, as it is read from their JSON."""
     found = []
     for source, read in SOURCES.items():
-        for text in map(str, texts_of(read(written))):
+        for text in map(str, texts_of(read(served, written))):
             found += [(source, name) for name, secret in secrets.items() if any(n in text for n in notations(secret))]
     return found
 
@@ -149,6 +157,12 @@ def send(serve):
     assert "m0" not in failures(serve(sqs(*bodies)))
 
 
+def export(environment, requests, spans):
+    """Do with the spans of a trace what the exporter does, and keep the requests that it would send."""
+    write_payloads(environment.telemetry.payloads, spans)
+    requests += [json.loads(body) for body, _ in Encoder({}).encode(spans)]
+
+
 @pytest.fixture
 def serve(make_project, make_serve, monkeypatch):
     def make(body, level, **telemetry):
@@ -156,6 +170,12 @@ def serve(make_project, make_serve, monkeypatch):
         masks = {"mask": [r"/\d{3}-\d{2}-\d{4}/"]}
         project = make_project({"tell": filled(PROGRAM) + body}, telemetry={**masks, **telemetry})
         made = make_serve(project, OPENAI_API_KEY=ENVIRONMENT_KEY, AWS_SESSION_TOKEN=SESSION)
+        made.requests = []
+        assert patch_spans() == {}
+        environment = made.environment
+        tracer = Tracer(environment.config, partial(export, environment, made.requests), keeps_all=True)
+        tracer.collects = bool(environment.telemetry.payloads)
+        environment.telemetry.tracer = tracer
         return without_retries(made)
 
     return make
@@ -165,12 +185,14 @@ def serve(make_project, make_serve, monkeypatch):
 @pytest.mark.parametrize("word", ["none", "sizes", "masked"])
 @pytest.mark.parametrize("body", [SYNC, ASYNC], ids=["sync", "async"])
 def test_no_secret_is_written(serve, output, body, word, level):
-    send(serve(body, level, payloads=word))
+    served = serve(body, level, payloads=word)
+    send(served)
     written = output.getvalue()
+    assert served.requests
     assert '"_aws"' in written  # metrics are written at every level
-    assert hits(written, SECRETS) == []
+    assert hits(served, written, SECRETS) == []
     if word != "masked":
-        assert hits(written, {"PRIVATE": PRIVATE}) == []
+        assert hits(served, written, {"PRIVATE": PRIVATE}) == []
 
 
 @pytest.mark.parametrize("body", [SYNC, ASYNC], ids=["sync", "async"])
@@ -192,7 +214,9 @@ def test_the_calls_end_as_planned_and_what_is_not_masked_is_written(serve, recor
 
 
 def test_keys_are_not_written_even_with_everything_else(serve, output):
-    send(serve(SYNC, "DEBUG", payloads="full"))
+    served = serve(SYNC, "DEBUG", payloads="full")
+    send(served)
     keys = {"LM_KEY", "ENVIRONMENT_KEY", "SESSION"}
-    assert hits(output.getvalue(), {name: SECRETS[name] for name in keys}) == []
-    assert {name for _, name in hits(output.getvalue(), SECRETS)} >= {"PASSWORD", "TOKEN", "SSN"}
+    assert hits(served, output.getvalue(), {name: SECRETS[name] for name in keys}) == []
+    found = hits(served, output.getvalue(), SECRETS)
+    assert set(found) >= {(place, name) for place in SOURCES for name in ("PASSWORD", "TOKEN", "SSN")}
