@@ -33,12 +33,10 @@ def publish(project_root: Path, address: str) -> Iterator[None]:
     """Let other commands of the same user find an observer's address during the `with` block.
 
     Raises:
-        OSError: its file cannot be written. PermissionError if the folder belongs to another user.
+        OSError: its file cannot be written; for example because another user has created one of that name.
     """
     file = _file(project_root)
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not _is_own(file.parent):
-        raise PermissionError(f"{file.parent} belongs to another user")
     own = file.with_suffix(f".{os.getpid()}")
     own.unlink(missing_ok=True)
     with open(os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
@@ -80,15 +78,9 @@ def get(url: str, seconds: float | None = None) -> HTTPResponse:
 
 
 def _file(project_root: Path) -> Path:
-    name = hashlib.sha256(os.fsencode(project_root.resolve())).hexdigest()[:16]
-    return _folder() / f"local-{name}"
-
-
-def _folder() -> Path:
     """https://specifications.freedesktop.org/basedir-spec/latest/"""
-    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
-        return Path(runtime, "dspy-lambda")
-    return Path(tempfile.gettempdir(), f"dspy-lambda-of-{os.getuid()}")
+    name = hashlib.sha256(os.fsencode(project_root.resolve())).hexdigest()[:16]
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir(), f"dspy-lambda-{os.getuid()}-{name}")
 
 
 def _is_own(path: Path) -> bool:

@@ -73,6 +73,12 @@ def test_a_source_that_a_function_does_not_name_is_loaded_with_its_first_event(s
     assert not [name for name in loaded if name.startswith(tuple(f"sources.{other}" for other in others))]
 
 
+def test_a_function_that_writes_no_payloads_does_not_load_their_rules():
+    loaded = own(modules("import dspy_lambda.main", DSPY_LAMBDA_SOURCES="http", **PROGRAM))
+    assert "telemetry.telemetry" in loaded
+    assert not loaded & {"telemetry.payloads", "telemetry.masking", "telemetry.hidden", "key_shapes"}
+
+
 def test_a_batch_loads_no_http_code():
     code = """
 import json

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from dspy_lambda.telemetry.connection import Answer, BadAnswer, ConnectFailed, Connection
 from dspy_lambda.telemetry.exceptions import remember
@@ -42,8 +42,10 @@ class Collector:
         parts = urlsplit(url)
         tls = parts.scheme == "https"
         host = parts.hostname or ""
+        if not host.isascii():
+            host = host.encode("idna").decode()
         self.connection = Connection(host, parts.port or (443 if tls else 80), tls=tls, idle_seconds=idle_seconds)
-        path = parts.path.rstrip("/")
+        path = quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~")
         self._path = path if path.endswith(_PATH) else path + _PATH
         self._headers, self._to_do = headers, to_do
         self._compresses = host not in ("localhost", "127.0.0.1", "::1")
@@ -152,7 +154,8 @@ def read_headers(text: str) -> Headers:
 
 def cloudwatch(region: str, idle_seconds: float = 50.0) -> Collector:
     """Return CloudWatch's OTLP endpoint for traces in a region."""
-    url = f"https://xray.{region}.amazonaws.com{_PATH}"
+    domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+    url = f"https://xray.{region}.{domain}{_PATH}"
     to_do = "allow xray:PutTraceSegments for the function's role, and enable Transaction Search in CloudWatch"
     return Collector(url, lambda body: sign(url, body, region), to_do, idle_seconds)
 

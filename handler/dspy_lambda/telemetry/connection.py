@@ -49,6 +49,7 @@ class Connection:
         self._context: object = None
         self._used = 0.0  # by the wall clock: others may stop while the environment is frozen
         self._buffer = b""
+        self._has_begun = False  # whether part of the current answer has arrived
         name = f"[{host}]" if ":" in host else host
         self.authority = name if port == (443 if tls else 80) else f"{name}:{port}"
 
@@ -71,6 +72,9 @@ class Connection:
         data = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace") + body
         try:
             answer = self._ask_again(data, ends)
+        except EOFError:
+            self.close()
+            raise BadAnswer("the answer ended early") from None
         except BaseException:
             self.close()
             raise
@@ -90,22 +94,18 @@ class Connection:
         if self._sock is not None:
             try:
                 return self._ask(self._sock, data, ends)
-            except (ConnectionError, EOFError):
-                if self._buffer:
-                    raise BadAnswer("the answer ended early") from None
+            except (OSError, EOFError) as error:
+                if self._has_begun or isinstance(error, TimeoutError):
+                    raise
                 self.close()
         self._sock = self._connect(ends)
-        try:
-            return self._ask(self._sock, data, ends)
-        except EOFError:
-            raise BadAnswer("the answer ended early") from None
+        return self._ask(self._sock, data, ends)
 
     def _connect(self, ends: float | None) -> socket.socket:
         try:
-            sock = self._open(ends)
+            return self._open(ends)
         except OSError as error:  # also the TLS handshake
             raise ConnectFailed(type(error).__name__) from error
-        return sock
 
     def _open(self, ends: float | None) -> socket.socket:
         failure: OSError | None = None
@@ -115,22 +115,23 @@ class Connection:
                 sock.settimeout(_left(ends))
                 sock.connect(address)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                return self._wrap(sock) if self._tls else sock
+                return self._wrap(sock, ends) if self._tls else sock
             except OSError as error:
                 sock.close()
                 failure = error
         raise failure or OSError("no address")
 
-    def _wrap(self, sock: socket.socket) -> socket.socket:
+    def _wrap(self, sock: socket.socket, ends: float | None) -> socket.socket:
         import ssl
 
         if self._context is None:  # reads the certificate authorities: 10 ms
             self._context = ssl.create_default_context()
         assert isinstance(self._context, ssl.SSLContext)
+        sock.settimeout(_left(ends))
         return self._context.wrap_socket(sock, server_hostname=self._host)
 
     def _ask(self, sock: socket.socket, data: bytes, ends: float | None) -> Answer:
-        self._buffer = b""
+        self._buffer, self._has_begun = b"", False
         view = memoryview(data)
         while view:
             sock.settimeout(_left(ends))
@@ -206,6 +207,7 @@ class Connection:
         data = sock.recv(_CHUNK)
         if not data:
             raise EOFError
+        self._has_begun = True
         self._buffer += data
 
 

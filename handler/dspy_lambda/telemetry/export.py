@@ -76,7 +76,7 @@ def start_export(settings: Settings, telemetry: Telemetry, service: str, log: Lo
         exporter.mode = "extension" if extension.start() else "inline"
         exporter.extension_id = extension.identifier
     if api:
-        flush_at_sigterm(lambda: exporter.close(FLUSH_SECONDS))
+        flush_at_sigterm(lambda: exporter.flush(FLUSH_SECONDS))
     else:
         atexit.register(exporter.close)
     return exporter

@@ -108,17 +108,17 @@ class Exporter:
 
     def add(self, spans: list[Span]) -> None:
         """Queue ended spans; drop and count them if there is no room. Never waits for the network."""
-        if not spans:
+        if self._closed:
+            self._drop(len(spans), "closed")
             return
-        if self._closed or not self._queue.put(spans):
-            self._drop(len(spans), "closed" if self._closed else "queue full")
-        elif self._interval is not None and (self._thread is None or self._queue.spans >= BATCH_SPANS):
+        self._drop(len(spans) - self._queue.put(spans), "queue full")
+        if self._interval is not None and (self._thread is None or self._queue.spans >= BATCH_SPANS):
             self._wake_up()
 
     def flush(self, seconds: float) -> bool:
         """Send what waits, for at most so many seconds; return whether nothing is left.
 
-        Returns at once during the pause after a failed request.
+        Returns at once during the pause after a failed request, or after a flush that took too long.
         """
         queue = self._queue
         if not queue.spans:
@@ -130,13 +130,16 @@ class Exporter:
         self._flush_ends = max(self._flush_ends, time.monotonic() + seconds)
         self._flushes.append(done)
         self._wake_up()
-        done.acquire(timeout=seconds)
+        if not done.acquire(timeout=seconds):
+            # The next one must not wait as well: a name that cannot be resolved takes longer than any time limit.
+            self.breaker.fail()
         return not queue.spans
 
     def take_dropped(self) -> int:
         """Return how many spans were dropped since the last call."""
-        total = sum(self.dropped.copy().values())
-        dropped, self._reported = total - self._reported, total
+        with self._lock:
+            total = sum(self.dropped.values())
+            dropped, self._reported = total - self._reported, total
         return dropped
 
     def close(self, seconds: float = 0.3) -> None:
@@ -183,7 +186,7 @@ class Exporter:
         self._drop_connection()
 
     def _send_waiting(self, queue: SpanQueue) -> None:
-        while self._may_send() and (request := queue.take()) is not None:
+        while self._may_send(queue) and (request := queue.take()) is not None:
             if self._is_connection_stale:
                 self._is_connection_stale = False
                 self._drop_connection()
@@ -194,9 +197,10 @@ class Exporter:
                 queue.release(request)
             self._note(reply, request)
 
-    def _may_send(self) -> bool:
-        in_time = self._interval is not None or time.monotonic() < self._flush_ends
-        return in_time and not self.breaker.is_open
+    def _may_send(self, queue: SpanQueue) -> bool:
+        if self.breaker.is_open or queue is not self._queue:  # replaced by `reset`
+            return False
+        return self._interval is not None or time.monotonic() < self._flush_ends
 
     def _try_to_send(self, request: Request) -> Reply:
         try:

@@ -12,6 +12,7 @@ import threading
 import time
 from queue import Empty, SimpleQueue
 from typing import Any
+from urllib.parse import urlsplit
 
 from dspy_lambda.telemetry import Log
 from dspy_lambda.telemetry.connection import Answer, BadAnswer, ConnectFailed, Connection
@@ -38,8 +39,8 @@ class Extension:
     """
 
     def __init__(self, api: str, exporter: Exporter, log: Log, identifier: str = "") -> None:
-        host, _, port = api.rpartition(":")
-        self._address = host, int(port)
+        address = urlsplit(f"//{api}")
+        self._address = address.hostname or "", address.port or 80
         self._exporter, self._log = exporter, log
         self.identifier = identifier
         self._answered: SimpleQueue[str | None] = SimpleQueue()

@@ -26,6 +26,7 @@ from dspy_lambda.telemetry.lines import to_json
 from dspy_lambda.telemetry.masking import Hook, Masking, Masks, named_parts
 from dspy_lambda.telemetry.media import without_uris
 from dspy_lambda.telemetry.messages import FreeText, messages_of
+from dspy_lambda.telemetry.patterns import check_patterns
 from dspy_lambda.telemetry.spans import Span
 
 Result = TypeVar("Result")
@@ -39,8 +40,8 @@ _MESSAGES = {"gen_ai.input.messages": "user", "gen_ai.output.messages": "assista
 class Payloads:
     """One program's rules for what is written of its calls. Runs once per call, after its outcome is settled.
 
-    Each pattern is applied to at most `max_payload_bytes` and 256 characters of a text at once; a pattern that needs
-    exponential time may take long even for these.
+    Each pattern is applied to at most `max_payload_bytes` and 256 characters of a text at once. Python cannot interrupt
+    a pattern, so those that are known to need exponential time are refused at init.
 
     Args:
         settings: the program's `telemetry` section.
@@ -208,8 +209,9 @@ class Shown:
         payloads = self._payloads
         if payloads.writes_texts:
             return {name: payloads.write(value, self._hidden) for name, value in self._values.items()}
-        sizes = {f"{name}_bytes": size_of(value) for name, value in self._values.items()}
-        return {name: size for name, size in sizes.items() if size is not None}
+        sizes = {"inputs_bytes": self._values.get("inputs"), "outputs_bytes": self._values.get("outputs")}
+        found = {name: size_of(value) for name, value in sizes.items() if value is not None}
+        return {name: size for name, size in found.items() if size is not None}
 
     def _prepared(self, value: Any) -> Any:
         if self._payloads.masks_names and named_parts(value) is None:  # a body that cannot be read, or is no object
@@ -253,8 +255,9 @@ def prepare(
     """Create a program's rules, and redact the credentials in the environment's variables.
 
     Raises:
-        ConfigError: The function of `mask_with` cannot be imported.
+        ConfigError: The function of `mask_with` cannot be imported, or a pattern may need exponential time.
     """
+    check_patterns(settings.mask)
     if settings.payloads in ("masked", "full"):
         exceptions.redact(credentials(variables, settings.headers_env))
     hook = load_hook(settings.mask_with) if settings.payloads == "masked" else None

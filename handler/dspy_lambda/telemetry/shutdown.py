@@ -35,13 +35,14 @@ def flush_at_sigterm(flush: Callable[[], object]) -> None:
             os.write(writing, _BYTE)
 
     def watch() -> None:
-        while _BYTE not in os.read(reading, 64):
-            pass
-        try:
-            flush()
-        finally:
-            if signal.getsignal(signal.SIGTERM) is wake_up:
-                _end()
+        while True:
+            if _BYTE not in os.read(reading, 64):
+                continue
+            try:
+                flush()
+            finally:
+                if signal.getsignal(signal.SIGTERM) is wake_up:
+                    _end()
 
     former_descriptor = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     if former_descriptor >= 0:

@@ -45,13 +45,35 @@ class SpanQueue:
         self._requests: deque[Request] = deque()
         self.spans = self.bytes = 0
 
-    def put(self, spans: list[Span]) -> bool:
-        """Put ended spans in; return False, and change nothing, if there is no room."""
-        size = sum(map(_size, spans))
-        if not self._count(len(spans), size):
-            return False
-        self._waiting.append((spans, size))
-        return True
+    def put(self, spans: list[Span]) -> int:
+        """Put ended spans in, as many as there is room for; return how many of the first ones that is.
+
+        Their payloads have become attributes, if they are to be sent at all, so the rest is forgotten.
+        """
+        sizes = []
+        for span in spans:
+            span.payload = None
+            sizes.append(_size(span))
+        # Nothing waits under this lock, but the garbage collector may run a program's finalizer there that never ends.
+        if not self._lock.acquire(timeout=_LOCK_SECONDS):
+            return 0
+        try:
+            count, size = self._fit(sizes)
+            self.spans += count
+            self.bytes += size
+        finally:
+            self._lock.release()
+        if count:
+            self._waiting.append((spans[:count], size))
+        return count
+
+    def _fit(self, sizes: list[int]) -> tuple[int, int]:
+        """Return how many of these have room, and their size."""
+        room, count, size = min(MAX_SPANS - self.spans, len(sizes)), 0, 0
+        while count < room and self.bytes + size + sizes[count] <= MAX_BYTES:
+            size += sizes[count]
+            count += 1
+        return count, size
 
     def take(self) -> Request | None:
         """Take the next request; None if nothing waits. What was taken counts until it is released."""
@@ -68,19 +90,6 @@ class SpanQueue:
         with self._lock:
             self.spans -= request.spans
             self.bytes -= len(request.body)
-
-    def _count(self, count: int, size: int) -> bool:
-        # Nothing waits under this lock, but the garbage collector may run a program's finalizer there that never ends.
-        if not self._lock.acquire(timeout=_LOCK_SECONDS):
-            return False
-        try:
-            if self.spans + count > MAX_SPANS or self.bytes + size > MAX_BYTES:
-                return False
-            self.spans += count
-            self.bytes += size
-        finally:
-            self._lock.release()
-        return True
 
     def _encode(self) -> None:
         spans: list[Span] = []

@@ -15,7 +15,7 @@ from typing_extensions import TypeAliasType, TypedDict
 
 from dspy_lambda.errors import InvalidInput
 from dspy_lambda.payload import to_outputs
-from dspy_lambda.programs.content import MARKER, plain
+from dspy_lambda.programs.content import MARKER, holds_image, plain
 from dspy_lambda.programs.program import choose_entry
 from dspy_lambda.programs.schemas import schemas_of
 from tests.support import failures, problem, sqs
@@ -317,3 +317,16 @@ def local(schema):
     for prefix in ("PredictInputs", "PredictOutputs"):
         text = text.replace(f"#/components/schemas/{prefix}.", "#/$defs/")
     return json.loads(text)
+
+
+class Account(pydantic.BaseModel):
+    pin: pydantic.SecretStr
+    friends: "list[Account]"
+    photos: list[dspy.Image]
+
+
+def test_hints_of_hints_are_searched_once():
+    """SecretStr's own hints are pydantic's schemas, whose every path would take forever."""
+    assert not holds_image(pydantic.SecretStr)
+    assert not holds_image(dict[str, list[pydantic.SecretStr] | None])
+    assert holds_image(Account)

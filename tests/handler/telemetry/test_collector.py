@@ -33,6 +33,8 @@ def send(found, body=BODY):
         ("/v1/traces/", "/v1/traces"),
         ("/api/public/otel", "/api/public/otel/v1/traces"),
         ("/team%20a/", "/team%20a/v1/traces"),
+        ("/team a", "/team%20a/v1/traces"),
+        ("/ü", "/%C3%BC/v1/traces"),
     ],
 )
 def test_the_path_of_an_address(server, path, asked):
@@ -41,6 +43,10 @@ def test_the_path_of_an_address(server, path, asked):
     assert request.line == f"POST {asked} HTTP/1.1"
     assert request.headers["content-type"] == "application/json"
     assert request.body == BODY
+
+
+def test_a_host_of_other_letters():
+    assert collector("https://münchen.example", None).connection.authority == "xn--mnchen-3ya.example"
 
 
 def test_headers_come_from_the_variable_at_each_request(server, monkeypatch):
@@ -156,6 +162,10 @@ def at(server, region):
     )
     found.connection._host, found.connection._port, found.connection._tls = "127.0.0.1", server.port, False
     return found
+
+
+def test_regions_in_china_have_a_domain_of_their_own():
+    assert cloudwatch("cn-north-1").connection.authority == "xray.cn-north-1.amazonaws.com.cn"
 
 
 @pytest.mark.parametrize("body", [BODY, b" " * 50_000], ids=["small", "compressed"])

@@ -203,6 +203,19 @@ def test_a_flush_does_not_wait_longer_than_it_may(server, make):
     assert not exporter.flush(0.05)
 
 
+def test_after_a_flush_in_vain_the_next_one_does_not_wait_until_the_request_has_ended(make):
+    exporter = make("http://127.0.0.1:1")
+    ended = threading.Event()
+    exporter._send = lambda body, ends: ended.wait(30) and Reply("sent")
+    exporter.add(spans(2))
+    assert not exporter.flush(0.05)
+    assert not exporter.flush(3600)
+    ended.set()
+    while exporter.breaker.is_open:
+        pass
+    assert exporter.flush(10)
+
+
 def test_garbage_is_a_failure(server, make):
     server.reply = server.trickle(b"\0garbage", b"\xff" * 10_000)
     exporter = make(server.url)
@@ -255,6 +268,23 @@ def test_a_snapshots_spans_and_connection_are_discarded_when_it_is_restored(serv
     assert exporter.flush(5)
     assert names(server) == ["span 0", "span 0", "span 1", "span 2"]
     assert server.connections == 2
+
+
+def test_what_a_snapshot_was_about_to_send_is_not_sent_after_its_restore(server, make):
+    exporter = make(server.url, send_seconds=30)
+
+    def reset_first(sock):
+        exporter.reset()
+        server.reply = OK
+        sock.sendall(OK)
+
+    server.reply = reset_first
+    for _ in range(2):
+        exporter.add(spans(BATCH_SPANS))
+    exporter.flush(10)
+    exporter.add(spans(1))
+    assert exporter.flush(10)
+    assert len(names(server)) == BATCH_SPANS + 1
 
 
 def test_spans_from_many_threads_all_arrive(server, make):

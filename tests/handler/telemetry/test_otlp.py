@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import os
 
 import pytest
 from google.protobuf import json_format
@@ -19,6 +20,7 @@ from dspy_lambda import __version__
 from dspy_lambda.telemetry.otlp import Encoder
 from dspy_lambda.telemetry.spans import CLIENT, CONSUMER, INTERNAL, SEMANTIC_CONVENTIONS, SERVER, Trace
 
+SCALE = int(os.environ.get("STRESS_SCALE", "1"))
 RESOURCE = {"service.name": "qa", "faas.max_memory": 512 * 2**20, "cloud.region": "eu-west-1"}
 KINDS = {INTERNAL: SpanKind.INTERNAL, SERVER: SpanKind.SERVER, CLIENT: SpanKind.CLIENT, CONSUMER: SpanKind.CONSUMER}
 
@@ -97,7 +99,7 @@ def test_requests_are_equal_to_the_sdks_for_the_same_spans():
     assert decode(body) == encode_spans([as_sdk(span) for span in trace.spans])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60 * SCALE, deadline=None)
 @given(
     st.dictionaries(
         st.text(st.characters(exclude_categories=["Cs"])),
@@ -126,7 +128,7 @@ ANYTHING = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=60 * SCALE, deadline=None)
 @given(
     st.dictionaries(st.one_of(st.text(), st.integers(), st.none(), st.binary()), ANYTHING),
     st.text(st.characters(categories=["Cs", "Cc", "Ll"])),

@@ -62,9 +62,10 @@ def test_with_a_handler_of_the_user_spans_are_sent_and_nothing_else_changes(api,
     process = start(code + ADDED_AT_INIT)
     process.terminate()
     assert server.arrived.acquire(timeout=WAIT)
-    api.invoke("r1", {"spans": 0})
+    api.invoke("r1", {"spans": 1})
     assert process.stdout.readline() == "the user's handler\n"
-    assert process.poll() is None
+    assert api.wait_until_ready()
+    assert names(server) == ["at init", "r1 0"]
 
 
 def run(code):

@@ -37,19 +37,26 @@ def test_a_request_that_was_put_back_is_the_next_one():
     assert found.take().spans == 1
 
 
-def test_what_does_not_fit_changes_nothing():
+def test_as_many_spans_go_in_as_there_is_room_for():
     found = queue()
-    assert found.put(spans(MAX_SPANS - 1))
+    assert found.put(spans(MAX_SPANS - 1)) == MAX_SPANS - 1
+    assert found.put(spans(3)) == 1
     before = found.spans, found.bytes
-    assert not found.put(spans(2))
+    assert found.put(spans(1)) == 0
     assert (found.spans, found.bytes) == before
-    assert found.put(spans(1))
 
 
 def test_bytes_of_texts_count():
     found = queue()
-    assert not found.put(spans(3, texts=["x" * 4_000_000, "y" * 4_000_000]))
-    assert found.put(spans(2, texts=["x" * 4_000_000], text="y" * 4_000_000))
+    assert found.put(spans(3, texts=["x" * 4_000_000, "y" * 4_000_000])) == 2
+    assert found.put(spans(1, text="x" * 4_000_000)) == 0
+
+
+def test_payloads_are_forgotten():
+    (span,) = spans(1)
+    span.payload = {"dspy_lambda.inputs": "x" * 1_000_000}
+    queue().put([span])
+    assert span.payload is None
 
 
 def test_several_traces_share_a_request_up_to_its_size():

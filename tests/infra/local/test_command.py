@@ -56,6 +56,7 @@ def test_local_serves_until_a_signal_and_leaves_no_process(command, number, stat
 
 
 def test_local_shows_recent_lines_until_it_ends(command, tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
     with command("local", "--project", str(QUICKSTART), "--model-server", "--port", "0", "--json") as process:
         document = json.loads(process.stdout.readline())

@@ -115,3 +115,36 @@ def test_local_programs_use_the_developers_profile_and_renew_its_credentials(
         assert first.startswith("key-")
         assert second.startswith("key-")
         assert first != second
+
+
+LOGS = """
+import logging
+class Logs(dspy.Module):
+    def forward(self, fails: bool) -> str:
+        logging.debug("debug %s", fails)
+        logging.info("info")
+        logging.warning("warning")
+        if fails:
+            raise ValueError
+        return "x"
+"""
+
+
+@pytest.mark.parametrize(
+    ("config", "messages"),
+    [
+        ({"lambda": {"log_level": "WARN"}}, ["warning"] * 2),
+        ({"telemetry": {"buffer_debug_logs": True}}, ["debug True", "info", "info", "warning", "warning"]),
+    ],
+)
+def test_the_log_level_holds_with_lambdas_runtime_client(make_project, make_local, lines, config, messages):
+    """The runtime client sets up logging itself, by the same variable."""
+
+    async def run():
+        async with make_local(make_project({"logs": LOGS}, **config)) as local:
+            for fails in (False, True):
+                await local.function("Logs").invoke(json.dumps({"inputs": {"fails": fails}}).encode())
+
+    asyncio.run(run())
+    assert sorted(line["message"] for line in lines.records.lines if line.get("logger") == "root") == messages
+    assert lines.records.values("Calls") == [1, 1]
