@@ -12,7 +12,7 @@ from dspy_lambda_infra.terminal import printable
 def payload_lines(value: Any) -> list[str]:
     """Return the lines of a payload: a value, or its JSON, or a text; messages and fields each begin a line."""
     text = "\n".join(_readable(value))
-    return [printable(line.replace("\t", "    ")) for line in text.split("\n")]
+    return [printable(line.replace("\t", "    ").rstrip(" ")) for line in text.split("\n")]
 
 
 def _readable(value: Any) -> Iterator[str]:
@@ -26,7 +26,7 @@ def _readable(value: Any) -> Iterator[str]:
         yield value
     elif isinstance(value, list) and all(isinstance(one, dict) and "role" in one for one in value):
         for message in value:
-            yield f"{message['role']}: {_message(message)}"
+            yield f"{message['role']}: {_message(message)}".replace("\n", "\n  ")
     elif isinstance(value, dict):
         for name, item in value.items():
             yield f"{name}: {item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)}"

@@ -10,7 +10,7 @@ from dspy_lambda_infra.payloads import payload_lines
     [
         ("just text", ["just text"]),
         ("two\nlines\x1b[2J\r", ["two", "lines\\x1b[2J\\r"]),
-        (json.dumps([{"role": "user", "parts": [{"type": "text", "content": "hi\nthere"}]}]), ["user: hi", "there"]),
+        (json.dumps([{"role": "user", "parts": [{"type": "text", "content": "hi\nthere"}]}]), ["user: hi", "  there"]),
         (json.dumps([{"role": "user", "content": "hi"}]), ["user: hi"]),
         (json.dumps([{"role": "tool", "parts": [{"type": "tool_call", "name": "s"}]}]),
          ['tool: {"type": "tool_call", "name": "s"}']),

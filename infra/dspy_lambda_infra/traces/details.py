@@ -42,6 +42,8 @@ def details(span: Span) -> Iterator[str]:
         yield f"after {words(reason)}"
     if (former := get("dspy_lambda.fallback_from")) is not None:
         yield f"instead of {_text(former)}: {words(get('dspy_lambda.fallback_reason') or 'it failed')}"
+    if (waited := get("dspy_lambda.time_to_first_token_ms")) is not None:
+        yield f"first token after {_number(waited):,.0f} ms"
     if get("faas.coldstart") is True:
         yield "cold start"
 

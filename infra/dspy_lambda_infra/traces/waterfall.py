@@ -155,7 +155,7 @@ def _payload_lines(row: _Row, terminal: Terminal) -> Iterator[str]:
         yield terminal.color(f"{indent}{title}", "dim")
         for line in lines:
             for part in wrap(line, terminal.width - columns(indent) - 2):
-                yield f"{indent}  {part}"
+                yield f"{indent}  {part}".rstrip()
 
 
 def _color(span: Span) -> str:

@@ -34,6 +34,7 @@ def said(error=None, end=5, **attributes):
         ),
         ({"dspy_lambda__cache_hit": True}, ["from the cache"]),
         ({"faas__coldstart": True}, ["cold start"]),
+        ({"dspy_lambda__time_to_first_token_ms": 1234.5}, ["first token after 1,234 ms"]),
         ({"dspy_lambda__attempts": 10**400, "dspy_lambda__cache_hits": float("nan")}, []),
         ({"dspy_lambda__attempts": "many", "dspy_lambda__cache_hits": "x"}, []),
     ],
