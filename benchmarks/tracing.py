@@ -261,7 +261,7 @@ def warm(models: ModelServer, rounds: int, calls: int) -> dict[str, Any]:
 
 def init(models: ModelServer, rounds: int) -> dict[str, Any]:
     """Compare fresh processes: milliseconds until the handler is ready, and until its first answer."""
-    names = ("ready_seconds", "seconds")
+    names = ("ready_seconds", "ready_cpu_seconds", "seconds")
     with collector("healthy") as healthy:
         found: dict[str, list[dict[str, float]]] = {"off": [], "on": []}
         for number in range(rounds + 1):
@@ -277,6 +277,7 @@ def init(models: ModelServer, rounds: int) -> dict[str, Any]:
         "medians_ms": {name: {key: round(value) for key, value in each.items()} for name, each in medians.items()},
         "added_ready_ms": round(medians["on"]["ready_seconds"] - medians["off"]["ready_seconds"], 1),
         "added_ready_ms_minima": round(least["on"]["ready_seconds"] - least["off"]["ready_seconds"], 1),
+        "added_ready_cpu_ms_minima": round(least["on"]["ready_cpu_seconds"] - least["off"]["ready_cpu_seconds"], 1),
         "added_first_answer_ms": round(medians["on"]["seconds"] - medians["off"]["seconds"], 1),
     }
 
