@@ -40,6 +40,7 @@ class Server:
     Attributes:
         rss_mb: its memory over time, in MB.
         calls: answered calls, also those of warm-ups; known after `stop`.
+        cpu_ms: CPU of each of these calls, in all threads; known after `stop`.
         dropped: the sum of the metric DroppedSpans; known after `stop`.
         stop_seconds: how long it took to end.
     """
@@ -47,6 +48,7 @@ class Server:
     def __init__(self, models: ModelServer, traces: str) -> None:
         self.rss_mb: list[float] = []
         self.calls = self.dropped = 0
+        self.cpu_ms = float("nan")
         self.stop_seconds = 0.0
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `stop`
         variables = {**os.environ, "OPENAI_API_KEY": "none", "DSPY_LAMBDA_API_BASE": models.url, TRACES: traces}
@@ -55,6 +57,7 @@ class Server:
             [*command, "--port", "0"], env=variables, cwd=ROOT, stdout=self._log, stderr=self._log
         )
         self.url = self._address()
+        self._cpu_at_start = self._cpu_seconds()
         self._stopped = threading.Event()
         threading.Thread(target=self._sample, daemon=True).start()
 
@@ -68,6 +71,7 @@ class Server:
     def stop(self) -> None:
         """Stop it as an operator does, and read its log."""
         self._stopped.set()
+        cpu_seconds = self._cpu_seconds() - self._cpu_at_start
         self._process.send_signal(signal.SIGCONT)
         self._process.send_signal(signal.SIGTERM)
         begin = time.perf_counter()
@@ -79,6 +83,7 @@ class Server:
         self.stop_seconds = round(time.perf_counter() - begin, 2)
         with self._log:
             self._read()
+        self.cpu_ms = cpu_seconds / max(self.calls, 1) * 1000
 
     def _address(self) -> str:
         """Return its address, once it has written it."""
@@ -90,6 +95,11 @@ class Server:
                 break
             time.sleep(0.2)
         raise SystemExit(f"dspy-lambda serve did not start: {text[-2000:]}")
+
+    def _cpu_seconds(self) -> float:
+        """https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html: the second field may contain spaces."""
+        user, system = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     def _sample(self) -> None:
         while not self._stopped.wait(_SAMPLE_SECONDS):
@@ -153,6 +163,7 @@ def _compare(
     return {
         **{name: round(statistics.median(values), 3) for name, values in ratios.items()},
         "of_each_pair": {name: [round(value, 3) for value in values] for name, values in ratios.items()},
+        "cpu_ms_per_call": {"off": round(off.cpu_ms, 3), "on": round(on.cpu_ms, 3)},
         "calls": on.calls,
         "not_200": not_200,
         "spans_made": on.calls * each,
@@ -208,6 +219,7 @@ def warm_calls(*, flushes: bool) -> None:
     for line in sys.stdin:
         wall, cpu = [], time.process_time()
         for _ in range(int(line)):
+            event["requestContext"]["requestTimeEpoch"] = int(time.time() * 1000)  # its 29 s begin there
             begin = time.perf_counter()
             answer = handler(event, Context())
             if answer["statusCode"] != 200:
@@ -249,7 +261,7 @@ def warm(models: ModelServer, rounds: int, calls: int) -> dict[str, Any]:
 
 def init(models: ModelServer, rounds: int) -> dict[str, Any]:
     """Compare fresh processes: milliseconds until the handler is ready, and until its first answer."""
-    names = ("ready_seconds", "seconds")
+    names = ("ready_seconds", "ready_cpu_seconds", "seconds")
     with collector("healthy") as healthy:
         found: dict[str, list[dict[str, float]]] = {"off": [], "on": []}
         for number in range(rounds + 1):
@@ -265,6 +277,7 @@ def init(models: ModelServer, rounds: int) -> dict[str, Any]:
         "medians_ms": {name: {key: round(value) for key, value in each.items()} for name, each in medians.items()},
         "added_ready_ms": round(medians["on"]["ready_seconds"] - medians["off"]["ready_seconds"], 1),
         "added_ready_ms_minima": round(least["on"]["ready_seconds"] - least["off"]["ready_seconds"], 1),
+        "added_ready_cpu_ms_minima": round(least["on"]["ready_cpu_seconds"] - least["off"]["ready_cpu_seconds"], 1),
         "added_first_answer_ms": round(medians["on"]["seconds"] - medians["off"]["seconds"], 1),
     }
 
