@@ -15,7 +15,7 @@ from dspy_lambda.usage import Answer, Usage
 
 if TYPE_CHECKING:
     from dspy_lambda.invocation import Invocation
-    from dspy_lambda.telemetry.spans import Span
+    from dspy_lambda.telemetry.traces.spans import Span
 
 UNKNOWN = "unknown"
 # Outcomes that need attention; callers or load cause the others.

@@ -20,7 +20,7 @@ from dspy_lambda.errors import DeadlineExceeded, Overloaded, ProgramFailed, cut_
 from dspy_lambda.models.registry import ProgramLM
 from dspy_lambda.payload import to_outputs
 from dspy_lambda.programs.program import Program
-from dspy_lambda.telemetry.spans import SPAN
+from dspy_lambda.telemetry.traces.spans import SPAN
 from dspy_lambda.threads import Threads
 
 _RECENT_CALLS = 20

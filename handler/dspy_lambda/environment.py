@@ -41,8 +41,9 @@ from dspy_lambda.runners import Runners, new_runner
 from dspy_lambda.settings import Settings
 from dspy_lambda.telemetry import hooks
 from dspy_lambda.telemetry.describe import describe
+from dspy_lambda.telemetry.handlers import Stream
 from dspy_lambda.telemetry.output import Output
-from dspy_lambda.telemetry.telemetry import Stream, Telemetry
+from dspy_lambda.telemetry.telemetry import Telemetry
 from dspy_lambda.watch import KillDump, Watch
 
 Part = TypeVar("Part")
@@ -155,7 +156,7 @@ class Environment:
         else:
             wanted = bool(self.settings.traces) or any(one.traces != "none" for one in rules)
         if wanted or any(one.model_metrics for one in rules):
-            from dspy_lambda.telemetry.tracing import start_tracing
+            from dspy_lambda.telemetry.traces.start import start_tracing
 
             start_tracing(self.telemetry, self.config, self.settings)
 

@@ -8,7 +8,7 @@ import dspy
 
 from dspy_lambda.call import Call, call_of, usage_of
 from dspy_lambda.models.prices import apply_price
-from dspy_lambda.telemetry.spans import SPAN
+from dspy_lambda.telemetry.traces.spans import SPAN
 
 
 class CallHistory(list[dict[str, Any]]):

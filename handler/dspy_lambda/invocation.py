@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dspy_lambda.environment import Environment
     from dspy_lambda.errors import CallError
     from dspy_lambda.payload import AnswerLimit
-    from dspy_lambda.telemetry.spans import Trace
+    from dspy_lambda.telemetry.traces.spans import Trace
     from dspy_lambda.usage import Answer
 
 # A request's timestamp is trusted only if it is at most this old: sample events carry timestamps of years ago.

@@ -38,7 +38,7 @@ if settings.preconnect or settings.is_snap_start:
 # Last, because it measures how long init took.
 environment.last_resort = LastResort(_started_with, settings)
 if environment.telemetry.exporter is not None:
-    from dspy_lambda.telemetry.export import hand_over
+    from dspy_lambda.telemetry.export.start import hand_over
 
     environment.last_resort.hand_over = partial(hand_over, environment.telemetry.exporter)
 # Exempt long-lived objects from garbage collection. A full collection that includes them takes 65 ms of a whole core

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dspy_lambda.telemetry.spans import INTERNAL, SPAN
+from dspy_lambda.telemetry.traces.spans import INTERNAL, SPAN
 
 __all__ = ["step", "trace_headers"]
 
@@ -42,6 +42,6 @@ def trace_headers() -> dict[str, str]:
     span = SPAN.get()
     if span is None:
         return {}
-    from dspy_lambda.telemetry.trace_context import headers_of
+    from dspy_lambda.telemetry.traces.context import headers_of
 
     return headers_of(span)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dspy_lambda.telemetry.spans import INTERNAL, SPAN, Trace
+from dspy_lambda.telemetry.traces.spans import INTERNAL, SPAN, Trace
 from dspy_lambda.tracing import step, trace_headers
 
 

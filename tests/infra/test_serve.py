@@ -21,7 +21,7 @@ from moto import mock_aws
 from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra import serve as serve_module
 from dspy_lambda_infra.cli import main
-from tests.handler.telemetry.collector_server import CollectorServer
+from tests.handler.telemetry.export.collector_server import CollectorServer
 from tests.support import AECHO, ECHO, Records, until
 
 

@@ -9,7 +9,7 @@ import time
 
 from dspy_lambda.dspy_patches.insides import EXECUTION
 from dspy_lambda.dspy_patches.patch import Function, Name, Patch
-from dspy_lambda.telemetry.spans import CLIENT, SPAN
+from dspy_lambda.telemetry.traces.spans import CLIENT, SPAN
 
 ATTRIBUTE = "dspy_lambda.time_to_first_token_ms"
 

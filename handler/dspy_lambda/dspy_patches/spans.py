@@ -15,9 +15,9 @@ from typing import Any
 from dspy_lambda.dspy_patches.first_token import FIRST_TOKEN
 from dspy_lambda.dspy_patches.insides import EXECUTION, HTTP
 from dspy_lambda.dspy_patches.patch import Function, Name, Patch, apply_patches
-from dspy_lambda.telemetry.lm_spans import end_lm, error_word, start_embedding, start_lm
-from dspy_lambda.telemetry.spans import CLIENT, INTERNAL, SPAN, Span
-from dspy_lambda.telemetry.trace_context import headers_of
+from dspy_lambda.telemetry.traces.context import headers_of
+from dspy_lambda.telemetry.traces.lm_spans import end_lm, error_word, start_embedding, start_lm
+from dspy_lambda.telemetry.traces.spans import CLIENT, INTERNAL, SPAN, Span
 
 Start = Callable[[Span, Any, tuple[Any, ...], dict[str, Any]], Span | None]
 End = Callable[[Span, Any], None]

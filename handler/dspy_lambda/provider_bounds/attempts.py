@@ -29,7 +29,7 @@ from dspy_lambda.models.stage import STAGE
 from dspy_lambda.provider_bounds.times import Total
 from dspy_lambda.soundness import wait_seconds
 from dspy_lambda.telemetry.exceptions import remember_key
-from dspy_lambda.telemetry.spans import SPAN
+from dspy_lambda.telemetry.traces.spans import SPAN
 
 # A program that ignores the error and tries again in a loop would keep a CPU busy and, on the loop, block all others.
 _REFUSAL_SECONDS = 0.05

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from dspy_lambda.call import UNKNOWN
 from dspy_lambda.telemetry.metrics import MAX_VALUES, Values
-from dspy_lambda.telemetry.spans import Span, Trace
+from dspy_lambda.telemetry.traces.spans import Span, Trace
 
 # Each model of a program is up to 10 custom metrics of 0.30 USD a month; a program may make an LM for each customer.
 MAX_MODELS = 20

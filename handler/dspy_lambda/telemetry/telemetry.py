@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics
@@ -18,8 +18,8 @@ from aws_lambda_powertools.metrics import EphemeralMetrics
 from dspy_lambda.call import CALL, UNKNOWN, Call
 from dspy_lambda.invocation import Invocation
 from dspy_lambda.settings import TEXTS, Settings
-from dspy_lambda.telemetry.describe import describe
 from dspy_lambda.telemetry.exceptions import Exceptions
+from dspy_lambda.telemetry.handlers import LIBRARIES, LineHandler, RedactMessages, Stream
 from dspy_lambda.telemetry.lines import NULL, MetricLevel, line_to_json, readable, to_json
 from dspy_lambda.telemetry.metrics import Values, answer_metrics, metrics
 from dspy_lambda.telemetry.printed import Printed, redirect
@@ -31,77 +31,11 @@ if TYPE_CHECKING:
     from dspy_lambda.config.schema import Lambda
     from dspy_lambda.programs.program import Program
     from dspy_lambda.telemetry.debug_lines import DebugLines
-    from dspy_lambda.telemetry.exporter import Exporter
+    from dspy_lambda.telemetry.export.exporter import Exporter
     from dspy_lambda.telemetry.model_metrics import ModelNames
-    from dspy_lambda.telemetry.payloads import Payloads
-    from dspy_lambda.telemetry.spans import Trace
-    from dspy_lambda.telemetry.tracer import Tracer
-
-
-class Stream(Protocol):
-    """The output that lines are written to."""
-
-    def write(self, text: str, /) -> int: ...
-
-    def flush(self) -> None: ...
-
-
-# Their log messages may quote inputs, answers and keys.
-_LIBRARIES = (
-    *("dspy", "lm15", "LiteLLM", "litellm", "openai", "anthropic", "httpx", "httpcore", "urllib3", "boto3", "botocore"),
-    *("mangum", "asyncio", "fastapi", "concurrent.futures", "google.genai", "google_genai"),
-)
-
-
-_FIELDS = frozenset(logging.makeLogRecord({}).__dict__)
-
-
-class RedactMessages(logging.Filter):
-    """Removes the text of libraries' log lines, and keeps level and place: DSPy's messages quote inputs and answers."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        for name in record.__dict__.keys() - _FIELDS:  # of `extra`
-            del record.__dict__[name]
-        if record.exc_info and record.exc_info[1] is not None:
-            record.__dict__.update(describe(record.exc_info[1]))
-            record.exc_info = record.exc_text = None
-        record.msg, record.args = f"{record.name}, line {record.lineno}", ()
-        return True
-
-
-class _LineHandler(logging.Handler):
-    """Writes each record as one line, without the lock of `logging.Handler`.
-
-    `logging.Handler` holds its lock while it formats a record: an argument whose `__str__` never returns would keep
-    every other thread from logging, including the one that answers at the deadline.
-
-    Args:
-        write: writes or holds a line, given its level.
-        ids: returns the fields that say which call a line belongs to.
-    """
-
-    def __init__(self, write: Callable[[int, str], None], ids: Callable[[], dict[str, Any]]) -> None:
-        super().__init__()
-        self._write = write
-        self._ids = ids
-
-    def handle(self, record: logging.LogRecord) -> bool:
-        if not self.filter(record):
-            return False
-        try:
-            for name, value in {"logger": record.name, **self._ids()}.items():
-                record.__dict__.setdefault(name, value)
-            self._write(record.levelno, self._format(record) + "\n")
-        except Exception:
-            return False
-        return True
-
-    def _format(self, record: logging.LogRecord) -> str:
-        try:
-            return self.format(record)
-        except Exception:  # the arguments do not match the message, or an argument's own code fails
-            record.msg, record.args = f"a message that cannot be formatted: {record.name}, line {record.lineno}", ()
-            return self.format(record)
+    from dspy_lambda.telemetry.payloads.rules import Payloads
+    from dspy_lambda.telemetry.traces.spans import Trace
+    from dspy_lambda.telemetry.traces.tracer import Tracer
 
 
 class Telemetry:
@@ -130,7 +64,7 @@ class Telemetry:
         self.exceptions = Exceptions(settings.exception_texts if settings.variables.get(TEXTS) else None)
         self.payloads: dict[str, Payloads] = {}
         self.span_ids: Callable[[], dict[str, str]] = dict
-        self._handler = _LineHandler(self._write_or_hold, self.ids)
+        self._handler = LineHandler(self._write_or_hold, self.ids)
         # `location` would walk the stack for each line, only to name this file. The level is AWS_LAMBDA_LOG_LEVEL,
         # which Lambda sets from ApplicationLogLevel, else POWERTOOLS_LOG_LEVEL, else INFO.
         # https://docs.aws.amazon.com/powertools/python/latest/core/logger/#aws-lambda-advanced-logging-controls-alc
@@ -160,11 +94,11 @@ class Telemetry:
 
     def _adopt_library_loggers(self) -> None:
         """Write warnings of DSPy and the web stack as JSON lines, too; DSPy's own handler writes plain text."""
-        handler = _LineHandler(self._write_or_hold, self.ids)
+        handler = LineHandler(self._write_or_hold, self.ids)
         handler.setFormatter(self._handler.formatter)
         if not self.log_private:
             handler.addFilter(RedactMessages())
-        for name in _LIBRARIES:
+        for name in LIBRARIES:
             library = logging.getLogger(name)
             library.handlers = [handler]
             library.propagate = False
@@ -179,7 +113,7 @@ class Telemetry:
         for name in (*programs, UNKNOWN):
             settings = config.function(name).telemetry
             if settings.payloads != "none":
-                from dspy_lambda.telemetry.payloads import prepare
+                from dspy_lambda.telemetry.payloads.rules import prepare
 
                 self.payloads[name] = prepare(settings, programs.get(name), self.exceptions, variables, self.log_here)
         if self.tracer is not None and self.exporter is not None:
@@ -192,7 +126,7 @@ class Telemetry:
         Standard output is logged as INFO and standard error as WARNING. If the block fails, the streams are restored
         so that the failure can be reported.
         """
-        handler = _LineHandler(self._write_or_hold, self.ids)
+        handler = LineHandler(self._write_or_hold, self.ids)
         handler.setFormatter(self._handler.formatter)
         root, streams = logging.getLogger(), (sys.stdout, sys.stderr)
         root.handlers = [handler]
@@ -270,7 +204,7 @@ class Telemetry:
     def before_answer(self, context: Any) -> None:
         """Export what waits where nothing can do so after the answer: not on Lambda, where an extension does."""
         if self.exporter is not None:
-            from dspy_lambda.telemetry.export import before_answer  # loaded with the exporter
+            from dspy_lambda.telemetry.export.start import before_answer  # loaded with the exporter
 
             before_answer(self.exporter, context.get_remaining_time_in_millis() / 1000)
 

@@ -13,7 +13,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError
 
-from dspy_lambda.telemetry.collector import read_headers
+from dspy_lambda.telemetry.export.collector import read_headers
 from dspy_lambda_infra.deploy.account import open_session
 from dspy_lambda_infra.deploy.trace_destination import SWITCH
 from dspy_lambda_infra.doctor.traces import TraceUse

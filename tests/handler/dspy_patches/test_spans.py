@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dspy_lambda.dspy_patches.spans import patch_spans
-from dspy_lambda.telemetry.spans import CLIENT
-from dspy_lambda.telemetry.tracer import Tracer
+from dspy_lambda.telemetry.traces.spans import CLIENT
+from dspy_lambda.telemetry.traces.tracer import Tracer
 from tests.support import Context
 
 FAN_OUT = """

@@ -8,7 +8,7 @@ import pytest
 
 from dspy_lambda.provider_bounds import attempts
 from dspy_lambda.telemetry.model_metrics import ModelNames, model_metrics
-from dspy_lambda.telemetry.spans import SERVER, Trace
+from dspy_lambda.telemetry.traces.spans import SERVER, Trace
 from dspy_lambda.telemetry.units import UNITS
 from tests.handler.telemetry.emf import check_emf
 from tests.handler.telemetry.test_model_metrics import lm_call, program_call

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dspy_lambda.telemetry.model_metrics import MAX_MODELS, OTHER, ModelNames, model_metrics
-from dspy_lambda.telemetry.spans import CLIENT, INTERNAL, SERVER, Span, Trace
+from dspy_lambda.telemetry.traces.spans import CLIENT, INTERNAL, SERVER, Span, Trace
 from dspy_lambda.telemetry.units import MODEL_UNITS
 
 MS = 1_000_000

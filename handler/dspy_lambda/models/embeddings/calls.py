@@ -25,7 +25,7 @@ from dspy_lambda.provider_bounds.attempts import (
     check_attempt,
     pause_before_retry,
 )
-from dspy_lambda.telemetry.spans import SPAN
+from dspy_lambda.telemetry.traces.spans import SPAN
 
 # Titan takes one text per request. A sync program's thread starts few more, because Lambda allows 1,024 in all.
 _PARALLEL_IN_THREADS = 4

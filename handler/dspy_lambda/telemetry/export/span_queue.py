@@ -1,0 +1,127 @@
+"""The spans that wait to be sent, bounded in number and roughly in bytes."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from dspy_lambda.telemetry.export.otlp import Encoder
+from dspy_lambda.telemetry.traces.spans import Span
+
+# As many spans as one invocation may have, which take about 40 MB.
+MAX_SPANS, MAX_BYTES = 10_000, 20_000_000
+# OpenTelemetry's default for a request; they are encoded in a few milliseconds.
+BATCH_SPANS = 512
+_SPAN_BYTES = 1_000  # without long texts (measured: 1.0 kB as JSON)
+_LOCK_SECONDS = 0.05
+_LEVELS, _OBJECT_BYTES = 5, 200
+
+
+class Request(NamedTuple):
+    """An encoded request and the number of its spans."""
+
+    body: bytes
+    spans: int
+
+
+class SpanQueue:
+    """Spans in order of their arrival. Any thread puts them in; one thread takes them out, as requests.
+
+    Args:
+        prepare: called with spans before they are encoded.
+
+    Attributes:
+        spans: how many there are, until they are released.
+        bytes: about how much memory their texts take.
+    """
+
+    def __init__(self, encoder: Encoder, prepare: Callable[[list[Span]], None] = lambda _: None) -> None:
+        self._encoder = encoder
+        self._prepare = prepare
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[list[Span], int]] = deque()
+        self._requests: deque[Request] = deque()
+        self.spans = self.bytes = 0
+
+    def put(self, spans: list[Span]) -> int:
+        """Put ended spans in, as many as there is room for; return how many of the first ones that is.
+
+        Their payloads have become attributes, if they are to be sent at all, so the rest is forgotten.
+        """
+        sizes = []
+        for span in spans:
+            span.payload = None
+            sizes.append(_size(span))
+        # Nothing waits under this lock, but the garbage collector may run a program's finalizer there that never ends.
+        if not self._lock.acquire(timeout=_LOCK_SECONDS):
+            return 0
+        try:
+            count, size = self._fit(sizes)
+            self.spans += count
+            self.bytes += size
+        finally:
+            self._lock.release()
+        if count:
+            self._waiting.append((spans[:count], size))
+        return count
+
+    def _fit(self, sizes: list[int]) -> tuple[int, int]:
+        """Return how many of these have room, and their size."""
+        room, count, size = min(MAX_SPANS - self.spans, len(sizes)), 0, 0
+        while count < room and self.bytes + size + sizes[count] <= MAX_BYTES:
+            size += sizes[count]
+            count += 1
+        return count, size
+
+    def take(self) -> Request | None:
+        """Take the next request; None if nothing waits. What was taken counts until it is released."""
+        if not self._requests:
+            self._encode()
+        return self._requests.popleft() if self._requests else None
+
+    def put_back(self, request: Request) -> None:
+        """Put back a request that was taken, as the first one."""
+        self._requests.appendleft(request)
+
+    def release(self, request: Request) -> None:
+        """Make room: a request was sent or dropped."""
+        with self._lock:
+            self.spans -= request.spans
+            self.bytes -= len(request.body)
+
+    def _encode(self) -> None:
+        spans: list[Span] = []
+        size = 0
+        while self._waiting and len(spans) < BATCH_SPANS:
+            some, about = self._waiting.popleft()
+            spans += some
+            size += about
+        self._prepare(spans)
+        self._requests.extend(Request(*encoded) for encoded in self._encoder.encode(spans))
+        with self._lock:
+            self.bytes += sum(len(request.body) for request in self._requests) - size
+
+
+def _size(span: Span) -> int:
+    """Estimate a span's size in about 1 us."""
+    size = _SPAN_BYTES
+    for value in span.attributes.copy().values():
+        kind = type(value)
+        if kind is str or kind is bytes:
+            size += len(value)
+        elif kind is list or kind is tuple:
+            size += sum(len(item) if type(item) is str else 16 for item in value)
+    return size if span.payload is None else size + _payload_size(span.payload, _LEVELS)
+
+
+def _payload_size(value: Any, levels: int) -> int:
+    """Estimate how much memory the texts of a payload take; messages are lists of dicts of lists."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return _OBJECT_BYTES
+    return sum(_payload_size(item, levels - 1) for item in list(value)) if levels else _OBJECT_BYTES

@@ -1,0 +1,1 @@
+"""What is written of inputs, answers and exception texts, by `telemetry.payloads`."""

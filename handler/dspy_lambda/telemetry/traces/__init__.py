@@ -1,0 +1,1 @@
+"""The spans of an invocation: made while it runs, kept or dropped when it ends."""

@@ -1,0 +1,75 @@
+from dspy_lambda.telemetry.export.otlp import Encoder
+from dspy_lambda.telemetry.export.span_queue import BATCH_SPANS, MAX_SPANS, SpanQueue
+from dspy_lambda.telemetry.traces.spans import INTERNAL, Trace
+
+
+def spans(count, **attributes):
+    trace = Trace()
+    for _ in range(count):
+        trace.start("s", INTERNAL, None, attributes).end()
+    return trace.spans
+
+
+def queue():
+    return SpanQueue(Encoder({}))
+
+
+def test_an_empty_queue_has_no_request():
+    assert queue().take() is None
+
+
+def test_a_request_counts_until_it_is_released():
+    found = queue()
+    assert found.put(spans(2))
+    request = found.take()
+    assert (request.spans, found.spans, found.bytes) == (2, 2, len(request.body))
+    found.release(request)
+    assert (found.spans, found.bytes, found.take()) == (0, 0, None)
+
+
+def test_a_request_that_was_put_back_is_the_next_one():
+    found = queue()
+    found.put(spans(BATCH_SPANS))
+    found.put(spans(1))
+    first = found.take()
+    found.put_back(first)
+    assert found.take() is first
+    assert found.take().spans == 1
+
+
+def test_as_many_spans_go_in_as_there_is_room_for():
+    found = queue()
+    assert found.put(spans(MAX_SPANS - 1)) == MAX_SPANS - 1
+    assert found.put(spans(3)) == 1
+    before = found.spans, found.bytes
+    assert found.put(spans(1)) == 0
+    assert (found.spans, found.bytes) == before
+
+
+def test_bytes_of_texts_count():
+    found = queue()
+    assert found.put(spans(3, texts=["x" * 4_000_000, "y" * 4_000_000])) == 2
+    assert found.put(spans(1, text="x" * 4_000_000)) == 0
+
+
+def test_payloads_are_forgotten():
+    (span,) = spans(1)
+    span.payload = {"dspy_lambda.inputs": "x" * 1_000_000}
+    queue().put([span])
+    assert span.payload is None
+
+
+def test_several_traces_share_a_request_up_to_its_size():
+    found = queue()
+    for _ in range(4):
+        found.put(spans(200))
+    counts = []
+    while (request := found.take()) is not None:
+        counts.append(request.spans)
+    assert counts == [600, 200]
+
+
+def test_whoever_cannot_get_the_lock_is_told_so_soon():
+    found = queue()
+    with found._lock:
+        assert not found.put(spans(1))
