@@ -52,7 +52,12 @@ def _start_export(telemetry: Telemetry, settings: Settings, rules: Sequence[Rule
     traced = next((one for one in rules if one.traces != "none"), rules[0])
     exporter = start_export(settings, traced, telemetry.service, telemetry.log)
     exporter.prepare = partial(write_payloads, telemetry.payloads)
+    exporter.report = partial(_report, telemetry, settings.program or UNKNOWN)
     return exporter
+
+
+def _report(telemetry: Telemetry, program: str, dropped: int) -> None:
+    telemetry.emit(program, {"DroppedSpans": [dropped]})
 
 
 def write_payloads(payloads: Mapping[str, Payloads], spans: list[Span]) -> None:
