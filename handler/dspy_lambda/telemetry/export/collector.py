@@ -88,6 +88,8 @@ class Collector:
             return self._to_do
         if status == 404:
             return f"it has no {self._path}: check the address in telemetry.traces"
+        if status in (400, 415):
+            return "if it takes no OTLP in JSON, put an OpenTelemetry Collector in front of it"
         if status == 413:
             return "raise its limit of a request's size"
         return "see its log"

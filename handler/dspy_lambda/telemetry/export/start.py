@@ -38,7 +38,7 @@ def hand_over(exporter: Exporter) -> dict[str, str]:
     The new process goes on as the same extension: Lambda registers none after init, and every invocation would wait for
     one that has stopped asking for events.
     """
-    exporter.flush(FLUSH_SECONDS)
+    exporter.close(FLUSH_SECONDS)
     return {EXTENSION_ID: exporter.extension_id} if exporter.extension_id else {}
 
 

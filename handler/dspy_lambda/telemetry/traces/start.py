@@ -36,6 +36,7 @@ def start_tracing(telemetry: Telemetry, config: Config, settings: Settings) -> N
     telemetry.exporter = exporter
     if exporter is not None:
         exporter.prepare = partial(write_payloads, telemetry.payloads)
+        exporter.report = partial(_report, telemetry, settings.program or UNKNOWN)
     telemetry.tracer = Tracer(
         config,
         None if exporter is None else exporter.add,
@@ -45,6 +46,10 @@ def start_tracing(telemetry: Telemetry, config: Config, settings: Settings) -> N
     )
     telemetry.writes_model_metrics = any(one.model_metrics for one in rules)
     telemetry.span_ids = span_ids
+
+
+def _report(telemetry: Telemetry, program: str, dropped: int) -> None:
+    telemetry.emit(program, {"DroppedSpans": [dropped]})
 
 
 def write_payloads(payloads: Mapping[str, Payloads], spans: list[Span]) -> None:
