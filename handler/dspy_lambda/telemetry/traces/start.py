@@ -60,6 +60,6 @@ def write_payloads(payloads: Mapping[str, Payloads], spans: list[Span]) -> None:
             calls.setdefault(span.call_id, []).append(span)
     for of_call in calls.values():
         if (rules := payloads.get(of_call[0].program or UNKNOWN)) is not None:
-            rules.apply_to_call(of_call)
+            rules.safely(partial(rules.apply_to_call, of_call), None)
         for span in of_call:
             span.payload = None
