@@ -14,7 +14,9 @@ from dspy_lambda.telemetry.traces.tracer import Tracer
 
 if TYPE_CHECKING:
     from dspy_lambda.config import Config
+    from dspy_lambda.config.telemetry import Telemetry as Rules
     from dspy_lambda.settings import Settings
+    from dspy_lambda.telemetry.export.exporter import Exporter
     from dspy_lambda.telemetry.payloads.rules import Payloads
     from dspy_lambda.telemetry.telemetry import Telemetry
 
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
 def start_tracing(telemetry: Telemetry, config: Config, settings: Settings) -> None:
     """Make spans of what programs do, and export those of kept traces.
 
-    With several programs in one environment, their traces go where the first one's settings say.
+    With several programs in one environment, their traces go where the first one's settings say, which the log says if
+    others name another place; those of programs whose traces are off go nowhere.
 
     Raises:
         ConfigError: The address in the variable is not valid.
@@ -32,6 +35,9 @@ def start_tracing(telemetry: Telemetry, config: Config, settings: Settings) -> N
     programs = [settings.program] if settings.program else [*config.lambda_.programs, UNKNOWN]
     rules = [config.lambda_.function(name).telemetry for name in programs]
     wanted = next((one for one in rules if one.traces != "none"), rules[0])
+    if others := [] if settings.traces else _with_another_destination(programs, rules, wanted):
+        fields = {"destination": wanted.traces, "programs": others}
+        telemetry.log("WARNING", "traces of all programs of this process go to one destination", fields)
     exporter = start_export(settings, wanted, telemetry.service, telemetry.log)
     telemetry.exporter = exporter
     if exporter is not None:
@@ -39,7 +45,7 @@ def start_tracing(telemetry: Telemetry, config: Config, settings: Settings) -> N
         exporter.report = partial(_report, telemetry, settings.program or UNKNOWN)
     telemetry.tracer = Tracer(
         config,
-        None if exporter is None else exporter.add,
+        None if exporter is None else exporter.add if settings.traces else partial(_add_if_on, config, exporter),
         int if exporter is None else exporter.take_dropped,
         program=settings.program,
         keeps_all=bool(settings.traces),
@@ -50,6 +56,19 @@ def start_tracing(telemetry: Telemetry, config: Config, settings: Settings) -> N
 
 def _report(telemetry: Telemetry, program: str, dropped: int) -> None:
     telemetry.emit(program, {"DroppedSpans": [dropped]})
+
+
+def _with_another_destination(programs: list[str], rules: list[Rules], wanted: Rules) -> list[str]:
+    place = wanted.traces, wanted.headers_env
+    named = [(name, one) for name, one in zip(programs, rules, strict=True) if one.traces != "none"]
+    return [name for name, one in named if (one.traces, one.headers_env) != place]
+
+
+def _add_if_on(config: Config, exporter: Exporter, spans: list[Span]) -> None:
+    """Export an invocation's spans, unless traces are off for all of its programs."""
+    programs = {span.program for span in spans if span.program}
+    if not programs or any(config.lambda_.function(name).telemetry.traces != "none" for name in programs):
+        exporter.add(spans)
 
 
 def write_payloads(payloads: Mapping[str, Payloads], spans: list[Span]) -> None:
