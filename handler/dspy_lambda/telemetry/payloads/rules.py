@@ -146,7 +146,8 @@ class Payloads:
     def masked(self, value: Any, hidden: Hidden) -> Any:
         """Return a value as plain JSON without masked fields; its texts are not masked yet."""
         masking: Masking = self.masks.fields(value, hidden)
-        if masking.hook_error is not None:
+        if masking.hook_error is not None and not hidden.hook_failed:
+            hidden.hook_failed = True
             self._log("WARNING", "mask_with failed; the value was masked", describe(masking.hook_error))
         return masking.value
 

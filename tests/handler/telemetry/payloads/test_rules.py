@@ -127,6 +127,29 @@ def test_inputs_that_cannot_be_validated_are_shown_by_the_same_rules(serve, reco
     assert found == shown
 
 
+@pytest.mark.parametrize("body", [b"{'not': json", b'{"question": "q', b"\xff{not text", b"", b"  "])
+@pytest.mark.parametrize("word", ["none", "sizes", "masked", "full"])
+def test_a_body_that_cannot_be_read_is_shown_by_the_same_rules_for_every_source(serve, records, word, body):
+    """A record's body is text, so bytes that are none can only come over HTTP: without a media type, as Base64."""
+    made = serve({"echo": ECHO}, payloads=word)
+    assert made.post("/Echo", body, "http", headers={}).status == 400
+    fields = ("inputs", "inputs_bytes", "exception")
+    by_http = {name: value for name, value in call_of(records).items() if name in fields}
+    expected = {
+        "none": {},
+        "sizes": {"inputs_bytes": len(body)},
+        "masked": {"inputs": LEFT_OUT},
+        "full": {"inputs": body.decode() if body.isascii() else f"({len(body)} bytes)"},
+    }[word]
+    assert {name: value for name, value in by_http.items() if name != "exception"} == expected
+    if body.isascii():
+        event = sqs({})
+        event["Records"][0]["body"] = body.decode()
+        made(event)
+        by_sqs = call_of(records)
+        assert {name: by_sqs[name] for name in fields if name in by_sqs and name != "exception"} == expected
+
+
 @pytest.mark.parametrize("name", ["absent_module:mask", "json:absent", "json:__name__"])
 def test_a_hook_that_cannot_be_imported_fails_at_init(serve, name):
     with pytest.raises(ConfigError, match=f"^telemetry.mask_with: {name} cannot be "):
@@ -156,6 +179,22 @@ def test_a_failing_hook_is_logged_once_and_the_value_masked():
     assert (level, message) == ("WARNING", "mask_with failed; the value was masked")
     assert fields["exception_name"] == "ValueError"
     assert "private" not in json.dumps(fields)
+
+
+def test_a_failing_hook_is_logged_once_for_each_call(make_project, make_serve, records):
+    project = make_project({"echo": ECHO}, telemetry={"payloads": "masked", "mask_with": "failing_masks:mask"})
+    (project / "failing_masks.py").write_text("def mask(name, value):\n    raise ValueError('private')\n")
+    serve = make_serve(project)
+    for _ in range(2):
+        serve.post("/Echo", {"question": "q"})
+    logged = records()
+    assert [call["inputs"] for call in logged.calls] == [{"question": "***"}] * 2
+    assert [call["outputs"] for call in logged.calls] == [{"answer": "***"}] * 2
+    assert [line.get("message") for line in logged.lines].count("mask_with failed; the value was masked") == 2
+    lines = []
+    payloads = payloads_with(lambda *line: lines.append(line), lambda name, value: 1 / 0, payloads="masked")
+    payloads.apply_to_call([span_with(dspy_lambda__inputs={"a": 1}, dspy_lambda__outputs={"b": 2}) for _ in range(3)])
+    assert len(lines) == 1
 
 
 def test_a_spans_payload_becomes_attributes():
