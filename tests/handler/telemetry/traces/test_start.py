@@ -6,7 +6,10 @@ import json
 import subprocess
 import sys
 
-from tests.support import ECHO, unmeasured
+import pytest
+
+from tests.handler.telemetry.export.collector_server import CollectorServer
+from tests.support import AECHO, ECHO, unmeasured
 
 
 def test_nothing_is_loaded_or_collected_by_default(make_project, make_serve):
@@ -33,3 +36,21 @@ def test_metrics_of_models_need_spans_but_no_export(make_project, make_serve):
 def test_the_variable_switches_traces_off(make_project, make_serve):
     project = make_project({"echo": ECHO}, telemetry={"traces": "cloudwatch"})
     assert make_serve(project, DSPY_LAMBDA_TRACES="none").environment.telemetry.tracer is None
+
+
+@pytest.mark.parametrize(
+    ("word", "shows_question", "shows_password"), [("none", 0, 0), ("sizes", 0, 0), ("masked", 1, 0), ("full", 1, 1)]
+)
+def test_a_collector_gets_payloads_by_the_programs_rules(
+    make_project, make_serve, word, shows_question, shows_password
+):
+    collector = CollectorServer()
+    telemetry = {"traces": collector.url, "sample": 1, "payloads": word}
+    program = AECHO.replace("question: str", "question: str, password: str")
+    serve = make_serve(make_project({"a": program}, telemetry=telemetry))
+    assert serve.post("/AEcho", {"question": "why is it blue", "password": "open-sesame"}).status == 200
+    assert serve.environment.telemetry.exporter.flush(10)
+    collector.close()
+    sent = b"".join(request.body for request in collector.received)
+    assert b"invoke_workflow AEcho" in sent
+    assert (b"why is it blue" in sent, b"open-sesame" in sent) == (bool(shows_question), bool(shows_password))
