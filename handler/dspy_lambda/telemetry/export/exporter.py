@@ -211,7 +211,7 @@ class Exporter:
     def _note(self, reply: Reply, request: Request) -> None:
         if reply.outcome == "sent":
             self.breaker.reset()
-            self._drop(reply.rejected, "rejected")
+            self._drop(min(reply.rejected, request.spans), "rejected")
             if self._failing:
                 self._failing = ""
                 self._log("INFO", "traces are exported again", {"dropped": dict(self.dropped)})

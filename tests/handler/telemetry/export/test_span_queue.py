@@ -97,7 +97,7 @@ def test_payloads_with_too_many_values_and_with_cycles_are_estimated():
     assert found.put([cyclic]) == 1
     assert found.bytes < 5_000_000
     assert found.put([wide]) == 1
-    assert 10_000_000 < found.bytes
+    assert found.bytes > 10_000_000
 
 
 def test_spans_are_sent_without_payloads_if_these_cannot_be_written():
