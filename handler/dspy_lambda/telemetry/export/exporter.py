@@ -174,7 +174,15 @@ class Exporter:
 
     def _run(self) -> None:
         while not self._closed:
-            self._wake.acquire(timeout=-1 if self._interval is None else self._interval)
+            # A program may throw an exception, even SystemExit, into any thread (PyThreadState_SetAsyncExc).
+            with suppress(BaseException):
+                self._send_until_closed()
+        self._drop_connection()
+
+    def _send_until_closed(self) -> None:
+        while not self._closed:
+            if not self._flushes:
+                self._wake.acquire(timeout=-1 if self._interval is None else self._interval)
             flushes = [self._flushes.popleft() for _ in range(len(self._flushes))]
             try:
                 self._send_waiting(self._queue)
@@ -183,7 +191,6 @@ class Exporter:
                     self._fail(f"{type(error).__name__} in the exporter")
             for done in flushes:
                 done.release()
-        self._drop_connection()
 
     def _send_waiting(self, queue: SpanQueue) -> None:
         while self._may_send(queue) and (request := queue.take()) is not None:
