@@ -59,6 +59,7 @@ class Exporter:
         dropped: the number of spans dropped so far, by reason.
         breaker: open after a failed request.
         prepare: called with spans before they are encoded.
+        redact: returns a text without keys, for all texts of spans.
         mode: when spans leave. `extension`: after each answer, while an internal extension holds back the freeze;
             `inline`: before each answer, for a bounded time, where no extension can run; `background`: every second,
             where nothing freezes the process (`serve`, Managed Instances).
@@ -79,11 +80,12 @@ class Exporter:
         drop_connection: Callable[[], None] = lambda: None,
     ) -> None:
         self._send, self._log, self._drop_connection = send, log, drop_connection
-        self._encoder = Encoder(resource)
+        self._encoder = Encoder(resource, lambda text: self.redact(text))
         self._interval = interval
         self._send_seconds = send_seconds
         self._closed = False
         self.prepare: Callable[[list[Span]], None] = lambda _: None
+        self.redact: Callable[[str], str] = str
         self.breaker = Breaker()
         self._start_clean()
         _exporters.add(self)

@@ -15,8 +15,11 @@ from dspy_lambda.telemetry.traces.tracer import Tracer
 if TYPE_CHECKING:
     from dspy_lambda.config import Config
     from dspy_lambda.settings import Settings
+    from dspy_lambda.telemetry.exceptions import Exceptions
     from dspy_lambda.telemetry.payloads.rules import Payloads
     from dspy_lambda.telemetry.telemetry import Telemetry
+
+_REMEMBERED, _REMEMBERED_LENGTH = 1000, 100
 
 
 def start_tracing(telemetry: Telemetry, config: Config, settings: Settings) -> None:
@@ -36,6 +39,7 @@ def start_tracing(telemetry: Telemetry, config: Config, settings: Settings) -> N
     telemetry.exporter = exporter
     if exporter is not None:
         exporter.prepare = partial(write_payloads, telemetry.payloads)
+        exporter.redact = Redaction(telemetry.exceptions)
     telemetry.tracer = Tracer(
         config,
         None if exporter is None else exporter.add,
@@ -45,6 +49,28 @@ def start_tracing(telemetry: Telemetry, config: Config, settings: Settings) -> N
     )
     telemetry.writes_model_metrics = any(one.model_metrics for one in rules)
     telemetry.span_ids = span_ids
+
+
+class Redaction:
+    """Removes keys from texts. Remembers short ones without any, as most texts are the same in every call."""
+
+    def __init__(self, exceptions: Exceptions) -> None:
+        self._exceptions = exceptions
+        self._state = (0, 0)
+        self._clean: set[str] = set()
+
+    def __call__(self, text: str) -> str:
+        """Return a text without keys."""
+        if (state := self._exceptions.state) != self._state:
+            self._state, self._clean = state, set()
+        if text in self._clean:
+            return text
+        from dspy_lambda.key_shapes import mask_keys  # after the answer, not at init
+
+        shown = mask_keys(self._exceptions.redacted(text), "***")
+        if shown == text and len(text) <= _REMEMBERED_LENGTH and len(self._clean) < _REMEMBERED:
+            self._clean.add(text)
+        return shown
 
 
 def write_payloads(payloads: Mapping[str, Payloads], spans: list[Span]) -> None:
