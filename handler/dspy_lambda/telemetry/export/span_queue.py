@@ -7,6 +7,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from dspy import Example
+from pydantic import BaseModel
+
 from dspy_lambda.telemetry.export.otlp import Encoder
 from dspy_lambda.telemetry.traces.spans import Span
 
@@ -48,12 +51,9 @@ class SpanQueue:
     def put(self, spans: list[Span]) -> int:
         """Put ended spans in, as many as there is room for; return how many of the first ones that is.
 
-        Their payloads have become attributes, if they are to be sent at all, so the rest is forgotten.
+        Their payloads become attributes when they are encoded, in the thread that sends them.
         """
-        sizes = []
-        for span in spans:
-            span.payload = None
-            sizes.append(_size(span))
+        sizes = [_size(span) for span in spans]
         # Nothing waits under this lock, but the garbage collector may run a program's finalizer there that never ends.
         if not self._lock.acquire(timeout=_LOCK_SECONDS):
             return 0
@@ -99,6 +99,8 @@ class SpanQueue:
             spans += some
             size += about
         self._prepare(spans)
+        for span in spans:
+            span.payload = None
         self._requests.extend(Request(*encoded) for encoded in self._encoder.encode(spans))
         with self._lock:
             self.bytes += sum(len(request.body) for request in self._requests) - size
@@ -120,7 +122,11 @@ def _payload_size(value: Any, levels: int) -> int:
     """Estimate how much memory the texts of a payload take; messages are lists of dicts of lists."""
     if isinstance(value, str | bytes):
         return len(value)
-    if isinstance(value, dict):
+    if isinstance(value, Example):  # dspy.Prediction, too
+        value = [item for _, item in Example.items(value)]
+    elif isinstance(value, BaseModel):
+        value = list(vars(value).values())
+    elif isinstance(value, dict):
         value = value.values()
     elif not isinstance(value, list | tuple):
         return _OBJECT_BYTES

@@ -1,3 +1,7 @@
+import dspy
+import pytest
+from pydantic import BaseModel
+
 from dspy_lambda.telemetry.export.otlp import Encoder
 from dspy_lambda.telemetry.export.span_queue import BATCH_SPANS, MAX_SPANS, SpanQueue
 from dspy_lambda.telemetry.traces.spans import INTERNAL, Trace
@@ -52,11 +56,24 @@ def test_bytes_of_texts_count():
     assert found.put(spans(1, text="x" * 4_000_000)) == 0
 
 
-def test_payloads_are_forgotten():
-    (span,) = spans(1)
-    span.payload = {"dspy_lambda.inputs": "x" * 1_000_000}
-    queue().put([span])
-    assert span.payload is None
+class Article(BaseModel):
+    text: str
+
+
+@pytest.mark.parametrize("wrap", [
+    str, lambda text: [text], lambda text: dspy.Prediction(answer=text), lambda text: Article(text=text),
+])  # fmt: skip
+def test_texts_of_payloads_count_until_rules_have_made_attributes_of_them(wrap):
+    seen = []
+    found = SpanQueue(Encoder({}), lambda spans: seen.extend(span.payload for span in spans))
+    some = spans(3)
+    for span in some:
+        span.payload = {"dspy_lambda.outputs": wrap("x" * 8_000_000)}
+    assert found.put(some) == 2
+    request = found.take()
+    assert [list(payload) for payload in seen] == [["dspy_lambda.outputs"]] * 2
+    assert [span.payload for span in some[:2]] == [None, None]
+    assert found.bytes == len(request.body) < 10_000
 
 
 def test_several_traces_share_a_request_up_to_its_size():
