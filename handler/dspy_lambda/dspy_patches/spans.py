@@ -17,7 +17,7 @@ from dspy_lambda.dspy_patches.first_token import FIRST_TOKEN
 from dspy_lambda.dspy_patches.insides import EXECUTION, HTTP
 from dspy_lambda.dspy_patches.patch import Function, Name, Patch, apply_patches
 from dspy_lambda.telemetry.traces.context import headers_of
-from dspy_lambda.telemetry.traces.lm_spans import end_lm, start_embedding, start_lm
+from dspy_lambda.telemetry.traces.lm_spans import end_lm, start_embedding, start_lm, start_typesafe
 from dspy_lambda.telemetry.traces.spans import CLIENT, INTERNAL, SPAN, Span, error_word, leave
 
 Start = Callable[[Span, Any, tuple[Any, ...], dict[str, Any]], Span | None]
@@ -198,6 +198,11 @@ EMBEDDING_SPANS = Patch(
     "a trace that shows the tokens and cost of embeddings",
     _both("dspy.clients.embedding", "Embedder", _EMBED, start_embedding, end_lm),
 )
+TYPESAFE_SPANS = Patch(
+    "spans of TypeSafe calls",
+    "a trace and metrics of models whose sums are those of the log records",
+    _both("dspy.clients.typesafe", "TypeSafe", "self state questions", start_typesafe, end_lm),
+)
 TOOL_SPANS = Patch(
     "spans of tools",
     "a trace that shows each call of a tool",
@@ -219,7 +224,10 @@ HANDED_ON = Patch(
         Name(f"{HTTP}._async", "StdlibAsyncTransport._send_request", _SEND, is_async=True, wrap=_handed_on_on_loop),
     ),
 )
-PATCHES = (MODULE_SPANS, LM_SPANS, EMBEDDING_SPANS, TOOL_SPANS, ATTEMPT_SPANS, FIRST_TOKEN, HANDED_ON)
+PATCHES = (
+    *(MODULE_SPANS, LM_SPANS, TYPESAFE_SPANS, EMBEDDING_SPANS, TOOL_SPANS),
+    *(ATTEMPT_SPANS, FIRST_TOKEN, HANDED_ON),
+)
 
 
 def patch_spans() -> dict[str, str]:

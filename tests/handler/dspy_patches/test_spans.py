@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 
 from dspy_lambda.dspy_patches.spans import patch_spans
 from dspy_lambda.telemetry.traces.spans import CLIENT
 from dspy_lambda.telemetry.traces.tracer import Tracer
+from tests.handler.test_usage import TypeSafeClient
 from tests.support import Context
 
 FAN_OUT = """
 import asyncio
+import dspy.experimental
 from dspy_lambda.patterns import fan_out
 
 class Gather(dspy.Module):
@@ -60,6 +65,13 @@ class Odd(dspy.Module):
     def forward(self, question: str):
         with dspy.context(lm=OddLM([{"answer": "fine"}])):
             return self.step(question=question)
+class Judges(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.judge = dspy.experimental.TypeSafe(api_key="k", cache=False)
+
+    def forward(self, question: str) -> float:
+        return self.judge({"text": question}, {"fits": "Does it fit?"})["fits"]["noul"]
 
 class Streams(dspy.Module):
     def __init__(self):
@@ -113,6 +125,15 @@ def test_tools_have_spans_and_their_failures_a_word(trace):
     broken, tool = (span for span in trace("Tools") if span.attributes.get("gen_ai.operation.name") == "execute_tool")
     assert (broken.name, broken.error) == ("execute_tool broken", "ZeroDivisionError")
     assert (tool.name, tool.error) == ("execute_tool weather", None)
+
+
+def test_a_call_of_typesafe_has_a_span_with_its_tokens(trace, monkeypatch):
+    monkeypatch.setitem(sys.modules, "typesafe_sdk", SimpleNamespace(TypeSafeClient=TypeSafeClient))
+    _, call, lm = trace("Judges")
+    assert (lm.name, lm.kind, lm.parent_id) == ("chat jev-latest", CLIENT, call.span_id)
+    assert lm.attributes["gen_ai.provider.name"] == "typesafe"
+    assert (lm.attributes["gen_ai.usage.input_tokens"], lm.attributes["gen_ai.usage.output_tokens"]) == (95, 12)
+    assert call.attributes["dspy_lambda.input_tokens"] == 95
 
 
 def test_a_streamed_lm_call_is_in_its_programs_trace(trace):

@@ -22,7 +22,13 @@ def caller_of(event: Any, context: Any, environ: Mapping[str, str]) -> Incoming 
     custom = getattr(getattr(context, "client_context", None), "custom", None)
     if isinstance(custom, dict):
         headers |= {name: custom[name] for name in _NAMES if name in custom}
-    return from_headers(headers) or _lambdas_own(environ.get(_LAMBDAS_OWN))
+    found, own = from_headers(headers), _lambdas_own(environ.get(_LAMBDAS_OWN))
+    if found is None:
+        return own
+    # A gateway passes on the root alone. Lambda's segment of the same trace is nearer, and knows X-Ray's decision.
+    # https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader
+    is_same = own is not None and own.parent_id and own.trace_id == found.trace_id and found.sampled is not False
+    return own._replace(state=found.state) if own is not None and is_same else found
 
 
 def _lambdas_own(header: str | None) -> Incoming | None:

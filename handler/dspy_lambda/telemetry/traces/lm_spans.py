@@ -38,6 +38,13 @@ def start_lm(parent: Span, lm: Any, args: tuple[Any, ...], options: dict[str, An
     return span
 
 
+def start_typesafe(parent: Span, client: Any, _: tuple[Any, ...], __: dict[str, Any]) -> Span:
+    """Start the span of one call of DSPy's TypeSafe client, which is not an LM but counts as one in the record."""
+    span = _start(parent, client, "chat")
+    span.attributes["gen_ai.provider.name"] = "typesafe"
+    return span
+
+
 def start_embedding(parent: Span, embedder: Any, _: tuple[Any, ...], __: dict[str, Any]) -> Span | None:
     """Start the span of embeddings from a hosted model; None for a function of the program's own."""
     return _start(parent, embedder, "embeddings") if isinstance(embedder.model, str) else None

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
 # https://opentelemetry.io/docs/specs/semconv/faas/faas-spans/#faas-trigger
 _TRIGGERS = {"sqs": "pubsub", "direct": "other"}
+# Required of spans of messages, with their type, if there is one.
+# https://github.com/open-telemetry/semantic-conventions/blob/v1.41.0/docs/messaging/messaging-spans.md
+_PROCESS = {
+    "messaging.system": "aws_sqs",
+    "messaging.operation.name": "process",
+    "messaging.operation.type": "process",
+}
 # A trace id's last 56 bits are random, in W3C's and in X-Ray's. https://www.w3.org/TR/trace-context-2/#random-trace-id-flag
 _RANDOM_DIGITS = 14
 _NOT_FAILED = ("success", "invalid_input")
@@ -81,6 +88,7 @@ class Tracer:
         name = "process batch" if source == "sqs" else "invoke"
         trace.root = trace.start(name, kind, trace.parent_id, attributes, _wall(trace, invocation.started))
         if source == "sqs":
+            attributes |= _PROCESS
             trace.senders = senders_of(event)
         trace.collects = self.collects
         invocation.trace = trace
@@ -100,8 +108,7 @@ class Tracer:
             trace.records[call.span.span_id] = record
 
     def _record(self, trace: Trace, call: Call, started: int) -> Span:
-        about = {"messaging.system": "aws_sqs", "messaging.operation.type": "process"}
-        about["messaging.message.id"] = call.message_id or ""
+        about = _PROCESS | {"messaging.message.id": call.message_id or ""}
         span = trace.root.child("process record", CONSUMER, about, started)
         if sender := trace.senders.get(call.message_id or ""):
             span.links = (sender,)

@@ -36,6 +36,24 @@ def test_lambdas_not_sampled_is_nobodys_decision():
     assert caller_of({}, None, {"_X_AMZN_TRACE_ID": X_RAY + "0"}) == Incoming(TRACE, None, None)
 
 
+def test_a_gateways_root_leads_to_lambdas_own_segment_of_that_trace():
+    own = {"_X_AMZN_TRACE_ID": X_RAY + "1;Lineage=1:f5a2b9d1:0"}
+    gateway = {"headers": {"X-Amzn-Trace-Id": f"Root=1-{TRACE[:8]}-{TRACE[8:]}"}}
+    assert caller_of(gateway, None, own) == Incoming(TRACE, SPAN, True)
+    client = {"headers": {"traceparent": f"00-{TRACE}-{'1' * 16}-01", "tracestate": "a=b"}}
+    assert caller_of(client, None, own) == Incoming(TRACE, SPAN, True, "a=b")
+
+
+def test_lambdas_own_header_replaces_no_other_trace_and_no_callers_no():
+    own = {"_X_AMZN_TRACE_ID": X_RAY + "1"}
+    other = {"headers": {"traceparent": f"00-{'1' * 32}-{SPAN}-01"}}
+    assert caller_of(other, None, own) == Incoming("1" * 32, SPAN, True)
+    refused = {"headers": {"traceparent": f"00-{TRACE}-{'1' * 16}-00"}}
+    assert caller_of(refused, None, own) == Incoming(TRACE, "1" * 16, False)
+    gateway = {"headers": {"X-Amzn-Trace-Id": f"Root=1-{TRACE[:8]}-{TRACE[8:]}"}}
+    assert caller_of(gateway, None, {"_X_AMZN_TRACE_ID": X_RAY + "0"}) == Incoming(TRACE, None, None)
+
+
 def test_records_name_their_senders():
     records = [
         {"messageId": "a", "attributes": {"AWSTraceHeader": X_RAY + "1"}},

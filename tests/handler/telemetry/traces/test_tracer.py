@@ -86,6 +86,9 @@ def test_each_record_has_a_span_linked_to_its_sender(trace):
     calls = [span for span in spans if span.name == "invoke_workflow AEcho"]
     assert {span.parent_id for span in calls} == {span.span_id for span in records}
     assert all(span.error is None and span.end_ns for span in spans)
+    for span in (root, *records):
+        found = [span.attributes[f"messaging.{name}"] for name in ("system", "operation.name", "operation.type")]
+        assert found == ["aws_sqs", "process", "process"]
 
 
 @BOTH
