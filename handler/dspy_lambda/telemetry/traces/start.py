@@ -2,41 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from dspy_lambda.call import UNKNOWN
 from dspy_lambda.dspy_patches.spans import patch_spans
-from dspy_lambda.telemetry.export.start import start_export
 from dspy_lambda.telemetry.traces.spans import Span, span_ids
 from dspy_lambda.telemetry.traces.tracer import Tracer
 
 if TYPE_CHECKING:
     from dspy_lambda.config import Config
+    from dspy_lambda.config.telemetry import Telemetry as Rules
     from dspy_lambda.settings import Settings
+    from dspy_lambda.telemetry.export.exporter import Exporter
     from dspy_lambda.telemetry.payloads.rules import Payloads
     from dspy_lambda.telemetry.telemetry import Telemetry
 
 
-def start_tracing(telemetry: Telemetry, config: Config, settings: Settings) -> None:
+def start_tracing(
+    telemetry: Telemetry, config: Config, settings: Settings, rules: Sequence[Rules], *, exports: bool
+) -> None:
     """Make spans of what programs do, and export those of kept traces.
 
-    With several programs in one environment, their traces go where the first one's settings say.
+    Args:
+        rules: the `telemetry` sections of all programs. Their traces go where the first one with `traces` says.
+        exports: whether to export traces; otherwise the spans are for the metrics of models alone.
 
     Raises:
         ConfigError: The address in the variable is not valid.
     """
     if left_out := patch_spans():
         telemetry.log("WARNING", "DSPy has changed; left out the patches that no longer apply", {"left_out": left_out})
-    programs = [settings.program] if settings.program else [*config.lambda_.programs, UNKNOWN]
-    rules = [config.lambda_.function(name).telemetry for name in programs]
-    wanted = next((one for one in rules if one.traces != "none"), rules[0])
-    exporter = start_export(settings, wanted, telemetry.service, telemetry.log)
-    telemetry.exporter = exporter
-    if exporter is not None:
-        exporter.prepare = partial(write_payloads, telemetry.payloads)
-        exporter.report = partial(_report, telemetry, settings.program or UNKNOWN)
+    exporter = telemetry.exporter = _start_export(telemetry, settings, rules) if exports else None
     telemetry.tracer = Tracer(
         config,
         None if exporter is None else exporter.add,
@@ -46,6 +44,16 @@ def start_tracing(telemetry: Telemetry, config: Config, settings: Settings) -> N
     )
     telemetry.writes_model_metrics = any(one.model_metrics for one in rules)
     telemetry.span_ids = span_ids
+
+
+def _start_export(telemetry: Telemetry, settings: Settings, rules: Sequence[Rules]) -> Exporter:
+    from dspy_lambda.telemetry.export.start import start_export  # the metrics of models do not need it
+
+    traced = next((one for one in rules if one.traces != "none"), rules[0])
+    exporter = start_export(settings, traced, telemetry.service, telemetry.log)
+    exporter.prepare = partial(write_payloads, telemetry.payloads)
+    exporter.report = partial(_report, telemetry, settings.program or UNKNOWN)
+    return exporter
 
 
 def _report(telemetry: Telemetry, program: str, dropped: int) -> None:
