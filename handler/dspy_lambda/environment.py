@@ -102,9 +102,9 @@ class Environment:
         return self.config.lambda_.function(program)
 
     def _served_functions(self) -> list[FunctionSettings]:
-        """Return the settings of the one program that this environment serves, or of all."""
+        """Return the settings of the one program that this environment serves, or of all, the defaults last."""
         settings, only = self.config.lambda_, self.settings.program
-        return [self._function(only)] if only else [settings.defaults, *settings.programs.values()]
+        return [self._function(only)] if only else [*settings.programs.values(), settings.defaults]
 
     def _build(self, project: Path, secrets: tuple[str, ...]) -> None:
         settings = self.settings
@@ -151,14 +151,11 @@ class Environment:
     def _start_tracing(self) -> None:
         """Collect spans, if any program's settings ask for traces or for metrics of each model."""
         rules = [function.telemetry for function in self._served_functions()]
-        if self.settings.traces == "none":
-            wanted = False
-        else:
-            wanted = bool(self.settings.traces) or any(one.traces != "none" for one in rules)
-        if wanted or any(one.model_metrics for one in rules):
+        exports = any((self.settings.traces or one.traces) != "none" for one in rules)
+        if exports or any(one.model_metrics for one in rules):
             from dspy_lambda.telemetry.traces.start import start_tracing
 
-            start_tracing(self.telemetry, self.config, self.settings)
+            start_tracing(self.telemetry, self.config, self.settings, rules, exports=exports)
 
     def _new_runner(self) -> Runner:
         return new_runner(self.config.server, self.models, self._recent, self.telemetry.log, fast=self.settings.fast)

@@ -113,7 +113,7 @@ class Telemetry:
         for name in (*programs, UNKNOWN):
             settings = config.function(name).telemetry
             if settings.payloads != "none":
-                from dspy_lambda.telemetry.payloads.rules import prepare
+                from dspy_lambda.telemetry.payloads.start import prepare
 
                 self.payloads[name] = prepare(settings, programs.get(name), self.exceptions, variables, self.log_here)
         if self.tracer is not None and self.exporter is not None:

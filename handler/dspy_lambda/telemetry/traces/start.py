@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from dspy_lambda.call import UNKNOWN
 from dspy_lambda.dspy_patches.spans import patch_spans
-from dspy_lambda.telemetry.export.start import start_export
 from dspy_lambda.telemetry.traces.spans import Span, span_ids
 from dspy_lambda.telemetry.traces.tracer import Tracer
 
@@ -21,28 +20,22 @@ if TYPE_CHECKING:
     from dspy_lambda.telemetry.telemetry import Telemetry
 
 
-def start_tracing(telemetry: Telemetry, config: Config, settings: Settings) -> None:
+def start_tracing(
+    telemetry: Telemetry, config: Config, settings: Settings, rules: Sequence[Rules], *, exports: bool
+) -> None:
     """Make spans of what programs do, and export those of kept traces.
 
-    With several programs in one environment, their traces go where the first one's settings say, which the log says if
-    others name another place; those of programs whose traces are off go nowhere.
+    Args:
+        rules: the `telemetry` sections of all programs. Their traces go where the first one with `traces` says, which
+            the log says if others name another place; those of programs whose traces are off go nowhere.
+        exports: whether to export traces; otherwise the spans are for the metrics of models alone.
 
     Raises:
         ConfigError: The address in the variable is not valid.
     """
     if left_out := patch_spans():
         telemetry.log("WARNING", "DSPy has changed; left out the patches that no longer apply", {"left_out": left_out})
-    programs = [settings.program] if settings.program else [*config.lambda_.programs, UNKNOWN]
-    rules = [config.lambda_.function(name).telemetry for name in programs]
-    wanted = next((one for one in rules if one.traces != "none"), rules[0])
-    if others := [] if settings.traces else _with_another_destination(programs, rules, wanted):
-        fields = {"destination": wanted.traces, "programs": others}
-        telemetry.log("WARNING", "traces of all programs of this process go to one destination", fields)
-    exporter = start_export(settings, wanted, telemetry.service, telemetry.log)
-    telemetry.exporter = exporter
-    if exporter is not None:
-        exporter.prepare = partial(write_payloads, telemetry.payloads)
-        exporter.report = partial(_report, telemetry, settings.program or UNKNOWN)
+    exporter = telemetry.exporter = _start_export(telemetry, config, settings, rules) if exports else None
     telemetry.tracer = Tracer(
         config,
         None if exporter is None else exporter.add if settings.traces else partial(_add_if_on, config, exporter),
@@ -54,14 +47,27 @@ def start_tracing(telemetry: Telemetry, config: Config, settings: Settings) -> N
     telemetry.span_ids = span_ids
 
 
+def _start_export(telemetry: Telemetry, config: Config, settings: Settings, rules: Sequence[Rules]) -> Exporter:
+    from dspy_lambda.telemetry.export.start import start_export  # the metrics of models do not need it
+
+    traced = next((one for one in rules if one.traces != "none"), rules[0])
+    if others := [] if settings.traces or settings.program else _with_another_destination(config, traced):
+        fields = {"destination": traced.traces, "programs": others}
+        telemetry.log("WARNING", "traces of all programs of this process go to one destination", fields)
+    exporter = start_export(settings, traced, telemetry.service, telemetry.log)
+    exporter.prepare = partial(write_payloads, telemetry.payloads)
+    exporter.report = partial(_report, telemetry, settings.program or UNKNOWN)
+    return exporter
+
+
 def _report(telemetry: Telemetry, program: str, dropped: int) -> None:
     telemetry.emit(program, {"DroppedSpans": [dropped]})
 
 
-def _with_another_destination(programs: list[str], rules: list[Rules], wanted: Rules) -> list[str]:
-    place = wanted.traces, wanted.headers_env
-    named = [(name, one) for name, one in zip(programs, rules, strict=True) if one.traces != "none"]
-    return [name for name, one in named if (one.traces, one.headers_env) != place]
+def _with_another_destination(config: Config, traced: Rules) -> list[str]:
+    rules = {name: config.lambda_.function(name).telemetry for name in (*config.lambda_.programs, UNKNOWN)}
+    place = traced.traces, traced.headers_env
+    return [name for name, one in rules.items() if one.traces != "none" and (one.traces, one.headers_env) != place]
 
 
 def _add_if_on(config: Config, exporter: Exporter, spans: list[Span]) -> None:

@@ -9,7 +9,7 @@ from dspy_lambda.config.telemetry import Telemetry
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.settings import TEXTS
 from dspy_lambda.telemetry.exceptions import Exceptions
-from dspy_lambda.telemetry.payloads.rules import LEFT_OUT, Payloads, credentials, load_hook
+from dspy_lambda.telemetry.payloads.rules import LEFT_OUT, Payloads
 from dspy_lambda.telemetry.traces.spans import INTERNAL, Trace
 from tests.support import AECHO, ECHO, failures, sqs
 
@@ -173,7 +173,7 @@ def test_a_failing_hook_is_logged_once_and_the_value_masked():
 
     payloads = payloads_with(lambda *line: lines.append(line), fail, payloads="masked")
     span = span_with(dspy_lambda__inputs={"a": "one two", "b": "three"})
-    payloads.apply(span)
+    payloads.apply_to_call([span])
     assert json.loads(span.attributes["dspy_lambda.inputs"]) == {"a": "***", "b": "***"}
     ((level, message, fields),) = lines
     assert (level, message) == ("WARNING", "mask_with failed; the value was masked")
@@ -204,7 +204,7 @@ def test_a_spans_payload_becomes_attributes():
         gen_ai__input__messages=[{"role": "user", "content": "[[ ## token ## ]]\na-token\n\n[[ ## question ## ]]\nq"}],
         gen_ai__output__messages=["it is a-token"],
     )
-    payloads_with(payloads="masked").apply(span)
+    payloads_with(payloads="masked").apply_to_call([span])
     assert span.payload is None
     read = {name: json.loads(value) for name, value in span.attributes.items()}
     assert read == {
@@ -229,35 +229,16 @@ def test_what_one_span_masks_is_removed_from_the_texts_of_all_spans_of_the_call(
     assert json.loads(short.attributes["gen_ai.output.messages"])[0]["parts"] == [{"type": "text", "content": LEFT_OUT}]
 
 
-def test_spans_have_only_sizes_or_nothing_below_masked():
-    sized, none = (span_with(dspy_lambda__inputs={"a": "ü"}, gen_ai__input__messages=["x"]) for _ in range(2))
-    payloads_with(payloads="sizes").apply(sized)
-    payloads_with(payloads="none").apply(none)
-    assert sized.attributes == {"dspy_lambda.inputs.bytes": 10, "gen_ai.input.messages.bytes": 5}
-    assert none.attributes == {}
-    assert none.payload is None
-    assert not payloads_with(payloads="none").collects
+def test_spans_have_only_sizes_at_sizes():
+    span = span_with(dspy_lambda__inputs={"a": "ü"}, gen_ai__input__messages=["x"])
+    payloads_with(payloads="sizes").apply_to_call([span])
+    assert span.attributes == {"dspy_lambda.inputs.bytes": 10, "gen_ai.input.messages.bytes": 5}
+    assert span.payload is None
 
 
 def test_a_pattern_across_the_cut_is_replaced_as_a_whole():
     payloads = payloads_with(payloads="masked", max_payload_bytes=100, mask=["/[0-9]{9}/"])
     for before in range(85, 105):
         span = span_with(dspy_lambda__outputs={"a": "x" * before + "123456789" + " and more" * 100})
-        payloads.apply(span)
+        payloads.apply_to_call([span])
         assert "12" not in span.attributes["dspy_lambda.outputs"].partition("(cut")[0]
-
-
-def test_variables_named_like_credentials_are_redacted():
-    variables = {
-        "MY_API_KEY": "a",
-        "AWS_SESSION_TOKEN": "b",
-        "HOME": "c",
-        "DSPY_LAMBDA_SECRETS": "d",
-        "H": "x=Bearer%20e",
-    }
-    assert {*credentials(variables, "H")} >= {"a", "b", "Bearer e", "e"}
-    assert not {*credentials(variables, "H")} & {"c", "d"}
-
-
-def test_no_hook_is_loaded_without_a_name():
-    assert load_hook(None) is None
