@@ -45,6 +45,13 @@ def _mask(value: str) -> str:
             raise ValueError(f"not a regular expression: {error}") from None
         if found.match(""):
             raise ValueError("the pattern matches an empty text, and so everywhere")
+        from dspy_lambda.config.patterns import repeats_a_repeat  # few configs have patterns
+
+        if repeats_a_repeat(value[1:-1]):
+            raise ValueError(
+                "the pattern repeats a repeat and may take forever; write it without one within the other, or with "
+                "possessive ones such as (a++)+"
+            )
     elif not value.strip():
         raise ValueError("write a field's name, or a pattern between slashes")
     return value

@@ -230,7 +230,7 @@ class Telemetry:
     def settled(self, call: Call, cause: BaseException | None) -> None:
         """Write the log record of one call, and end its span."""
         if self.tracer is not None:
-            self.tracer.settle(call)
+            self.tracer.settle(call, cause)
         level = "ERROR" if call.failed else "INFO"
         if logging.getLevelName(level) >= self._minimum:
             payloads = self.payloads.get(call.program)

@@ -22,6 +22,7 @@ from dspy_lambda_infra.local.recent import Recent
 from dspy_lambda_infra.traces.spans import INVOCATION_ID
 from dspy_lambda_infra.traces.tree import trace_id
 
+_SHORTEST = 8  # of the ids that `trace` takes
 _MAX_SPANS = 20_000
 _MAX_LINES = 20_000
 # Of each: lines and spans with payloads may have 100 KB.
@@ -160,9 +161,14 @@ def _within(spans: Iterable[_Span], name: str) -> Iterator[_Span]:
     """
     inside: set[str] = set()
     for span in spans:
-        if name in span.names or span.parent_id in inside:
+        if span.parent_id in inside or any(_is_meant(name, one) for one in span.names):
             inside.add(span.span_id)
             yield span
+
+
+def _is_meant(name: str, identifier: str) -> bool:
+    """Whether an id, or at least its first 8 characters, is given."""
+    return name == identifier or (len(name) >= _SHORTEST and identifier.startswith(name))
 
 
 def _read(document: Any) -> Iterator[_Span]:

@@ -53,14 +53,16 @@ class FileSource:
 
     def __init__(self, path: Path | None, stream: IO[bytes] | None = None) -> None:
         self.where = str(path) if path else "standard input"
-        if stream is not None:
-            self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as this is
-            shutil.copyfileobj(stream, self._file)
-        elif path is not None:
+        if path is not None:
             try:
-                self._file = path.open("rb")
+                self._file: IO[bytes] = path.open("rb")
             except OSError as error:
                 raise ConfigError(f"{path}: {error.strerror}.") from None
+            if not self._file.seekable():  # a named pipe
+                stream = self._file
+        if stream is not None:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as this is
+            shutil.copyfileobj(stream, self._file)
 
     def find(self, name: str) -> list[Span]:
         """Return the spans of the call with that id; empty if there is none."""

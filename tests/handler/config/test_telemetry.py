@@ -46,6 +46,7 @@ def test_the_top_level_section_alone_reaches_programs(tmp_path):
         ("{mask: ['/(/']}", "telemetry.mask.0: not a regular expression"),
         ("{mask: ['/a*/']}", "telemetry.mask.0: the pattern matches an empty text"),
         ("{mask: ['/x']}", "telemetry.mask.0: write a pattern between slashes"),
+        ("{mask: ['/(a+)+$/']}", "telemetry.mask.0: the pattern repeats a repeat"),
         ("{mask_with: nowhere}", "telemetry.mask_with"),
         ("{headers_env: KEY}", "telemetry: headers_env is for a collector's address; traces is none"),
         ("{sampel: 1}", "telemetry.sampel: unknown key; allowed here: traces, headers_env, sample"),

@@ -73,6 +73,8 @@ class Collector:
 
     def _reply(self, answer: Answer) -> Reply:
         status = answer.status
+        if 200 <= status < 300 and "text/html" in answer.headers.get("content-type", ""):
+            return Reply("refused", reason=f"{self._place} answered with a web page; {_CHECK}")
         if 200 <= status < 300:
             return Reply("sent", rejected=_rejected(answer.body))
         about = f"{self._place} answered {status}"

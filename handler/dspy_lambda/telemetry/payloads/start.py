@@ -14,7 +14,6 @@ from dspy_lambda.settings import PREFIX
 from dspy_lambda.telemetry import Log
 from dspy_lambda.telemetry.exceptions import Exceptions
 from dspy_lambda.telemetry.payloads.masking import Hook
-from dspy_lambda.telemetry.payloads.patterns import check_patterns
 from dspy_lambda.telemetry.payloads.rules import Payloads
 
 _CREDENTIAL_WORDS = {"KEY", "APIKEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIALS", "AUTHORIZATION"}
@@ -26,9 +25,8 @@ def prepare(
     """Create a program's rules, and redact the credentials in the environment's variables.
 
     Raises:
-        ConfigError: The function of `mask_with` cannot be imported, or a pattern may need exponential time.
+        ConfigError: The function of `mask_with` cannot be imported.
     """
-    check_patterns(settings.mask)
     if settings.payloads in ("masked", "full"):
         exceptions.redact(credentials(variables, settings.headers_env))
     hook = load_hook(settings.mask_with) if settings.payloads == "masked" else None

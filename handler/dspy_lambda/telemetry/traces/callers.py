@@ -28,7 +28,7 @@ def caller_of(event: Any, context: Any, environ: Mapping[str, str]) -> Incoming 
     # A gateway passes on the root alone. Lambda's segment of the same trace is nearer, and knows X-Ray's decision.
     # https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader
     is_same = own is not None and own.parent_id and own.trace_id == found.trace_id and found.sampled is not False
-    return own._replace(state=found.state) if own is not None and is_same else found
+    return Incoming(own.trace_id, own.parent_id, own.sampled, found.state) if own is not None and is_same else found
 
 
 def _lambdas_own(header: str | None) -> Incoming | None:

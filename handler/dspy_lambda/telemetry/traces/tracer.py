@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dspy_lambda.call import UNKNOWN
 from dspy_lambda.telemetry.traces.callers import caller_of, senders_of
 from dspy_lambda.telemetry.traces.context import Incoming, from_headers
-from dspy_lambda.telemetry.traces.spans import CONSUMER, INTERNAL, SERVER, Span, Trace
+from dspy_lambda.telemetry.traces.spans import CONSUMER, INTERNAL, SERVER, Span, Trace, error_word
 
 if TYPE_CHECKING:
     from dspy_lambda.call import Call
@@ -114,8 +114,12 @@ class Tracer:
             span.links = (sender,)
         return span
 
-    def settle(self, call: Call) -> None:
-        """End a call's span with its outcome; a call that never ran gets one, too."""
+    def settle(self, call: Call, cause: BaseException | None) -> None:
+        """End a call's span with its outcome; a call that never ran gets one, too.
+
+        Args:
+            cause: the exception to name for an error of the program or its model.
+        """
         self.start_call(call)
         span, usage = call.span, call.usage
         if span is None:
@@ -134,7 +138,8 @@ class Tracer:
             attributes["dspy_lambda.cost_usd"] = round(usage.cost_usd, 10)
         if trace.collects:
             span.payload = {"dspy_lambda.inputs": call.inputs, "dspy_lambda.outputs": call.result}
-        error = None if call.error is None else type(call.error).__name__
+        failed = call.error if cause is None else cause
+        error = None if failed is None else error_word(failed)
         span.end(error, _wall(trace, call.started) + int(call.duration_ms * 1e6))
         if call.message_id is not None:
             attributes["dspy_lambda.message_id"] = call.message_id

@@ -1,4 +1,4 @@
-"""Refuse patterns that may need exponential time: Python cannot interrupt one, so it would hang the process."""
+"""Recognize patterns that may need exponential time: Python cannot interrupt one, so it would hang the process."""
 
 from __future__ import annotations
 
@@ -6,27 +6,17 @@ import importlib
 from collections.abc import Iterable
 from typing import Any
 
-from dspy_lambda.errors import ConfigError
-
 # A repeat up to this often within another one is harmless: (\d{1,3}\.){3}.
 _FEW = 20
 _BACKTRACKING = {"MAX_REPEAT", "MIN_REPEAT"}
 
 
-def check_patterns(mask: Iterable[str]) -> None:
-    """Check the patterns among the entries of `telemetry.mask`.
+def repeats_a_repeat(pattern: str) -> bool:
+    """Whether a regular expression has a repeat within a repeat, such as (a+)+.
 
-    Finds a repeat within a repeat, such as (a+)+, which is the usual reason; not every other one.
-
-    Raises:
-        ConfigError: A pattern may need exponential time.
+    That is the usual reason for exponential time; others, such as (a|a)*, are not found.
     """
-    for entry in mask:
-        if entry.startswith("/") and _is_nested(importlib.import_module("re._parser").parse(entry[1:-1]), False):
-            raise ConfigError(
-                f"telemetry.mask: {entry} repeats a repeat and may take forever; write it without one within the "
-                "other, or with possessive ones such as (a++)+."
-            )
+    return _is_nested(importlib.import_module("re._parser").parse(pattern), False)
 
 
 def _is_nested(parsed: Any, is_within: bool) -> bool:
