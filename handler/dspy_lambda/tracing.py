@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dspy_lambda.telemetry.traces.spans import INTERNAL, SPAN, error_word
+from dspy_lambda.telemetry.traces.spans import INTERNAL, SPAN, error_word, leave
 
 __all__ = ["step", "trace_headers"]
 
@@ -33,7 +33,7 @@ def step(name: str, **attributes: str | int | float | bool) -> Iterator[None]:
         span.end(error_word(error))
         raise
     finally:
-        SPAN.set(parent)
+        leave(span, parent)
         span.end()
 
 

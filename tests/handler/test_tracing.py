@@ -46,3 +46,16 @@ def test_headers_continue_the_current_step(parent):
 def test_without_tracing_nothing_happens():
     with step("search"):
         assert trace_headers() == {}
+
+
+def test_a_generator_closed_in_a_later_call_leaves_that_calls_step_alone(parent):
+    def passages():
+        with step("search"):
+            yield 1
+
+    kept = passages()
+    next(kept)
+    later = Trace().start("later call", INTERNAL, None, {})
+    SPAN.set(later)
+    kept.close()
+    assert SPAN.get() is later

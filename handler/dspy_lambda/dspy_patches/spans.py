@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,7 +18,7 @@ from dspy_lambda.dspy_patches.insides import EXECUTION, HTTP
 from dspy_lambda.dspy_patches.patch import Function, Name, Patch, apply_patches
 from dspy_lambda.telemetry.traces.context import headers_of
 from dspy_lambda.telemetry.traces.lm_spans import end_lm, start_embedding, start_lm, start_typesafe
-from dspy_lambda.telemetry.traces.spans import CLIENT, INTERNAL, SPAN, Span, error_word
+from dspy_lambda.telemetry.traces.spans import CLIENT, INTERNAL, SPAN, Span, error_word, leave
 
 Start = Callable[[Span, Any, tuple[Any, ...], dict[str, Any]], Span | None]
 End = Callable[[Span, Any], None]
@@ -27,7 +28,9 @@ def _begin(start: Start, instance: Any, args: tuple[Any, ...], options: dict[str
     parent = SPAN.get()
     if parent is None or parent.trace.closed:
         return None, parent
-    span = start(parent, instance, args, options)
+    span = None
+    with suppress(Exception):  # from code of the instance's own, such as a property; its call must not fail for that
+        span = start(parent, instance, args, options)
     if span is not None:
         SPAN.set(span)
     return span, parent
@@ -40,12 +43,13 @@ def _spanned(start: Start, end: End, original: Function) -> Function:
             return original(self, *args, **options)
         try:
             result = original(self, *args, **options)
-            end(span, result)
         except BaseException as error:
-            _fail(span, error, end)
+            span.end(error_word(error))
+            _describe(span, None, end)
             raise
         finally:
-            SPAN.set(parent)
+            leave(span, parent)
+        _describe(span, result, end)
         span.end()
         return result
 
@@ -59,21 +63,22 @@ def _spanned_on_loop(start: Start, end: End, original: Callable[..., Awaitable[A
             return await original(self, *args, **options)
         try:
             result = await original(self, *args, **options)
-            end(span, result)
         except BaseException as error:
-            _fail(span, error, end)
+            span.end(error_word(error))
+            _describe(span, None, end)
             raise
         finally:
-            SPAN.set(parent)
+            leave(span, parent)
+        _describe(span, result, end)
         span.end()
         return result
 
     return run
 
 
-def _fail(span: Span, error: BaseException, end: End) -> None:
-    span.end(error_word(error))
-    end(span, None)
+def _describe(span: Span, result: Any, end: End) -> None:
+    with suppress(Exception):  # the call must not fail for that
+        end(span, result)
 
 
 # Modules and tools.

@@ -105,8 +105,13 @@ class Exceptions:
         found = self._key_forms()
         return len(found[0]) if found else 0
 
+    @property
+    def state(self) -> tuple[int, int]:
+        """Changes with the keys."""
+        return len(self._keys), _version
+
     def _key_forms(self) -> list[str]:
-        state = len(self._keys), _version
+        state = self.state
         if self._forms[0] != state:
             found = {form for key in [*self._keys, *_seen_keys] for form in forms(key)}
             self._forms = state, sorted(found, key=len, reverse=True)

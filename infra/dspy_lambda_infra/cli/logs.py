@@ -26,7 +26,9 @@ def logs(
     tail: Annotated[
         bool,
         typer.Option(
-            "--tail", "--follow", help="Show new calls as they end; Ctrl-C prints the totals and exits with 130."
+            "--tail",
+            "--follow",
+            help="Show the calls so far and new ones as they end; Ctrl-C prints the totals and exits with 130.",
         ),
     ] = False,
     since: Annotated[

@@ -59,6 +59,7 @@ def _lines(options: Options, selection: Selection) -> Iterator[bytes]:
         return sources.from_file(Path(options.source), follow=follow)
     if options.source == "-" or sources.stdin_is_piped():
         progress("reading lines from standard input ...")
+        sources.hint_at_idle_stdin(sys.stdin.buffer)
         return sources.split(sys.stdin.buffer)
     return sources.from_local(options.project, follow=follow, since=since)
 

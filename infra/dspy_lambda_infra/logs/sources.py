@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import stat
 import sys
 import time
@@ -21,6 +22,7 @@ MAX_LINE = 2**20
 _POLL_SECONDS = 0.3
 _CONNECT_SECONDS = 5.0
 _DEFAULT_SECONDS = 3_600
+_HINT_SECONDS = 1.0
 
 
 class NotRunning(Unavailable):
@@ -34,6 +36,20 @@ def stdin_is_piped() -> bool:
     except (OSError, ValueError, AttributeError):
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
+
+
+def hint_at_idle_stdin(stream: BinaryIO, seconds: float = _HINT_SECONDS) -> None:
+    """Say on standard error what is awaited, if nothing comes from standard input within so many seconds.
+
+    Some runners leave a pipe open that nobody writes to.
+    """
+    try:
+        ready, _, _ = select.select([stream], [], [], seconds)
+    except (OSError, ValueError):  # a stream without a file
+        return
+    if not ready:
+        hint = "waiting for standard input; name a file, or read the running `dspy-lambda local` with < /dev/null"
+        print(f"dspy-lambda: {hint}", file=sys.stderr, flush=True)
 
 
 def split(stream: BinaryIO) -> Iterator[bytes]:

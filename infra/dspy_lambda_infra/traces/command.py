@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dspy_lambda_infra.logs.sources import stdin_is_piped
+from dspy_lambda_infra.logs.sources import hint_at_idle_stdin, stdin_is_piped
 from dspy_lambda_infra.terminal import printable, terminal, write_any_text
 from dspy_lambda_infra.traces.sources import CloudWatchSource, FileSource, LocalSource, Source
 from dspy_lambda_infra.traces.spans import INVOCATION_ID, Span
@@ -76,6 +76,7 @@ def _source(options: Options) -> Source:
     if options.file is not None and options.file != "-":
         return FileSource(Path(options.file))
     if options.file == "-" or stdin_is_piped():
+        hint_at_idle_stdin(sys.stdin.buffer)
         return FileSource(None, sys.stdin.buffer)
     return LocalSource(options.project)
 

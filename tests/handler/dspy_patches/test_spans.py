@@ -50,6 +50,21 @@ class Tools(dspy.Module):
             pass
         return dspy.Prediction(answer=self.tool(city="Rome"))
 
+class OddLM(dspy.utils.DummyLM):
+    fell_back = True
+
+    @property
+    def alias(self):
+        raise RuntimeError("not this one")
+
+class Odd(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.step = dspy.Predict("question -> answer")
+
+    def forward(self, question: str):
+        with dspy.context(lm=OddLM([{"answer": "fine"}])):
+            return self.step(question=question)
 class Judges(dspy.Module):
     def __init__(self):
         super().__init__()
@@ -142,3 +157,9 @@ def test_requests_to_providers_continue_the_trace(trace, models):
     sent = set(models.stats()["traceparents"])
     expected = {f"00-{span.trace.trace_id}-{span.span_id}-01" for span in spans if span.kind == CLIENT}
     assert sent == expected
+
+
+def test_an_lm_whose_own_attributes_are_not_ours_does_not_fail_its_call(trace):
+    spans = trace("Odd")
+    assert (trace.answer.status, trace.answer.body) == (200, b'{"answer":"fine"}')
+    assert [span.name for span in spans[1:3]] == ["invoke_workflow Odd", "Predict"]

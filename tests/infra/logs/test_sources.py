@@ -4,6 +4,8 @@ import io
 import itertools
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -14,6 +16,7 @@ from dspy_lambda_infra.logs.sources import (
     from_cloudwatch,
     from_file,
     from_local,
+    hint_at_idle_stdin,
     split,
     stdin_is_piped,
 )
@@ -89,3 +92,31 @@ def test_a_stacks_lines_are_read(log_groups, monkeypatch):
     options = {"follow": False, "since": None, "until": None, "all_lines": False}
     found = list(from_cloudwatch("qa-prod", "us-east-1", **options))
     assert [json.loads(one)["program"] for one in found] == ["Triage", "Answer"]
+
+
+@pytest.mark.parametrize("written", [None, b"", b"line\n"])
+def test_a_pipe_that_nobody_writes_to_is_hinted_at(written, capsys):
+    reading, writing = os.pipe()
+    with open(reading, "rb") as stream, open(writing, "wb", buffering=0) as end:
+        if written is not None:
+            end.write(written)
+            end.close()
+        hint_at_idle_stdin(stream, 0)
+        assert ("waiting for standard input" in capsys.readouterr().err) == (written is None)
+
+
+def test_a_stream_without_a_file_needs_no_hint(capsys):
+    hint_at_idle_stdin(io.BytesIO(), 0)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("command", [["logs"], ["trace", "--last"]])
+def test_commands_hint_before_they_wait_for_an_idle_pipe(command):
+    started = subprocess.Popen(
+        [sys.executable, "-m", "dspy_lambda_infra.cli", *command],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with started:
+        assert "waiting for standard input" in started.stderr.readline()
+        started.communicate()
+    assert started.returncode == (0 if command == ["logs"] else 1)

@@ -116,7 +116,7 @@ def _rejected(body: bytes) -> int:
         return 0
     try:
         return max(0, int(json.loads(body)["partialSuccess"]["rejectedSpans"]))
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return 0
 
 
@@ -129,7 +129,7 @@ def _retry_after(value: str) -> float:
         return float(value[:9])
     try:
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return 0.0
 
 

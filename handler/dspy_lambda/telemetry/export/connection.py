@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 _MAX_HEAD, _MAX_BODY = 64 * 1024, 1024 * 1024
 _CHUNK = 65536
+# More would keep a CPU busy until the request's time is over.
+_MAX_INTERIM = _MAX_TRAILERS = 1000
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: |\r|$)")
 _SIZE = re.compile(rb"[0-9a-fA-F]{1,8}")
 
@@ -137,8 +139,12 @@ class Connection:
             sock.settimeout(_left(ends))
             view = view[sock.send(view[:_CHUNK]) :]
         status, headers = self._head(sock, ends)
-        while status < 200:
+        for _ in range(_MAX_INTERIM):  # "a client MUST be able to parse one or more 1xx responses" (RFC 9110)
+            if status >= 200:
+                break
             status, headers = self._head(sock, ends)
+        else:
+            raise BadAnswer("too many interim answers")
         body = self._body(sock, ends, status, headers)
         if self._buffer:
             raise BadAnswer("more than one answer")
@@ -183,9 +189,10 @@ class Connection:
             if found is None or size > _MAX_BODY:
                 raise BadAnswer("the answer's chunks are invalid or too large")
             if length == 0:
-                while self._until(sock, ends, b"\r\n", _MAX_HEAD):
-                    pass  # trailers
-                return b"".join(parts)
+                for _ in range(_MAX_TRAILERS):
+                    if not self._until(sock, ends, b"\r\n", _MAX_HEAD):
+                        return b"".join(parts)
+                raise BadAnswer("too many trailers")
             parts.append(self._exactly(sock, ends, length + 2)[:-2])
 
     def _until(self, sock: socket.socket, ends: float | None, mark: bytes, most: int) -> bytes:

@@ -60,6 +60,7 @@ class Exporter:
         breaker: open after a failed request.
         prepare: called with spans before they are encoded.
         report: called by `close` with the number of spans dropped that `take_dropped` has not returned.
+        redact: returns a text without keys, for all texts of spans.
         mode: when spans leave. `extension`: after each answer, while an internal extension holds back the freeze;
             `inline`: before each answer, for a bounded time, where no extension can run; `background`: every second,
             where nothing freezes the process (`serve`, Managed Instances).
@@ -80,12 +81,13 @@ class Exporter:
         drop_connection: Callable[[], None] = lambda: None,
     ) -> None:
         self._send, self._log, self._drop_connection = send, log, drop_connection
-        self._encoder = Encoder(resource)
+        self._encoder = Encoder(resource, lambda text: self.redact(text))
         self._interval = interval
         self._send_seconds = send_seconds
         self._closed = False
         self.prepare: Callable[[list[Span]], None] = lambda _: None
         self.report: Callable[[int], None] = lambda _: None
+        self.redact: Callable[[str], str] = str
         self.breaker = Breaker()
         self._start_clean()
         _exporters.add(self)
@@ -180,7 +182,15 @@ class Exporter:
 
     def _run(self) -> None:
         while not self._closed:
-            self._wake.acquire(timeout=-1 if self._interval is None else self._interval)
+            # A program may throw an exception, even SystemExit, into any thread (PyThreadState_SetAsyncExc).
+            with suppress(BaseException):
+                self._send_until_closed()
+        self._drop_connection()
+
+    def _send_until_closed(self) -> None:
+        while not self._closed:
+            if not self._flushes:
+                self._wake.acquire(timeout=-1 if self._interval is None else self._interval)
             flushes = [self._flushes.popleft() for _ in range(len(self._flushes))]
             try:
                 self._send_waiting(self._queue)
@@ -189,7 +199,6 @@ class Exporter:
                     self._fail(f"{type(error).__name__} in the exporter")
             for done in flushes:
                 done.release()
-        self._drop_connection()
 
     def _send_waiting(self, queue: SpanQueue) -> None:
         while self._may_send(queue) and (request := queue.take()) is not None:
@@ -217,7 +226,7 @@ class Exporter:
     def _note(self, reply: Reply, request: Request) -> None:
         if reply.outcome == "sent":
             self.breaker.reset()
-            self._drop(reply.rejected, "rejected")
+            self._drop(min(reply.rejected, request.spans), "rejected")
             if self._failing:
                 self._failing = ""
                 self._log("INFO", "traces are exported again", {"dropped": dict(self.dropped)})

@@ -10,6 +10,7 @@ import json
 import sys
 import threading
 import time
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 from urllib.parse import urlsplit
@@ -86,6 +87,12 @@ class Extension:
         client.wait_next_invocation = wait_next_invocation
 
     def _run(self) -> None:
+        while True:
+            # A program may throw an exception, even SystemExit, into any thread (PyThreadState_SetAsyncExc).
+            with suppress(BaseException):
+                self._ask_forever()
+
+    def _ask_forever(self) -> None:
         connection = Connection(*self._address, idle_seconds=float("inf"))
         pause = _FIRST_PAUSE_SECONDS
         while True:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from dspy_lambda import __version__
@@ -27,6 +27,7 @@ _MAX_BITS = 2000  # Python's limit for conversion of an int to text can be set a
 _MIN_INT, _MAX_INT = -(2**63), 2**63 - 1
 # SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK and SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK of trace.proto.
 _LOCAL, _REMOTE = 0x100, 0x300
+Redact = Callable[[str], str]
 # Lone surrogates stay in the text, and the last step, to UTF-8, replaces them.
 _quote = json.encoder.encode_basestring
 
@@ -36,9 +37,11 @@ class Encoder:
 
     Args:
         resource: the resource's attributes.
+        redact: returns a text without keys. Programs choose names and attributes of spans, callers the `tracestate`.
     """
 
-    def __init__(self, resource: Mapping[str, Any]) -> None:
+    def __init__(self, resource: Mapping[str, Any], redact: Redact = str) -> None:
+        self._redact = redact
         url = _quote(SEMANTIC_CONVENTIONS)
         scope = f'{{"name":"dspy_lambda","version":{_quote(__version__)}}}'
         head = (
@@ -53,7 +56,7 @@ class Encoder:
         parts: list[bytes] = []
         size = 0
         for span in spans:
-            data = _encode(span)
+            data = _encode(span, self._redact)
             if size + len(data) >= self._room or len(parts) >= _REQUEST_SPANS:
                 yield self._request(parts), len(parts)
                 parts, size = [], 0
@@ -69,29 +72,42 @@ class Encoder:
 _TAIL = b"]}]}]}"
 
 
-def _encode(span: Span) -> bytes:
+def _encode(span: Span, redact: Redact) -> bytes:
     try:
         # A copy, as a thread that was left behind may still add some.
         attributes = span.attributes.copy()
         if span.error is not None:
             attributes["error.type"] = span.error
-        data = _to_json(span, span.name, attributes)
-        return data if len(data) <= _SPAN_BYTES else _shorten(span, attributes)
+        attributes = {_redacted(key, redact): _redacted(value, redact) for key, value in attributes.items()}
+        data = _to_json(span, span.name, attributes, redact=redact)
+        return data if len(data) <= _SPAN_BYTES else _shorten(span, attributes, redact)
     except Exception:  # from a value's own code, such as an `__iter__` that fails
-        return _to_json(span, "unencodable", {}, len(span.attributes))
+        return _to_json(span, "unencodable", {}, len(span.attributes), redact)
 
 
-def _shorten(span: Span, attributes: dict[str, Any]) -> bytes:
+def _redacted(value: Any, redact: Redact) -> Any:
+    kind = type(value)
+    if kind is int or kind is float:
+        return value
+    if isinstance(value, str):
+        return redact(str.__str__(value))
+    if isinstance(value, list | tuple):
+        return [redact(str.__str__(item)) if isinstance(item, str) else item for item in value]
+    return value
+
+
+def _shorten(span: Span, attributes: dict[str, Any], redact: Redact = str) -> bytes:
     kept = dict(list(attributes.items())[:_MAX_ATTRIBUTES])
+    name = redact(span.name)  # before a cut, which could leave part of a key
     for length in _CUTS:
         short = {_cut(key, length): _cut(value, length) for key, value in kept.items()}
-        data = _to_json(span, _cut(span.name, length), short, len(attributes) - len(short))
+        data = _to_json(span, _cut(name, length), short, len(attributes) - len(short), redact)
         if len(data) <= _SPAN_BYTES:
             return data
-    return _to_json(span, _cut(span.name, _CUTS[-1]), {}, len(attributes))
+    return _to_json(span, _cut(name, _CUTS[-1]), {}, len(attributes), redact)
 
 
-def _to_json(span: Span, name: str, attributes: dict[str, Any], dropped: int = 0) -> bytes:
+def _to_json(span: Span, name: str, attributes: dict[str, Any], dropped: int = 0, redact: Redact = str) -> bytes:
     trace, parent = span.trace, span.parent_id
     parts = [f'{{"traceId":"{trace.trace_id}","spanId":"{span.span_id}",']
     if parent:
@@ -100,13 +116,13 @@ def _to_json(span: Span, name: str, attributes: dict[str, Any], dropped: int = 0
     else:
         parts.append(f'"flags":{_LOCAL},')
     if trace.tracestate:
-        parts.append(f'"traceState":{_quote(trace.tracestate)},')
+        parts.append(f'"traceState":{_quote(redact(trace.tracestate))},')
     if span.links:
         parts.append(f'"links":[{",".join(map(_link, span.links[:_MAX_ATTRIBUTES]))}],')
     if dropped:
         parts.append(f'"droppedAttributesCount":{dropped},')
     parts.append(
-        f'"name":{_quote(name)},"kind":{span.kind},"startTimeUnixNano":"{span.start_ns}",'
+        f'"name":{_quote(redact(name))},"kind":{span.kind},"startTimeUnixNano":"{span.start_ns}",'
         f'"endTimeUnixNano":"{span.end_ns or span.start_ns}","attributes":[{_attributes(attributes)}],'
         f'"status":{{{"" if span.error is None else _ERROR}}}}}'
     )

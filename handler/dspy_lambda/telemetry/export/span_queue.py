@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, NamedTuple
-
-from dspy import Example
-from pydantic import BaseModel
 
 from dspy_lambda.telemetry.export.otlp import Encoder
 from dspy_lambda.telemetry.traces.spans import Span
@@ -19,7 +17,8 @@ MAX_SPANS, MAX_BYTES = 10_000, 20_000_000
 BATCH_SPANS = 512
 _SPAN_BYTES = 1_000  # without long texts (measured: 1.0 kB as JSON)
 _LOCK_SECONDS = 0.05
-_LEVELS, _OBJECT_BYTES = 5, 200
+_OBJECT_BYTES = 200
+_MAX_VALUES = 10_000  # of a payload, to look at; they take about a millisecond
 
 
 class Request(NamedTuple):
@@ -51,7 +50,7 @@ class SpanQueue:
     def put(self, spans: list[Span]) -> int:
         """Put ended spans in, as many as there is room for; return how many of the first ones that is.
 
-        Their payloads become attributes when they are encoded, in the thread that sends them.
+        They keep their payloads until `prepare` turns these into attributes, which takes too long while a caller waits.
         """
         sizes = [_size(span) for span in spans]
         # Nothing waits under this lock, but the garbage collector may run a program's finalizer there that never ends.
@@ -65,6 +64,8 @@ class SpanQueue:
             self._lock.release()
         if count:
             self._waiting.append((spans[:count], size))
+        for span in spans[count:]:
+            span.payload = None  # a task that outlives its call may keep the span
         return count
 
     def _fit(self, sizes: list[int]) -> tuple[int, int]:
@@ -98,16 +99,22 @@ class SpanQueue:
             some, about = self._waiting.popleft()
             spans += some
             size += about
-        self._prepare(spans)
-        for span in spans:
-            span.payload = None
+        self._apply_rules(spans)
         self._requests.extend(Request(*encoded) for encoded in self._encoder.encode(spans))
         with self._lock:
             self.bytes += sum(len(request.body) for request in self._requests) - size
 
+    def _apply_rules(self, spans: list[Span]) -> None:
+        """Turn payloads into attributes. The spans are sent without them if that fails."""
+        try:
+            self._prepare(spans)
+        except Exception:  # a program may change its inputs meanwhile
+            for span in spans:
+                span.payload = None
+
 
 def _size(span: Span) -> int:
-    """Estimate a span's size in about 1 us."""
+    """Estimate a span's size, without a payload in about 1 us."""
     size = _SPAN_BYTES
     for value in span.attributes.copy().values():
         kind = type(value)
@@ -115,19 +122,29 @@ def _size(span: Span) -> int:
             size += len(value)
         elif kind is list or kind is tuple:
             size += sum(len(item) if type(item) is str else 16 for item in value)
-    return size if span.payload is None else size + _payload_size(span.payload, _LEVELS)
+    return size if span.payload is None else size + _payload_size(span.payload)
 
 
-def _payload_size(value: Any, levels: int) -> int:
-    """Estimate how much memory the texts of a payload take; messages are lists of dicts of lists."""
-    if isinstance(value, str | bytes):
-        return len(value)
-    if isinstance(value, Example):  # dspy.Prediction, too
-        value = [item for _, item in Example.items(value)]
-    elif isinstance(value, BaseModel):
-        value = list(vars(value).values())
-    elif isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, list | tuple):
-        return _OBJECT_BYTES
-    return sum(_payload_size(item, levels - 1) for item in list(value)) if levels else _OBJECT_BYTES
+def _payload_size(payload: dict[str, Any]) -> int:
+    """Estimate how much memory the texts of a payload take, from its first values if it has too many."""
+    waiting: list[Any] = [payload]
+    size = seen = 0
+    while waiting and seen < _MAX_VALUES:
+        value = waiting.pop()
+        seen += 1
+        if isinstance(value, str | bytes | bytearray):
+            size += len(value)
+            continue
+        size += _OBJECT_BYTES
+        with suppress(Exception):  # from the value's own code, or because a thread changes it meanwhile
+            waiting += _parts(value)
+    return size * (seen + len(waiting)) // seen
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return list(dict.values(value))
+    if isinstance(value, list | tuple | set | frozenset):
+        return list(value)
+    fields = getattr(value, "__dict__", None)  # a prediction, a pydantic model
+    return list(fields.values()) if type(fields) is dict and not isinstance(value, type) else ()

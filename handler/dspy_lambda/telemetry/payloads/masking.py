@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Any
@@ -30,6 +31,7 @@ SECRETS = (
 _BEARER = re.compile(r"\b(Bearer\s+)[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
 _BASIC = re.compile(r"\b(Basic\s+)(?=[A-Za-z+/]{0,400}[0-9=])[A-Za-z0-9+/=]{8,}", re.IGNORECASE)
 _PASSWORD_IN_URL = re.compile(r"(://[^/\s:@]{0,100}:)[^@\s/]{1,200}(?=@)")
+_SIGNS = re.compile(r"[\W_]+")
 # Classes whose text is their whole value, by module.
 _WRITTEN_AS_TEXT = {"datetime", "decimal", "uuid", "pathlib", "fractions", "ipaddress", "pydantic.networks"}
 _MAX_LEVELS = 40
@@ -39,8 +41,20 @@ Hook = Callable[[str, Any], Any]
 
 
 def normalized(name: str) -> str:
-    """Return a field's name in the form in which names are compared: api_key, API-KEY and apiKey are the same."""
-    return name[:_MAX_NAME_LENGTH].replace("_", "").replace("-", "").replace(" ", "").casefold()
+    """Return a field's name in the form in which names are compared: api_key, API-KEY and apiKey are the same.
+
+    So are full-width letters, letters with invisible characters between them, and `api:key` or `api_key[]`.
+    """
+    name = name[:_MAX_NAME_LENGTH]
+    if not name.isascii():
+        name = unicodedata.normalize("NFKC", name)
+    return _SIGNS.sub("", name).casefold()
+
+
+def _ends(form: str, ends: tuple[str, ...]) -> bool:
+    """Whether a normalized name ends so, also with a number (password2) or in plural; max_tokens is no secret."""
+    form = form.rstrip("0123456789")
+    return form.endswith(ends) or (form.endswith("s") and not form.endswith("tokens") and form[:-1].endswith(ends))
 
 
 _CREDENTIAL_ENDS = tuple(map(normalized, CREDENTIALS))
@@ -49,7 +63,7 @@ _SECRET_ENDS = tuple(map(normalized, (*CREDENTIALS, *SECRETS)))
 
 def is_secret_name(name: str) -> bool:
     """Whether a name is, or ends with, one that `masked` replaces by default."""
-    return normalized(name).endswith(_SECRET_ENDS)
+    return _ends(normalized(name), _SECRET_ENDS)
 
 
 class Masks:
@@ -82,7 +96,7 @@ class Masks:
         known = self._known.get(name)
         if known is None:
             form = normalized(name)
-            known = form in self._names or form.endswith(self._ends)
+            known = form in self._names or _ends(form, self._ends)
             if len(self._known) < _MAX_VALUES:  # callers choose some of them
                 self._known[name] = known
         return known
@@ -183,7 +197,7 @@ class Masking:
             return
         if isinstance(value, SecretStr | SecretBytes):
             value = value.get_secret_value()
-        if isinstance(value, bytes):
+        if isinstance(value, bytes | bytearray):
             value = value.decode("utf-8", "replace")
         if isinstance(value, str):
             self._hidden.add(str.__str__(value))

@@ -10,9 +10,9 @@ IsMasked = Callable[[str], bool]
 # `[[ ## field ## ]]` of DSPy's ChatAdapter, <field> of its XMLAdapter, and "field": of its JSONAdapter, which is also
 # how JSON, `repr` (field=, 'field':), headers and URLs write a field. Each pattern takes linear time.
 _CHAT = re.compile(r"\[\[ ## ([^\]\n]{1,100}) ## \]\]")
-_TAG = re.compile(r"<([A-Za-z_][\w.-]{0,99})>")
+_TAG = re.compile(r"<([A-Za-z_][\w.:-]{0,99})(?:\s[^<>]{0,200})?>")
 _SIGN = re.compile(r"[:=]{1,2}>?\s{0,9}")
-_BEFORE_SIGN = re.compile(r"""\s{0,9}((?:["']\\{0,7})?)([\w-]{2,100})(?![\w-])""")  # read from right to left
+_BEFORE_SIGN = re.compile(r"""\s{0,9}[*`]{0,3}((?:["']\\{0,7})?)([\w-]{2,100})(?![\w-])""")  # read from right to left
 _BEFORE_LENGTH = 120
 _OPENING = re.compile(r"""(?:[A-Za-z]{0,20}\()?[a-z]{0,2}(\\{0,7}["'])|([\[{(])""")
 _TO_LINE = re.compile(r"(?:Bearer|Basic)\s+\S+|[^\n]*", re.IGNORECASE)

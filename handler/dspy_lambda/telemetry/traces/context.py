@@ -17,7 +17,8 @@ from dspy_lambda.telemetry.traces.spans import Span
 _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.{1,100})?", re.ASCII
 )
-_ROOT = re.compile(r"1-([0-9a-f]{8})-([0-9a-f]{24})", re.ASCII)
+# OTLP, too, knows no id of zeros: a collector may refuse the whole request, with other callers' spans.
+_ROOT = re.compile(r"1-(?!0{8}-0{24})([0-9a-f]{8})-([0-9a-f]{24})", re.ASCII)
 _PARENT = re.compile(r"(?!0{16})[0-9a-f]{16}", re.ASCII)
 # "Vendors SHOULD propagate at least 512 characters of a combined header."
 _MAX_STATE = 512

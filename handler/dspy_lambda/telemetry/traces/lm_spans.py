@@ -30,7 +30,7 @@ def start_lm(parent: Span, lm: Any, args: tuple[Any, ...], options: dict[str, An
         value = options.get(name, held.get(name))
         if type(value) is int or type(value) is float:
             attributes[f"gen_ai.request.{name}"] = value
-    if (failed := getattr(lm, "fell_back", None)) is not None:
+    if type(failed := getattr(lm, "fell_back", None)) is tuple:
         attributes["dspy_lambda.fallback_from"], attributes["dspy_lambda.fallback_reason"] = failed
     if parent.trace.collects:
         prompt = args[0] if args else options.get("prompt")
@@ -57,7 +57,7 @@ def _start(parent: Span, lm: Any, operation: str) -> Span:
     attributes: dict[str, Any] = {"gen_ai.operation.name": operation, "gen_ai.request.model": model}
     if provider:
         attributes["gen_ai.provider.name"] = provider
-    if (alias := getattr(lm, "alias", None)) is not None:
+    if type(alias := getattr(lm, "alias", None)) is str:
         attributes["dspy_lambda.alias"] = alias
     return parent.child(f"{operation} {model}", CLIENT, attributes)
 

@@ -193,6 +193,16 @@ def error_word(error: BaseException) -> str:
     return _ERROR_WORDS.get(name, name)
 
 
+def leave(span: Span, parent: Span | None) -> None:
+    """Make the parent the current span again, after a step that this context or another one has begun.
+
+    A generator that a program keeps ends its step whenever it is closed, perhaps in a later call, whose span must stay.
+    """
+    current = SPAN.get()
+    if current is not None and current.trace is span.trace and current.call_id == span.call_id:
+        SPAN.set(parent)
+
+
 def span_ids() -> dict[str, str]:
     """Return the log fields of the span that this thread or task works for; empty if there is none."""
     span = SPAN.get()

@@ -49,7 +49,9 @@ def start_tracing(
 
 
 def _start_export(telemetry: Telemetry, settings: Settings, rules: Mapping[str, Rules]) -> Exporter:
-    from dspy_lambda.telemetry.export.start import start_export  # the metrics of models do not need it
+    # The metrics of models need neither.
+    from dspy_lambda.telemetry.export.redaction import Redaction
+    from dspy_lambda.telemetry.export.start import start_export
 
     wanted = next((one for one in rules.values() if one.traces != "none"), next(iter(rules.values())))
     if others := [] if settings.traces else _with_another_destination(rules, wanted):
@@ -57,6 +59,7 @@ def _start_export(telemetry: Telemetry, settings: Settings, rules: Mapping[str, 
         telemetry.log("WARNING", "traces of all programs of this process go to one destination", fields)
     exporter = start_export(settings, wanted, telemetry.service, telemetry.log)
     exporter.prepare = partial(write_payloads, telemetry.payloads)
+    exporter.redact = Redaction(telemetry.exceptions)
     exporter.report = partial(_report, telemetry, settings.program or UNKNOWN)
     return exporter
 

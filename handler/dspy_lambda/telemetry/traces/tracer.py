@@ -171,6 +171,8 @@ class Tracer:
         programs = {call.program for call in invocation.calls.values()}
         program = next(iter(programs)) if len(programs) == 1 else ""
         function = self._config.lambda_.function(program)
+        if function.telemetry.traces == "none" and not self._keeps_all:  # another program's are exported
+            return False
         if (decided := self._decided(trace, function.telemetry)) is not None:
             return decided
         is_slow = (trace.root.end_ns - trace.root.start_ns) / 1e9 >= function.slow_seconds

@@ -126,6 +126,7 @@ def test_a_server_asks_to_wait_in_seconds_or_until_a_date(server):
         (b'{"partialSuccess":{"rejectedSpans":3}}', 3),
         (b'{"partialSuccess":{"rejectedSpans":-3}}', 0),
         (b'{"partialSuccess":{"rejectedSpans":"many"}}', 0),
+        (b'{"partialSuccess":{"rejectedSpans":Infinity}}', 0),
         (b'{"partialSuccess":[{"rejectedSpans":1}]}', 0),
         (b"\x0a\x02rejected", 0),
         (b"[" * 100_000 + b"rejected", 0),

@@ -234,3 +234,17 @@ def test_a_certificate_of_another_host_gets_nothing(tls_server):
     with pytest.raises(ConnectFailed, match="SSLCertVerificationError"):
         post(Connection("localhost", tls_server.port, tls=True))
     assert tls_server.received == []
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 2000 + OK,
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n" + b"a: b\r\n" * 2000 + b"\r\n",
+    ],
+    ids=["interim answers", "trailers"],
+)
+def test_a_flood_of_small_parts_is_given_up_at_once(server, connection, reply):
+    server.reply = reply
+    with pytest.raises(BadAnswer, match="too many"):
+        post(connection)

@@ -185,6 +185,14 @@ def test_rejected_spans_are_counted(server, make):
     assert (exporter.take_dropped(), exporter.dropped) == (2, {"rejected": 2})
 
 
+def test_no_more_rejected_spans_are_counted_than_were_sent(server, make):
+    server.reply = answer(200, b'{"partialSuccess":{"rejectedSpans":"9000000","errorMessage":"too old"}}')
+    exporter = make(server.url)
+    exporter.add(spans(3))
+    assert exporter.flush(5)
+    assert (exporter.take_dropped(), exporter.dropped) == (3, {"rejected": 3})
+
+
 def test_a_slow_collector_costs_its_time_limit_once(server, make):
     server.reply = server.hang
     exporter = make(server.url, send_seconds=0.1)

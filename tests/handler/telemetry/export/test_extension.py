@@ -11,7 +11,9 @@ from tests.handler.telemetry.export.test_exporter import names
 
 # Lambda's client calls the handler; a number in the event is how many spans its trace has.
 FUNCTION = """
+import ctypes
 import os
+import threading
 from dspy_lambda.config.telemetry import Telemetry
 from dspy_lambda.process import LastResort, as_started
 from dspy_lambda.settings import Settings
@@ -31,6 +33,10 @@ def handler(event, context):
     exporter.add(trace.spans)
     if event.get("replace"):
         resort.plan("memory")
+    if event.get("kill"):
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread():
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
     export.before_answer(exporter, context.get_remaining_time_in_millis() / 1000)
     return {"mode": exporter.mode, "process": resort.restarts, "dropped": exporter.take_dropped()}
 """
@@ -74,6 +80,14 @@ def test_each_invocation_ends_only_after_its_spans_have_arrived(api, server, sta
         assert len(server.received) == number + 1
     assert names(server) == [f"r{number} {span}" for number in range(100) for span in (0, 1)]
     assert server.connections == 1
+
+
+def test_a_program_that_ends_all_threads_ends_neither_the_extension_nor_the_export(api, server, start):
+    start()
+    for number in range(4):
+        api.invoke(f"r{number}", {"spans": 1, "kill": number == 1})
+        assert api.wait_until_ready()
+    assert {"r0 0", "r2 0", "r3 0"} <= set(names(server))
 
 
 def test_an_invocation_without_spans_asks_nothing_of_the_collector(api, server, start):

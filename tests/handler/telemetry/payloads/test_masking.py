@@ -197,3 +197,33 @@ def test_a_secret_under_a_masked_name_never_appears(value):
     text = hidden.remove_from(f"{value!r} {SECRET!r} {json.dumps(SECRET)} {SECRET}")
     assert "planted" not in text
     assert "4711" not in text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "\uff50assword",
+        "pass\u200bword",
+        "password[0]",
+        "passwords",
+        "api_keys",
+        "x:api:key",
+        "password2",
+        "user.pin_code",
+    ],
+)
+def test_other_spellings_of_secret_names(name):
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize("name", ["tokens", "max_tokens", "output_tokens2", "passage", "secretary"])
+def test_names_that_only_look_alike(name):
+    assert not is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["**password**: open-sesame", '<password lang="en">open-sesame</password>', "<a:password>open-sesame</a:password>"],
+)
+def test_sections_in_markdown_and_xml(text):
+    assert "sesame" not in Masks().text(text)

@@ -1,8 +1,12 @@
 """Secrets planted wherever a call has texts never reach what the handler writes, at any setting and log level."""
 
+import html
+import io
 import json
-from contextlib import suppress
+import tempfile
+from contextlib import redirect_stdout, suppress
 from functools import partial
+from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -12,6 +16,11 @@ from dspy_lambda.errors import CallError
 from dspy_lambda.telemetry.export.otlp import Encoder
 from dspy_lambda.telemetry.traces.start import write_payloads
 from dspy_lambda.telemetry.traces.tracer import Tracer
+from dspy_lambda_infra.logs.selection import Selection
+from dspy_lambda_infra.logs.view import Options, View
+from dspy_lambda_infra.terminal import Terminal
+from dspy_lambda_infra.traces.spans import spans
+from dspy_lambda_infra.traces.waterfall import waterfall
 from tests.support import failures, sqs, without_retries
 
 pytestmark = pytest.mark.filterwarnings("ignore:Implementing custom LMs")
@@ -112,10 +121,38 @@ CALLS = {
     "no object": [PASSWORD, PIN],
     "a text": PASSWORD,
 }
+
+
+def logs_output(written):
+    """Return the page that `dspy-lambda logs --payloads --lines --html` writes of these lines, and what it prints."""
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()) as printed:
+        page = Path(folder, "report.html")
+        shown = Options(Path(folder), own_lines=True, payloads=True, limit=1000, html=page)
+        view = View(shown, Selection())
+        for line in written.splitlines(keepends=True):
+            view.add(line.encode())
+        view.finish()
+        return [html.unescape(page.read_text()), joined(printed.getvalue())]
+
+
+def trace_output(requests):
+    """Return what `dspy-lambda trace --payloads` prints of these spans."""
+    found = [list(spans(request)) for request in requests]
+    wide = Terminal(10_000, colors=False, unicode=True)
+    return [joined("\n".join(waterfall(each, wide, with_payloads=True))) for each in found]
+
+
+def joined(text):
+    """Return a text without the indentation of its lines, which could be within a secret."""
+    return "\n".join(line.strip() for line in text.splitlines())
+
+
 # Each returns the texts that one destination got.
 SOURCES = {
     "log": lambda served, written: [json.loads(line) for line in written.splitlines()],
     "spans": lambda served, written: served.requests,
+    "logs": lambda served, written: logs_output(written),
+    "trace": lambda served, written: trace_output(served.requests),
 }
 
 
@@ -191,6 +228,9 @@ def test_no_secret_is_written(serve, output, body, word, level):
     assert served.requests
     assert '"_aws"' in written  # metrics are written at every level
     assert hits(served, written, SECRETS) == []
+    assert trace_output(served.requests)
+    if level in ("DEBUG", "INFO"):
+        assert "Tell" in logs_output(written)[1]
     if word != "masked":
         assert hits(served, written, {"PRIVATE": PRIVATE}) == []
 

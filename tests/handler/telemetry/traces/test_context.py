@@ -55,7 +55,10 @@ def test_a_gateways_root_alone_decides_nothing():
     assert from_x_ray(f"Root=1-{TRACE[:8]}-{TRACE[8:]}") == Incoming(TRACE, None, None)
 
 
-@pytest.mark.parametrize("header", [None, 1, "", "Root=1-5-6", f"Parent={SPAN}", "Root=" + "1" * 3000, ";;=;"])
+ZEROS = f"Root=1-{'0' * 8}-{'0' * 24};Sampled=1"
+
+
+@pytest.mark.parametrize("header", [None, 1, "", "Root=1-5-6", f"Parent={SPAN}", "Root=" + "1" * 3000, ";;=;", ZEROS])
 def test_a_malformed_x_ray_header_counts_as_none(header):
     assert from_x_ray(header) is None
 

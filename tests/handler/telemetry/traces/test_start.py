@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.handler.telemetry.export.collector_server import CollectorServer
 from tests.support import AECHO, ECHO
 
 
@@ -73,3 +74,51 @@ def test_traces_of_programs_that_are_off_go_nowhere(serve_both):
         headers = {"traceparent": f"00-{'1' * 32}-{'2' * 16}-01", "Content-Type": "application/json"}
         assert serve.post(f"/{name}", {"question": "q"}, headers=headers).status == 200
     assert [spans[0].name for spans in queued] == ["POST /Echo"]
+
+
+@pytest.mark.parametrize(
+    ("word", "shows_question", "shows_password"), [("none", 0, 0), ("sizes", 0, 0), ("masked", 1, 0), ("full", 1, 1)]
+)
+def test_a_collector_gets_payloads_by_the_programs_rules(
+    make_project, make_serve, word, shows_question, shows_password
+):
+    collector = CollectorServer()
+    telemetry = {"traces": collector.url, "sample": 1, "payloads": word}
+    program = AECHO.replace("question: str", "question: str, password: str")
+    serve = make_serve(make_project({"a": program}, telemetry=telemetry))
+    assert serve.post("/AEcho", {"question": "why is it blue", "password": "open-sesame"}).status == 200
+    assert serve.environment.telemetry.exporter.flush(10)
+    collector.close()
+    sent = b"".join(request.body for request in collector.received)
+    assert b"invoke_workflow AEcho" in sent
+    assert (b"why is it blue" in sent, b"open-sesame" in sent) == (bool(shows_question), bool(shows_password))
+
+
+NAMES_A_KEY = """
+from dspy_lambda.tracing import step
+
+class Slip(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.predict = dspy.Predict("question -> answer")
+
+    async def aforward(self, question: str):
+        with step("search with {key}", **{"{key}": "{key}", "several": ["{key}"], "other": "{shape}"}):
+            raise type("No{key}", (RuntimeError,), {})
+"""
+
+
+@pytest.mark.parametrize("length", [0, 300_000])
+def test_keys_in_names_and_attributes_that_a_program_or_caller_chose_are_redacted(make_project, make_serve, length):
+    key, shape = "key-of-the-model-4471", "sk-ant-api03-abcdefghijklmnopqrstuvwxyz"
+    collector = CollectorServer()
+    telemetry = {"traces": collector.url, "sample": 1, "payloads": "full"}
+    program = NAMES_A_KEY.replace("{key}", key).replace("{shape}", " " * length + shape)
+    serve = make_serve(make_project({"slip": program}, telemetry=telemetry), OPENAI_API_KEY=key)
+    headers = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": f"a={key},b={shape}"}
+    serve.post("/Slip", {"question": "q"}, headers={"Content-Type": "application/json", **headers})
+    assert serve.environment.telemetry.exporter.flush(10)
+    collector.close()
+    sent = b"".join(request.body for request in collector.received).decode()
+    assert "search with (a key)" in sent
+    assert (key in sent, shape in sent, "abcdefghijklm" in sent) == (False, False, False)

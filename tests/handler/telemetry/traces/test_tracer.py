@@ -20,9 +20,11 @@ MODULES = {"echo": ECHO, "aecho": AECHO}
 def trace(make_project, make_serve):
     """Serve a project, and return its server and the spans of each kept trace."""
 
-    def make(modules=MODULES, *, keeps_all=True, **config):
+    def make(modules=MODULES, *, keeps_all=True, telemetry=None, **config):
         assert patch_spans() == {}
-        serve = make_serve(make_project(modules, **config))
+        telemetry = {"traces": "https://collector.example", **(telemetry or {})}
+        project = make_project(modules, telemetry=telemetry, **config)
+        serve = make_serve(project, DSPY_LAMBDA_TRACES="none")  # without an exporter
         kept = []
         telemetry = serve.environment.telemetry
         telemetry.tracer = Tracer(serve.environment.config, kept.append, keeps_all=keeps_all)
@@ -156,6 +158,15 @@ def test_about_the_share_of_traces_is_kept(trace):
     for _ in range(60):
         serve({"program": "AEcho", "inputs": {"question": "q"}})
     assert 10 < len(kept) < 50
+
+
+def test_a_program_without_traces_is_not_kept_where_others_have_them(trace):
+    programs = {"Echo": {"telemetry": {"traces": "none"}}}
+    serve, kept = trace(keeps_all=False, telemetry={"sample": 1}, **{"lambda": {"programs": programs}})
+    serve.post("/Echo", {"question": "q"})
+    assert kept == []
+    serve.post("/AEcho", {"question": "q"})
+    assert len(kept) == 1
 
 
 def test_a_slow_call_is_kept(trace):
