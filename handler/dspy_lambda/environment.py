@@ -22,8 +22,9 @@ from dspy_lambda.dspy_patches.start import dspy_import
 with dspy_import():
     import dspy
 
-from dspy_lambda.call import NoCall
+from dspy_lambda.call import UNKNOWN, NoCall
 from dspy_lambda.config import FunctionSettings, load_config
+from dspy_lambda.config.telemetry import Telemetry as TelemetryRules
 from dspy_lambda.dispatch import Dispatcher, new_durations
 from dspy_lambda.dspy_patches.insides import renew_asyncify_slots, usage_setting
 from dspy_lambda.dspy_patches.own_models import close_pools
@@ -88,7 +89,7 @@ class Environment:
         project = self.settings.project_folder
         self.config = load_config(project)
         self.telemetry = Telemetry(self.config.app_id, self.settings, output or Output(1))
-        if any(function.telemetry.buffer_debug_logs for function in self._served_functions()):
+        if any(rules.buffer_debug_logs for rules in self._served_rules().values()):
             self.telemetry.hold_debug_lines(lambda program: self._function(program).telemetry.buffer_debug_logs)
         self._cold = True
         self.telemetry.exceptions.redact((secrets or {}).values())
@@ -101,10 +102,10 @@ class Environment:
     def _function(self, program: str) -> FunctionSettings:
         return self.config.lambda_.function(program)
 
-    def _served_functions(self) -> list[FunctionSettings]:
-        """Return the settings of the one program that this environment serves, or of all."""
-        settings, only = self.config.lambda_, self.settings.program
-        return [self._function(only)] if only else [settings.defaults, *settings.programs.values()]
+    def _served_rules(self) -> dict[str, TelemetryRules]:
+        """Return the `telemetry` section of the one program that this environment serves, or of all, by name."""
+        lambda_, only = self.config.lambda_, self.settings.program
+        return {name: lambda_.function(name).telemetry for name in ([only] if only else [*lambda_.programs, UNKNOWN])}
 
     def _build(self, project: Path, secrets: tuple[str, ...]) -> None:
         settings = self.settings
@@ -150,15 +151,12 @@ class Environment:
 
     def _start_tracing(self) -> None:
         """Collect spans, if any program's settings ask for traces or for metrics of each model."""
-        rules = [function.telemetry for function in self._served_functions()]
-        if self.settings.traces == "none":
-            wanted = False
-        else:
-            wanted = bool(self.settings.traces) or any(one.traces != "none" for one in rules)
-        if wanted or any(one.model_metrics for one in rules):
+        rules = self._served_rules()
+        exports = any((self.settings.traces or one.traces) != "none" for one in rules.values())
+        if exports or any(one.model_metrics for one in rules.values()):
             from dspy_lambda.telemetry.traces.start import start_tracing
 
-            start_tracing(self.telemetry, self.config, self.settings)
+            start_tracing(self.telemetry, self.config, self.settings, rules, exports=exports)
 
     def _new_runner(self) -> Runner:
         return new_runner(self.config.server, self.models, self._recent, self.telemetry.log, fast=self.settings.fast)

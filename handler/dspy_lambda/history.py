@@ -8,7 +8,7 @@ import dspy
 
 from dspy_lambda.call import Call, call_of, usage_of
 from dspy_lambda.models.prices import apply_price
-from dspy_lambda.telemetry.traces.spans import SPAN
+from dspy_lambda.telemetry.traces.spans import note
 
 
 class CallHistory(list[dict[str, Any]]):
@@ -32,9 +32,7 @@ def record(lm: Any, entry: dict[str, Any]) -> None:
     """
     apply_price(lm, entry)
     if (usage := usage_of(lm)) is not None:
-        answer = usage.add(entry)
-        if (span := SPAN.get()) is not None:
-            span.note(answer)
+        note(usage.add(entry))
     call = call_of(lm)
     if isinstance(call, Call) and not call.settled:
         _keep(call, lm, entry)

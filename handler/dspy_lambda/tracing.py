@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dspy_lambda.telemetry.traces.spans import INTERNAL, SPAN, leave
+from dspy_lambda.telemetry.traces.spans import INTERNAL, SPAN, error_word, leave
 
 __all__ = ["step", "trace_headers"]
 
@@ -30,7 +30,7 @@ def step(name: str, **attributes: str | int | float | bool) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        span.end(type(error).__name__)
+        span.end(error_word(error))
         raise
     finally:
         leave(span, parent)

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from dspy_lambda.config.telemetry import Telemetry
 from dspy_lambda.errors import ConfigError
-from dspy_lambda.telemetry.payloads.rules import load_hook
+from dspy_lambda.telemetry.payloads.start import load_hook
 from dspy_lambda_infra.project import Function, Project, project_variables
 
 # The first is reserved for private networks, and EC2's own names end in it; the second is multicast DNS.

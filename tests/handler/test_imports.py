@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from tests.conftest import QUICKSTART, ROOT
+from tests.support import ECHO
 
 PROGRAM = {"DSPY_LAMBDA_PROGRAM": "Answer", "DSPY_LAMBDA_MODULE": "quickstart.modules.answer"}
 
@@ -73,10 +74,22 @@ def test_a_source_that_a_function_does_not_name_is_loaded_with_its_first_event(s
     assert not [name for name in loaded if name.startswith(tuple(f"sources.{other}" for other in others))]
 
 
-def test_a_function_that_writes_no_payloads_does_not_load_their_rules():
-    loaded = own(modules("import dspy_lambda.main", DSPY_LAMBDA_SOURCES="http", **PROGRAM))
-    assert "telemetry.telemetry" in loaded
-    assert not loaded & {"telemetry.payloads", "telemetry.masking", "telemetry.hidden", "key_shapes"}
+def of_tracing(loaded):
+    packages = ("telemetry.traces.", "telemetry.export", "telemetry.payloads")
+    return {name for name in own(loaded) if name.startswith(packages) or name == "dspy_patches.spans"}
+
+
+def test_a_function_without_traces_and_payloads_loads_only_what_notes_the_current_span():
+    loaded = modules("import dspy_lambda.main", DSPY_LAMBDA_SOURCES="http", **PROGRAM)
+    assert of_tracing(loaded) == {"telemetry.traces.spans"}
+    assert not own(loaded) & {"key_shapes", "telemetry.model_metrics", "telemetry.debug_lines"}
+
+
+def test_metrics_of_models_load_spans_but_no_export(make_project):
+    project = make_project({"echo": ECHO}, telemetry={"model_metrics": True})
+    loaded = of_tracing(modules("import dspy_lambda.main", DSPY_LAMBDA_PROJECT=str(project)))
+    assert "telemetry.traces.tracer" in loaded
+    assert not [name for name in loaded if name.startswith(("telemetry.export", "telemetry.payloads"))]
 
 
 def test_a_batch_loads_no_http_code():

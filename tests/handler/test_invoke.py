@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 import time
 
 import dspy
@@ -119,6 +120,52 @@ def test_sync_records_count_while_the_loop_is_blocked(blocked, records, monkeypa
     assert outcomes == {"m0": "success", "m1": "success", "m3": "success", "m2": "deadline", "m4": "deadline"}
     assert sum(logged.values("Calls")) == 5
     assert sum(logged.values("RecordsFailed")) == 2
+
+
+MASKS = """
+import threading
+
+threads = set()
+
+def mask(name, value):
+    threads.add(threading.current_thread())
+    return value
+"""
+AWAITS = """
+class Awaits(dspy.Module):
+    async def aforward(self, question: str):
+        await asyncio.sleep(1000)
+"""
+
+
+def test_a_thousand_cut_off_records_are_answered_without_applying_payload_rules(
+    make_project, make_serve, records, monkeypatch
+):
+    """The rules and the project's function would need the time that is reserved for the answer."""
+    telemetry = {"payloads": "masked", "mask_with": "slow_masks:mask"}
+    server = {"max_concurrent_per_program": 1000}
+    project = make_project({"blockers": BLOCKERS + AWAITS, "echo": ECHO}, telemetry=telemetry, server=server)
+    (project / "slow_masks.py").write_text(MASKS)
+    serve = make_serve(project)
+    serve({"program": "Echo", "inputs": {"question": "q"}})
+    assert records().calls[0]["inputs"] == {"question": "q"}
+
+    def wait(job, runner, invocation, until):
+        """The deadline comes when all run, and the last one blocks the loop."""
+        wait_until(lambda: len(invocation.calls) == 1000 and all(c.running for c in list(invocation.calls.values())))
+        return False
+
+    monkeypatch.setattr(serve.environment.watch, "wait", wait)
+    batch = sqs(*[{"program": "Awaits", "inputs": {"question": "why " * 750}}] * 999, body("Sleeps"))
+    try:
+        assert len(failures(serve(batch, Context(100_000)))) == 1000
+    finally:
+        module_of(serve, "Sleeps").RELEASE.set()
+    calls = records().calls
+    assert [call["outcome"] for call in calls] == ["deadline"] * 1000
+    assert sum(call.get("payloads_left_out", False) for call in calls) == 1000
+    assert not any("inputs" in call for call in calls)
+    assert threading.current_thread() not in sys.modules["slow_masks"].threads
 
 
 @pytest.mark.parametrize("name", NAMES)

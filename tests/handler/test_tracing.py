@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from dspy_lambda.telemetry.traces.spans import INTERNAL, SPAN, Trace
@@ -29,6 +31,12 @@ def test_a_failed_step_names_the_error(parent):
     with pytest.raises(ValueError, match="no"), step("search"):
         raise ValueError("no")
     assert (parent.trace.spans[1].error, SPAN.get()) == ("ValueError", parent)
+
+
+def test_a_canceled_step_has_the_same_error_as_a_canceled_lm_call(parent):
+    with pytest.raises(asyncio.CancelledError), step("search"):
+        raise asyncio.CancelledError
+    assert parent.trace.spans[1].error == "canceled"
 
 
 def test_headers_continue_the_current_step(parent):

@@ -21,7 +21,7 @@ from moto import mock_aws
 from dspy_lambda.errors import ConfigError
 from dspy_lambda_infra import serve as serve_module
 from dspy_lambda_infra.cli import main
-from tests.handler.telemetry.export.collector_server import CollectorServer
+from tests.handler.telemetry.export.collector_server import CollectorServer, closed_port
 from tests.support import AECHO, ECHO, Records, until
 
 
@@ -372,3 +372,14 @@ def test_the_last_calls_spans_are_exported_when_serve_stops(make_project, start,
         collector.close()
     (request,) = collector.received
     assert b"invoke_workflow AEcho" in request.body
+
+
+def test_spans_that_never_reached_a_collector_are_counted_when_serve_stops(make_project, start):
+    server = start(
+        make_project({"aecho": AECHO}, telemetry={"traces": f"http://127.0.0.1:{closed_port()}", "sample": 1})
+    )
+    assert server.post("AEcho", question="q")[0] == 200
+    server.process.send_signal(signal.SIGTERM)
+    server.process.wait(timeout=60)
+    server._reader.join(timeout=60)
+    assert sum(server.records.values("DroppedSpans")) == 4

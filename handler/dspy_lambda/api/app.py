@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from functools import cache, partial
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
@@ -105,19 +106,31 @@ def _calls(environment: Environment, program: Program | FailedProgram) -> Endpoi
     async def call_program(request: Request) -> Response:
         with request.scope["invocation"].call(program.name, program.model, position=0) as call:
             loaded = environment.served.require(program.name, program)
-            inputs = await _read_body(request)
+            body = await _read_body(request)
+            try:
+                inputs = read_json(body)
+            except InvalidInput as error:
+                if error.status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:  # otherwise it was not read to its end
+                    call.inputs = _text_of(body)
+                raise
             await request.scope["dispatcher"].run(loaded, inputs, call)
         return Response(call.outputs, media_type="application/json")
 
     return call_program
 
 
-async def _read_body(request: Request) -> Any:
-    """Read the JSON body of a request.
+def _text_of(body: bytes) -> str | bytes:
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return body
+
+
+async def _read_body(request: Request) -> bytes:
+    """Read the body of a request, and stop after 6,000,000 bytes, which `read_json` refuses.
 
     Raises:
-        InvalidInput: 415 for a media type other than JSON (a missing one counts as JSON); 413 if the body is over
-            6,000,000 bytes; and as for `read_json`.
+        InvalidInput: 415 for a media type other than JSON; a missing one counts as JSON.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type and media_type != "application/json" and not media_type.endswith("+json"):
@@ -128,4 +141,4 @@ async def _read_body(request: Request) -> Any:
             body += chunk
             if len(body) > MAX_BODY_BYTES:
                 break
-    return read_json(bytes(body))
+    return bytes(body)

@@ -152,12 +152,21 @@ def false_or_mapping(value: Any) -> Any:
     return value
 
 
+# Of the timeout: near enough that the next invocation may exceed it. The template's alarm on durations uses it, too.
+SLOW_SHARE = 0.8
+
+
 class FunctionSettings(PartialSection):
     """One program's function."""
 
     timeout_seconds: TimeoutSeconds = 60
     telemetry: Telemetry = Telemetry()  # over the top-level section
     sqs: Annotated[Literal[False] | Sqs, BeforeValidator(false_or_mapping)] = False
+
+    @property
+    def slow_seconds(self) -> float:
+        """From when an invocation counts as slow, so that its trace is kept."""
+        return self.telemetry.slow_seconds or SLOW_SHARE * self.timeout_seconds
 
 
 class Lambda(PartialSection):

@@ -17,8 +17,8 @@ from dspy_lambda.dspy_patches.first_token import FIRST_TOKEN
 from dspy_lambda.dspy_patches.insides import EXECUTION, HTTP
 from dspy_lambda.dspy_patches.patch import Function, Name, Patch, apply_patches
 from dspy_lambda.telemetry.traces.context import headers_of
-from dspy_lambda.telemetry.traces.lm_spans import end_lm, error_word, start_embedding, start_lm
-from dspy_lambda.telemetry.traces.spans import CLIENT, INTERNAL, SPAN, Span, leave
+from dspy_lambda.telemetry.traces.lm_spans import end_lm, start_embedding, start_lm
+from dspy_lambda.telemetry.traces.spans import CLIENT, INTERNAL, SPAN, Span, error_word, leave
 
 Start = Callable[[Span, Any, tuple[Any, ...], dict[str, Any]], Span | None]
 End = Callable[[Span, Any], None]
@@ -176,11 +176,11 @@ _ATTEMPT = "lm call backend request provider state results"
 _EMBED = "self inputs batch_size caching kwargs"
 
 
-def _both(module: str, kind: str, parameters: str, start: Start, end: End, *, only_async: bool = False) -> Any:
-    on_loop = partial(_spanned_on_loop, start, end)
-    in_thread = partial(_spanned, start, end)
-    names = (Name(module, f"{kind}.acall", parameters, is_async=True, wrap=on_loop),)
-    return names if only_async else (Name(module, f"{kind}.__call__", parameters, wrap=in_thread), *names)
+def _both(module: str, kind: str, parameters: str, start: Start, end: End) -> tuple[Name, Name]:
+    return (
+        Name(module, f"{kind}.__call__", parameters, wrap=partial(_spanned, start, end)),
+        Name(module, f"{kind}.acall", parameters, is_async=True, wrap=partial(_spanned_on_loop, start, end)),
+    )
 
 
 MODULE_SPANS = Patch(

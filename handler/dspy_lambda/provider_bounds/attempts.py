@@ -29,7 +29,7 @@ from dspy_lambda.models.stage import STAGE
 from dspy_lambda.provider_bounds.times import Total
 from dspy_lambda.soundness import wait_seconds
 from dspy_lambda.telemetry.exceptions import remember_key
-from dspy_lambda.telemetry.traces.spans import SPAN
+from dspy_lambda.telemetry.traces.spans import note
 
 # A program that ignores the error and tries again in a loop would keep a CPU busy and, on the loop, block all others.
 _REFUSAL_SECONDS = 0.05
@@ -189,9 +189,7 @@ def count_failed(account: Function) -> Function:
             return
         if usage is not None:
             entries = [{"usage": result.usage, "cost": result.cost, "response": None} for result in results]
-            answer = usage.add_failed([apply_price(lm, entry) for entry in entries])
-            if (span := SPAN.get()) is not None:
-                span.note(answer)
+            note(usage.add_failed([apply_price(lm, entry) for entry in entries]))
         spend(lm, sum(result.usage.get("total_tokens") or 0 for result in results))
 
     return counted

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from dspy_lambda.call import UNKNOWN
 from dspy_lambda.telemetry.metrics import MAX_VALUES, Values
-from dspy_lambda.telemetry.traces.spans import Span, Trace
+from dspy_lambda.telemetry.traces.spans import CHAT, TEXT_COMPLETION, Span, Trace
 
 # Each model of a program is up to 10 custom metrics of 0.30 USD a month; a program may make an LM for each customer.
 MAX_MODELS = 20
@@ -44,7 +44,7 @@ def model_metrics(trace: Trace, names: ModelNames) -> Iterator[tuple[str, str, V
     calls: dict[tuple[str, str], list[Span]] = {}
     fallbacks: dict[tuple[str, str], int] = {}
     for span in trace.spans:
-        if span.attributes.get("gen_ai.operation.name") != "chat":
+        if span.attributes.get("gen_ai.operation.name") not in (CHAT, TEXT_COMPLETION):
             continue
         program = span.program or UNKNOWN
         calls.setdefault((program, names(_model(span))), []).append(span)

@@ -113,7 +113,7 @@ class Telemetry:
         for name in (*programs, UNKNOWN):
             settings = config.function(name).telemetry
             if settings.payloads != "none":
-                from dspy_lambda.telemetry.payloads.rules import prepare
+                from dspy_lambda.telemetry.payloads.start import prepare
 
                 self.payloads[name] = prepare(settings, programs.get(name), self.exceptions, variables, self.log_here)
         if self.tracer is not None and self.exporter is not None:
@@ -234,10 +234,14 @@ class Telemetry:
         level = "ERROR" if call.failed else "INFO"
         if logging.getLevelName(level) >= self._minimum:
             payloads = self.payloads.get(call.program)
-            shown = None if payloads is None else payloads.shown(call)
+            # They take up to several ms, or as long as the project's own masking function, which could hold the answer.
+            leaves_out = payloads is not None and self._holds_lines()
+            shown = None if payloads is None or leaves_out else payloads.shown(call)
             text = None if shown is None else shown.exception
             why = self.exceptions.reason(call.error, text) if cause is None else self.exceptions.fields(cause, text)
             fields = record(call) | self.span_ids() | why
+            if leaves_out and call.inputs is not None:
+                fields["payloads_left_out"] = True
             self.log(level, "program call", fields | ({} if shown is None else shown.fields()))
         if self._debug_lines is not None:
             self._debug_lines.settle(call)
@@ -312,9 +316,14 @@ class Telemetry:
             self._output.write("".join(lines))
             self._output.flush()
 
+    def _holds_lines(self) -> bool:
+        """Whether this thread is within `held_together`: it must answer now."""
+        held = self._held
+        return held is not None and held[0] == threading.get_ident()
+
     def _write(self, line: str) -> None:
         held = self._held
-        if held is not None and held[0] == threading.get_ident():
+        if held is not None and self._holds_lines():
             held[1].append(line)
             return
         try:

@@ -13,7 +13,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError
 
-from dspy_lambda.telemetry.export.collector import read_headers
+from dspy_lambda.telemetry.export.collector import read_headers, traces_path
 from dspy_lambda_infra.deploy.account import open_session
 from dspy_lambda_infra.deploy.trace_destination import SWITCH
 from dspy_lambda_infra.doctor.traces import TraceUse
@@ -22,8 +22,6 @@ from dspy_lambda_infra.project import Project, read_dotenv
 _SECONDS = 5.0
 # "An empty resourceSpans": valid OTLP, and nothing that a collector would keep.
 _EMPTY = b'{"resourceSpans":[]}'
-# https://opentelemetry.io/docs/specs/otlp/#otlphttp-request
-_PATH = "/v1/traces"
 _JSON_ONLY = "it takes no OTLP as JSON, which dspy-lambda sends: put an OpenTelemetry Collector in front of it"
 
 
@@ -69,8 +67,8 @@ def trials_text(trials: list[Trial]) -> str:
 
 def traces_url(address: str) -> str:
     """Return where a collector with this address takes traces."""
-    address = address.rstrip("/")
-    return address if address.endswith(_PATH) else address + _PATH
+    parts = urlsplit(address)
+    return parts._replace(path=traces_path(parts.path)).geturl()
 
 
 def _try(names: list[str], traces: str, variable: str | None, known: Mapping[str, str], region: str | None) -> Trial:
@@ -80,7 +78,7 @@ def _try(names: list[str], traces: str, variable: str | None, known: Mapping[str
             url, signed = _signed(region, headers)
         except (BotoCoreError, ValueError) as error:
             return Trial(names, "https://xray.REGION.amazonaws.com/v1/traces", None, False, f"not tried: {error}")
-        return _judged(names, url, signed, None)
+        return _judged(names, url, signed, None, is_cloudwatch=True)
     if variable and not known.get(variable):
         detail = f"not tried: {variable} is not set here; its value in the secret store is not read"
         return Trial(names, traces_url(traces), None, False, detail)
@@ -104,13 +102,15 @@ def _signed(region: str | None, headers: dict[str, str]) -> tuple[str, dict[str,
         raise ValueError("no Region; set AWS_REGION")
     if credentials is None:
         raise ValueError("no AWS credentials; sign in, or set AWS_PROFILE")
-    url = f"{session.client('xray').meta.endpoint_url}{_PATH}"
+    url = traces_url(session.client("xray").meta.endpoint_url)
     request = AWSRequest("POST", url, headers=headers, data=_EMPTY)
     SigV4Auth(credentials.get_frozen_credentials(), "xray", session.region_name).add_auth(request)
     return url, dict(request.headers.items())
 
 
-def _judged(names: list[str], url: str, headers: dict[str, str], variable: str | None) -> Trial:
+def _judged(
+    names: list[str], url: str, headers: dict[str, str], variable: str | None, *, is_cloudwatch: bool = False
+) -> Trial:
     try:
         status, location = _post(url, headers)
     except TimeoutError:
@@ -121,7 +121,7 @@ def _judged(names: list[str], url: str, headers: dict[str, str], variable: str |
     except (OSError, HTTPException) as error:
         detail = f"{type(error).__name__}: no OTLP over HTTP there; 4317 is gRPC, and https:// needs a certificate"
         return Trial(names, url, None, False, detail)
-    return Trial(names, url, status, 200 <= status < 300, _meaning(status, location, variable, "amazonaws.com" in url))
+    return Trial(names, url, status, 200 <= status < 300, _meaning(status, location, variable, is_cloudwatch))
 
 
 def _post(url: str, headers: dict[str, str]) -> tuple[int, str]:
@@ -152,5 +152,5 @@ def _meaning(status: int, location: str, variable: str | None, is_cloudwatch: bo
     if status in (400, 415, 422):
         return f"refused: {_JSON_ONLY}"
     if status in (404, 405):
-        return f"no OTLP there: the address is what comes before {_PATH}"
+        return "no OTLP there: the address is what comes before /v1/traces"
     return "the collector failed or is overloaded: look at its own log"

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from dspy_lambda_infra.project import Function
 from dspy_lambda_infra.table import table
 
-# Of the timeout, if the config does not say from when an invocation counts as slow.
-_SLOW_SHARE = 0.8
-
 
 @dataclass(frozen=True)
 class TraceUse:
@@ -45,7 +42,7 @@ def trace_use(function: Function) -> TraceUse:
         traces=telemetry.traces,
         headers_env=telemetry.headers_env,
         sample=telemetry.sample,
-        slow_seconds=telemetry.slow_seconds or settings.timeout_seconds * _SLOW_SHARE,
+        slow_seconds=settings.slow_seconds,
         incoming=telemetry.incoming,
         payloads=telemetry.payloads,
         max_payload_bytes=telemetry.max_payload_bytes,

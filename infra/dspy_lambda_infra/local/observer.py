@@ -19,14 +19,15 @@ from aiohttp.typedefs import Handler
 
 from dspy_lambda_infra.local.access import refuse_browser, refuse_host
 from dspy_lambda_infra.local.recent import Recent
+from dspy_lambda_infra.traces.spans import INVOCATION_ID
+from dspy_lambda_infra.traces.tree import trace_id
 
 _MAX_SPANS = 20_000
 _MAX_LINES = 20_000
 # Of each: lines and spans with payloads may have 100 KB.
 _MAX_BYTES = 100 * 2**20
 _MAX_BODY_BYTES = 64 * 2**20
-_INVOCATION = "faas.invocation_id"
-_IDENTIFIERS = (_INVOCATION, "messaging.message.id", "dspy_lambda.message_id")
+_IDENTIFIERS = (INVOCATION_ID, "messaging.message.id", "dspy_lambda.message_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +125,8 @@ class Observer:
 
     async def _trace(self, request: web.Request) -> web.Response:
         name = request.match_info["id"]
-        trace_id = name.lower().removeprefix("1-").replace("-", "")  # X-Ray writes 1-12345678-123456789012345678901234
-        whole = [span for span in self._spans if span.trace_id == trace_id]
+        wanted = trace_id(name)
+        whole = [span for span in self._spans if span.trace_id == wanted]
         spans = whole or list(_within(self._spans, name))
         return _spans_response(spans) if spans else web.json_response({"message": f"no trace of {name}"}, status=404)
 
@@ -180,7 +181,7 @@ def _span(span: dict[str, Any], resource: str) -> _Span:
         span_id=span["spanId"],
         parent_id=span.get("parentSpanId", ""),
         names=frozenset(named[key] for key in _IDENTIFIERS if key in named),
-        is_invocation=_INVOCATION in named,
+        is_invocation=INVOCATION_ID in named,
         resource=resource,
         text=json.dumps(span),
     )

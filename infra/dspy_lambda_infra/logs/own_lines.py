@@ -7,7 +7,7 @@ from typing import Any
 
 from dspy_lambda_infra.logs.records import call_key
 
-# Calls that end never, as of a killed process, must not keep theirs.
+# Calls that never end, such as those of a killed process, must not keep theirs.
 _MAX_CALLS = 1_000
 _MAX_LINES = 200  # of one call
 

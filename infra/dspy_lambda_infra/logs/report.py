@@ -16,7 +16,7 @@ from dspy_lambda_infra.logs.histogram import bins
 from dspy_lambda_infra.logs.plots import bars, lines, rows
 from dspy_lambda_infra.logs.records import SUCCESS, Record
 from dspy_lambda_infra.logs.style import STYLE
-from dspy_lambda_infra.logs.summary import figures, milliseconds, notes
+from dspy_lambda_infra.logs.summary import cost, figures, milliseconds, notes
 from dspy_lambda_infra.logs.timeline import Timeline
 from dspy_lambda_infra.logs.totals import Totals
 from dspy_lambda_infra.terminal import printable
@@ -146,7 +146,7 @@ def _tokens(totals: Totals) -> str:
 
 def _costs(totals: Totals) -> str:
     found = sorted(totals.rows(), key=lambda one: -one[2].cost_usd)[:_MOST_BARS]
-    return rows(_names(found), [("cost", [row.cost_usd for *_, row in found])], [figures(row)[8] for *_, row in found])
+    return rows(_names(found), [("cost", [row.cost_usd for *_, row in found])], [cost(row) for *_, row in found])
 
 
 def _names(found: Sequence[tuple[str, str, object]]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dspy_lambda.config.schema import SLOW_SHARE
 from dspy_lambda.settings import METRICS_NAMESPACE
 from dspy_lambda_infra.models import unpriced
 from dspy_lambda_infra.project import Function, Project, logical_name
@@ -11,8 +12,7 @@ from dspy_lambda_infra.template.queues import visibility_timeout_seconds
 from dspy_lambda_infra.template.syntax import get_att, if_, ref, sub
 
 _MINUTE, _FIVE_MINUTES, _DAY = 60, 300, 86_400
-# Percent of the timeout, and of the reserved concurrency.
-_NEAR_THE_LIMIT = 0.8
+_MOST_OF_THE_CONCURRENCY = 0.8
 _ERROR_PERCENT = 1
 # At 9 input tokens per output token, the median of the prices of Bedrock's chat models in DSPy 3.4.1's price map is
 # 1.10 USD per million tokens.
@@ -69,14 +69,14 @@ def alarm_resources(project: Project, function: Function) -> dict[str, Any]:
         "Duration": _alarm(
             f"The slowest 1 % of invocations of {function.name} are near its timeout of {settings.timeout_seconds} s",
             _lambda_metric(name, "Duration", "p99"),
-            threshold=_NEAR_THE_LIMIT * settings.timeout_seconds * 1000,
+            threshold=SLOW_SHARE * settings.timeout_seconds * 1000,
         ),
     }
     if reserved:
         alarms["Concurrency"] = _alarm(
             f"{function.name} uses most of its reserved concurrency of {reserved}",
             _lambda_metric(name, "ConcurrentExecutions", "Maximum"),
-            threshold=_NEAR_THE_LIMIT * reserved,
+            threshold=_MOST_OF_THE_CONCURRENCY * reserved,
         )
     if settings.sqs:
         visibility = visibility_timeout_seconds(settings)

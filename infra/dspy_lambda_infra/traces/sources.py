@@ -109,7 +109,7 @@ class LocalSource:
 
     def find(self, name: str) -> list[Span]:
         """Return the spans of the call with that id; empty if there is none."""
-        found = self._get(f"traces/{quote(trace_id(name), safe='')}") or self._get(f"traces/{quote(name, safe='')}")
+        found = self._get(f"traces/{quote(name, safe='')}")
         if not found:
             # Its route does not know correlation ids, nor ids that are cut.
             found = [

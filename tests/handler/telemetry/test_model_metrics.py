@@ -134,3 +134,10 @@ def test_every_metric_has_a_unit():
     )
     lm_call(call, dspy_lambda__cache_hit=True)
     assert set().union(*(values for _, _, values in read(trace))) == set(MODEL_UNITS)
+
+
+def test_a_model_that_completes_text_has_metrics_as_well():
+    trace = Trace()
+    lm_call(program_call(trace, "Answer"), gen_ai__operation__name="text_completion")
+    ((program, model, values),) = read(trace)
+    assert (program, model, values["ModelCalls"]) == ("Answer", "fast", [1])

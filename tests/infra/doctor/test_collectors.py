@@ -131,6 +131,16 @@ def test_exports_to_cloudwatch_are_signed(collector, attempt, monkeypatch, crede
     assert "us-east-1/xray/aws4_request" in headers["Authorization"]
 
 
+def test_a_collector_behind_a_load_balancer_of_aws_is_not_taken_for_cloudwatch(collector, attempt):
+    collector.status = 401
+    assert "headers_env" in attempt(traces=f"{collector.url}/internal.elb.amazonaws.com").detail
+
+
+def test_an_address_with_characters_that_no_request_may_have_is_sent_encoded(collector, attempt):
+    assert attempt(traces=f"{collector.url}/münchen").accepted
+    assert collector.requests[0][0] == "/m%C3%BCnchen/v1/traces"
+
+
 def test_an_address_is_what_comes_before_the_path():
     assert traces_url("https://a.example:4318/") == "https://a.example:4318/v1/traces"
     assert traces_url("https://a.example/otlp/v1/traces") == "https://a.example/otlp/v1/traces"

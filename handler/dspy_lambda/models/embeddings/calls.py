@@ -25,7 +25,7 @@ from dspy_lambda.provider_bounds.attempts import (
     check_attempt,
     pause_before_retry,
 )
-from dspy_lambda.telemetry.traces.spans import SPAN
+from dspy_lambda.telemetry.traces.spans import note
 
 # Titan takes one text per request. A sync program's thread starts few more, because Lambda allows 1,024 in all.
 _PARALLEL_IN_THREADS = 4
@@ -129,7 +129,5 @@ def _counted(hosted: HostedModel, found: Vectors) -> Vectors:
     if (usage := usage_of(hosted)) is not None:
         price = input_price(hosted.provider, hosted.name, hosted.region)
         cost = None if price is None or found.tokens is None else price * found.tokens
-        answer = usage.add_embeddings(found.tokens or 0, cost)
-        if (span := SPAN.get()) is not None:
-            span.note(answer)
+        note(usage.add_embeddings(found.tokens or 0, cost))
     return found

@@ -45,8 +45,7 @@ class Collector:
         if not host.isascii():
             host = host.encode("idna").decode()
         self.connection = Connection(host, parts.port or (443 if tls else 80), tls=tls, idle_seconds=idle_seconds)
-        path = quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~")
-        self._path = path if path.endswith(_PATH) else path + _PATH
+        self._path = traces_path(parts.path)
         self._headers, self._to_do = headers, to_do
         self._compresses = host not in ("localhost", "127.0.0.1", "::1")
 
@@ -88,12 +87,23 @@ class Collector:
             return self._to_do
         if status == 404:
             return f"it has no {self._path}: check the address in telemetry.traces"
+        if status in (400, 415):
+            return "if it takes no OTLP in JSON, put an OpenTelemetry Collector in front of it"
         if status == 413:
             return "raise its limit of a request's size"
         return "see its log"
 
 
 _CHECK = "check the address in telemetry.traces, and that the function can reach it (VPC, security groups)"
+
+
+def traces_path(path: str) -> str:
+    """Return the path for traces of a collector whose address has this path.
+
+    https://opentelemetry.io/docs/specs/otlp/#otlphttp-request
+    """
+    path = quote(path.rstrip("/"), safe="/%:@!$&'()*+,;=~")
+    return path if path.endswith(_PATH) else path + _PATH
 
 
 class _NoHeaders(Exception):

@@ -60,6 +60,7 @@ class Exporter:
         breaker: open after a failed request.
         prepare: called with spans before they are encoded.
         redact: returns a text without keys, for all texts of spans.
+        report: called by `close` with the number of spans dropped that `take_dropped` has not returned.
         mode: when spans leave. `extension`: after each answer, while an internal extension holds back the freeze;
             `inline`: before each answer, for a bounded time, where no extension can run; `background`: every second,
             where nothing freezes the process (`serve`, Managed Instances).
@@ -86,6 +87,7 @@ class Exporter:
         self._closed = False
         self.prepare: Callable[[list[Span]], None] = lambda _: None
         self.redact: Callable[[str], str] = str
+        self.report: Callable[[int], None] = lambda _: None
         self.breaker = Breaker()
         self._start_clean()
         _exporters.add(self)
@@ -145,12 +147,16 @@ class Exporter:
         return dropped
 
     def close(self, seconds: float = 0.3) -> None:
-        """Send what waits, for at most so many seconds, and drop later spans. Later calls do nothing."""
-        if not self._closed:
-            self.flush(seconds)
-            self._closed = True
-            if self._thread is not None:
-                self._wake_up()
+        """Send what waits, for at most so many seconds, and drop the rest and later spans. Later calls do nothing."""
+        if self._closed:
+            return
+        self.flush(seconds)
+        self._closed = True
+        self._drop(self._queue.spans, "not sent")
+        if dropped := self.take_dropped():
+            self.report(dropped)
+        if self._thread is not None:
+            self._wake_up()
 
     def reset(self) -> None:
         """Start clean after a snapshot was restored: spans and connection belong to the environment that it shows."""

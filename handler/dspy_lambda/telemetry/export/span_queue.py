@@ -50,7 +50,7 @@ class SpanQueue:
     def put(self, spans: list[Span]) -> int:
         """Put ended spans in, as many as there is room for; return how many of the first ones that is.
 
-        They keep their payloads until `prepare` turns these into attributes, which takes too long while a caller waits.
+        Their payloads become attributes when they are encoded, in the thread that sends them.
         """
         sizes = [_size(span) for span in spans]
         # Nothing waits under this lock, but the garbage collector may run a program's finalizer there that never ends.
@@ -106,11 +106,10 @@ class SpanQueue:
 
     def _apply_rules(self, spans: list[Span]) -> None:
         """Turn payloads into attributes. The spans are sent without them if that fails."""
-        try:
+        with suppress(Exception):  # a program may change its inputs meanwhile
             self._prepare(spans)
-        except Exception:  # a program may change its inputs meanwhile
-            for span in spans:
-                span.payload = None
+        for span in spans:
+            span.payload = None
 
 
 def _size(span: Span) -> int:

@@ -38,27 +38,23 @@ def hand_over(exporter: Exporter) -> dict[str, str]:
     The new process goes on as the same extension: Lambda registers none after init, and every invocation would wait for
     one that has stopped asking for events.
     """
-    exporter.flush(FLUSH_SECONDS)
+    exporter.close(FLUSH_SECONDS)
     return {EXTENSION_ID: exporter.extension_id} if exporter.extension_id else {}
 
 
-def start_export(settings: Settings, telemetry: Telemetry, service: str, log: Log) -> Exporter | None:
-    """Start to export spans; return None if traces are off. Call it during init, in the main thread.
+def start_export(settings: Settings, telemetry: Telemetry, service: str, log: Log) -> Exporter:
+    """Start to export spans. Call it during init, in the main thread, and only if traces are on.
 
-    Spans go to the setting `traces`, or else to the config's `telemetry.traces`. The environment then calls
-    `before_answer` in each invocation, sets `LastResort.hand_over` to `hand_over`, and calls `Exporter.reset` after a
-    snapshot was restored. `serve` calls `Exporter.close` when it stops.
+    Spans go to the setting `traces`, or else to the config's `telemetry.traces`.
 
     Args:
-        telemetry: the effective section for what this process serves.
+        telemetry: the section with `traces`.
         service: the resource's `service.name`.
 
     Raises:
-        ConfigError: The setting is not an address.
+        ConfigError: The setting is not an address, or `cloudwatch` has no Region.
     """
     destination = _destination(settings, telemetry)
-    if destination is None:
-        return None
     variables = settings.variables
     api = variables.get("AWS_LAMBDA_RUNTIME_API", "")
     # Managed Instances run several processes at once, and freeze none.
@@ -82,7 +78,7 @@ def start_export(settings: Settings, telemetry: Telemetry, service: str, log: Lo
     return exporter
 
 
-def _destination(settings: Settings, telemetry: Telemetry) -> Collector | None:
+def _destination(settings: Settings, telemetry: Telemetry) -> Collector:
     idle = float(settings.idle_seconds)
     if settings.traces:  # without the config's headers, which are for another address
         try:
@@ -92,8 +88,6 @@ def _destination(settings: Settings, telemetry: Telemetry) -> Collector | None:
         headers_env = None
     else:
         url, headers_env = telemetry.traces, telemetry.headers_env
-    if url == "none":
-        return None
     if url == "cloudwatch":
         return cloudwatch(_region(settings.variables), idle)
     return collector(url, headers_env, idle)

@@ -24,11 +24,13 @@ class Hidden:
     Attributes:
         unsafe: whether a value cannot be removed from a text: it is too short, or cannot be known.
         too_many: whether there are too many values to look for in each text.
+        hook_failed: whether the log already says that `mask_with` failed for this call.
     """
 
     def __init__(self) -> None:
         self.unsafe = False
         self.too_many = False
+        self.hook_failed = False
         self._texts: set[str] = set()
         self._forms: list[str] | None = None
         self._by_head: defaultdict[str, list[str]] = defaultdict(list)

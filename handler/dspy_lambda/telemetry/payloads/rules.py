@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any, TypeVar
-from urllib.parse import unquote
 
 from pydantic_core import to_json as dump
 
 from dspy_lambda.call import Call
 from dspy_lambda.config.telemetry import Telemetry
-from dspy_lambda.errors import ConfigError
 from dspy_lambda.introspection import class_name, plain_text
-from dspy_lambda.programs.program import Program
 from dspy_lambda.programs.schemas import Schemas
-from dspy_lambda.settings import PREFIX
 from dspy_lambda.telemetry import Log
 from dspy_lambda.telemetry.describe import describe
 from dspy_lambda.telemetry.exceptions import Exceptions, read_text
@@ -26,20 +22,18 @@ from dspy_lambda.telemetry.payloads.hidden import Hidden
 from dspy_lambda.telemetry.payloads.masking import Hook, Masking, Masks, named_parts
 from dspy_lambda.telemetry.payloads.media import without_uris
 from dspy_lambda.telemetry.payloads.messages import FreeText, free_texts, messages_of
-from dspy_lambda.telemetry.payloads.patterns import check_patterns
 from dspy_lambda.telemetry.traces.spans import Span
 
 Result = TypeVar("Result")
 LEFT_OUT = "(left out)"
 # A pattern's match across the cut must be replaced as a whole, too.
 _MARGIN = 256
-_CREDENTIAL_WORDS = {"KEY", "APIKEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIALS", "AUTHORIZATION"}
 _INPUTS = "dspy_lambda.inputs"
 _MESSAGES = {"gen_ai.input.messages": "user", "gen_ai.output.messages": "assistant"}
 
 
 class Payloads:
-    """One program's rules for what is written of its calls. Runs once per call, after its outcome is settled.
+    """The rules of one program whose calls are written. Runs once per call, after its outcome is settled.
 
     Each pattern is applied to at most `max_payload_bytes` and 256 characters of a text at once. Python cannot interrupt
     a pattern, so those that are known to need exponential time are refused at init.
@@ -69,11 +63,6 @@ class Payloads:
         self._schemas = schemas
 
     @property
-    def collects(self) -> bool:
-        """Whether anything is written; if not, nothing need be collected."""
-        return self._word != "none"
-
-    @property
     def writes_texts(self) -> bool:
         """Whether texts are written, and not only sizes."""
         return self._word in ("masked", "full")
@@ -93,9 +82,7 @@ class Payloads:
         return Masks(names.union(entry for entry in self._mask if entry[0] != "/"), patterns, self._hook)
 
     def shown(self, call: Call) -> Shown | None:
-        """Return what is written of a settled call; None for nothing."""
-        if not self.collects:
-            return None
+        """Return what is written of a settled call; None if its payloads cannot be read."""
         return self.safely(lambda: Shown(self, {"inputs": call.inputs, "outputs": self._outputs(call)}), None)
 
     def safely(self, make: Callable[[], Result], otherwise: Result) -> Result:
@@ -114,10 +101,6 @@ class Payloads:
             return call.outputs
         is_object = named_parts(call.result) is not None
         return call.result if is_object else {self._schemas.result_field if self._schemas else "result": call.result}
-
-    def apply(self, span: Span) -> None:
-        """Turn a span's payload into attributes; see `apply_to_call` for the spans of a whole call."""
-        self.apply_to_call([span])
 
     def apply_to_call(self, spans: Iterable[Span]) -> None:
         """Turn the payloads of one call's spans into attributes.
@@ -140,7 +123,7 @@ class Payloads:
 
     def _prepared(self, name: str, span: Span, hidden: Hidden) -> Any:
         value = (span.payload or {})[name]
-        if value is None or not self.collects:
+        if value is None:
             return None
         if not self.writes_texts:
             return size_of(value)
@@ -163,7 +146,8 @@ class Payloads:
     def masked(self, value: Any, hidden: Hidden) -> Any:
         """Return a value as plain JSON without masked fields; its texts are not masked yet."""
         masking: Masking = self.masks.fields(value, hidden)
-        if masking.hook_error is not None:
+        if masking.hook_error is not None and not hidden.hook_failed:
+            hidden.hook_failed = True
             self._log("WARNING", "mask_with failed; the value was masked", describe(masking.hook_error))
         return masking.value
 
@@ -263,53 +247,3 @@ def size_of(value: Any) -> int | None:
 
 def _readable(value: Any) -> Any:
     return value.toDict() if hasattr(value, "toDict") else class_name(type(value))
-
-
-def prepare(
-    settings: Telemetry, program: Program | None, exceptions: Exceptions, variables: Mapping[str, str], log: Log
-) -> Payloads:
-    """Create a program's rules, and redact the credentials in the environment's variables.
-
-    Raises:
-        ConfigError: The function of `mask_with` cannot be imported, or a pattern may need exponential time.
-    """
-    check_patterns(settings.mask)
-    if settings.payloads in ("masked", "full"):
-        exceptions.redact(credentials(variables, settings.headers_env))
-    hook = load_hook(settings.mask_with) if settings.payloads == "masked" else None
-    return Payloads(settings, exceptions, log, hook, program.schemas if program else None)
-
-
-def credentials(variables: Mapping[str, str], headers: str | None) -> Iterator[str]:
-    """Yield the values of variables whose names are those of credentials, and of a collector's headers."""
-    for name, value in variables.items():
-        if not name.startswith(PREFIX) and set(name.upper().split("_")) & _CREDENTIAL_WORDS:
-            yield value
-    for entry in variables.get(headers or "", "").split(","):
-        value = unquote(entry.partition("=")[2].strip())
-        yield value
-        yield value.rpartition(" ")[2]
-
-
-def load_hook(name: str | None) -> Hook | None:
-    """Import the function of `mask_with`.
-
-    Raises:
-        ConfigError: It cannot be imported, or is no function.
-    """
-    if name is None:
-        return None
-    from importlib import import_module
-
-    module, _, function = name.partition(":")
-    try:
-        hook = getattr(import_module(module), function)
-    except Exception as error:
-        raise ConfigError(
-            f"telemetry.mask_with: {name} cannot be imported ({class_name(type(error))}); "
-            "write module:function of the project, such as app.masks:mask."
-        ) from error
-    if not callable(hook):
-        raise ConfigError(f"telemetry.mask_with: {name} cannot be called; name a function of two arguments.")
-    found: Hook = hook
-    return found

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dspy_lambda.introspection import class_name
 from dspy_lambda.models.bedrock.doors import route
-from dspy_lambda.telemetry.traces.spans import CLIENT, INTERNAL, Span
+from dspy_lambda.telemetry.traces.spans import CHAT, CLIENT, INTERNAL, TEXT_COMPLETION, Span
 
 # By DSPy's prefix of a model string. https://github.com/open-telemetry/semantic-conventions/blob/v1.41.0/
 # docs/registry/attributes/gen-ai.md#gen-ai-provider-name; other prefixes are used as they are.
@@ -19,20 +18,12 @@ _PROVIDERS = {
     "watsonx": "ibm.watsonx.ai",
     "xai": "x_ai",
 }
-# `Span.error` of what has no useful class of its own.
-_WORDS = {"CancelledError": "canceled"}
-
-
-def error_word(error: BaseException) -> str:
-    """Return the low-cardinality word for a failure: its class's name."""
-    name = class_name(type(error))
-    return _WORDS.get(name, name)
 
 
 def start_lm(parent: Span, lm: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Span:
     """Start the span of one LM call, which may take several attempts."""
     held = lm.kwargs if type(getattr(lm, "kwargs", None)) is dict else {}
-    operation = "text_completion" if getattr(lm, "model_type", None) == "text" else "chat"
+    operation = TEXT_COMPLETION if getattr(lm, "model_type", None) == "text" else CHAT
     span = _start(parent, lm, operation)
     attributes = span.attributes
     for name in ("temperature", "max_tokens"):

@@ -12,6 +12,8 @@ import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from dspy_lambda.introspection import class_name
+
 if TYPE_CHECKING:
     from dspy_lambda.usage import Answer
 
@@ -20,7 +22,11 @@ SEMANTIC_CONVENTIONS = "https://opentelemetry.io/schemas/1.41.0"
 MAX_SPANS = 10_000
 
 # https://opentelemetry.io/docs/specs/otel/trace/api/#spankind, as OTLP numbers them.
-INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER = 1, 2, 3, 4, 5
+INTERNAL, SERVER, CLIENT, CONSUMER = 1, 2, 3, 5
+# `gen_ai.operation.name` of an LM call.
+CHAT, TEXT_COMPLETION = "chat", "text_completion"
+# `Span.error` of what has no useful class of its own.
+_ERROR_WORDS = {"CancelledError": "canceled"}
 
 
 class Span:
@@ -183,6 +189,18 @@ def leave(span: Span, parent: Span | None) -> None:
     current = SPAN.get()
     if current is not None and current.trace is span.trace and current.call_id == span.call_id:
         SPAN.set(parent)
+
+
+def note(answer: Answer) -> None:
+    """Count an answer on the span of the LM call or embedding that this thread or task makes, if there is one."""
+    if (span := SPAN.get()) is not None:
+        span.note(answer)
+
+
+def error_word(error: BaseException) -> str:
+    """Return the low-cardinality word for a failure: its class's name."""
+    name = class_name(type(error))
+    return _ERROR_WORDS.get(name, name)
 
 
 def span_ids() -> dict[str, str]:

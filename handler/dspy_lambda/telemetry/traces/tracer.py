@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 # https://opentelemetry.io/docs/specs/semconv/faas/faas-spans/#faas-trigger
 _TRIGGERS = {"sqs": "pubsub", "direct": "other"}
-_SLOW_SHARE = 0.8  # of the timeout: what the template's alarm on durations takes for slow, too
 # A trace id's last 56 bits are random, in W3C's and in X-Ray's. https://www.w3.org/TR/trace-context-2/#random-trace-id-flag
 _RANDOM_DIGITS = 14
 _NOT_FAILED = ("success", "invalid_input")
@@ -75,7 +74,7 @@ class Tracer:
         if invocation.correlation_id:
             attributes["dspy_lambda.correlation_id"] = invocation.correlation_id
         kind = CONSUMER if source == "sqs" else SERVER
-        rules = self._rules(self._program or "")
+        rules = self._config.lambda_.function(self._program or "").telemetry
         decided = self._decided(trace, rules)
         trace.hands_on_sampled = _is_sampled(trace, rules) if decided is None else decided
         trace.offset_ns = time.time_ns() - time.monotonic_ns()
@@ -85,9 +84,6 @@ class Tracer:
             trace.senders = senders_of(event)
         trace.collects = self.collects
         invocation.trace = trace
-
-    def _rules(self, program: str) -> Rules:
-        return self._config.lambda_.function(program).telemetry
 
     def start_call(self, call: Call) -> None:
         """Start the span of a call whose program is about to run; within it, that of its record."""
@@ -167,12 +163,11 @@ class Tracer:
             return False
         programs = {call.program for call in invocation.calls.values()}
         program = next(iter(programs)) if len(programs) == 1 else ""
-        rules = self._rules(program)
-        if (decided := self._decided(trace, rules)) is not None:
+        function = self._config.lambda_.function(program)
+        if (decided := self._decided(trace, function.telemetry)) is not None:
             return decided
-        slow = rules.slow_seconds or _SLOW_SHARE * self._config.lambda_.function(program).timeout_seconds
-        is_slow = (trace.root.end_ns - trace.root.start_ns) / 1e9 >= slow
-        return failed or is_slow or _is_sampled(trace, rules)
+        is_slow = (trace.root.end_ns - trace.root.start_ns) / 1e9 >= function.slow_seconds
+        return failed or is_slow or _is_sampled(trace, function.telemetry)
 
     def _decided(self, trace: Trace, rules: Rules) -> bool | None:
         """Return what was decided before the invocation began; None if nothing was."""

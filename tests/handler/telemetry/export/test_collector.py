@@ -89,6 +89,7 @@ def test_bodies_to_this_machine_are_not_compressed_and_small_ones_never(server):
         (403, "set telemetry.headers_env"),
         (404, "/v1/traces"),
         (413, "size"),
+        (415, "no OTLP in JSON"),
         (500, "see its log"),
     ],
 )

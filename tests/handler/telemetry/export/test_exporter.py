@@ -338,3 +338,21 @@ def test_an_exporter_that_nothing_refers_to_is_not_kept_for_forks():
     exporter = weakref.ref(Exporter(lambda body, ends: Reply("sent"), {}, Log()))
     gc.collect()
     assert exporter() is None
+
+
+def test_what_is_left_at_the_end_is_reported_as_dropped_once(make):
+    exporter = make(f"http://127.0.0.1:{closed_port()}")
+    reported = []
+    exporter.report = reported.append
+    exporter.add(spans(3))
+    exporter.close(5)
+    exporter.close(5)
+    assert (reported, exporter.take_dropped()) == ([3], 0)
+
+
+def test_nothing_is_reported_if_all_was_sent(server, make):
+    exporter = make(server.url)
+    exporter.report = lambda dropped: pytest.fail(f"{dropped} spans")
+    exporter.add(spans(3))
+    exporter.close(5)
+    assert len(names(server)) == 3

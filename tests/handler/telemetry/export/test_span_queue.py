@@ -2,6 +2,7 @@ from types import SimpleNamespace
 
 import dspy
 import pytest
+from pydantic import BaseModel
 
 from dspy_lambda.telemetry.export.otlp import Encoder
 from dspy_lambda.telemetry.export.span_queue import BATCH_SPANS, MAX_SPANS, SpanQueue
@@ -112,6 +113,26 @@ def test_spans_are_sent_without_payloads_if_these_cannot_be_written():
     assert (request.spans, span.payload, b"text" in request.body) == (1, None, False)
     found.release(request)
     assert (found.spans, found.bytes) == (0, 0)
+
+
+class Article(BaseModel):
+    text: str
+
+
+@pytest.mark.parametrize("wrap", [
+    str, lambda text: [text], lambda text: dspy.Prediction(answer=text), lambda text: Article(text=text),
+])  # fmt: skip
+def test_texts_of_payloads_count_until_rules_have_made_attributes_of_them(wrap):
+    seen = []
+    found = SpanQueue(Encoder({}), lambda spans: seen.extend(span.payload for span in spans))
+    some = spans(3)
+    for span in some:
+        span.payload = {"dspy_lambda.outputs": wrap("x" * 8_000_000)}
+    assert found.put(some) == 2
+    request = found.take()
+    assert [list(payload) for payload in seen] == [["dspy_lambda.outputs"]] * 2
+    assert [span.payload for span in some[:2]] == [None, None]
+    assert found.bytes == len(request.body) < 10_000
 
 
 def test_several_traces_share_a_request_up_to_its_size():

@@ -26,8 +26,7 @@ def start():
 
     yield run
     for exporter in started:
-        if exporter is not None:
-            exporter.close(0)
+        exporter.close(0)
 
 
 def place(exporter):
@@ -38,11 +37,6 @@ def place(exporter):
 
 def spans():
     return Trace().start("s", INTERNAL, None, {}).trace.spans
-
-
-def test_nothing_starts_if_traces_are_off(start):
-    assert start() is None
-    assert start({"DSPY_LAMBDA_TRACES": "none"}, traces="https://collector.example") is None
 
 
 def test_destinations(start):
@@ -147,3 +141,71 @@ def test_the_resource_of_a_function():
         "telemetry.sdk.language",
         "telemetry.sdk.version",
     }
+
+
+ASKS = """
+from collections.abc import Mapping
+
+class Broken(Mapping):
+    def __getitem__(self, key):
+        raise RuntimeError("private")
+    def __iter__(self):
+        raise RuntimeError("private")
+    def __len__(self):
+        return 1
+
+class Asks(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.predict = dspy.Predict("question -> answer")
+
+    def forward(self, question: str, password: str):
+        if question == "break":
+            self.predict.forward = lambda **_: Broken()
+        answer = self.predict(question=question)
+        return answer if question != "break" else {"answer": "a"}
+"""
+
+
+@pytest.fixture
+def ask(make_project, make_serve, server):
+    """Serve a program whose traces go to the server; return a function that asks it, and returns the spans."""
+
+    def make(**telemetry):
+        project = make_project({"asks": ASKS}, telemetry={"traces": server.url, "sample": 1, **telemetry})
+        serve = make_serve(project)
+
+        def post(question):
+            assert serve.post("/Asks", {"question": question, "password": "pass-4711"}).status == 200
+            assert serve.environment.telemetry.exporter.flush(5)
+            (scope,) = decode(server.received[-1].body).resource_spans[0].scope_spans
+            return {
+                span.name: {a.key: a.value.string_value or a.value.int_value for a in span.attributes}
+                for span in scope.spans
+            }
+
+        return post
+
+    return make
+
+
+@pytest.mark.parametrize(("word", "inputs", "message"), [
+    ("none", None, None),
+    ("sizes", 47, None),
+    ("masked", '{"question":"who is it","password":"***"}', "who is it"),
+    ("full", '{"question":"who is it","password":"pass-4711"}', "who is it"),
+])  # fmt: skip
+def test_collectors_get_payloads_by_the_programs_rules(ask, word, inputs, message):
+    spans = ask(payloads=word)("who is it")
+    suffix = ".bytes" if word == "sizes" else ""
+    call, chat = spans["invoke_workflow Asks"], spans["chat gpt-4.1-nano"]
+    assert call.get(f"dspy_lambda.inputs{suffix}") == inputs
+    assert (f"gen_ai.input.messages{suffix}" in chat) == (word != "none")
+    assert message is None or message in chat["gen_ai.input.messages"]
+
+
+def test_a_payload_whose_own_code_fails_costs_no_other_span(ask, records):
+    post = ask(payloads="masked")
+    assert "dspy_lambda.inputs" not in post("break")["invoke_workflow Asks"]
+    assert "private" not in str(records().lines)
+    assert "dspy_lambda.inputs" in post("who")["invoke_workflow Asks"]

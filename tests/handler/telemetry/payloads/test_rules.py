@@ -9,7 +9,7 @@ from dspy_lambda.config.telemetry import Telemetry
 from dspy_lambda.errors import ConfigError
 from dspy_lambda.settings import TEXTS
 from dspy_lambda.telemetry.exceptions import Exceptions
-from dspy_lambda.telemetry.payloads.rules import LEFT_OUT, Payloads, credentials, load_hook
+from dspy_lambda.telemetry.payloads.rules import LEFT_OUT, Payloads
 from dspy_lambda.telemetry.traces.spans import INTERNAL, Trace
 from tests.support import AECHO, ECHO, failures, sqs
 
@@ -127,6 +127,29 @@ def test_inputs_that_cannot_be_validated_are_shown_by_the_same_rules(serve, reco
     assert found == shown
 
 
+@pytest.mark.parametrize("body", [b"{'not': json", b'{"question": "q', b"\xff{not text", b"", b"  "])
+@pytest.mark.parametrize("word", ["none", "sizes", "masked", "full"])
+def test_a_body_that_cannot_be_read_is_shown_by_the_same_rules_for_every_source(serve, records, word, body):
+    """A record's body is text, so bytes that are none can only come over HTTP: without a media type, as Base64."""
+    made = serve({"echo": ECHO}, payloads=word)
+    assert made.post("/Echo", body, "http", headers={}).status == 400
+    fields = ("inputs", "inputs_bytes", "exception")
+    by_http = {name: value for name, value in call_of(records).items() if name in fields}
+    expected = {
+        "none": {},
+        "sizes": {"inputs_bytes": len(body)},
+        "masked": {"inputs": LEFT_OUT},
+        "full": {"inputs": body.decode() if body.isascii() else f"({len(body)} bytes)"},
+    }[word]
+    assert {name: value for name, value in by_http.items() if name != "exception"} == expected
+    if body.isascii():
+        event = sqs({})
+        event["Records"][0]["body"] = body.decode()
+        made(event)
+        by_sqs = call_of(records)
+        assert {name: by_sqs[name] for name in fields if name in by_sqs and name != "exception"} == expected
+
+
 @pytest.mark.parametrize("name", ["absent_module:mask", "json:absent", "json:__name__"])
 def test_a_hook_that_cannot_be_imported_fails_at_init(serve, name):
     with pytest.raises(ConfigError, match=f"^telemetry.mask_with: {name} cannot be "):
@@ -150,12 +173,28 @@ def test_a_failing_hook_is_logged_once_and_the_value_masked():
 
     payloads = payloads_with(lambda *line: lines.append(line), fail, payloads="masked")
     span = span_with(dspy_lambda__inputs={"a": "one two", "b": "three"})
-    payloads.apply(span)
+    payloads.apply_to_call([span])
     assert json.loads(span.attributes["dspy_lambda.inputs"]) == {"a": "***", "b": "***"}
     ((level, message, fields),) = lines
     assert (level, message) == ("WARNING", "mask_with failed; the value was masked")
     assert fields["exception_name"] == "ValueError"
     assert "private" not in json.dumps(fields)
+
+
+def test_a_failing_hook_is_logged_once_for_each_call(make_project, make_serve, records):
+    project = make_project({"echo": ECHO}, telemetry={"payloads": "masked", "mask_with": "failing_masks:mask"})
+    (project / "failing_masks.py").write_text("def mask(name, value):\n    raise ValueError('private')\n")
+    serve = make_serve(project)
+    for _ in range(2):
+        serve.post("/Echo", {"question": "q"})
+    logged = records()
+    assert [call["inputs"] for call in logged.calls] == [{"question": "***"}] * 2
+    assert [call["outputs"] for call in logged.calls] == [{"answer": "***"}] * 2
+    assert [line.get("message") for line in logged.lines].count("mask_with failed; the value was masked") == 2
+    lines = []
+    payloads = payloads_with(lambda *line: lines.append(line), lambda name, value: 1 / 0, payloads="masked")
+    payloads.apply_to_call([span_with(dspy_lambda__inputs={"a": 1}, dspy_lambda__outputs={"b": 2}) for _ in range(3)])
+    assert len(lines) == 1
 
 
 def test_a_spans_payload_becomes_attributes():
@@ -165,7 +204,7 @@ def test_a_spans_payload_becomes_attributes():
         gen_ai__input__messages=[{"role": "user", "content": "[[ ## token ## ]]\na-token\n\n[[ ## question ## ]]\nq"}],
         gen_ai__output__messages=["it is a-token"],
     )
-    payloads_with(payloads="masked").apply(span)
+    payloads_with(payloads="masked").apply_to_call([span])
     assert span.payload is None
     read = {name: json.loads(value) for name, value in span.attributes.items()}
     assert read == {
@@ -190,35 +229,16 @@ def test_what_one_span_masks_is_removed_from_the_texts_of_all_spans_of_the_call(
     assert json.loads(short.attributes["gen_ai.output.messages"])[0]["parts"] == [{"type": "text", "content": LEFT_OUT}]
 
 
-def test_spans_have_only_sizes_or_nothing_below_masked():
-    sized, none = (span_with(dspy_lambda__inputs={"a": "ü"}, gen_ai__input__messages=["x"]) for _ in range(2))
-    payloads_with(payloads="sizes").apply(sized)
-    payloads_with(payloads="none").apply(none)
-    assert sized.attributes == {"dspy_lambda.inputs.bytes": 10, "gen_ai.input.messages.bytes": 5}
-    assert none.attributes == {}
-    assert none.payload is None
-    assert not payloads_with(payloads="none").collects
+def test_spans_have_only_sizes_at_sizes():
+    span = span_with(dspy_lambda__inputs={"a": "ü"}, gen_ai__input__messages=["x"])
+    payloads_with(payloads="sizes").apply_to_call([span])
+    assert span.attributes == {"dspy_lambda.inputs.bytes": 10, "gen_ai.input.messages.bytes": 5}
+    assert span.payload is None
 
 
 def test_a_pattern_across_the_cut_is_replaced_as_a_whole():
     payloads = payloads_with(payloads="masked", max_payload_bytes=100, mask=["/[0-9]{9}/"])
     for before in range(85, 105):
         span = span_with(dspy_lambda__outputs={"a": "x" * before + "123456789" + " and more" * 100})
-        payloads.apply(span)
+        payloads.apply_to_call([span])
         assert "12" not in span.attributes["dspy_lambda.outputs"].partition("(cut")[0]
-
-
-def test_variables_named_like_credentials_are_redacted():
-    variables = {
-        "MY_API_KEY": "a",
-        "AWS_SESSION_TOKEN": "b",
-        "HOME": "c",
-        "DSPY_LAMBDA_SECRETS": "d",
-        "H": "x=Bearer%20e",
-    }
-    assert {*credentials(variables, "H")} >= {"a", "b", "Bearer e", "e"}
-    assert not {*credentials(variables, "H")} & {"c", "d"}
-
-
-def test_no_hook_is_loaded_without_a_name():
-    assert load_hook(None) is None
