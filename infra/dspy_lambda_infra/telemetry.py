@@ -41,7 +41,8 @@ def _hook(project: Project, telemetry: Telemetry) -> list[str]:
 def telemetry_warnings(project: Project, function: Function) -> list[str]:
     """Return what may be intended but otherwise loses traces or shows what users wrote, with its fix."""
     telemetry = function.settings.telemetry
-    return [*_way_out(project, telemetry), *_clear_text(telemetry), *_payloads(project, function), *_headers(function)]
+    found = [*_way_out(project, telemetry), *_clear_text(telemetry), *_payloads(project, function), *_headers(function)]
+    return [*found, *_room(function)]
 
 
 def is_private(address: str) -> bool:
@@ -95,6 +96,20 @@ def _payloads(project: Project, function: Function) -> list[str]:
             f"{' and '.join(hooks)}"
         )
     return found
+
+
+def _room(function: Function) -> list[str]:
+    """Return a warning if SQS's next invocation may find every environment busy with the last one's traces.
+
+    "There is no independent post-invoke phase": https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html
+    """
+    sqs, reserved = function.settings.sqs, function.settings.reserved_concurrency
+    if not sqs or function.settings.telemetry.traces == "none" or reserved != sqs.maximum_concurrency:
+        return []
+    return [
+        f"reserved_concurrency: {reserved} equals sqs.maximum_concurrency: environments that still send traces are "
+        "busy, so some of SQS's invocations may be throttled, which uses up receives; reserve one or two more"
+    ]
 
 
 def _headers(function: Function) -> list[str]:

@@ -128,3 +128,10 @@ def test_headers_are_a_secret_unless_the_environment_has_them(load, make_project
     assert "OTLP_HEADERS" not in str(found["DSPY_LAMBDA_SECRETS"])
     (warning,) = config_warnings(load_project(root))
     assert "everyone with access to the function can read the collector's headers" in warning
+
+
+@pytest.mark.parametrize(("reserved", "warned"), [(5, 1), (6, 0)])
+def test_environments_that_still_send_traces_need_room(warnings, reserved, warned):
+    own = {"sqs": {"maximum_concurrency": 5}, "reserved_concurrency": reserved, "http": False}
+    found = warnings(telemetry={"traces": "cloudwatch"}, **{"lambda": {"defaults": own}})
+    assert sum("equals sqs.maximum_concurrency" in line for line in found) == warned

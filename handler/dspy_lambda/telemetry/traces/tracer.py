@@ -152,13 +152,11 @@ class Tracer:
             return None
         now = time.time_ns()
         calls = list(invocation.calls.values())
-        failed = next(
-            (call.error for call in calls if call.error is not None and call.outcome not in _NOT_FAILED), None
-        )
+        failed = next((call for call in calls if call.error is not None and call.outcome not in _NOT_FAILED), None)
         root = trace.root
         if len(calls) == 1 and root.kind == SERVER:
             root.name = f"POST /{calls[0].program}" if invocation.source != "direct" else f"invoke {calls[0].program}"
-        root.end(None if failed is None else type(failed).__name__, now)
+        root.end(None if failed is None or failed.span is None else failed.span.error, now)
         for span in list(trace.spans):
             if not span.end_ns:
                 span.end("unfinished", now)

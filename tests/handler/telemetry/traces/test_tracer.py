@@ -150,7 +150,7 @@ def test_failed_calls_are_kept_and_others_by_the_ratio(trace, models):
     models.behave(unauthorized_rate=1)
     assert serve.post("/AEcho", {"question": "q"}).status == 502
     (spans,) = kept
-    assert [span.error for span in spans if span.name.startswith("POST")] == ["ModelUnavailable"]
+    assert [span.error for span in spans if span.name.startswith("POST")] == ["LMAuthError"]
 
 
 def test_about_the_share_of_traces_is_kept(trace):
