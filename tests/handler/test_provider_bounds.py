@@ -773,4 +773,3 @@ def test_bounds_are_applied_once():
     before = execution._attempt
     assert bound_provider_calls() == {}
     assert execution._attempt is before
-    assert not hasattr(before.__wrapped__, "__wrapped__")

@@ -133,5 +133,5 @@ def test_headers_are_a_secret_unless_the_environment_has_them(load, make_project
 @pytest.mark.parametrize(("reserved", "warned"), [(5, 1), (6, 0)])
 def test_environments_that_still_send_traces_need_room(warnings, reserved, warned):
     own = {"sqs": {"maximum_concurrency": 5}, "reserved_concurrency": reserved, "http": False}
-    found = warnings(telemetry={"traces": "cloudwatch"}, **{"lambda": {"defaults": own}})
+    found = warnings({"traces": "cloudwatch"}, own)
     assert sum("equals sqs.maximum_concurrency" in line for line in found) == warned

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -68,7 +68,7 @@ def trials_text(trials: list[Trial]) -> str:
 def traces_url(address: str) -> str:
     """Return where a collector with this address takes traces."""
     parts = urlsplit(address)
-    return parts._replace(path=traces_path(parts.path)).geturl()
+    return urlunsplit((parts.scheme, parts.netloc, traces_path(parts.path), "", ""))
 
 
 def _try(names: list[str], traces: str, variable: str | None, known: Mapping[str, str], region: str | None) -> Trial:

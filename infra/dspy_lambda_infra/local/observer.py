@@ -122,7 +122,7 @@ class Observer:
         except ValueError:
             return web.json_response({"message": "limit: not a number"}, status=400)
         invocations = (span for span in reversed(self._spans) if span.is_invocation)
-        return _spans_response(islice(invocations, max(limit, 0)))
+        return _spans_response(islice(invocations, min(max(limit, 0), _MAX_SPANS)))
 
     async def _trace(self, request: web.Request) -> web.Response:
         name = request.match_info["id"]
@@ -182,10 +182,13 @@ def _read(document: Any) -> Iterator[_Span]:
 
 def _span(span: dict[str, Any], resource: str) -> _Span:
     named = {one["key"]: one["value"].get("stringValue", "") for one in span.get("attributes", [])}
+    span_id, parent_id = span["spanId"], span.get("parentSpanId", "")
+    if not (isinstance(span_id, str) and isinstance(parent_id, str)):
+        raise TypeError  # every later answer would fail on it
     return _Span(
         trace_id=span["traceId"].lower(),
-        span_id=span["spanId"],
-        parent_id=span.get("parentSpanId", ""),
+        span_id=span_id,
+        parent_id=parent_id,
         names=frozenset(named[key] for key in _IDENTIFIERS if key in named),
         is_invocation=INVOCATION_ID in named,
         resource=resource,

@@ -137,6 +137,25 @@ def test_an_export_that_is_not_json_is_refused(run):
     assert run(client) == 415
 
 
+@pytest.mark.parametrize("odd", [{"spanId": []}, {"spanId": "a", "parentSpanId": {}}])
+def test_a_span_with_an_id_that_is_no_text_does_not_break_later_answers(run, odd):
+    async def client(_, session):
+        span = {"traceId": "a", "attributes": [{"key": "faas.invocation_id", "value": {"stringValue": "r"}}], **odd}
+        document = {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
+        async with session.post("/v1/traces", json=document) as refused, session.get("/traces") as answer:
+            return refused.status, answer.status
+
+    assert run(client) == (400, 200)
+
+
+def test_more_traces_than_there_can_be_may_be_asked_for(run):
+    async def client(_, session):
+        async with session.get(f"/traces?limit={10**30}") as answer:
+            return answer.status
+
+    assert run(client) == 200
+
+
 @pytest.mark.parametrize("path", ["/traces?limit=x", "/lines?since=x"])
 def test_a_malformed_number_is_refused(run, path):
     async def client(_, session):

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import threading
 import time
 import urllib.request
 
@@ -103,3 +105,12 @@ def test_without_a_local_lambda_the_message_says_what_to_do(tmp_path, monkeypatc
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     with pytest.raises(NotRunning, match="dspy-lambda local"):
         LocalSource(tmp_path)
+
+
+def test_a_named_pipe_is_read_although_it_cannot_be_read_twice(file, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(file.read_bytes()), daemon=True)
+    writer.start()
+    assert FileSource(pipe).recent() != []
+    writer.join(60)

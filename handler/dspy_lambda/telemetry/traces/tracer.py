@@ -163,6 +163,9 @@ class Tracer:
         trace.closed = True
         if self._export is not None and self._is_kept(invocation, trace, failed is not None):
             self._export(trace.spans)
+        else:
+            for span in trace.spans:  # a thread that outlives its call may keep one, and with it all others
+                span.payload = None
         if dropped := trace.left_out + self._take_dropped():
             programs = {call.program for call in calls}
             invocation.counts["DroppedSpans", programs.pop() if len(programs) == 1 else UNKNOWN] += dropped

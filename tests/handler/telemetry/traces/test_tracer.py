@@ -153,6 +153,16 @@ def test_failed_calls_are_kept_and_others_by_the_ratio(trace, models):
     assert [span.error for span in spans if span.name.startswith("POST")] == ["LMAuthError"]
 
 
+def test_traces_that_are_not_kept_hold_no_payloads(trace):
+    serve, _ = trace(keeps_all=False, telemetry={"sample": 0})
+    tracer = serve.environment.telemetry.tracer
+    tracer.collects, begun, begin = True, [], tracer.begin
+    tracer.begin = lambda invocation, *more: (begin(invocation, *more), begun.append(invocation.trace))
+    serve.post("/AEcho", {"question": "q"})
+    assert len(begun[0].spans) > 1
+    assert {span.payload for span in begun[0].spans} == {None}
+
+
 def test_about_the_share_of_traces_is_kept(trace):
     serve, kept = trace(keeps_all=False, telemetry={"sample": 0.5})
     for _ in range(60):
@@ -196,3 +206,13 @@ def test_providers_are_told_what_the_ratio_decides(trace, models, share, flag):
     serve.post("/AEcho", {"question": "q"})
     (sent,) = models.stats()["traceparents"]
     assert sent.endswith(f"-{flag}")
+
+
+def test_a_failed_call_names_what_the_program_raised(trace):
+    raises = ECHO.replace("class Echo", "class Raises").replace(
+        "return self.predict(question=question)", "return 1 / 0"
+    )
+    serve, kept = trace({"raises": raises, **MODULES})
+    assert serve.post("/Raises", {"question": "q"}).status == 500
+    root, call, *_ = kept[0]
+    assert (root.error, call.error) == ("ZeroDivisionError", "ZeroDivisionError")
