@@ -16,8 +16,8 @@ CHAOS := tests/stress/test_chaos.py
 SLOW := tests/stress/test_stress.py tests/handler/telemetry/test_hooks.py tests/handler/telemetry/test_exceptions.py \
 	tests/infra/artifact/test_build.py tests/infra/artifact/test_distributions.py tests/infra/artifact/test_quickstart.py \
 	tests/infra/local/test_cgroups.py tests/infra/local/test_command.py tests/infra/local/test_kill.py \
-	tests/infra/local/test_mapping.py tests/infra/test_collisions.py tests/infra/test_reload.py \
-	tests/infra/test_stack_size.py
+	tests/infra/local/test_extensions.py tests/infra/local/test_mapping.py tests/infra/local/test_spans.py \
+	tests/infra/test_collisions.py tests/infra/test_reload.py tests/infra/test_serve.py tests/infra/test_stack_size.py
 PYTEST := pytest -q -n 4 --dist loadfile --no-loadscope-reorder $(foreach file,$(ALONE) $(CHAOS),--ignore $(file))
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
 

@@ -73,6 +73,13 @@ BOTH = pytest.mark.parametrize("program", ["Made", "AMade"])
 ALL = pytest.mark.parametrize("program", ["Held", "AHeld", "Made", "AMade"])
 
 
+@pytest.fixture(autouse=True)
+def _no_pools_of_other_tests():
+    """LMs of other tests in this process share theirs, too, on loops that have ended."""
+    for pools in own_models._pools:
+        pools.clear()
+
+
 @pytest.fixture
 def serve(make_project, make_serve, models, monkeypatch):
     monkeypatch.setenv("MODEL_URL", models.url)
